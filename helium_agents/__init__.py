@@ -1,0 +1,33 @@
+"""Multi-agent LLM workflows as query plans: nothing is computed twice."""
+
+from helium_agents.authoring.gather import gather
+from helium_agents.authoring.llm import llm
+from helium_agents.authoring.messages import Message, Prompt, assistant, prompt, system, user
+from helium_agents.authoring.operator import Operator, operator
+from helium_agents.engines.vllm import VLLM
+from helium_agents.errors import HeliumError, ItemError
+from helium_agents.graph.ref import Ref
+from helium_agents.graph.reply import Choice, Reply
+from helium_agents.runtime.run import run
+from helium_agents.runtime.session import Session
+
+__all__ = [
+    "VLLM",
+    "Choice",
+    "HeliumError",
+    "ItemError",
+    "Message",
+    "Operator",
+    "Prompt",
+    "Ref",
+    "Reply",
+    "Session",
+    "assistant",
+    "gather",
+    "llm",
+    "operator",
+    "prompt",
+    "run",
+    "system",
+    "user",
+]

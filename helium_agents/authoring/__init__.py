@@ -1,0 +1,1 @@
+"""What a user writes: operators, LLM calls, messages and prompts, gather."""

@@ -1,0 +1,159 @@
+"""`llm(...)`: one call of a model, recorded as a node of the plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, TypeVar, overload
+
+from pydantic import TypeAdapter
+
+from helium_agents.authoring.calls import check_on_loop
+from helium_agents.authoring.messages import Message, to_parts
+from helium_agents.errors import ImpureCall, PromptError
+from helium_agents.graph.node import LlmCall, LlmNode
+from helium_agents.graph.ref import Ref
+from helium_agents.graph.reply import Reply
+from helium_agents.graph.sampling import Sampling
+from helium_agents.graph.trace import current_frame
+
+S = TypeVar("S")
+
+
+@overload
+def llm(
+    *messages: Message,
+    model: str | None = ...,
+    max_tokens: int = ...,
+    temperature: float = ...,
+    top_p: float = ...,
+    top_k: int = ...,
+    min_p: float = ...,
+    presence_penalty: float = ...,
+    frequency_penalty: float = ...,
+    repetition_penalty: float = ...,
+    stop: str | Sequence[str] = ...,
+    seed: int | None = ...,
+    n: int = ...,
+    schema: None = ...,
+    share: bool = ...,
+    retries: int = ...,
+    timeout: float | None = ...,
+) -> Ref[Reply[None]]: ...
+@overload
+def llm(
+    *messages: Message,
+    schema: type[S],
+    model: str | None = ...,
+    max_tokens: int = ...,
+    temperature: float = ...,
+    top_p: float = ...,
+    top_k: int = ...,
+    min_p: float = ...,
+    presence_penalty: float = ...,
+    frequency_penalty: float = ...,
+    repetition_penalty: float = ...,
+    stop: str | Sequence[str] = ...,
+    seed: int | None = ...,
+    n: int = ...,
+    share: bool = ...,
+    retries: int = ...,
+    timeout: float | None = ...,
+) -> Ref[Reply[S]]: ...
+def llm(
+    *messages: Message,
+    model: str | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: str | Sequence[str] = (),
+    seed: int | None = None,
+    n: int = 1,
+    schema: Any = None,
+    share: bool = True,
+    retries: int = 2,
+    timeout: float | None = None,
+) -> Ref[Any]:
+    """Ask a model; `await` the returned Ref for the `Reply`.
+
+    Greedy calls (the default) and seeded ones are deterministic: equal ones are computed once and
+    remembered. A sampled call without a seed is a fresh draw each time, never merged.
+
+    Args:
+        messages: The conversation: `system(...)`, `user(...)`, `assistant(...)`.
+        model: Name of one of the session's engines; the first by default.
+        max_tokens: Most tokens of one answer.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass, in (0, 1].
+        top_k: Tokens considered; 0 means all.
+        min_p: Least probability relative to the likeliest token, in [0, 1].
+        presence_penalty: In [-2, 2].
+        frequency_penalty: In [-2, 2].
+        repetition_penalty: Greater than 0; 1 is none.
+        stop: A string, or strings, that end the answer.
+        seed: Makes a sampled answer reproducible.
+        n: Number of answers, in `reply.texts`.
+        schema: A pydantic model, an Enum, or any type that pydantic validates: decoding is
+            constrained to its JSON schema, and `reply.parsed` is the value.
+        share: `False` keeps this call from being merged with equal ones and from the memo.
+        retries: Further attempts after a transient engine error. A sampled reply that does not
+            fit `schema` is drawn anew; a greedy one is not, since it would come out the same.
+        timeout: Seconds this waiter grants the call, counted from its admission.
+
+    Raises:
+        PromptError: The messages are malformed.
+        RequestError: A sampling value is out of range.
+        ImpureCall: An unseeded sample inside a pure operator.
+        OffLoopCall: No event loop runs here.
+    """
+    check_on_loop("llm")
+    frame = current_frame()
+    parts, inputs = to_parts(messages)
+    sampling = Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        repetition_penalty=repetition_penalty,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        seed=seed,
+        n=n,
+    )
+    if frame.is_pure and not sampling.is_deterministic:
+        raise ImpureCall(
+            "an unseeded sample (temperature > 0) was asked for inside a pure operator, whose "
+            "result may be shared: give llm(...) a seed=, or drop pure=True"
+        )
+    call = LlmCall(
+        messages=parts,
+        sampling=sampling,
+        schema=schema,
+        json_schema=None if schema is None else _json_schema(schema),
+        model=model,
+        is_shared=share,
+        retries=retries,
+        timeout_s=timeout,
+    )
+    node = LlmNode(frame, call, inputs)
+    if frame.runner is not None:
+        frame.runner.on_created(node)
+    return Ref(node)
+
+
+@lru_cache(maxsize=256)
+def _json_schema(schema: Any) -> str:
+    try:
+        return json.dumps(TypeAdapter(schema).json_schema(), ensure_ascii=False)
+    except Exception as error:
+        raise PromptError(
+            f"schema={schema!r} is nothing that pydantic can turn into a JSON schema: {error}"
+        ) from error

@@ -1,0 +1,167 @@
+"""Messages of a conversation, and prompts with slots for values that may not exist yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from helium_agents.errors import PromptError
+from helium_agents.graph.node import Node, Part
+from helium_agents.graph.ref import LEAK_MARK, Ref
+from helium_agents.graph.reply import Reply
+from helium_agents.graph.values import Slot, as_text
+
+
+class Prompt:
+    """Text with slots, of which some may be Refs that nobody has awaited yet.
+
+    Made by `prompt(...)`. Once it holds no Ref, `str(...)` gives its text.
+
+    Args:
+        parts: Texts and Refs, in order.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: tuple[str | Ref[Any], ...]) -> None:
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return "".join(str(part) for part in self.parts)
+
+    def __repr__(self) -> str:
+        return f"prompt({''.join(p if isinstance(p, str) else repr(p) for p in self.parts)!r})"
+
+
+Content = str | Prompt | Ref[Any] | Reply[Any]
+"""What a message may hold: text, a prompt, a call's Ref, or a call's reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message: who speaks (`system`, `user`, `assistant`) and what."""
+
+    role: str
+    content: Content
+
+
+def system(content: Content) -> Message:
+    """A message that sets the scene."""
+    return Message("system", content)
+
+
+def user(content: Content) -> Message:
+    """A message of the user."""
+    return Message("user", content)
+
+
+def assistant(content: Content) -> Message:
+    """A message of the model: an earlier reply, as text, as `Reply`, or as a Ref."""
+    return Message("assistant", content)
+
+
+def prompt(template: str, /, **values: Any) -> Prompt:
+    """Fill `{name}` slots of a template, with values that may be un-awaited Refs.
+
+    Because the template is known before the values are, a call whose prompt waits for an earlier
+    answer can be planned at once. Values are taken as they are: braces in them mean nothing.
+
+    Args:
+        template: Text with `{name}` slots; `{{` and `}}` stand for braces.
+        values: One for each slot: text, numbers, prompts, replies, Refs.
+
+    Raises:
+        PromptError: A slot without a value, a value without a slot, or a value that has no text.
+
+    Example:
+        >>> str(prompt("{a} and {b}", a="salt", b=3))
+        'salt and 3'
+    """
+    parts: list[str | Ref[Any]] = []
+    unused = set(values)
+    for text, name in _slots_of(template):
+        parts.append(text)
+        if name is None:
+            continue
+        if name not in values:
+            raise PromptError(f"slot {{{name}}} of the prompt {_short(template)} has no value")
+        unused.discard(name)
+        parts.extend(_content_parts(values[name], f"slot {{{name}}} of the prompt"))
+    if unused:
+        raise PromptError(
+            f"the prompt {_short(template)} has no slot for {', '.join(sorted(unused))}"
+        )
+    return Prompt(tuple(part for part in parts if part != "" or isinstance(part, Ref)))
+
+
+def to_parts(
+    messages: Iterable[Message],
+) -> tuple[tuple[tuple[str, tuple[Part, ...]], ...], tuple[Node, ...]]:
+    """Messages as texts and slots, with the nodes that the slots stand for.
+
+    Neighbouring texts are joined, so that one conversation has one form however it was composed.
+    """
+    inputs: dict[Node, Slot] = {}
+    rendered = []
+    for position, message in enumerate(messages):
+        if not isinstance(message, Message):
+            raise PromptError(
+                f"message {position} of llm(...) is a {type(message).__name__}: wrap it in "
+                f"system(...), user(...) or assistant(...)"
+            )
+        parts: list[Part] = [""]
+        for part in _content_parts(message.content, f"the {message.role} message {position}"):
+            if isinstance(part, Ref):
+                parts.append(inputs.setdefault(part.node, Slot(len(inputs))))
+            elif isinstance(parts[-1], str):
+                parts[-1] += part
+            else:
+                parts.append(part)
+        if len(parts) > 1 and parts[0] == "":
+            del parts[0]
+        _check_leaks(parts, message.role, position)
+        rendered.append((message.role, tuple(parts)))
+    if not rendered:
+        raise PromptError("llm(...) needs at least one message, e.g. llm(user('Hello'))")
+    return tuple(rendered), tuple(inputs)
+
+
+def _content_parts(content: Any, where: str) -> tuple[str | Ref[Any], ...]:
+    if isinstance(content, Prompt):
+        return content.parts
+    if isinstance(content, Ref):
+        return (content,)
+    return (as_text(content, where),)
+
+
+def _check_leaks(parts: list[Part], role: str, position: int) -> None:
+    for part in parts:
+        if isinstance(part, str) and LEAK_MARK in part:
+            start = part.index(LEAK_MARK)
+            raise PromptError(
+                f"the {role} message {position} contains the representation of a Ref "
+                f"({part[start : start + 60]}...) instead of its value: await it first, or pass it "
+                f'through prompt("... {{x}}", x=ref)'
+            )
+
+
+def _slots_of(template: str) -> Iterable[tuple[str, str | None]]:
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise PromptError(
+            f"the prompt {_short(template)} is malformed: {error}; write {{{{ or }}}} for a brace"
+        ) from None
+    for text, name, spec, conversion in pieces:
+        if name is not None and (spec or conversion or not name.isidentifier()):
+            raise PromptError(
+                f"slot {{{name}}} of the prompt {_short(template)} is not a plain name; "
+                f"format the value first, and write {{{{ or }}}} for a brace"
+            )
+        yield text, name
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")

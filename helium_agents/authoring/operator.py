@@ -1,0 +1,219 @@
+"""`@operator`: an async function whose calls are traced as nodes of a plan."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from helium_agents.authoring.calls import check_on_loop
+from helium_agents.authoring.messages import Prompt
+from helium_agents.errors import ImpureCall, OperatorDefinitionError, RefMisuse
+from helium_agents.graph.node import Body, Node, OperatorNode
+from helium_agents.graph.ref import Ref
+from helium_agents.graph.trace import current_frame
+from helium_agents.graph.values import Slot, replace_leaves
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+T = TypeVar("T")
+
+
+class Operator(Generic[P, T]):
+    """An async function whose call returns a `Ref`. Made by `@operator`; see there."""
+
+    def __init__(
+        self,
+        fn: Callable[P, Awaitable[T]],
+        *,
+        pure: bool = False,
+        version: str | None = None,
+        name: str | None = None,
+        retries: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        _check_definition(fn, retries, timeout)
+        functools.update_wrapper(self, fn)
+        # inspect and anyio take for a coroutine function what looks like one
+        for attribute in ("__code__", "__defaults__", "__kwdefaults__", "__annotations__"):
+            setattr(self, attribute, getattr(fn, attribute))
+        self.version = version
+        self.body = Body(
+            fn,
+            name or fn.__name__,
+            is_pure=pure,
+            explicit_version=version,
+            retries=retries,
+            timeout_s=timeout,
+        )
+        self._signature = inspect.signature(fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Ref[T]:
+        """Record a call. Nothing runs until the Ref is awaited or started.
+
+        Raises:
+            EncodingError: An argument of a pure operator cannot be part of a key.
+            ImpureCall: A plain operator was called inside a pure one.
+            RefMisuse: A pure operator was given a Ref; `defer` takes those.
+            OffLoopCall: No event loop runs here.
+        """
+        if self.body.is_pure:
+            for argument in (args, kwargs):
+                replace_leaves(argument, self._refuse_ref)
+        return self._record(args, kwargs, ())
+
+    def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
+        """Record a call whose arguments may be un-awaited Refs: the function gets their values.
+
+        The loosely typed form of a call: with it a dependent call is known, and can be planned,
+        before its input exists. Refs may stand inside tuples, lists and dict values.
+        """
+        inputs: dict[Node, Slot] = {}
+
+        def to_slot(leaf: Any) -> Any:
+            if isinstance(leaf, Ref):
+                return inputs.setdefault(leaf.node, Slot(len(inputs)))
+            if isinstance(leaf, Prompt):
+                raise RefMisuse(
+                    f"{self.body.name}.defer(...) takes values and Refs, not prompts: a prompt "
+                    f"goes into a message of llm(...)"
+                )
+            return leaf
+
+        args, kwargs = replace_leaves(args, to_slot), replace_leaves(kwargs, to_slot)
+        return self._record(args, kwargs, tuple(inputs))
+
+    def _record(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Node, ...]
+    ) -> Ref[T]:
+        body = self.body
+        check_on_loop(body.name)
+        frame = current_frame()
+        if body.is_pure:
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, kwargs = bound.args, bound.kwargs
+        elif frame.is_pure:
+            raise ImpureCall(
+                f"{body.name}(...) is not pure but was called inside the pure operator "
+                f"{_pure_caller(frame)}: declare it @operator(pure=True), or drop pure=True there"
+            )
+        node = OperatorNode(frame, body, args, kwargs, inputs)
+        if frame.runner is not None:
+            caller = sys._getframe(2)
+            node.place = (caller.f_code.co_filename, caller.f_lineno)
+            frame.runner.on_created(node)
+        return Ref(node)
+
+    def _refuse_ref(self, leaf: Any) -> Any:
+        if isinstance(leaf, Ref):
+            raise RefMisuse(
+                f"{self.body.name}(...) is pure and was given the Ref of {leaf.node.label}(...): "
+                f"await it first, or call {self.body.name}.defer(...), which receives its value"
+            )
+        return leaf
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Operator[P, T]: ...
+    @overload
+    def __get__(
+        self: Operator[Concatenate[Any, Q], T], instance: object, owner: type
+    ) -> BoundOperator[Q, T]: ...
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        return self if instance is None else BoundOperator(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<operator {self.body.identity}{' (pure)' if self.body.is_pure else ''}>"
+
+
+class BoundOperator(Generic[P, T]):
+    """An operator that is a method, bound to its object."""
+
+    def __init__(self, operator: Operator[Any, T], instance: object) -> None:
+        self.operator = operator
+        self.instance = instance
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Ref[T]:
+        """Record a call with the object as its first argument."""
+        return self.operator(self.instance, *args, **kwargs)
+
+    def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
+        """Record a call whose arguments may be un-awaited Refs."""
+        return self.operator.defer(self.instance, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:  # __name__, __code__, ...: see Operator
+        return getattr(self.operator, name)
+
+
+@overload
+def operator(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Operator[P, T]: ...
+@overload
+def operator(
+    *,
+    pure: bool = ...,
+    version: str | None = ...,
+    name: str | None = ...,
+    retries: int = ...,
+    timeout: float | None = ...,
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Operator[P, T]]: ...
+def operator(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    pure: bool = False,
+    version: str | None = None,
+    name: str | None = None,
+    retries: int = 0,
+    timeout: float | None = None,
+) -> Any:
+    """Make an async function an operator: its calls become nodes of the session's plan.
+
+    A plain operator is only traced: it runs when it is awaited, once per call, in its awaiter's
+    task. A pure one promises that equal arguments give equal results and that nothing else
+    depends on it having run; its calls are shared, remembered, and may be run early.
+
+    Args:
+        fn: The function, where the decorator is used without arguments.
+        pure: Whether calls may be shared and remembered. Arguments must then be encodable.
+        version: Stands for the source in keys; without it a pure operator's version is computed
+            from its source and everything in its package that the source names.
+        name: What people see; the function's name by default.
+        retries: Further attempts after a transient engine error or an invalid reply.
+        timeout: Seconds a waiter grants one call.
+
+    Raises:
+        OperatorDefinitionError: The function is not a coroutine function.
+    """
+    options = {
+        "pure": pure, "version": version, "name": name, "retries": retries, "timeout": timeout,
+    }  # fmt: skip
+    if fn is None:
+        return lambda fn: Operator(fn, **options)  # type: ignore[arg-type]
+    return Operator(fn, **options)  # type: ignore[arg-type]
+
+
+def _check_definition(fn: Any, retries: int, timeout: float | None) -> None:
+    name = getattr(fn, "__qualname__", repr(fn))
+    if isinstance(fn, staticmethod | classmethod):
+        raise OperatorDefinitionError(
+            f"@operator on {name}: put @operator under @{type(fn).__name__}, next to the function"
+        )
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise OperatorDefinitionError(
+            f"@operator on {name}: a generator cannot be an operator, since a call has one result. "
+            f"Return a list, or stream a single call with llm(...).stream()"
+        )
+    if not inspect.iscoroutinefunction(fn):
+        raise OperatorDefinitionError(
+            f"@operator on {name}: an operator must be an `async def` function"
+        )
+    if retries < 0:
+        raise OperatorDefinitionError(f"@operator on {name}: retries={retries} is negative")
+    if timeout is not None and timeout <= 0:
+        raise OperatorDefinitionError(f"@operator on {name}: timeout={timeout} is not positive")
+
+
+def _pure_caller(frame: Any) -> str:
+    return frame.node.label if frame.node is not None else "around it"

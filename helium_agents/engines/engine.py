@@ -1,0 +1,145 @@
+"""The engine port: what the runtime asks of whatever computes answers.
+
+An engine knows nothing of plans, keys or memos. It renders a conversation to token ids with its
+model's own template, and completes requests; cancelling `complete` aborts the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from helium_agents.graph.reply import Choice as Choice
+from helium_agents.graph.reply import FinishReason as FinishReason
+from helium_agents.graph.sampling import Sampling as Sampling
+
+
+class ChatMessage(NamedTuple):
+    """One message of a rendered conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to an engine.
+
+    Args:
+        request_id: Unique in this process.
+        messages: The conversation.
+        prompt_token_ids: The conversation as `Engine.render` gave it.
+        sampling: How to sample; `sampling.n` answers are wanted.
+        json_schema: JSON schema text that the answer must satisfy, or `None`.
+        priority: Lower runs first.
+    """
+
+    request_id: str
+    messages: tuple[ChatMessage, ...]
+    prompt_token_ids: Sequence[int]
+    sampling: Sampling
+    json_schema: str | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine returns for a request: `n` choices, and the prompt tokens it had cached."""
+
+    choices: tuple[Choice, ...]
+    cached_tokens: int = 0
+
+
+class Delta(NamedTuple):
+    """A piece of streamed text of choice number `index`."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What an engine can hold.
+
+    Args:
+        kv_tokens: Tokens of KV cache in all.
+        block_tokens: Tokens per KV block.
+        max_model_tokens: Most tokens of one prompt and its answer together.
+        max_requests: Requests computed in one step.
+    """
+
+    kv_tokens: int
+    block_tokens: int
+    max_model_tokens: int
+    max_requests: int
+
+
+class Engine(Protocol):
+    """Computes answers. Adapters: `helium_agents.engines.vllm.VLLM`, `...scripted.ScriptedEngine`.
+
+    One engine may serve several sessions one after another in the same event loop. Sessions start
+    it at the first request that the memo cannot answer, and never close an engine they were given
+    already started.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a person calls the model."""
+        ...
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What the engine can hold; `None` before `start`, or where there is no limit."""
+        ...
+
+    @property
+    def is_started(self) -> bool:
+        """Whether `start` has finished and `close` was not called since."""
+        ...
+
+    def identity(self) -> str:
+        """Digest of everything that decides an answer, without starting the engine.
+
+        Weights, tokenizer and chat template, dtype, quantisation, adapter, engine version.
+        """
+        ...
+
+    async def start(self) -> None:
+        """Load the model. Idempotent; concurrent calls wait for the same start.
+
+        Raises:
+            EngineStartError: The model does not load; the message says why and what to do.
+        """
+        ...
+
+    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+        """Token ids of the conversation in the model's own template, ready for the answer."""
+        ...
+
+    async def complete(
+        self, request: Request, on_delta: Callable[[Delta], None] | None = None
+    ) -> Completion:
+        """Compute the request; cancelling this aborts it.
+
+        Args:
+            request: What to compute.
+            on_delta: Called with each piece of text as it comes. `None`: no streaming is needed.
+
+        Raises:
+            RequestError: This request is at fault.
+            TransientEngineError: It may work when tried again.
+            EngineDied: The engine is gone.
+        """
+        ...
+
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
+        """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
+
+        Works without a started engine. `None` where that cannot be done exactly.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and everything it started. Idempotent."""
+        ...

@@ -1,0 +1,194 @@
+"""A scripted engine: answers come from your test, not from a model.
+
+It keeps the contract of a real engine (sampling, `max_tokens`, stop strings, streaming, schemas,
+abort on cancellation), so that what passes here passes there. A token is a word with the white
+space before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from xxhash import xxh3_64_hexdigest, xxh32_intdigest
+
+from helium_agents.engines.engine import (
+    Capacity,
+    ChatMessage,
+    Choice,
+    Completion,
+    Delta,
+    Request,
+)
+from helium_agents.engines.schema_example import example_json
+from helium_agents.errors import EngineError, RequestError
+
+Script = Callable[[Request], str | Awaitable[str]] | Mapping[str, str]
+"""What answers a request: a function, plain or async, that returns the text (or raises); or a
+mapping from the last message's content to the text."""
+
+_TOKEN = re.compile(r"\s*\S+|\s+$")
+
+
+class ScriptedEngine:
+    """An engine for tests.
+
+    Args:
+        script: What answers. By default a few words that depend on the whole conversation and,
+            under `schema=`, a valid example. A sampled request gets another answer for each seed,
+            and without a seed for each request.
+        name: What a person calls it.
+        identity: Stands for the model in keys; give another one for another script where both
+            use one memo.
+        latency_s: Seconds that each request takes.
+        capacity: What the engine claims to hold; `None` for no limit.
+        keep_requests: Whether to keep every request in `requests`.
+
+    Attributes:
+        requests: The requests so far, in order of arrival.
+        aborted: Ids of the requests that were cancelled while open.
+        num_requests: How many requests came.
+        num_open: How many are open now.
+        most_open: How many were open at once at most.
+        num_starts: How often the engine was started.
+    """
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        name: str = "scripted",
+        identity: str = "scripted",
+        latency_s: float = 0.0,
+        capacity: Capacity | None = None,
+        keep_requests: bool = True,
+    ) -> None:
+        self._script = script
+        self._name = name
+        self._identity = identity
+        self._latency_s = latency_s
+        self._capacity = capacity
+        self._keeps_requests = keep_requests
+        self._is_started = False
+        self._draws = count()
+        self.requests: list[Request] = []
+        self.aborted: list[str] = []
+        self.num_requests = 0
+        self.num_open = 0
+        self.most_open = 0
+        self.num_starts = 0
+
+    @property
+    def name(self) -> str:
+        """What a person calls the engine."""
+        return self._name
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What it claims to hold, once started."""
+        return self._capacity if self._is_started else None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it is started."""
+        return self._is_started
+
+    def identity(self) -> str:
+        """The identity it was given."""
+        return self._identity
+
+    async def start(self) -> None:
+        """Be started."""
+        if not self._is_started:
+            self._is_started = True
+            self.num_starts += 1
+
+    async def close(self) -> None:
+        """Be stopped."""
+        self._is_started = False
+
+    async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """One token for each word, and one for each role."""
+        ids: list[int] = []
+        for role, content in messages:
+            ids.extend(_token_ids(role) + _token_ids(content))
+        return ids
+
+    async def complete(
+        self, request: Request, on_delta: Callable[[Delta], None] | None = None
+    ) -> Completion:
+        """Answer by the script."""
+        if not self._is_started:
+            raise EngineError("the scripted engine was asked before it was started")
+        self.num_requests += 1
+        if self._keeps_requests:
+            self.requests.append(request)
+        self.num_open += 1
+        self.most_open = max(self.most_open, self.num_open)
+        try:
+            await asyncio.sleep(self._latency_s)
+            choices = []
+            for index in range(request.sampling.n):
+                choice = _cut(await self._text(request, index), request)
+                if on_delta is not None:
+                    for piece in _TOKEN.findall(choice.text):
+                        on_delta(Delta(index, piece))
+                        await asyncio.sleep(0)
+                choices.append(choice)
+            return Completion(tuple(choices))
+        except asyncio.CancelledError:
+            self.aborted.append(request.request_id)
+            raise
+        finally:
+            self.num_open -= 1
+
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
+        """The first `max_tokens` words."""
+        return _first_tokens(choice.text, max_tokens) or choice
+
+    async def _text(self, request: Request, index: int) -> str:
+        if isinstance(self._script, Mapping):
+            question = request.messages[-1].content
+            try:
+                return self._script[question]
+            except KeyError:
+                raise RequestError(f"the script has no answer to {question!r}") from None
+        if self._script is not None:
+            text: Any = self._script(request)
+            return text if isinstance(text, str) else await text
+        return self._default_text(request, index)
+
+    def _default_text(self, request: Request, index: int) -> str:
+        sampling = request.sampling
+        draw: Any = 0
+        if not sampling.is_greedy:
+            draw = next(self._draws) if sampling.seed is None else f"{sampling.seed}/{index}"
+        digest = xxh3_64_hexdigest(ascii((request.messages, request.json_schema, draw)).encode())
+        if request.json_schema is not None:
+            return example_json(request.json_schema, digest)
+        return " ".join(digest[start : start + 4] for start in range(0, 16, 4))
+
+
+def _cut(text: str, request: Request) -> Choice:
+    """The text up to the first stop string, at most `max_tokens` long."""
+    for stop in request.sampling.stop:
+        text = text.partition(stop)[0]
+    short = _first_tokens(text, request.sampling.max_tokens)
+    return short or Choice(text, _token_ids(text), "stop")
+
+
+def _first_tokens(text: str, max_tokens: int) -> Choice | None:
+    """The text cut to `max_tokens`; `None` if it is not longer than that."""
+    tokens = _TOKEN.findall(text)
+    if len(tokens) <= max_tokens:
+        return None
+    short = "".join(tokens[:max_tokens])
+    return Choice(short, _token_ids(short), "length")
+
+
+def _token_ids(text: str) -> tuple[int, ...]:
+    tokens: list[str] = _TOKEN.findall(text)
+    return tuple(xxh32_intdigest(token.encode("utf-8", "replace")) for token in tokens)

@@ -1,0 +1,141 @@
+"""Every error the package raises on purpose.
+
+Each message says what was wrong, where, and what to do about it; the classes exist so that a
+program can tell the cases apart. `HeliumError` catches them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class HeliumError(Exception):
+    """Base class of all errors raised by helium_agents."""
+
+
+# --- authoring ---------------------------------------------------------------------------------
+
+
+class OperatorDefinitionError(HeliumError, TypeError):
+    """An `@operator` was put on something that cannot be one (a generator, a sync function)."""
+
+
+class VersionError(HeliumError, TypeError):
+    """An operator's version cannot be computed from its source; `version=` is needed."""
+
+
+class EncodingError(HeliumError, TypeError):
+    """A value that has to be part of a key cannot be encoded.
+
+    Args:
+        message: What could not be encoded and why.
+        path: Where inside the argument, e.g. ``row.items[3]``.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class DecodingError(HeliumError, ValueError):
+    """Bytes are not an encoding this version can read, or name a class that is not there."""
+
+
+class ImpureCall(HeliumError):  # noqa: N818
+    """A pure operator called something impure: an impure operator or an unseeded sample."""
+
+
+class RefMisuse(HeliumError, TypeError):  # noqa: N818
+    """A `Ref` was used as text, as a truth value, or in place of its value."""
+
+
+class RefAttributeError(RefMisuse, AttributeError):
+    """An attribute of a call's value was asked of its `Ref`."""
+
+
+class PromptError(HeliumError, ValueError):
+    """A prompt or message is malformed: a slot without a value, a value that is not text."""
+
+
+class OffLoopCall(HeliumError, RuntimeError):  # noqa: N818
+    """An operator was called where no event loop runs (a thread, a sync program)."""
+
+
+# --- sessions ----------------------------------------------------------------------------------
+
+
+class SessionError(HeliumError, RuntimeError):
+    """A session was used wrongly: not open, closed, or a Ref of another session."""
+
+
+class RefCancelled(HeliumError):  # noqa: N818
+    """The task that was running a plain operator was cancelled while others awaited it."""
+
+
+class CallTimeout(HeliumError, TimeoutError):  # noqa: N818
+    """A call did not finish within its `timeout=`, counted from admission."""
+
+
+class TokenBudgetExceeded(HeliumError):  # noqa: N818
+    """The session's token budget has no room for the next call."""
+
+
+class InvalidReply(HeliumError, ValueError):  # noqa: N818
+    """A reply does not fit the `schema=` that was asked for."""
+
+
+# --- memo --------------------------------------------------------------------------------------
+
+
+class MemoError(HeliumError):
+    """The memo's store cannot be opened, read, or written."""
+
+
+class ReplayMiss(HeliumError, LookupError):  # noqa: N818
+    """A call is not in the memo and the memo is replay-only."""
+
+
+# --- engines -----------------------------------------------------------------------------------
+
+
+class EngineError(HeliumError):
+    """An engine could not do what it was asked to do."""
+
+
+class EngineStartError(EngineError):
+    """An engine could not be started: the model does not load, or a package is missing."""
+
+
+class RequestError(EngineError, ValueError):
+    """One request is at fault (too long for the model, a bad sampling value)."""
+
+
+class TransientEngineError(EngineError):
+    """A request failed for a reason that may pass; it is retried."""
+
+
+class EngineDied(EngineError):  # noqa: N818
+    """The engine's process is gone; every request that was open on it failed."""
+
+
+# --- command line ------------------------------------------------------------------------------
+
+
+class InputError(HeliumError, ValueError):
+    """A file or an argument given on the command line is wrong."""
+
+
+class ItemError(HeliumError):
+    """One item of a `map` failed; `__cause__` is what it raised.
+
+    Args:
+        index: The item's position in the input, from 0.
+        row: The item itself.
+        cause: The exception.
+    """
+
+    def __init__(self, index: int, row: Any, cause: BaseException) -> None:
+        super().__init__(f"item {index} failed: {type(cause).__name__}: {cause}")
+        self.index = index
+        self.row = row
+        self.__cause__ = cause

@@ -1,0 +1,1 @@
+"""What was asked for: fingerprints, nodes and refs, the trace, the logical plan."""

@@ -1,0 +1,48 @@
+"""Awaiting several things at once, with a failure that does not depend on timing.
+
+Rule: the results come in the order of the arguments. If any fails, the error raised is that of
+the first failing one *in that order*, whichever failed first on the clock; as soon as it is
+certain, the rest is cancelled and its clean-up awaited, so nothing is left running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Iterable
+from typing import Any
+
+from helium_agents.graph.node import Failure, Outcome, Value
+
+
+async def values_of(awaitables: Iterable[Awaitable[Any]]) -> list[Any]:
+    """The values of all awaitables, by the rule above."""
+    return [outcome.get() for outcome in await outcomes_of(awaitables, stop_at_failure=True)]
+
+
+async def outcomes_of(
+    awaitables: Iterable[Awaitable[Any]], *, stop_at_failure: bool
+) -> list[Outcome]:
+    """The outcomes of all awaitables, or of those up to the first failure in their order."""
+    waited_for = list(awaitables)
+    outcomes: list[Outcome] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_outcome(awaitable)) for awaitable in waited_for]
+            for task in tasks:
+                outcomes.append(await task)
+                if stop_at_failure and isinstance(outcomes[-1], Failure):
+                    for other in tasks[len(outcomes) :]:
+                        other.cancel()
+                    break
+    finally:
+        for awaitable in waited_for[len(outcomes) :]:  # some may never have begun
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()
+    return outcomes
+
+
+async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
+    try:
+        return Value(await awaitable)
+    except Exception as error:
+        return Failure(error, error.__traceback__)

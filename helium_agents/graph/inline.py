@@ -1,0 +1,130 @@
+"""Running an operator in the task of its first awaiter.
+
+A plain operator is a plain coroutine to its caller: it shares the caller's task, so its
+ContextVar writes are seen, its `finally` runs before the caller goes on, and a call costs little.
+Later awaiters wait for the first one's outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from helium_agents.errors import (
+    CallTimeout,
+    InvalidReply,
+    RefCancelled,
+    RefMisuse,
+    SessionError,
+    TransientEngineError,
+)
+from helium_agents.graph.concurrently import values_of
+from helium_agents.graph.node import Body, Failure, Node, OperatorNode, Value
+from helium_agents.graph.trace import entered
+
+T = TypeVar("T")
+
+RETRYABLE = (TransientEngineError, InvalidReply)
+"""What `retries=` of an operator covers; any other exception is the program's own."""
+
+
+class _Run:
+    """An inline run in progress: whose task it is in, and who else waits."""
+
+    __slots__ = ("task", "waiters")
+
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        self.task = task
+        self.waiters: list[asyncio.Future[None]] = []
+
+
+async def value_of(node: Node) -> Any:
+    """The value of a call: known, run inline, or waited for in its session."""
+    if node.outcome is not None:
+        return node.outcome.get()
+    runner = node.frame.runner
+    if isinstance(node, OperatorNode) and (runner is None or not node.is_planned):
+        return await run_inline(node)
+    if runner is None:
+        raise SessionError(
+            "llm(...) needs a session to run in: put `async with Session(...)` around the call, "
+            "or start the program with helium_agents.run(...)"
+        )
+    return await runner.wait(node)
+
+
+async def run_inline(node: OperatorNode) -> Any:
+    """The value of an operator call, run here and now unless it already runs elsewhere."""
+    if node.run is not None:
+        return await _wait_for_other(node)
+    if node.frame.runner is not None:
+        node.frame.runner.check_open()
+        node.frame.runner.on_taken(node)
+    run = node.run = _Run(asyncio.current_task())
+    try:
+        value = await run_body(node, node.frame.item)
+    except asyncio.CancelledError:
+        message = f"{node.label}(...) was cancelled in the task that was running it"
+        node.settle(Failure(RefCancelled(message), None))
+        raise
+    except BaseException as error:
+        node.settle(Failure(error, error.__traceback__))
+        raise
+    else:
+        node.settle(Value(value))
+        return value
+    finally:
+        for waiter in run.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+async def _wait_for_other(node: OperatorNode) -> Any:
+    if node.run.task is asyncio.current_task():
+        raise RefMisuse(f"{node.label}(...) awaits its own result, which would never come")
+    waiter = asyncio.get_running_loop().create_future()
+    node.run.waiters.append(waiter)
+    await waiter
+    assert node.outcome is not None
+    return node.outcome.get()
+
+
+async def run_body(
+    node: OperatorNode, item: Any, on_attempt: Callable[[], None] | None = None
+) -> Any:
+    """Run the operator's function in a frame of its own, resolving inputs, with its retries.
+
+    Args:
+        node: The call.
+        item: The item of a `map` that the body works for.
+        on_attempt: Called when an attempt begins; who gives it keeps the timeout itself.
+    """
+    if node.inputs:
+        node = node.with_values(tuple(await values_of(map(value_of, node.inputs))))
+    body = node.body
+    for attempt in range(body.retries + 1):
+        with entered(node.body_frame(attempt, item)):
+            if on_attempt is not None:
+                on_attempt()
+            try:
+                if body.timeout_s is None or on_attempt is not None:
+                    return await body.fn(*node.args, **node.kwargs)
+                return await _within(body, body.fn(*node.args, **node.kwargs))
+            except RETRYABLE:
+                if attempt == body.retries:
+                    raise
+    raise AssertionError("unreachable")
+
+
+async def _within(body: Body, call: Awaitable[T]) -> T:
+    """Await `call` for at most the operator's timeout."""
+    try:
+        async with asyncio.timeout(body.timeout_s) as scope:
+            return await call
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise CallTimeout(
+            f"{body.name}(...) did not finish within its timeout of {body.timeout_s} s"
+        ) from error

@@ -1,0 +1,360 @@
+"""Nodes: one per call that was asked for, with its key, its inputs and, once known, its outcome.
+
+A node knows what was asked; it does not know how it is run. `content` is the digest of what is
+asked apart from its inputs; `key` adds the keys of the inputs. Two calls with equal keys have
+equal answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+from helium_agents.errors import EncodingError
+from helium_agents.graph.encoding import fingerprint, freeze
+from helium_agents.graph.sampling import Sampling
+from helium_agents.graph.trace import Frame
+from helium_agents.graph.values import Slot, map_slots
+from helium_agents.graph.version import function_version
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A call returned."""
+
+    value: Any
+
+    def get(self) -> Any:
+        """The value."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call raised; the traceback is the one of the first raise."""
+
+    exception: BaseException
+    traceback: TracebackType | None
+
+    def get(self) -> Any:
+        """Raise the exception as it was raised first."""
+        raise self.exception.with_traceback(self.traceback)
+
+
+Outcome = Value | Failure
+
+
+class Body:
+    """What an operator runs: its function and how it may be run.
+
+    Args:
+        fn: The coroutine function.
+        name: What a person calls the operator.
+        is_pure: Whether equal calls have equal results and no effects.
+        explicit_version: Stands for the source where given.
+        retries: Further attempts after a transient failure.
+        timeout_s: Seconds that a waiter grants one call, counted from admission.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Awaitable[Any]],
+        name: str,
+        *,
+        is_pure: bool,
+        explicit_version: str | None,
+        retries: int,
+        timeout_s: float | None,
+    ) -> None:
+        self.fn = fn
+        self.name = name
+        self.is_pure = is_pure
+        self.explicit_version = explicit_version
+        self.retries = retries
+        self.timeout_s = timeout_s
+        self.identity = f"{fn.__module__}:{getattr(fn, '__qualname__', name)}"
+
+    @cached_property
+    def version(self) -> bytes | str:
+        """The explicit version, or the digest of everything the function's source depends on."""
+        if self.explicit_version is not None:
+            return self.explicit_version
+        return function_version(self.fn)
+
+
+class Node:
+    """One call. See the module's first lines.
+
+    Args:
+        frame: The caller's frame.
+        label: What a person calls it.
+        inputs: Nodes whose values this call needs, in order of first use.
+    """
+
+    __slots__ = (
+        "__weakref__", "_settled_key", "flight", "frame", "inputs", "label", "outcome", "place",
+    )  # fmt: skip
+
+    def __init__(self, frame: Frame, label: str, inputs: tuple[Node, ...]) -> None:
+        self.frame = frame
+        self.label = label
+        self.inputs = inputs
+        self.outcome: Outcome | None = None
+        self.flight: Any = None
+        self._settled_key: tuple[bytes | None, bool] | None = None
+        self.place: tuple[str, int] | None = None
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the session plans and runs this call; a plain operator runs in its awaiter."""
+        return True
+
+    @property
+    def content(self) -> bytes | None:
+        """Digest of what is asked apart from the inputs; `None` for calls without a key."""
+        raise NotImplementedError
+
+    @property
+    def key(self) -> bytes | None:
+        """The fingerprint; `None` for calls without one and while an input has none."""
+        if self._settled_key is not None:
+            return self._settled_key[0]
+        content = self.content
+        if content is None or not self.inputs:
+            return content
+        keys = [node.key for node in self.inputs]
+        return None if None in keys else fingerprint(content, keys)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the answer depends on an unseeded draw that the graph knows of."""
+        if self._settled_key is not None:
+            return self._settled_key[1]
+        return any(node.is_drawn for node in self.inputs)
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds that a waiter grants this call, counted from admission."""
+        raise NotImplementedError
+
+    def settle(self, outcome: Outcome) -> None:
+        """Keep the outcome and let go of what was only needed to compute it."""
+        if self.inputs:
+            self._settled_key = self.key, self.is_drawn
+            self.inputs = ()
+        self.outcome = outcome
+        self.flight = None
+
+
+class OperatorNode(Node):
+    """A call of an operator.
+
+    Args:
+        frame: The caller's frame.
+        body: The operator.
+        args: Positional arguments; slots stand for inputs.
+        kwargs: Keyword arguments; slots stand for inputs.
+        inputs: The calls whose values go into the slots.
+        origin: The same call before its inputs were known.
+    """
+
+    __slots__ = ("_content", "args", "body", "call_key", "kwargs", "ordinal", "run")
+
+    def __init__(
+        self,
+        frame: Frame,
+        body: Body,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: tuple[Node, ...] = (),
+        origin: OperatorNode | None = None,
+    ) -> None:
+        super().__init__(frame, body.name, inputs)
+        self.body = body
+        self.args = args
+        self.kwargs = kwargs
+        self.run: Any = None  # the inline run in progress
+        self._content: bytes | None = None
+        if origin is None:
+            self.call_key: bytes = self.content or _best_effort_key(args, kwargs)
+            self.ordinal: int = frame.next_ordinal(body.identity, self.call_key)
+        else:
+            self.call_key, self.ordinal = origin.call_key, origin.ordinal
+        if body.is_pure:  # what the caller changes later is not part of the call
+            self.args, self.kwargs = freeze(args), freeze(kwargs)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the operator is pure."""
+        return self.body.is_pure
+
+    @property
+    def content(self) -> bytes | None:
+        """Operator, version and arguments; `None` for a plain operator."""
+        if not self.body.is_pure:
+            return None
+        if self._content is None:
+            body = self.body
+            try:
+                self._content = fingerprint(
+                    "operator", body.identity, body.version, self.args, self.kwargs
+                )
+            except EncodingError as error:
+                raise _unencodable_argument(body, error) from None
+        return self._content
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The operator's `timeout=`."""
+        return self.body.timeout_s
+
+    def body_frame(self, attempt: int, item: Any) -> Frame:
+        """The frame in which the body runs for the given attempt."""
+        return Frame(
+            self.frame.runner,
+            self.frame,
+            (self.body.identity, self.call_key, self.ordinal, attempt),
+            is_pure=self.body.is_pure or self.frame.is_pure,
+            item=item,
+            node=self,
+        )
+
+    def with_values(self, values: tuple[Any, ...]) -> OperatorNode:
+        """The same call with the inputs' values in place of the inputs."""
+        return OperatorNode(
+            self.frame,
+            self.body,
+            map_slots(self.args, values),
+            map_slots(self.kwargs, values),
+            origin=self,
+        )
+
+    def settle(self, outcome: Outcome) -> None:
+        """Keep the outcome and let go of the arguments."""
+        super().settle(outcome)
+        self.args, self.kwargs, self.run = (), {}, None
+
+
+Part = str | Slot
+"""A piece of message content: text, or the place of an input's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlmCall:
+    """What one `llm(...)` call asks for.
+
+    Args:
+        messages: Pairs of a role and its content's parts; neighbouring texts are joined.
+        sampling: How to sample.
+        schema: Anything pydantic can validate, or `None`.
+        json_schema: The JSON schema text of `schema`, or `None`.
+        model: The engine's name in the session, or `None` for the default.
+        is_shared: Whether equal calls may be merged and remembered.
+        retries: Further attempts after a transient failure or, for a sampled reply, an invalid one.
+        timeout_s: Seconds that a waiter grants, counted from admission.
+    """
+
+    messages: tuple[tuple[str, tuple[Part, ...]], ...]
+    sampling: Sampling
+    schema: Any = None
+    json_schema: str | None = None
+    model: str | None = None
+    is_shared: bool = True
+    retries: int = 2
+    timeout_s: float | None = None
+
+
+class LlmNode(Node):
+    """A call of a model."""
+
+    __slots__ = ("_content", "_draw", "_family", "call", "model_key")
+
+    def __init__(
+        self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
+    ) -> None:
+        super().__init__(frame, "llm", inputs)
+        self.call = call
+        self.model_key = frame.runner.model_key(call.model) if frame.runner is not None else b""
+        self._content: bytes | None = None
+        self._family: bytes | None = None
+        self._draw = draw
+        if draw is None and not call.sampling.is_deterministic:
+            asked = self._digest(call.sampling)
+            ordinal = frame.next_ordinal("llm", asked)
+            self._draw = fingerprint(frame.path, "llm", asked, ordinal)
+
+    @property
+    def content(self) -> bytes:
+        """Model, messages, sampling, schema, and the draw of an unseeded sample."""
+        if self._content is None:
+            self._content = self._digest(self.call.sampling)
+        return self._content
+
+    @property
+    def family(self) -> bytes | None:
+        """Content without `max_tokens`, where answers of different lengths are prefixes.
+
+        That is so for one greedy answer; `None` otherwise.
+        """
+        sampling = self.call.sampling
+        if not sampling.is_greedy or sampling.n != 1:
+            return None
+        if self._family is None:
+            self._family = self._digest(replace(sampling, max_tokens=1), "family")
+        return self._family
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether this is an unseeded sample, or depends on one."""
+        return self._draw is not None or super().is_drawn
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The call's `timeout=`."""
+        return self.call.timeout_s
+
+    def with_values(self, values: tuple[Any, ...]) -> LlmNode:
+        """The same call with the inputs' texts in place of the inputs."""
+        call = replace(self.call, messages=fill_messages(self.call.messages, values))
+        return LlmNode(self.frame, call, draw=self._draw)
+
+    def with_attempt(self, attempt: int) -> LlmNode:
+        """A further draw of a sampled call: another seed, or another unseeded draw."""
+        sampling = self.call.sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=(sampling.seed + attempt) % 2**31)
+        draw = None if self._draw is None else fingerprint(self._draw, attempt)
+        return LlmNode(self.frame, replace(self.call, sampling=sampling), self.inputs, draw)
+
+    def _digest(self, sampling: Sampling, *more: str) -> bytes:
+        call = self.call
+        return fingerprint(
+            "llm", self.model_key, call.messages, sampling, call.json_schema, self._draw, *more
+        )
+
+
+def fill_messages(
+    messages: tuple[tuple[str, tuple[Part, ...]], ...], values: tuple[Any, ...]
+) -> tuple[tuple[str, tuple[Part, ...]], ...]:
+    """Messages with every slot replaced by its value's text."""
+    return tuple(
+        (role, ("".join(p if isinstance(p, str) else values[p.index] for p in parts),))
+        for role, parts in messages
+    )
+
+
+def _best_effort_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """A key that tells siblings of a plain operator apart, where its arguments can be encoded."""
+    try:
+        return fingerprint(args, kwargs) if args or kwargs else b""
+    except EncodingError:
+        return b""
+
+
+def _unencodable_argument(body: Body, error: EncodingError) -> EncodingError:
+    return EncodingError(
+        f"{body.name}(...) is pure, so its arguments are part of its key, but {error}", error.path
+    )

@@ -1,0 +1,212 @@
+"""The logical plan: what a set of demanded calls asks for, as data.
+
+A plan is immutable and pure: rules rewrite it, `check` validates it, `explain` prints it. Each
+node says how its answer comes about (`step`): computed, known already, the same as another
+node's, or a prefix of another node's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Literal
+
+from helium_agents.errors import HeliumError
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """The answer must be computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The answer is known: `value` is whatever the runtime looked up."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """The answer is that of node `of`, which asks the same."""
+
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The answer is that of node `of`, which asks the same at greater length, cut to size."""
+
+    of: int
+
+
+Step = Compute | Known | Same | Prefix
+
+COMPUTE = Compute()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNode:
+    """One call in a plan.
+
+    Args:
+        id: Unique in the plan.
+        kind: Whether a model or an operator is called.
+        label: What a person calls it.
+        content: Digest of what is asked apart from inputs; `None` if it must not be merged.
+        key: Digest of what is asked including inputs; `None` if it must not be remembered.
+        inputs: Ids of the nodes whose values it needs.
+        family: Content without `max_tokens`, where a shorter answer is a prefix of a longer one.
+        max_tokens: Most tokens of the answer (model calls).
+        parent: Id of the operator call whose body made this call, where known.
+        step: How its answer comes about.
+    """
+
+    id: int
+    kind: Literal["llm", "operator"]
+    label: str
+    content: bytes | None = None
+    key: bytes | None = None
+    inputs: tuple[int, ...] = ()
+    family: bytes | None = None
+    max_tokens: int | None = None
+    parent: int | None = None
+    step: Step = COMPUTE
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Ids of the nodes that must be answered before this one can be."""
+        if isinstance(self.step, Same | Prefix):
+            return (self.step.of,)
+        return self.inputs if isinstance(self.step, Compute) else ()
+
+
+class PlanError(HeliumError):
+    """A plan is not well-formed; a rule that produced it is wrong."""
+
+
+class LogicalPlan:
+    """Calls and which of them are wanted.
+
+    Args:
+        nodes: The calls.
+        sinks: Ids of the wanted ones.
+    """
+
+    __slots__ = ("nodes", "sinks")
+
+    def __init__(self, nodes: Iterable[PlanNode], sinks: Iterable[int]) -> None:
+        self.nodes = {node.id: node for node in nodes}
+        self.sinks = tuple(sinks)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __iter__(self) -> Iterator[PlanNode]:
+        return iter(self.nodes.values())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LogicalPlan):
+            return NotImplemented
+        return self.nodes == other.nodes and self.sinks == other.sinks
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def with_steps(self, steps: dict[int, Step]) -> LogicalPlan:
+        """The plan with some nodes' steps replaced; itself if there are none to replace."""
+        if not steps:
+            return self
+        return LogicalPlan(
+            (replace(n, step=steps[n.id]) if n.id in steps else n for n in self), self.sinks
+        )
+
+    def in_order(self) -> list[PlanNode]:
+        """The nodes, each after its sources.
+
+        Raises:
+            PlanError: The plan has a cycle.
+        """
+        sorter = TopologicalSorter({node.id: node.sources for node in self})
+        try:
+            return [self.nodes[id_] for id_ in sorter.static_order()]
+        except CycleError as error:
+            raise PlanError(f"the plan's nodes {error.args[1]} depend on each other") from None
+
+    def check(self) -> None:
+        """Validate the plan.
+
+        Raises:
+            PlanError: What is wrong with which node.
+        """
+        for sink in self.sinks:
+            if sink not in self.nodes:
+                raise PlanError(f"sink {sink} is not in the plan")
+        for node in self:
+            for source in node.sources:
+                if source not in self.nodes:
+                    raise PlanError(f"node {node.id} needs node {source}, which is not in the plan")
+            _check_step(node, self.nodes)
+        self.in_order()
+
+    def explain(self) -> str:
+        """The plan as text for a person: callers above their calls, inputs named by number."""
+        return _explain(self)
+
+
+def _check_step(node: PlanNode, nodes: dict[int, PlanNode]) -> None:
+    step = node.step
+    if isinstance(step, Compute | Known):
+        return
+    other = nodes[step.of]
+    if isinstance(other.step, Same):
+        raise PlanError(
+            f"node {node.id} takes the answer of node {other.id}, which takes another's"
+        )
+    if isinstance(step, Prefix):
+        if node.family is None or node.family != other.family:
+            raise PlanError(f"node {node.id} is no prefix of node {other.id}: they ask differently")
+        if (node.max_tokens or 0) > (other.max_tokens or 0):
+            raise PlanError(
+                f"node {node.id} is longer than node {other.id}, of which it is a prefix"
+            )
+    elif node.content is None or node.content != other.content:
+        raise PlanError(f"node {node.id} is not the same as node {other.id}: they ask differently")
+
+
+def _explain(plan: LogicalPlan) -> str:
+    children: dict[int | None, list[PlanNode]] = {}
+    for node in plan:
+        children.setdefault(node.parent if node.parent in plan.nodes else None, []).append(node)
+    num_operators = sum(node.kind == "operator" for node in plan)
+    num_computed = sum(node.kind == "llm" and isinstance(node.step, Compute) for node in plan)
+    lines = [
+        f"{len(plan)} nodes: {num_operators} operator calls, {len(plan) - num_operators} model "
+        f"calls, of which {num_computed} to compute"
+    ]
+    stack = [(node, 0) for node in reversed(children.get(None, []))]
+    while stack:
+        node, depth = stack.pop()
+        lines.append(_explain_node(node, depth, is_sink=node.id in plan.sinks))
+        stack.extend((child, depth + 1) for child in reversed(children.get(node.id, [])))
+    return "\n".join(lines)
+
+
+def _explain_node(node: PlanNode, depth: int, *, is_sink: bool) -> str:
+    parts = [f"{'  ' * depth}#{node.id} {node.label}"]
+    if node.max_tokens is not None:
+        parts.append(f"max_tokens={node.max_tokens}")
+    if node.inputs:
+        parts.append("of " + ", ".join(f"#{id_}" for id_ in node.inputs))
+    if node.key is not None:
+        parts.append(f"key={node.key.hex()[:8]}")
+    match node.step:
+        case Known():
+            parts.append("known")
+        case Same(of):
+            parts.append(f"same as #{of}")
+        case Prefix(of):
+            parts.append(f"prefix of #{of}")
+    if is_sink:
+        parts.append("*")
+    return " ".join(parts)

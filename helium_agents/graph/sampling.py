@@ -1,0 +1,77 @@
+"""How an LLM call samples, and whether that makes it deterministic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from helium_agents.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters of one LLM call, in vLLM's vocabulary.
+
+    Greedy calls are canonical: parameters that cannot change a greedy answer (`top_p`, `top_k`,
+    `min_p`, `seed`) are reset, so that two ways to ask for the same answer have the same key.
+
+    Args:
+        max_tokens: Most tokens of one answer.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass, in (0, 1].
+        top_k: Tokens considered; 0 means all.
+        min_p: Least probability relative to the likeliest token, in [0, 1].
+        presence_penalty: In [-2, 2].
+        frequency_penalty: In [-2, 2].
+        repetition_penalty: Greater than 0; 1 is none.
+        stop: Strings that end the answer; they are not part of it.
+        seed: Makes a sampled answer reproducible. `None` means a fresh draw each time.
+        n: Number of answers.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        _check("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
+        _check("temperature", self.temperature, self.temperature >= 0, "at least 0")
+        _check("top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]")
+        _check("top_k", self.top_k, self.top_k >= 0, "at least 0 (0 means all)")
+        _check("min_p", self.min_p, 0 <= self.min_p <= 1, "in [0, 1]")
+        for name in ("presence_penalty", "frequency_penalty"):
+            _check(name, getattr(self, name), -2 <= getattr(self, name) <= 2, "in [-2, 2]")
+        _check(
+            "repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"
+        )
+        _check("n", self.n, self.n >= 1, "at least 1")
+        _check("stop", self.stop, all(self.stop), "without empty strings")
+        for field in fields(self):  # 0 and 0.0 are the same request
+            if field.type == "float":
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        if self.temperature == 0.0:
+            for name, value in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0), ("seed", None)):
+                object.__setattr__(self, name, value)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0.0
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether asking twice gives the same answer: greedy, or seeded."""
+        return self.is_greedy or self.seed is not None
+
+
+def _check(name: str, value: Any, is_valid: bool, want: str) -> None:
+    if not is_valid:
+        raise RequestError(f"{name}={value!r} is not valid: it must be {want}")

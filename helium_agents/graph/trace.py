@@ -1,0 +1,131 @@
+"""Where a call is made: the frame of the caller, found through one `ContextVar`.
+
+A frame says which session runs the calls made in it, which item of a `map` they belong to,
+whether they must be pure, and by which path they are reached. Paths identify draws: two unseeded
+samples are the same draw exactly when run, item and path are equal. That holds across runs of the
+same program, whatever the timing, because an ordinal counts only siblings with an equal key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from helium_agents.graph.encoding import fingerprint
+
+if TYPE_CHECKING:
+    from helium_agents.graph.node import Node
+
+
+class Runner(Protocol):
+    """What a frame knows of its session."""
+
+    def model_key(self, model: str | None) -> bytes:
+        """Identity of the model called `model` (`None`: the default), as part of keys."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise unless calls of this session can be made and awaited here."""
+        ...
+
+    def on_created(self, node: Node) -> None:
+        """A call was made."""
+        ...
+
+    def on_taken(self, node: Node) -> None:
+        """Somebody took care of a plain operator's call: awaited it, or closed it."""
+        ...
+
+    async def wait(self, node: Node) -> Any:
+        """The value of a pure or LLM node, computing it if needed."""
+        ...
+
+    def start(self, node: Node) -> None:
+        """Demand a node on the session's own behalf."""
+        ...
+
+    def stream(self, node: Node) -> AsyncIterator[str]:
+        """The text of an LLM node, piece by piece."""
+        ...
+
+
+class Frame:
+    """One level of the call tree.
+
+    Args:
+        runner: The session, or `None` outside any.
+        parent: The caller's frame.
+        level: What identifies this level below its parent: name, key, ordinal, attempt.
+        is_pure: Whether only pure calls may be made here.
+        item: The item of a `map` that this frame works for; opaque to the graph.
+        node: The operator call whose body runs in this frame.
+    """
+
+    __slots__ = ("_level", "_ordinals", "_parent", "_path", "is_pure", "item", "node", "runner")
+
+    def __init__(
+        self,
+        runner: Runner | None,
+        parent: Frame | None = None,
+        level: tuple[Any, ...] = (),
+        *,
+        is_pure: bool = False,
+        item: Any = None,
+        node: Node | None = None,
+    ) -> None:
+        self.runner = runner
+        self.is_pure = is_pure
+        self.item = item
+        self.node = node
+        self._parent = parent
+        self._level = level
+        self._path: bytes | None = None
+        self._ordinals: dict[tuple[str, bytes], int] | None = None
+
+    @property
+    def path(self) -> bytes:
+        """Digest of run, item and call path."""
+        if self._path is None:
+            above = self._parent.path if self._parent is not None else b""
+            self._path = fingerprint(above, self._level)
+        return self._path
+
+    def next_ordinal(self, name: str, key: bytes) -> int:
+        """How many earlier calls of this frame had the same name and key; counts this one."""
+        if self._ordinals is None:
+            self._ordinals = {}
+        ordinal = self._ordinals.get((name, key), 0)
+        self._ordinals[name, key] = ordinal + 1
+        return ordinal
+
+
+_FRAME: ContextVar[Frame | None] = ContextVar("helium_agents.frame", default=None)
+
+
+def current_frame() -> Frame:
+    """The frame of the code that is running; a fresh one without a session outside any."""
+    return _FRAME.get() or Frame(None)
+
+
+def set_frame(frame: Frame | None) -> Frame | None:
+    """Make `frame` current and return the one that was.
+
+    For sessions, which may be entered and left in different contexts (a pytest fixture), where a
+    `ContextVar` token could not be reset.
+    """
+    previous = _FRAME.get()
+    _FRAME.set(frame)
+    return previous
+
+
+@contextmanager
+def entered(frame: Frame) -> Iterator[Frame]:
+    """Run a block in `frame`."""
+    token = _FRAME.set(frame)
+    try:
+        yield frame
+    finally:
+        with suppress(ValueError):  # closed by the garbage collector in another context
+            _FRAME.reset(token)

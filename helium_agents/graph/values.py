@@ -1,0 +1,62 @@
+"""Slots: the places in arguments and messages where other calls' values go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from helium_agents.errors import PromptError
+from helium_agents.graph.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of input number `index`; encodes as that number."""
+
+    index: int
+
+
+def replace_leaves(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """Apply `replace` to everything inside tuples, lists and dict values, rebuilding on change.
+
+    Containers that hold nothing replaced are returned as they are, so that plain arguments keep
+    their identity.
+    """
+    if type(value) is tuple or type(value) is list:
+        items = [replace_leaves(item, replace) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return type(value)(items)
+    if type(value) is dict:
+        pairs = {name: replace_leaves(item, replace) for name, item in value.items()}
+        if all(pairs[name] is value[name] for name in value):
+            return value
+        return pairs
+    return replace(value)
+
+
+def map_slots(value: Any, values: tuple[Any, ...]) -> Any:
+    """`value` with every slot replaced by the value of its input."""
+    return replace_leaves(
+        value, lambda leaf: values[leaf.index] if isinstance(leaf, Slot) else leaf
+    )
+
+
+def as_text(value: Any, where: str) -> str:
+    """`value` as text for a prompt: text itself, numbers, and what declares itself as text.
+
+    Raises:
+        PromptError: The value has no obvious text; `where` names its place.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Reply):
+        return value.text
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return str(value)
+    raise PromptError(
+        f"{where} is a {type(value).__name__}, which has no obvious text: "
+        f"turn it into a string first"
+    )

@@ -1,0 +1,1 @@
+"""What is remembered: the store port, LMDB and in-memory stores."""

@@ -1,0 +1,29 @@
+"""Opening the store that `memo=` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from helium_agents.memo.store import Store
+
+
+def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> Store:
+    """The store for a `memo=` argument.
+
+    Args:
+        memo: A directory for an LMDB store; a store, which is returned as it is; or `None` for
+            an in-memory store.
+        read_only: Open a directory for reading only; it must then exist.
+
+    Raises:
+        MemoError: The directory cannot be used.
+    """
+    if memo is None:
+        from helium_agents.memo.memory import MemoryStore
+
+        return MemoryStore()
+    if isinstance(memo, str | Path):
+        from helium_agents.memo.lmdb import LmdbStore
+
+        return LmdbStore(memo, read_only=read_only)
+    return memo

@@ -1,0 +1,226 @@
+"""Group commit: one thread takes what has been put and writes it in one transaction.
+
+Callers add to the *pending* batch and go on; the thread takes the whole batch when it is due (it
+is then the *writing* batch) and settles it when its transaction has committed. An LMDB commit
+costs a disk flush whatever its size, so a few milliseconds of company are worth waiting for.
+
+The module does not know LMDB: it is given one function that writes a batch or raises. The first
+error is final. What could not be written fails its futures, and every later put raises; a writer
+that went on after a full disk would leave holes that nobody was told of.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final, Generic, TypeVar
+
+from helium_agents.errors import MemoError
+
+_T = TypeVar("_T")
+_Txn = TypeVar("_Txn")
+
+DELETED: Final = b""
+"""The record of a key that is to be removed; no encoded entry is empty."""
+
+_MAX_PENDING_BYTES: Final = 64 * 2**20
+_PUT_WINDOW_S: Final = 0.05
+_COMMIT_WINDOW_S: Final = 0.005
+
+
+@dataclass(slots=True)
+class Batch(Generic[_Txn]):
+    """What one transaction writes.
+
+    Args:
+        records: The last record put for each key, or `DELETED`.
+        jobs: Functions of the open transaction, run after the records; each with its future.
+        waiters: Futures of `commit()`.
+        num_bytes: Bytes in `records`.
+        due_s: When to write it at the latest, on the monotonic clock.
+    """
+
+    records: dict[bytes, bytes] = field(default_factory=dict)
+    jobs: list[tuple[Callable[[_Txn], Any], Future[Any]]] = field(default_factory=list)
+    waiters: list[Future[None]] = field(default_factory=list)
+    num_bytes: int = 0
+    due_s: float = inf
+
+    def __bool__(self) -> bool:
+        return bool(self.records or self.jobs)
+
+    def futures(self) -> list[Future[Any]]:
+        """Everyone who waits for this batch."""
+        return [*self.waiters, *(future for _, future in self.jobs)]
+
+
+class Writer(Generic[_Txn]):
+    """The writer thread and the queue in front of it.
+
+    The queue is bounded: once 64 MiB are pending, `put` blocks until the thread has taken them, so
+    a store holds at most twice that (pending and being written) and one value more. Blocking is
+    better than refusing here, since the wait is one flush of the disk and no caller could do
+    anything wiser with a refusal.
+
+    Args:
+        name: The thread's name.
+        write: Writes a batch in one transaction and returns the results of its jobs, in order.
+            Also called with an empty batch, after `flush`.
+        explain: Makes the error that callers see.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[Batch[_Txn]], list[Any]],
+        explain: Callable[[BaseException], MemoError],
+    ) -> None:
+        self._name = name
+        self._write = write
+        self._explain = explain
+        self._changed = threading.Condition(threading.Lock())
+        self._pending: Batch[_Txn] = Batch()
+        self._writing: Batch[_Txn] = Batch()
+        self._thread: threading.Thread | None = None
+        self._is_closing = False
+        self._failure: MemoError | None = None
+        self._is_failure_told = False
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The record put for a key and not yet committed, `DELETED`, or `None`.
+
+        Takes no lock. A record moves from pending to writing to disk, and is always in the next
+        place before it leaves the last, so looking in that order cannot miss it.
+        """
+        record = self._pending.records.get(key)
+        return self._writing.records.get(key) if record is None else record
+
+    def put(self, key: bytes, record: bytes) -> None:
+        """Add a record to the pending batch; blocks while the batch is full."""
+        with self._changed:
+            while self._is_full() and threading.current_thread() is not self._thread:
+                self._changed.wait()
+            self._check()
+            batch = self._pending
+            batch.num_bytes += len(record) - len(batch.records.get(key, b""))
+            batch.records[key] = record
+            self._schedule(0 if batch.num_bytes >= _MAX_PENDING_BYTES else _PUT_WINDOW_S)
+
+    def commit(self) -> Future[None]:
+        """A future for everything put so far."""
+        future: Future[None] = Future()
+        with self._changed:
+            if self._failure is not None:
+                self._is_failure_told = True
+                future.set_exception(self._failure)
+            elif self._pending:
+                self._pending.waiters.append(future)
+                self._schedule(_COMMIT_WINDOW_S)
+            elif self._writing:
+                self._writing.waiters.append(future)
+            else:
+                future.set_result(None)
+        return future
+
+    def run(self, job: Callable[[_Txn], _T]) -> _T:
+        """Run a function in the writer's transaction, after all that was put; wait for it."""
+        future: Future[_T] = Future()
+        with self._changed:
+            self._check()
+            self._pending.jobs.append((job, future))
+            self._schedule(0)
+        return future.result()
+
+    def flush(self) -> None:
+        """Have `write` called soon, with whatever is pending, be it nothing."""
+        with self._changed:
+            if self._failure is None and not self._is_closing:
+                self._schedule(0)
+
+    def close(self) -> None:
+        """Write what is pending and end the thread.
+
+        Raises:
+            MemoError: If something could not be written and nobody was told yet.
+        """
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is not None and not self._is_failure_told:
+            self._is_failure_told = True
+            raise self._failure
+
+    def _is_full(self) -> bool:
+        return self._pending.num_bytes >= _MAX_PENDING_BYTES and not self._is_closing
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            self._is_failure_told = True
+            # A new object each time: one that is raised again grows its traceback.
+            raise MemoError(*self._failure.args) from self._failure
+        if self._is_closing:
+            raise MemoError("the memo store is closed")
+
+    def _schedule(self, within_s: float) -> None:
+        """Make the pending batch due; the lock is held."""
+        due_s = time.monotonic() + within_s
+        if due_s < self._pending.due_s:
+            self._pending.due_s = due_s
+            self._changed.notify_all()
+        if self._thread is None:
+            # A daemon, so that a program that forgot to close the store still ends.
+            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _loop(self) -> None:
+        while self._take():
+            try:
+                results = self._write(self._writing)
+            except BaseException as error:
+                self._fail(error)
+                return
+            self._settle(results)
+
+    def _take(self) -> bool:
+        """Wait until the pending batch is due and make it the writing one; false at the end."""
+        with self._changed:
+            while not self._is_closing:
+                wait_s = self._pending.due_s - time.monotonic()
+                if wait_s <= 0:
+                    break
+                self._changed.wait(None if wait_s == inf else wait_s)
+            if self._is_closing and self._pending.due_s == inf:
+                return False
+            # In this order: `lookup` reads without the lock.
+            self._writing = self._pending
+            self._pending = Batch()
+            self._changed.notify_all()
+            return True
+
+    def _settle(self, results: list[Any]) -> None:
+        with self._changed:
+            batch, self._writing = self._writing, Batch()
+        for waiter in batch.waiters:
+            if waiter.set_running_or_notify_cancel():
+                waiter.set_result(None)
+        for (_, future), result in zip(batch.jobs, results, strict=True):
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
+
+    def _fail(self, error: BaseException) -> None:
+        failure = self._explain(error)
+        with self._changed:
+            self._failure = failure
+            futures = [*self._writing.futures(), *self._pending.futures()]
+            self._writing, self._pending = Batch(), Batch()
+            self._is_failure_told = bool(futures)
+            self._changed.notify_all()
+        for future in futures:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(failure)

@@ -1,0 +1,41 @@
+"""Rule: merge calls that ask the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from helium_agents.graph.plan import Compute, LogicalPlan, Same, Step
+
+
+def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
+    """Let calls with the same content and the same inputs share one answer.
+
+    Inputs count by what they have been merged with, so merging two calls makes the calls above
+    them alike too; nodes come after their inputs, so one pass reaches the fixpoint.
+
+    >>> plan = LogicalPlan([PlanNode(1, "llm", "llm", b"a"), PlanNode(2, "llm", "llm", b"a"),
+    ...                     PlanNode(3, "llm", "llm", b"b", inputs=(1,)),
+    ...                     PlanNode(4, "llm", "llm", b"b", inputs=(2,))], sinks=[3, 4])
+    >>> print(merge_identical(plan, {}).explain())
+    4 nodes: 0 operator calls, 4 model calls, of which 2 to compute
+    #1 llm
+    #2 llm same as #1
+    #3 llm of #1 *
+    #4 llm of #2 same as #3 *
+    """
+    first_by_question: dict[tuple[bytes, tuple[int, ...]], int] = {}
+    steps: dict[int, Step] = {}
+
+    def representative(id_: int) -> int:
+        step = steps.get(id_, plan.nodes[id_].step)
+        return step.of if isinstance(step, Same) else id_
+
+    for node in plan.in_order():
+        if not isinstance(node.step, Compute) or node.content is None:
+            continue
+        question = (node.content, tuple(map(representative, node.inputs)))
+        first = first_by_question.setdefault(question, node.id)
+        if first != node.id:
+            steps[node.id] = Same(first)
+    return plan.with_steps(steps)

@@ -1,0 +1,38 @@
+"""Rule: cut short answers from long ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from helium_agents.graph.plan import Compute, LogicalPlan, PlanNode, Prefix, Same, Step
+
+
+def subsume_shorter(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
+    """Take a greedy answer from the same call with a greater `max_tokens`, cut to size.
+
+    >>> plan = LogicalPlan([PlanNode(1, "llm", "llm", b"a64", family=b"a", max_tokens=64),
+    ...                     PlanNode(2, "llm", "llm", b"a512", family=b"a", max_tokens=512)],
+    ...                    sinks=[1, 2])
+    >>> print(subsume_shorter(plan, {}).explain())
+    2 nodes: 0 operator calls, 2 model calls, of which 1 to compute
+    #1 llm max_tokens=64 prefix of #2 *
+    #2 llm max_tokens=512 *
+    """
+
+    def representative(id_: int) -> int:
+        step = plan.nodes[id_].step
+        return step.of if isinstance(step, Same) else id_
+
+    families: dict[tuple[bytes, tuple[int, ...]], list[PlanNode]] = {}
+    for node in plan:
+        if isinstance(node.step, Compute) and node.family is not None and node.content is not None:
+            inputs = tuple(map(representative, node.inputs))
+            families.setdefault((node.family, inputs), []).append(node)
+    steps: dict[int, Step] = {}
+    for family in families.values():
+        longest = max(family, key=lambda node: node.max_tokens or 0)
+        for node in family:
+            if (node.max_tokens or 0) < (longest.max_tokens or 0):
+                steps[node.id] = Prefix(longest.id)
+    return plan.with_steps(steps)

@@ -1,0 +1,1 @@
+"""Makes it happen: sessions, planning, single flight, admission, map."""

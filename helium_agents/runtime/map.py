@@ -1,0 +1,290 @@
+"""`session.map`: an operator over many rows, streamed in bounded memory.
+
+A pump task reads rows ahead, opens items as admission allows, and lets each run in a task of its
+own. The iterator that the user holds is only a view: when it is dropped (a `break`), the map ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import weakref
+from collections import Counter
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sized,
+)
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xxhash import xxh3_64_intdigest
+
+from helium_agents.errors import (
+    EncodingError,
+    EngineDied,
+    EngineStartError,
+    ItemError,
+    MemoError,
+    RefCancelled,
+    SessionError,
+    TokenBudgetExceeded,
+)
+from helium_agents.graph.encoding import encode, fingerprint
+from helium_agents.graph.node import Failure, Outcome, Value
+from helium_agents.graph.trace import Frame, current_frame, entered
+from helium_agents.runtime.admission import WorkingSet
+from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
+
+if TYPE_CHECKING:
+    from helium_agents.runtime.session import Session
+
+T = TypeVar("T")
+
+ENDS_THE_RUN = (EngineStartError, EngineDied, MemoError, SessionError, TokenBudgetExceeded)
+"""Failures that are nobody's row: they would fail every other item too."""
+
+
+class Item:
+    """One row on its way.
+
+    Args:
+        index: Position in the input, from 0.
+        row: The row.
+        admitted: The top-level item that this one works for (itself, in a top-level map).
+    """
+
+    __slots__ = ("__weakref__", "admitted", "index", "row", "working_set")
+
+    def __init__(self, index: int, row: Any, admitted: Item | None) -> None:
+        self.index = index
+        self.row = row
+        self.admitted = admitted or self
+        self.working_set = WorkingSet()
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether this item belongs to a map inside another item."""
+        return self.admitted is not self
+
+
+class Map(AsyncIterator[T]):
+    """The results of `session.map`; iterate it once.
+
+    `async for result in session.map(...)` gives the results; `.indexed()` gives pairs of the
+    row's index and the result. As an async context manager it ends the map on leaving; dropping
+    it (by `break`) does so too.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        fn: Callable[[Any], Awaitable[T]],
+        rows: Iterable[Any] | AsyncIterable[Any],
+        *,
+        ordered: bool,
+        on_error: str,
+        read_ahead: int,
+    ) -> None:
+        if on_error not in ("raise", "collect"):
+            raise ValueError(f"on_error={on_error!r} must be 'raise' or 'collect'")
+        if read_ahead < 1:
+            raise ValueError(f"read_ahead={read_ahead} must be at least 1")
+        self._run = _MapRun(session, fn, rows, is_ordered=ordered, read_ahead=read_ahead)
+        self._collects = on_error == "collect"
+        # not __del__: the callback holds no reference to us and runs no code of ours in between
+        weakref.finalize(self, self._run.cancel).atexit = False
+
+    def __aiter__(self) -> Map[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        return (await self._next())[1]
+
+    async def indexed(self) -> AsyncIterator[tuple[int, T]]:
+        """The results with the indices of their rows."""
+        try:
+            while True:
+                yield await self._next()
+        except StopAsyncIteration:
+            return
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what is open and wait for its clean-up. Idempotent."""
+        await self._run.close()
+
+    async def __aenter__(self) -> Map[T]:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _next(self) -> tuple[int, T]:
+        try:
+            item, outcome = await self._run.next()
+        except BaseException:
+            await self.aclose()
+            raise
+        if isinstance(outcome, Value):
+            return item.index, outcome.value
+        error = outcome.exception
+        if self._collects and not isinstance(error, ENDS_THE_RUN):
+            return item.index, ItemError(item.index, item.row, error)  # type: ignore[return-value]
+        await self.aclose()
+        row = repr(item.row)
+        error.add_note(f"in item {item.index}: {row if len(row) <= 200 else row[:197] + '...'}")
+        raise error.with_traceback(outcome.traceback)
+
+
+class _MapRun:
+    """A map in progress. The iterator may be dropped; this ends on its own."""
+
+    def __init__(
+        self,
+        session: Session,
+        fn: Callable[[Any], Awaitable[Any]],
+        rows: Iterable[Any] | AsyncIterable[Any],
+        *,
+        is_ordered: bool,
+        read_ahead: int,
+    ) -> None:
+        self._session = session
+        self._fn = fn
+        self._rows = rows
+        self._is_ordered = is_ordered
+        self._read_ahead = read_ahead
+        self._context = contextvars.copy_context()
+        caller = current_frame()
+        ordinal = caller.next_ordinal("map", b"")
+        self._frame = Frame(session, caller, ("map", ordinal), item=caller.item)
+        self._occurrences: Counter[int] = Counter()
+        self._finished: dict[int, tuple[Item, Outcome]] = {}
+        self._num_taken = 0
+        self._num_read = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._source_error: BaseException | None = None
+        self._is_exhausted = False
+        self._is_closed = False
+        self._changed = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        num_items = len(rows) if isinstance(rows, Sized) else None
+        session.emit(MapOpened(num_items, caller.item is not None))
+        self._pump_task = session.spawn(self._pump(), self._context.copy())
+
+    async def next(self) -> tuple[Item, Outcome]:
+        """The next finished item."""
+        while True:
+            key = self._num_taken if self._is_ordered else next(iter(self._finished), -1)
+            if key in self._finished:
+                self._num_taken += 1
+                self._has_room.set()
+                return self._finished.pop(key)
+            if self._is_closed:
+                raise StopAsyncIteration
+            if self._is_exhausted and self._num_taken == self._num_read:
+                if self._source_error is not None:
+                    error, self._source_error = self._source_error, None
+                    raise error
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+
+    def cancel(self) -> None:
+        """End the map without waiting; may be called from the garbage collector."""
+        if not self._is_closed and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel_tasks)
+
+    async def close(self) -> None:
+        """End the map and wait for the clean-up of what was open."""
+        tasks = [task for task in (*self._tasks, self._pump_task) if not task.done()]
+        self._cancel_tasks()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _cancel_tasks(self) -> None:
+        self._is_closed = True
+        self._changed.set()
+        for task in (*self._tasks, self._pump_task):
+            task.cancel()
+
+    async def _pump(self) -> None:
+        """Read rows and open items."""
+        try:
+            async with aclosing(_each(self._rows)) as rows:
+                async for row in rows:
+                    await self._open(Item(self._num_read, row, self._frame.item))
+        except Exception as error:
+            self._source_error = error
+        finally:
+            self._is_exhausted = True
+            self._changed.set()
+
+    async def _open(self, item: Item) -> None:
+        while self._num_read - self._num_taken >= self._read_ahead:
+            self._has_room.clear()
+            await self._has_room.wait()
+        if not item.is_nested:
+            await self._session.admission.open(item.working_set)
+        self._num_read += 1
+        task = self._session.spawn(
+            self._run_item(item, self._item_frame(item)), self._context.copy()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run_item(self, item: Item, frame: Frame) -> None:
+        session = self._session
+        session.emit(ItemOpened(item.index, item.is_nested))
+        outcome: Outcome
+        try:
+            try:
+                with entered(frame):
+                    outcome = Value(await self._fn(item.row))
+            finally:
+                if not item.is_nested:
+                    session.admission.close(item.working_set)
+            await session.committed()
+        except asyncio.CancelledError:
+            if self._is_closed:
+                return
+            message = f"item {item.index} was cancelled from inside"
+            outcome = Failure(RefCancelled(message), None)
+        except Exception as error:
+            outcome = Failure(error, error.__traceback__)
+        failure = outcome.exception if isinstance(outcome, Failure) else None
+        session.emit(ItemClosed(item.index, item.is_nested, failure))
+        self._finished[item.index] = (item, outcome)
+        self._changed.set()
+
+    def _item_frame(self, item: Item) -> Frame:
+        """The item's frame: it is identified by its row and how often the row came before."""
+        try:
+            digest = fingerprint(item.row)
+        except EncodingError:
+            digest = encode(item.index)
+        short = xxh3_64_intdigest(digest)
+        occurrence = self._occurrences[short]
+        self._occurrences[short] += 1
+        return Frame(self._session, self._frame, ("item", digest, occurrence), item=item)
+
+
+async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for row in rows:
+            yield row

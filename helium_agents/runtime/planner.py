@@ -1,0 +1,229 @@
+"""The planner: gathers demand until a loop tick adds none, then plans it as one frontier.
+
+Fifty siblings demanded one by one in the same tick are planned together, so that rules see all of
+them. A frontier is the demanded calls and, below them, the declared inputs that nobody has
+computed yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.plan import (
+    COMPUTE,
+    Compute,
+    Known,
+    LogicalPlan,
+    PlanNode,
+    Prefix,
+    Same,
+    Step,
+)
+from helium_agents.optimizer.optimize import optimize
+from helium_agents.optimizer.rules import Rule
+from helium_agents.runtime.recall import Found
+from helium_agents.runtime.single_flight import Flight, Flights
+from helium_agents.telemetry.events import Observer, Planned
+
+LookUp = Callable[[Node], Found | None]
+
+
+class Planner:
+    """Turns demand into flights that run.
+
+    Args:
+        rules: The optimizer's rules.
+        shares: Whether a call may join an equal one in flight.
+        flights: The table of running flights.
+        look_up: Finds remembered answers.
+        launch: Starts computing a flight.
+        derive: Starts cutting a flight's answer from another flight's.
+        settle: Gives a flight its remembered answer.
+        emit: Takes events.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        *,
+        shares: bool,
+        flights: Flights,
+        look_up: LookUp,
+        launch: Callable[[Flight], None],
+        derive: Callable[[Flight, Flight], None],
+        settle: Callable[[Flight, Found], None],
+        emit: Observer,
+    ) -> None:
+        self.rules = rules
+        self._shares = shares
+        self._flights = flights
+        self._look_up = look_up
+        self._launch = launch
+        self._derive = derive
+        self._settle = settle
+        self._emit = emit
+        self._pending: dict[Flight, None] = {}
+        self._num_at_last_tick = 0
+
+    def demand(self, node: Node) -> Flight:
+        """The flight of a node that somebody wants, pending until the frontier is planned."""
+        if node.flight is not None:
+            flight: Flight = node.flight
+            return flight
+        loop = asyncio.get_running_loop()
+        flight = Flight(node, loop.time())
+        if not self._pending:
+            self._num_at_last_tick = 0
+            loop.call_soon(self._tick)
+        self._pending[flight] = None
+        return flight
+
+    def withdraw(self, flight: Flight) -> None:
+        """Nobody wants a pending flight any more."""
+        self._pending.pop(flight, None)
+
+    def put_in_known(self, node: Node) -> Found | None:
+        """What the rules put in for one call whose inputs have become known."""
+        found = self._look_up(node)
+        if found is None or node.key is None:
+            return None
+        plan = optimize(build_plan([node]), {node.key: found}, self.rules)
+        step = next(iter(plan)).step
+        return step.value if isinstance(step, Known) else None
+
+    def _tick(self) -> None:
+        if len(self._pending) > self._num_at_last_tick:
+            self._num_at_last_tick = len(self._pending)
+            asyncio.get_running_loop().call_soon(self._tick)
+        elif self._pending:
+            pending, self._pending = self._pending, {}
+            self._plan(list(pending))
+
+    def _plan(self, wanted: list[Flight]) -> None:
+        start_s = time.perf_counter()
+        nodes = _frontier(flight.node for flight in wanted)
+        known: dict[bytes, Found] = {}
+        for node in nodes:
+            found = self._look_up(node) if _is_open(node) else None
+            if found is not None and node.key is not None:
+                known[node.key] = found
+        plan = build_plan(nodes, sinks=[flight.node for flight in wanted])
+        plan = optimize(plan, known, self.rules)
+        seconds = time.perf_counter() - start_s
+        num_computed = sum(isinstance(planned.step, Compute) for planned in plan)
+        self._emit(Planned(len(nodes), num_computed, seconds))
+        self._lower(plan, dict(enumerate(nodes, 1)))
+
+    def _lower(self, plan: LogicalPlan, nodes: dict[int, Node]) -> None:
+        """Make every planned step happen, inputs before the calls that need them."""
+        now_s = asyncio.get_running_loop().time()
+        for planned in plan.in_order():
+            node = nodes[planned.id]
+            if not _is_open(node):
+                continue
+            flight: Flight = node.flight or Flight(node, now_s)
+            match planned.step:
+                case Known(found):
+                    self._settle(flight, found)
+                case Same(of):
+                    self._follow(flight, nodes[of], plan.nodes[of])
+                case Prefix(of) if nodes[of].flight is not None:
+                    longer: Flight = nodes[of].flight
+                    flight.holds.append(longer.add_waiter())
+                    self._flights.register(flight, node.key if self._shares else None)
+                    self._derive(flight, longer)
+                case _:
+                    self._compute(flight, node, planned)
+
+    def _follow(self, flight: Flight, other: Node, planned: PlanNode) -> None:
+        if isinstance(planned.step, Known):
+            self._settle(flight, planned.step.value)
+        else:
+            other.flight.absorb(flight, "merged")
+
+    def _compute(self, flight: Flight, node: Node, planned: PlanNode) -> None:
+        joinable = planned.content is not None and self._shares
+        running = self._flights.get(node.key) if joinable else None
+        if running is not None:
+            running.absorb(flight, "joined")
+            return
+        self._flights.register(flight, node.key if joinable else None)
+        for source in node.inputs:
+            if source.is_planned and source.outcome is None:
+                flight.holds.append(source.flight.add_waiter())
+        self._launch(flight)
+
+
+def _frontier(wanted: Iterable[Node]) -> list[Node]:
+    """The wanted nodes and everything they wait for, inputs first.
+
+    What is settled, running, or not ours to run (plain operators) is in it too, since it tells
+    calls apart, but nothing below that.
+    """
+    order: dict[Node, None] = {}
+    stack: list[tuple[Node, bool]] = [(node, False) for node in wanted][::-1]
+    while stack:
+        node, is_expanded = stack.pop()
+        if node in order:
+            continue
+        if is_expanded or not node.inputs or not _is_open(node):
+            order[node] = None
+            continue
+        stack.append((node, True))
+        stack.extend((source, False) for source in reversed(node.inputs))
+    return list(order)
+
+
+def _is_open(node: Node) -> bool:
+    """Whether the planner decides how the node's answer comes about."""
+    is_running = node.flight is not None and node.flight.task is not None
+    return node.is_planned and node.outcome is None and not is_running
+
+
+def build_plan(nodes: Sequence[Node], sinks: Iterable[Node] = ()) -> LogicalPlan:
+    """The logical plan of some nodes, numbered from 1.
+
+    Args:
+        nodes: The calls; their inputs must be among them.
+        sinks: The wanted ones; all, where none is given.
+    """
+    ids = {node: position for position, node in enumerate(nodes, 1)}
+    wanted = [ids[node] for node in sinks] or list(ids.values())
+    return LogicalPlan(
+        (
+            plan_node(
+                node,
+                ids[node],
+                inputs=tuple(ids[source] for source in node.inputs),
+                step=COMPUTE if node.outcome is None else Known(None),
+            )
+            for node in nodes
+        ),
+        wanted,
+    )
+
+
+def plan_node(
+    node: Node, id_: int, inputs: tuple[int, ...], step: Step = COMPUTE, parent: int | None = None
+) -> PlanNode:
+    """What the optimizer sees of a node."""
+    if not isinstance(node, LlmNode):
+        return PlanNode(
+            id_, "operator", node.label, node.content, node.key, inputs, parent=parent, step=step
+        )
+    is_shared = node.call.is_shared
+    return PlanNode(
+        id_,
+        "llm",
+        node.label,
+        content=node.content if is_shared else None,
+        key=node.key if is_shared else None,
+        inputs=inputs,
+        family=node.family,
+        max_tokens=node.call.sampling.max_tokens,
+        parent=parent,
+        step=step,
+    )

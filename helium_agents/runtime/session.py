@@ -1,0 +1,396 @@
+"""`Session`: what runs the calls made inside it.
+
+One supervisor task owns every task of a session. Children never raise into it: errors belong to
+the Ref that asked. Leaving the session cancels what is left, waits for its clean-up, and stops
+the engines that the session started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import uuid
+import warnings
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from helium_agents.engines.default import default_engine
+from helium_agents.engines.engine import Engine
+from helium_agents.errors import CallTimeout, ImpureCall, SessionError
+from helium_agents.graph.inline import value_of
+from helium_agents.graph.node import LlmNode, Node, OperatorNode
+from helium_agents.graph.trace import Frame, current_frame, set_frame
+from helium_agents.memo.open import open_store
+from helium_agents.memo.store import Store
+from helium_agents.optimizer.rules import RULES, Rule
+from helium_agents.runtime.admission import Admission
+from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.executor import Executor
+from helium_agents.runtime.map import Item, Map
+from helium_agents.runtime.planner import Planner
+from helium_agents.runtime.recall import MEMO_MODES, MemoMode, Recall, describe
+from helium_agents.runtime.single_flight import Flight, Flights
+from helium_agents.runtime.streaming import StreamBuffer
+from helium_agents.runtime.token_budget import TokenBudget
+from helium_agents.runtime.tracing import Trace
+from helium_agents.telemetry.events import Event, Observer
+from helium_agents.telemetry.summary import Summary
+
+Row = TypeVar("Row")
+T = TypeVar("T")
+
+
+class Session:
+    """Runs the calls that are made inside `async with Session(...)`.
+
+    Args:
+        engine: What computes; several by name, for `llm(model=...)`, of which the first is the
+            default. Without one, a small embedded model whose text means nothing.
+        memo: Where answers are kept: a directory (made if needed), a store, or `None` for
+            remembering within this session only.
+        memo_mode: "read-write"; "refresh" (compute anew and replace); "replay-only" (a model call
+            that is not in the memo is an error, and no engine is started); "off" (remember
+            nothing, not even within the session).
+        rules: The optimizer's rules; `()` rewrites nothing.
+        share: `False` turns off merging, joining and the memo for every call.
+        token_budget: Most prompt and output tokens that engines may compute in this session.
+        observers: Called with every event, on the event loop.
+        run_id: Identifies this run's unseeded draws; a fresh one by default.
+        record: Keep every call for `explain()`; memory then grows with the run.
+
+    The plain program, which every exactness test compares with, is the same code under
+    `Session(engine, rules=(), share=False, memo=None)`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | Mapping[str, Engine] | None = None,
+        *,
+        memo: str | Path | Store | None = None,
+        memo_mode: MemoMode = "read-write",
+        rules: Sequence[Rule] = RULES,
+        share: bool = True,
+        token_budget: int | None = None,
+        observers: Sequence[Observer] = (),
+        run_id: str | None = None,
+        record: bool = False,
+    ) -> None:
+        if memo_mode not in MEMO_MODES:
+            raise SessionError(f"memo_mode={memo_mode!r} must be one of {', '.join(MEMO_MODES)}")
+        if token_budget is not None and token_budget < 1:
+            raise SessionError(f"token_budget={token_budget} must be at least 1")
+        self.run_id = run_id or uuid.uuid4().hex
+        self.summary = Summary()
+        self._engines = _by_name(default_engine() if engine is None else engine)
+        self._memo = memo
+        self._memo_mode: MemoMode = memo_mode
+        self._rules = tuple(rules)
+        self._shares = share
+        self._budget = TokenBudget(token_budget)
+        self._observers: tuple[Observer, ...] = (self.summary, *observers)
+        self._trace = Trace() if record else None
+        self._is_open = False
+        self._unawaited: dict[Node, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- opening and closing -------------------------------------------------------------------
+
+    async def __aenter__(self) -> Session:
+        if current_frame().is_pure:
+            raise ImpureCall("a session was opened inside a pure operator: drop pure=True there")
+        if self._is_open or hasattr(self, "_loop"):
+            raise SessionError("a session is opened once: make a new Session(...)")
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._group = asyncio.TaskGroup()
+        self._closing = asyncio.Event()
+        opened: asyncio.Future[None] = self._loop.create_future()
+        self._supervisor = asyncio.create_task(self._supervise(opened))
+        await opened
+        self._store: Store | None = None
+        try:
+            await self._assemble()
+        except BaseException:
+            await self._stop_tasks()
+            self._close_store()
+            raise
+        self._is_open = True
+        self._root = Frame(self, level=("run", self.run_id))
+        self._outer_frame = set_frame(self._root)
+        self._context.run(set_frame, self._root)
+        return self
+
+    async def _assemble(self) -> None:
+        recall = None
+        if self._shares and self._memo_mode != "off":
+            self._store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
+            recall = Recall(self._store, self._memo_mode)
+        self._recall = recall
+        self._pool = EnginePool(self._engines, self._spawn_in_session, self._emit)
+        await self._pool.identify()
+        self._admission = Admission(
+            capacity=lambda: self._pool.default.capacity,
+            is_started=lambda: self._pool.default.is_started,
+        )
+        self._flights = Flights()
+        self._executor = Executor(
+            engines=self._pool,
+            flights=self._flights,
+            recall=recall,
+            shares=self._shares,
+            budget=self._budget,
+            touch=self._touch,
+            emit=self._emit,
+        )
+        self._planner = self._executor.planner = Planner(
+            self._rules,
+            shares=self._shares,
+            flights=self._flights,
+            look_up=self._executor.look_up,
+            launch=self._launch,
+            derive=self._derive,
+            settle=self._executor.settle_known,
+            emit=self._emit,
+        )
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_open = False
+        set_frame(self._outer_frame)
+        try:
+            await self._stop_tasks()
+            if self._recall is not None:
+                await self._recall.committed()
+        finally:
+            try:
+                await self._pool.close()
+            finally:
+                self._close_store()
+        if error is None:
+            self._warn_of_unawaited()
+
+    async def _supervise(self, opened: asyncio.Future[None]) -> None:
+        async with self._group:
+            opened.set_result(None)
+            await self._closing.wait()
+            for task in tuple(self._tasks):
+                task.cancel()
+
+    async def _stop_tasks(self) -> None:
+        self._closing.set()
+        await asyncio.wait([self._supervisor])
+        if not self._supervisor.cancelled():
+            self._supervisor.result()
+
+    def _close_store(self) -> None:
+        if self._store is not None and self._store is not self._memo:
+            self._store.close()
+
+    def _warn_of_unawaited(self) -> None:
+        for node in self._unawaited:
+            assert node.place is not None
+            filename, line = node.place
+            warnings.warn_explicit(
+                f"{node.label}(...) was called here but never awaited, so it did not run",
+                RuntimeWarning,
+                filename,
+                line,
+            )
+
+    # --- what a user asks for ------------------------------------------------------------------
+
+    def map(
+        self,
+        fn: Callable[[Row], Awaitable[T]],
+        rows: Iterable[Row] | AsyncIterable[Row],
+        *,
+        ordered: bool = True,
+        on_error: Literal["raise", "collect"] = "raise",
+        read_ahead: int = 1024,
+    ) -> Map[T]:
+        """Apply an operator to every row, streamed; iterate the result with `async for`.
+
+        Items are opened as the engine's KV cache has room for their working sets. A result is
+        yielded once it is durable in the memo. Memory is bounded by `read_ahead`, not by the
+        number of rows. Breaking out of the loop cancels what is open.
+
+        Args:
+            fn: An operator, or any async function of a row.
+            rows: Any iterable or async iterable.
+            ordered: Yield in the order of the rows; otherwise as they finish.
+            on_error: "raise" the first failure (in the order of the rows where `ordered`), with
+                the row in a note; or "collect": yield an `ItemError` in the failed item's place.
+            read_ahead: Most rows that are open or finished but not yet taken.
+
+        Raises:
+            SessionError: The session is not open.
+            ValueError: `on_error` or `read_ahead` is out of range.
+        """
+        self.check_open()
+        return Map(self, fn, rows, ordered=ordered, on_error=on_error, read_ahead=read_ahead)
+
+    def explain(self, *, optimized: bool = False) -> str:
+        """The logical plan of all calls so far as text, or what the rules make of it.
+
+        Raises:
+            SessionError: The session was not made with `record=True`.
+        """
+        if self._trace is None:
+            raise SessionError("explain() needs a session made with Session(record=True)")
+        return self._trace.explain(self._rules if optimized else ())
+
+    # --- what the graph asks for (graph.trace.Runner) ------------------------------------------
+
+    def model_key(self, model: str | None) -> bytes:
+        """Identity of a model, as part of keys."""
+        return self._pool.identity(model)
+
+    def check_open(self) -> None:
+        """Raise unless the session is open and on this event loop."""
+        if not self._is_open:
+            raise SessionError(
+                "this belongs to a session that is not open: use it inside its `async with` block"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise SessionError("this belongs to a session of another event loop")
+
+    def on_created(self, node: Node) -> None:
+        """A call was made."""
+        self.check_open()
+        if isinstance(node, OperatorNode) and not node.is_planned:
+            self._unawaited[node] = None
+        if self._trace is not None:
+            self._trace.add(node)
+
+    def on_taken(self, node: Node) -> None:
+        """Somebody took care of a plain operator's call."""
+        self._unawaited.pop(node, None)
+
+    async def wait(self, node: Node) -> Any:
+        """The value of a pure or model call."""
+        self.check_open()
+        waiter = self._planner.demand(node).add_waiter()
+        try:
+            if node.timeout_s is None:
+                await waiter.future
+            else:
+                await self._wait_within(waiter.flight, waiter.future, node, node.timeout_s)
+        finally:
+            await self._flights.leave(waiter, self._planner.withdraw)
+        if node.outcome is None:
+            raise SessionError(f"the session was closed before {describe(node)} was answered")
+        return node.outcome.get()
+
+    async def _wait_within(
+        self, flight: Flight, future: asyncio.Future[None], node: Node, timeout_s: float
+    ) -> None:
+        try:
+            async with asyncio.timeout(None) as scope:
+                flight.when_admitted(lambda: scope.reschedule(self._loop.time() + timeout_s))
+                await future
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise CallTimeout(
+                f"{describe(node)} did not finish within its timeout of {timeout_s} s"
+            ) from error
+
+    def start(self, node: Node) -> None:
+        """Demand a node on the session's own behalf; its error, if any, stays with its Ref."""
+        self.check_open()
+        self._spawn_in_session(_ignore_outcome(node))
+        if node.is_planned:  # be part of the frontier at once
+            self._planner.demand(node)
+
+    async def stream(self, node: Node) -> AsyncIterator[str]:
+        """The text of a model call, piece by piece."""
+        assert isinstance(node, LlmNode)
+        self.check_open()
+        if node.outcome is not None:
+            yield node.outcome.get().text
+            return
+        flight = self._planner.demand(node)
+        flight.stream = flight.stream or StreamBuffer()
+        waiter = flight.add_waiter()
+        try:
+            async for piece in flight.stream.read():
+                yield piece
+        finally:
+            await self._flights.leave(waiter, self._planner.withdraw)
+        if node.outcome is not None:
+            node.outcome.get()  # the error of a call that failed
+
+    # --- what maps ask for ---------------------------------------------------------------------
+
+    @property
+    def admission(self) -> Admission:
+        """Decides when the next item opens."""
+        return self._admission
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], context: contextvars.Context
+    ) -> asyncio.Task[None]:
+        """Start a task that the session owns; `work` must not raise."""
+        task = self._group.create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to the observers."""
+        self._emit(event)
+
+    async def committed(self) -> None:
+        """Wait until everything remembered so far is durable."""
+        if self._recall is not None:
+            await self._recall.committed()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _emit(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)
+
+    def _spawn_in_session(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self.spawn(work, self._context.copy())
+
+    def _launch(self, flight: Flight) -> None:
+        flight.task = self._spawn_in_session(self._executor.compute(flight))
+
+    def _derive(self, flight: Flight, longer: Flight) -> None:
+        flight.task = self._spawn_in_session(self._executor.derive(flight, longer))
+
+    def _touch(self, item: Any, token_ids: Sequence[int]) -> None:
+        if isinstance(item, Item):
+            self._admission.touch(item.admitted.working_set, token_ids)
+
+
+async def _ignore_outcome(node: Node) -> None:
+    try:
+        await value_of(node)
+    except Exception:
+        if node.outcome is None:  # not the node's own failure
+            raise
+
+
+def _by_name(engine: Engine | Mapping[str, Engine]) -> Mapping[str, Engine]:
+    if isinstance(engine, Mapping):
+        if not engine:
+            raise SessionError("engine={} names no engine: leave it out for the embedded model")
+        return engine
+    return {engine.name: engine}

@@ -1,0 +1,82 @@
+"""A call's streamed text, buffered: who comes late still gets all of it.
+
+After a retry the engine says everything again from the start; what was delivered already must
+then come out the same, and is not delivered twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from helium_agents.engines.engine import Delta
+from helium_agents.errors import EngineError
+
+
+class StreamBuffer:
+    """The pieces of one answer, in order, for any number of readers."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._delivered = ""
+        self._attempt = ""
+        self._is_closed = False
+        self._readers: set[asyncio.Future[None]] = set()
+        self._successor: StreamBuffer | None = None
+
+    def restart(self) -> None:
+        """A new attempt begins: its text starts from nothing."""
+        self._attempt = ""
+
+    def on_delta(self, delta: Delta) -> None:
+        """Add what the engine said next in this attempt.
+
+        Raises:
+            EngineError: It contradicts what an earlier attempt delivered.
+        """
+        self._attempt += delta.text
+        shared = min(len(self._delivered), len(self._attempt))
+        if self._delivered[:shared] != self._attempt[:shared]:
+            raise EngineError("the retried call streamed a different text than was delivered")
+        self._deliver(self._attempt)
+
+    def close(self, text: str | None) -> None:
+        """No more will come: `text` is all of the answer, `None` that the call failed."""
+        if text is not None:
+            self._deliver(text)
+        self._is_closed = True
+        self._wake()
+
+    def absorb(self, other: StreamBuffer) -> None:
+        """Serve another buffer's readers, which have had nothing yet."""
+        other._successor = self
+        other._wake()
+
+    async def read(self) -> AsyncIterator[str]:
+        """All pieces from the start, as they come."""
+        buffer, position = self, 0
+        while True:
+            while buffer._successor is not None:
+                buffer = buffer._successor
+            while position < len(buffer._pieces):
+                position += 1
+                yield buffer._pieces[position - 1]
+            if buffer._is_closed:
+                return
+            wake = asyncio.get_running_loop().create_future()
+            buffer._readers.add(wake)
+            try:
+                await wake
+            finally:
+                buffer._readers.discard(wake)
+
+    def _deliver(self, text: str) -> None:
+        if len(text) > len(self._delivered):
+            self._pieces.append(text[len(self._delivered) :])
+            self._delivered = text
+            self._wake()
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)

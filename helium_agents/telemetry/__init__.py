@@ -1,0 +1,1 @@
+"""Who watches: events and what listens to them."""

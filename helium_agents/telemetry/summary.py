@@ -1,0 +1,97 @@
+"""The running count of what was asked, what was computed, and what was saved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from helium_agents.telemetry.events import CallSettled, EngineStarted, Event, ItemClosed
+
+
+@dataclass
+class Summary:
+    """Counts of a session; an observer.
+
+    Args:
+        num_items: Items of top-level maps that ended.
+        num_failed_items: Those that failed.
+        calls_by_source: Model calls by how their answer came about.
+        operators_by_source: Pure operator calls likewise.
+        prompt_tokens: Prompt tokens sent to engines.
+        cached_tokens: Those that were in the engine's prefix cache.
+        output_tokens: Tokens computed by engines.
+        saved_prompt_tokens: Prompt tokens of calls that needed no engine.
+        saved_output_tokens: Output tokens of calls that needed no engine.
+        engine_start_s: Seconds spent starting engines.
+    """
+
+    num_items: int = 0
+    num_failed_items: int = 0
+    calls_by_source: Counter[str] = field(default_factory=Counter)
+    operators_by_source: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    saved_prompt_tokens: int = 0
+    saved_output_tokens: int = 0
+    engine_start_s: float = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Count one event."""
+        match event:
+            case CallSettled(kind="llm"):
+                self._count_call(event)
+            case CallSettled():
+                self.operators_by_source[event.source] += 1
+            case ItemClosed(is_nested=False):
+                self.num_items += 1
+                self.num_failed_items += event.error is not None
+            case EngineStarted():
+                self.engine_start_s += event.seconds
+
+    @property
+    def num_calls(self) -> int:
+        """Model calls that the program made."""
+        return sum(self.calls_by_source.values())
+
+    @property
+    def num_computed(self) -> int:
+        """Model calls that an engine computed."""
+        return self.calls_by_source["engine"]
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of the sent prompt tokens that the prefix cache had, from 0 to 1."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+    def as_dict(self) -> dict[str, int | float]:
+        """The counts under stable names, for JSON."""
+        calls = self.calls_by_source
+        return {
+            "items": self.num_items,
+            "failed_items": self.num_failed_items,
+            "calls": self.num_calls,
+            "computed": self.num_computed,
+            "merged": calls["merged"] + calls["joined"],
+            "memo_hits": calls["memo"],
+            "prefix_answers": calls["prefix"],
+            "operator_calls": sum(self.operators_by_source.values()),
+            "operator_memo_hits": self.operators_by_source["memo"],
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "output_tokens": self.output_tokens,
+            "saved_prompt_tokens": self.saved_prompt_tokens,
+            "saved_output_tokens": self.saved_output_tokens,
+            "prefix_hit_rate": round(self.prefix_hit_rate, 4),
+            "engine_start_s": round(self.engine_start_s, 3),
+        }
+
+    def _count_call(self, call: CallSettled) -> None:
+        self.calls_by_source[call.source] += 1
+        if call.source == "engine":
+            self.prompt_tokens += call.prompt_tokens
+            self.cached_tokens += call.cached_tokens
+            self.output_tokens += call.output_tokens
+        else:
+            self.saved_prompt_tokens += call.prompt_tokens
+            self.saved_output_tokens += call.output_tokens
