@@ -25,5 +25,7 @@ def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> S
     if isinstance(memo, str | Path):
         from helium_agents.memo.lmdb import LmdbStore
 
-        return LmdbStore(memo, read_only=read_only)
+        store = LmdbStore(memo, read_only=read_only)
+        store.open()  # so that a wrong path is said now, not at the first call
+        return store
     return memo

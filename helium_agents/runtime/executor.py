@@ -98,7 +98,6 @@ class Executor:
             raw = Failure(error, error.__traceback__)
         if flight.waiters or not isinstance(raw, Failure):
             self._land(flight, raw, cached_tokens)
-        await self._flights.release(flight, self.planner.withdraw)
 
     def _land(self, flight: Flight, raw: Outcome, cached_tokens: int = 0) -> None:
         """Settle the flight's nodes and wake everybody who waits."""

@@ -65,7 +65,7 @@ class Planner:
         self._derive = derive
         self._settle = settle
         self._emit = emit
-        self._pending: dict[Flight, None] = {}
+        self._is_ticking = False
         self._num_at_last_tick = 0
 
     def demand(self, node: Node) -> Flight:
@@ -75,15 +75,12 @@ class Planner:
             return flight
         loop = asyncio.get_running_loop()
         flight = Flight(node, loop.time())
-        if not self._pending:
+        if not self._is_ticking:
+            self._is_ticking = True
             self._num_at_last_tick = 0
             loop.call_soon(self._tick)
-        self._pending[flight] = None
+        self._flights.pending[flight] = None
         return flight
-
-    def withdraw(self, flight: Flight) -> None:
-        """Nobody wants a pending flight any more."""
-        self._pending.pop(flight, None)
 
     def put_in_known(self, node: Node) -> Found | None:
         """What the rules put in for one call whose inputs have become known."""
@@ -95,12 +92,16 @@ class Planner:
         return step.value if isinstance(step, Known) else None
 
     def _tick(self) -> None:
-        if len(self._pending) > self._num_at_last_tick:
-            self._num_at_last_tick = len(self._pending)
+        pending = self._flights.pending
+        if len(pending) > self._num_at_last_tick:
+            self._num_at_last_tick = len(pending)
             asyncio.get_running_loop().call_soon(self._tick)
-        elif self._pending:
-            pending, self._pending = self._pending, {}
-            self._plan(list(pending))
+            return
+        self._is_ticking = False
+        if pending:
+            wanted = list(pending)
+            pending.clear()
+            self._plan(wanted)
 
     def _plan(self, wanted: list[Flight]) -> None:
         start_s = time.perf_counter()

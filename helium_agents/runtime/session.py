@@ -21,6 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -40,7 +41,7 @@ from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.map import Item, Map
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.recall import MEMO_MODES, MemoMode, Recall, describe
-from helium_agents.runtime.single_flight import Flight, Flights
+from helium_agents.runtime.single_flight import Flight, Flights, Waiter
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.runtime.tracing import Trace
@@ -284,25 +285,32 @@ class Session:
     async def wait(self, node: Node) -> Any:
         """The value of a pure or model call."""
         self.check_open()
-        waiter = self._planner.demand(node).add_waiter()
-        try:
-            if node.timeout_s is None:
-                await waiter.future
-            else:
-                await self._wait_within(waiter.flight, waiter.future, node, node.timeout_s)
-        finally:
-            await self._flights.leave(waiter, self._planner.withdraw)
+        flight = self._planner.demand(node)
+        if node.timeout_s is None:
+            await self._land(flight.add_waiter())
+        else:
+            await self._land_within(flight, node, node.timeout_s)
         if node.outcome is None:
             raise SessionError(f"the session was closed before {describe(node)} was answered")
         return node.outcome.get()
 
-    async def _wait_within(
-        self, flight: Flight, future: asyncio.Future[None], node: Node, timeout_s: float
-    ) -> None:
+    async def _land(self, waiter: Waiter) -> None:
+        """Wait for the flight's outcome, or leave it."""
+        try:
+            await waiter.future
+        except GeneratorExit:  # closed: nothing may be awaited any more
+            self._flights.give_up(waiter)
+            raise
+        except BaseException:
+            await self._flights.leave(waiter)
+            raise
+
+    async def _land_within(self, flight: Flight, node: Node, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(None) as scope:
-                flight.when_admitted(lambda: scope.reschedule(self._loop.time() + timeout_s))
-                await future
+                await self._land(
+                    flight.add_waiter(lambda: scope.reschedule(self._loop.time() + timeout_s))
+                )
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -330,8 +338,13 @@ class Session:
         try:
             async for piece in flight.stream.read():
                 yield piece
-        finally:
-            await self._flights.leave(waiter, self._planner.withdraw)
+        except GeneratorExit:
+            self._flights.give_up(waiter)
+            raise
+        except BaseException:
+            await self._flights.leave(waiter)
+            raise
+        await self._land(waiter)
         if node.outcome is not None:
             node.outcome.get()  # the error of a call that failed
 
@@ -370,10 +383,14 @@ class Session:
         return self.spawn(work, self._context.copy())
 
     def _launch(self, flight: Flight) -> None:
-        flight.task = self._spawn_in_session(self._executor.compute(flight))
+        self._run_flight(flight, self._executor.compute(flight))
 
     def _derive(self, flight: Flight, longer: Flight) -> None:
-        flight.task = self._spawn_in_session(self._executor.derive(flight, longer))
+        self._run_flight(flight, self._executor.derive(flight, longer))
+
+    def _run_flight(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        flight.task = self._spawn_in_session(work)
+        flight.task.add_done_callback(lambda _: self._flights.release(flight))
 
     def _touch(self, item: Any, token_ids: Sequence[int]) -> None:
         if isinstance(item, Item):
@@ -381,11 +398,8 @@ class Session:
 
 
 async def _ignore_outcome(node: Node) -> None:
-    try:
+    with suppress(Exception):  # it belongs to the Ref, which keeps it
         await value_of(node)
-    except Exception:
-        if node.outcome is None:  # not the node's own failure
-            raise
 
 
 def _by_name(engine: Engine | Mapping[str, Engine]) -> Mapping[str, Engine]:

@@ -17,13 +17,19 @@ from helium_agents.telemetry.events import Source
 
 
 class Waiter:
-    """One who wants a flight's outcome: an awaiter of a Ref, or a flight that needs it as input."""
+    """One who wants a flight's outcome: an awaiter of a Ref, or a flight that needs it as input.
 
-    __slots__ = ("flight", "future")
+    Args:
+        flight: The flight, which may change while it is pending.
+        on_admitted: Called once the computation proper begins.
+    """
 
-    def __init__(self, flight: Flight, future: asyncio.Future[None]) -> None:
+    __slots__ = ("flight", "future", "on_admitted")
+
+    def __init__(self, flight: Flight, on_admitted: Callable[[], None] | None) -> None:
         self.flight = flight
-        self.future = future
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_admitted = on_admitted
 
 
 class Flight:
@@ -35,21 +41,19 @@ class Flight:
     """
 
     __slots__ = (
-        "_on_admitted", "holds", "is_admitted", "keys", "nodes", "raw", "start_s", "stream",
-        "task", "waiters",
+        "holds", "is_admitted", "keys", "nodes", "raw", "start_s", "stream", "task", "waiters",
     )  # fmt: skip
 
     def __init__(self, node: Node, start_s: float) -> None:
         self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
         self.waiters: set[Waiter] = set()
-        self.holds: list[Waiter] = []  # our own interest in the flights of our inputs
+        self.holds: list[Waiter] = []  # our own interest in other flights
         self.keys: list[bytes] = []  # where the table of flights lists us
         self.task: asyncio.Task[None] | None = None
         self.raw: Outcome | None = None
         self.is_admitted = False
         self.stream: StreamBuffer | None = None
         self.start_s = start_s
-        self._on_admitted: list[Callable[[], None]] = []
         node.flight = self
 
     @property
@@ -57,13 +61,15 @@ class Flight:
         """The node whose question is computed."""
         return self.nodes[0][0]
 
-    def add_waiter(self) -> Waiter:
-        """Register interest; the caller hands it back through `Flights.leave`."""
-        waiter = Waiter(self, asyncio.get_running_loop().create_future())
+    def add_waiter(self, on_admitted: Callable[[], None] | None = None) -> Waiter:
+        """Register interest; who leaves early tells `Flights.leave`."""
+        waiter = Waiter(self, on_admitted)
         if self.raw is not None:
             waiter.future.set_result(None)
-        else:
-            self.waiters.add(waiter)
+            return waiter
+        self.waiters.add(waiter)
+        if self.is_admitted and on_admitted is not None:
+            on_admitted()
         return waiter
 
     def absorb(self, other: Flight, how: Source) -> None:
@@ -73,28 +79,21 @@ class Flight:
             node.flight = self
         for waiter in other.waiters:
             waiter.flight = self
+            if self.is_admitted and waiter.on_admitted is not None:
+                waiter.on_admitted()
         self.waiters |= other.waiters
-        for callback in other._on_admitted:
-            self.when_admitted(callback)
         if other.stream is not None:
             self.stream = self.stream or StreamBuffer()
             self.stream.absorb(other.stream)
         other.nodes, other.waiters = [], set()
 
-    def when_admitted(self, callback: Callable[[], None]) -> None:
-        """Call back once the computation proper begins (at once if it has)."""
-        if self.is_admitted:
-            callback()
-        else:
-            self._on_admitted.append(callback)
-
     def admit(self) -> None:
         """The computation proper begins now."""
         if not self.is_admitted:
             self.is_admitted = True
-            for callback in self._on_admitted:
-                callback()
-            self._on_admitted.clear()
+            for waiter in self.waiters:
+                if waiter.on_admitted is not None:
+                    waiter.on_admitted()
 
     def land(self, raw: Outcome) -> None:
         """The outcome is there: wake everybody."""
@@ -106,59 +105,54 @@ class Flight:
 
 
 class Flights:
-    """The flights that run, by key."""
+    """All unfinished flights: those that wait to be planned, and those that run, by key."""
 
     def __init__(self) -> None:
+        self.pending: dict[Flight, None] = {}
         self._by_key: dict[bytes, Flight] = {}
-        self._all: set[Flight] = set()
 
     def get(self, key: bytes | None) -> Flight | None:
         """The running flight that computes the answer to `key`."""
         return None if key is None else self._by_key.get(key)
 
     def register(self, flight: Flight, key: bytes | None) -> None:
-        """List a running flight, under `key` if it may be joined."""
-        self._all.add(flight)
+        """List a running flight under `key`, if there is one: it may then be joined."""
         if key is not None:
             self._by_key[key] = flight
             flight.keys.append(key)
 
     def forget(self, flight: Flight) -> None:
         """Nobody can join the flight any more."""
-        self._all.discard(flight)
+        self.pending.pop(flight, None)
         for key in flight.keys:
             if self._by_key.get(key) is flight:
                 del self._by_key[key]
         flight.keys.clear()
 
-    def running(self) -> list[Flight]:
-        """All running flights."""
-        return list(self._all)
+    async def leave(self, waiter: Waiter) -> None:
+        """Give up interest, and wait for the clean-up of everything that ends by it."""
+        ending = self.give_up(waiter)
+        while ending:
+            flight = ending.pop()
+            if flight.task is not None:
+                await asyncio.wait([flight.task])
+            ending.extend(self.release(flight))
 
-    async def leave(self, waiter: Waiter, withdraw: Callable[[Flight], None]) -> None:
-        """Give up interest; the last to leave an unfinished flight ends it and waits for its end.
-
-        Args:
-            waiter: Who leaves.
-            withdraw: Takes a flight that has not begun out of the planner's hands.
-        """
+    def give_up(self, waiter: Waiter) -> list[Flight]:
+        """Give up interest without waiting; returns the flight if that ends it."""
         flight = waiter.flight
         flight.waiters.discard(waiter)
         if flight.waiters or flight.raw is not None:
-            return
+            return []
         self.forget(flight)
         for node, _ in flight.nodes:
             if node.flight is flight:
                 node.flight = None
-        if flight.task is None:
-            withdraw(flight)
-        else:
+        if flight.task is not None:
             flight.task.cancel()
-            await asyncio.wait([flight.task])
-        await self.release(flight, withdraw)
+        return [flight]
 
-    async def release(self, flight: Flight, withdraw: Callable[[Flight], None]) -> None:
-        """Give up a flight's interest in its inputs."""
+    def release(self, flight: Flight) -> list[Flight]:
+        """Give up a finished flight's own interest in others; returns those that end by it."""
         holds, flight.holds = flight.holds, []
-        for hold in holds:
-            await self.leave(hold, withdraw)
+        return [ended for hold in holds for ended in self.give_up(hold)]
