@@ -1,0 +1,158 @@
+"""The bundled examples give what their plain programs give, and share work while they do."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pydantic import BaseModel
+
+from agents_examples.debate import debate
+from agents_examples.document_qa import answer
+from agents_examples.reflection import MAX_ROUNDS, reflect
+from agents_examples.rows import Document, MultipleChoice, read_rows
+from helium_agents import Session
+from helium_agents.engines.scripted import ScriptedEngine
+
+REPO = Path(__file__).resolve().parents[2]
+TATQA = REPO.parent / "shared" / "data" / "tatqa.jsonl"
+
+
+class Example(NamedTuple):
+    name: str
+    fn: Callable[[Any], Awaitable[BaseModel]]
+    row_type: type[Document] | type[MultipleChoice]
+    file: str
+
+    @property
+    def rows(self) -> Sequence[BaseModel]:
+        return read_rows(self.row_type, self.file)
+
+
+EXAMPLES = [
+    Example("document_qa", answer, Document, "documents.jsonl"),
+    Example("debate", debate, MultipleChoice, "questions.jsonl"),
+    Example("reflection", reflect, Document, "documents.jsonl"),
+]
+
+
+@pytest.fixture(params=EXAMPLES, ids=lambda example: example.name)
+def example(request: pytest.FixtureRequest) -> Example:
+    found: Example = request.param
+    return found
+
+
+async def results_of(session: Session, example: Example, rows: Sequence[Any]) -> list[Any]:
+    return [result async for result in session.map(example.fn, rows)]
+
+
+async def plain_results(example: Example, rows: Sequence[Any]) -> list[Any]:
+    async with Session(ScriptedEngine(), rules=(), share=False, memo=None) as session:
+        return await results_of(session, example, rows)
+
+
+async def test_optimised_equals_plain(example: Example) -> None:
+    rows = example.rows
+    async with Session(ScriptedEngine()) as session:
+        results = await results_of(session, example, rows)
+    assert results == await plain_results(example, rows)
+    assert len(results) == len(rows)
+
+
+async def test_order_of_the_rows_does_not_matter(example: Example) -> None:
+    rows = list(example.rows)
+    expected = await plain_results(example, rows)
+    order = list(range(len(rows)))
+    random.Random(1).shuffle(order)
+    async with Session(ScriptedEngine()) as session:
+        results = await results_of(session, example, [rows[index] for index in order])
+    assert results == [expected[index] for index in order]
+
+
+async def test_warm_memo_asks_for_nothing(example: Example, tmp_path: Path) -> None:
+    rows = example.rows
+    cold, warm = ScriptedEngine(), ScriptedEngine()
+    async with Session(cold, memo=tmp_path / "memo") as session:
+        first = await results_of(session, example, rows)
+    async with Session(warm, memo=tmp_path / "memo") as session:
+        second = await results_of(session, example, rows)
+    assert first == second == await plain_results(example, rows)
+    assert cold.num_requests > 0
+    assert warm.num_requests == warm.num_starts == 0
+
+
+async def test_results_are_plain_json(example: Example) -> None:
+    rows = example.rows[:1]
+    (result,) = await plain_results(example, rows)
+    assert type(result).model_validate_json(result.model_dump_json()) == result
+
+
+async def test_questions_about_a_document_share_its_units() -> None:
+    documents = read_rows(Document, "documents.jsonl")
+    num_questions = sum(len(document.questions) for document in documents)
+    engine = ScriptedEngine()
+    async with Session(engine) as session:
+        await results_of(session, EXAMPLES[0], documents)
+    calls = session.summary.calls_by_source
+    assert calls["merged"] + calls["joined"] == num_questions - len(documents)
+    # three experts and a merged answer for each question, the units for each document
+    assert engine.num_requests == 4 * num_questions + len(documents)
+
+
+async def test_experts_share_all_but_their_last_sentence() -> None:
+    (document, *_) = read_rows(Document, "documents.jsonl")
+    engine = ScriptedEngine()
+    async with Session(engine) as session:
+        await results_of(session, EXAMPLES[0], [document])
+    context = document.as_text()
+    readers = [r for r in engine.requests if context in r.messages[-1].content]
+    assert len(readers) == 3 * len(document.questions) + 1
+    assert all(r.messages[-1].content.startswith(context) for r in readers)
+
+
+async def test_second_round_of_a_debate_keeps_the_history() -> None:
+    rows = read_rows(MultipleChoice, "questions.jsonl")[:1]
+    engine = ScriptedEngine()
+    async with Session(engine) as session:
+        await results_of(session, EXAMPLES[1], rows)
+    firsts, seconds, judges = engine.requests[:3], engine.requests[3:6], engine.requests[6:]
+    openings = {request.messages for request in firsts}
+    assert {request.messages[:2] for request in seconds} == openings
+    assert len(openings) == 3
+    assert all(request.messages[2].role == "assistant" for request in seconds)
+    assert len(judges) == 1
+
+
+async def test_the_critic_decides_how_many_rounds_there_are() -> None:
+    documents = read_rows(Document, "documents.jsonl")
+    async with Session(ScriptedEngine()) as session:
+        results = [refined async for refined in session.map(reflect, documents)]
+    answers = [answer for refined in results for answer in refined.answers]
+    assert {answer.num_rounds for answer in answers} == {1, 2, 3, MAX_ROUNDS}
+    assert all(answer.is_approved for answer in answers if answer.num_rounds < MAX_ROUNDS)
+    rounds_of_rows = {tuple(answer.num_rounds for answer in row.answers) for row in results}
+    assert len(rounds_of_rows) > 1
+
+
+def test_bundled_rows_are_well_formed() -> None:
+    documents = read_rows(Document, "documents.jsonl")
+    ids = [question.id for document in documents for question in document.questions]
+    assert len({document.id for document in documents}) == len(documents) == 12
+    assert len(set(ids)) == len(ids) == 36
+    questions = read_rows(MultipleChoice, "questions.jsonl")
+    assert len(questions) == 8
+    assert all(len(row.choices) == 4 and row.answer in "ABCD" for row in questions)
+
+
+@pytest.mark.skipif(not TATQA.exists(), reason="needs ../shared/data/tatqa.jsonl")
+def test_every_row_of_tatqa_is_a_document() -> None:
+    lines = TATQA.read_text(encoding="utf-8").splitlines()
+    documents = [Document.model_validate_json(line) for line in lines]
+    assert len(documents) == 120
+    for line, document in zip(lines, documents, strict=True):
+        # as text, since 5 and 5.0 are equal as values
+        assert json.dumps(document.model_dump()) == json.dumps(json.loads(line))
