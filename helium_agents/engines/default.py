@@ -6,7 +6,7 @@ from helium_agents.engines.engine import Engine
 
 
 def default_engine() -> Engine:
-    """vLLM on a small model made on this machine, whose text means nothing."""
+    """Make vLLM on a small model made on this machine, whose text means nothing."""
     from helium_agents.engines.vllm import VLLM
 
     return VLLM()

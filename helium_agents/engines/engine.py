@@ -51,7 +51,8 @@ class Completion:
     cached_tokens: int = 0
 
 
-class Delta(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Delta:
     """A piece of streamed text of choice number `index`."""
 
     index: int

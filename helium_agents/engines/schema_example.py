@@ -46,14 +46,13 @@ def _of_type(schema: dict[str, Any], defs: dict[str, Any], rng: random.Random, d
             if items is not None:
                 return [_example(item, defs, rng, depth + 1) for item in items]
             length = max(schema.get("minItems", 0), 0 if depth > 4 else 1)
+            length = min(length, schema.get("maxItems", length))
             return [_example(schema.get("items", {}), defs, rng, depth + 1) for _ in range(length)]
         case "integer":
-            low = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
-            high = schema.get("maximum", schema.get("exclusiveMaximum", low + 101) - 1)
-            return rng.randint(low, max(low, high))
+            low, high = _bounds(schema, margin=1, default_low=1, default_width=100)
+            return rng.randint(low, high)
         case "number":
-            low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
-            high = schema.get("maximum", schema.get("exclusiveMaximum", low + 1))
+            low, high = _bounds(schema, margin=0, default_low=0, default_width=1)
             return round(low + (high - low) * rng.uniform(0.25, 0.75), 3)
         case "boolean":
             return rng.random() < 0.5
@@ -62,3 +61,17 @@ def _of_type(schema: dict[str, Any], defs: dict[str, Any], rng: random.Random, d
     word = f"{rng.getrandbits(32):08x}"
     length = max(schema.get("minLength", 0), min(8, schema.get("maxLength", 8)))
     return (word * (length // 8 + 1))[:length]
+
+
+def _bounds(
+    schema: dict[str, Any], *, margin: int, default_low: int, default_width: int
+) -> tuple[Any, Any]:
+    """The least and the greatest number; exclusive bounds are moved in by `margin`."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is None and "exclusiveMinimum" in schema:
+        low = schema["exclusiveMinimum"] + margin
+    if high is None and "exclusiveMaximum" in schema:
+        high = schema["exclusiveMaximum"] - margin
+    if low is None:
+        low = default_low if high is None or high >= default_low else high - default_width
+    return low, low + default_width if high is None else high

@@ -1,0 +1,170 @@
+"""Which model is meant, where its files are, and the digest that tells it from every other.
+
+Runs on the path of a memo hit, so it imports nothing heavy: an answer that is remembered must not
+wait seconds for torch to be imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from helium_agents.engines.embedded import cache_root, embedded_model_dir
+from helium_agents.errors import EngineStartError
+
+_REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_OTHER_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
+_DECIDING_SUFFIXES = frozenset(_WEIGHT_SUFFIXES + _OTHER_SUFFIXES)
+"""What a model directory may hold that decides an answer: weights, tokenizer, template, code."""
+
+_DIGEST_CACHE_BYTES = 1 << 22
+"""Files smaller than this are hashed every time (about a millisecond)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """One model, pinned.
+
+    Args:
+        name: What a person calls it.
+        model: What vLLM is to load: a directory, or the name of a hub repository.
+        revision: The repository's commit; `None` for a directory. vLLM must be told it: a branch
+            may have moved since it was looked up.
+        directory: Where the files are; `None` while the repository is not downloaded.
+    """
+
+    name: str
+    model: str
+    revision: str | None
+    directory: Path | None
+
+    def file(self, name: str) -> Path | None:
+        """A file of the model, if it is here."""
+        path = self.directory / name if self.directory is not None else None
+        return path if path is not None and path.is_file() else None
+
+    def digest(self) -> str:
+        """Hex digest of the files that decide an answer.
+
+        For a hub repository its commit says that already, downloaded or not.
+        """
+        if self.revision is not None or self.directory is None:
+            return f"hub:{self.model}@{self.revision}"
+        return directory_digest(self.directory)
+
+    def chat_template_has(self, *words: str) -> bool:
+        """Whether a chat template mentions one of the words; `True` where it can't be known."""
+        if self.directory is None:
+            return True
+        paths = [self.directory / "tokenizer_config.json", *self.directory.rglob("*chat_template*")]
+        texts = [path.read_text("utf-8", "replace") for path in paths if path.is_file()]
+        return any(word in text for text in texts for word in words)
+
+
+def find_model(
+    model: str | Path | None, *, revision: str | None = None, download_dir: str | None = None
+) -> ModelSource:
+    """Find out what `model` means.
+
+    A hub repository is pinned to a commit: the one asked for, else the one that the local
+    Hugging Face cache has for the branch, else the one that the hub names. The middle one means
+    that a model which moves on the hub does not change under a memo; downloading it again does.
+
+    Args:
+        model: A directory, the name of a hub repository, or `None` for the embedded model.
+        revision: Branch, tag or commit of a repository.
+        download_dir: Hugging Face cache to use in place of the user's.
+
+    Raises:
+        EngineStartError: There is no such directory, or the repository is neither in the local
+            cache nor can the hub be asked.
+    """
+    if model is None:
+        return ModelSource("embedded", str(embedded_model_dir()), None, embedded_model_dir())
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not any((path / name).is_file() for name in ("config.json", "params.json")):
+            raise EngineStartError(f"{path} is not a model directory: it has no config.json")
+        return ModelSource(path.resolve().name, str(path.resolve()), None, path.resolve())
+    if isinstance(model, Path) or not _REPO_ID.fullmatch(model):
+        raise EngineStartError(f"there is no model directory {path}")
+    cache = Path(download_dir) if download_dir else _hub_cache()
+    repository = cache / f"models--{model.replace('/', '--')}"
+    commit = _commit(model, revision or "main", repository)
+    snapshot = repository / "snapshots" / commit
+    return ModelSource(model, model, commit, snapshot if snapshot.is_dir() else None)
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps downloads, by its own rules, without importing it."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if value := os.environ.get(variable):
+            return Path(value).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "huggingface" / "hub"
+
+
+def _commit(model: str, revision: str, repository: Path) -> str:
+    if _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return (repository / "refs" / revision).read_text("ascii").strip()
+    except OSError:
+        pass
+    try:
+        from huggingface_hub import HfApi
+
+        commit = HfApi().model_info(model, revision=revision, timeout=10).sha
+    except Exception as error:  # offline, unknown, gated, or the package is missing
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EngineStartError(
+            f"model {model!r} is no directory, is not in the local Hugging Face cache "
+            f"({repository.parent}), and cannot be asked of the hub: {reason}. Download it first "
+            f"(hf download {model}), or give the path of a model directory"
+        ) from error
+    if commit is None:
+        raise EngineStartError(f"the hub names no commit for {model!r} at {revision!r}")
+    return commit
+
+
+def directory_digest(directory: Path) -> str:
+    """Hex digest of a model's or an adapter's directory."""
+    digest = blake3()
+    for path in sorted(directory.rglob("*")):
+        relative = path.relative_to(directory)
+        if path.suffix in _DECIDING_SUFFIXES and path.is_file() and relative.parts[0][0] != ".":
+            digest.update(f"{relative.as_posix()}\0{file_digest(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hex digest of a file; of a large one it is remembered until its size or time changes."""
+    status = path.stat()
+    if status.st_size < _DIGEST_CACHE_BYTES:
+        return blake3(path.read_bytes()).hexdigest()
+    key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    remembered = cache_root() / "digests" / blake3(key.encode()).hexdigest()
+    try:
+        text = remembered.read_text("ascii")
+        if len(text) == 64:
+            return text
+    except OSError:
+        pass
+    digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    try:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = remembered.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(digest, "ascii")
+        unfinished.rename(remembered)
+    except OSError:
+        pass  # a cache that can't be written only costs time
+    return digest

