@@ -15,7 +15,8 @@ class Summary:
     Args:
         num_items: Items of top-level maps that ended.
         num_failed_items: Those that failed.
-        calls_by_source: Model calls by how their answer came about.
+        num_failed_calls: Model calls that ended in an error.
+        calls_by_source: Answered model calls by how their answer came about.
         operators_by_source: Pure operator calls likewise.
         prompt_tokens: Prompt tokens sent to engines.
         cached_tokens: Those that were in the engine's prefix cache.
@@ -27,6 +28,7 @@ class Summary:
 
     num_items: int = 0
     num_failed_items: int = 0
+    num_failed_calls: int = 0
     calls_by_source: Counter[str] = field(default_factory=Counter)
     operators_by_source: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
@@ -52,7 +54,7 @@ class Summary:
     @property
     def num_calls(self) -> int:
         """Model calls that the program made."""
-        return sum(self.calls_by_source.values())
+        return sum(self.calls_by_source.values()) + self.num_failed_calls
 
     @property
     def num_computed(self) -> int:
@@ -71,6 +73,7 @@ class Summary:
             "items": self.num_items,
             "failed_items": self.num_failed_items,
             "calls": self.num_calls,
+            "failed_calls": self.num_failed_calls,
             "computed": self.num_computed,
             "merged": calls["merged"] + calls["joined"],
             "memo_hits": calls["memo"],
@@ -87,6 +90,9 @@ class Summary:
         }
 
     def _count_call(self, call: CallSettled) -> None:
+        if call.error is not None:
+            self.num_failed_calls += 1
+            return
         self.calls_by_source[call.source] += 1
         if call.source == "engine":
             self.prompt_tokens += call.prompt_tokens

@@ -1,0 +1,68 @@
+"""The command group: what `helium` is, and how every command of it fails.
+
+Commands import what they need when they run, so that `helium --help` answers at once and a run
+that the memo can answer never waits for an inference library.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import click
+
+from helium_agents.cli.cache_command import cache
+from helium_agents.cli.demo_command import demo
+from helium_agents.cli.explain_command import explain
+from helium_agents.cli.options import echo_error, examples, is_debug
+from helium_agents.cli.run_command import run
+from helium_agents.cli.signals import Stopped
+from helium_agents.errors import HeliumError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class _HeliumGroup(click.Group):
+    """Turns errors that are meant for people into one short message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(INTERRUPTED)
+        except Stopped as stopped:
+            click.echo("stopped", err=True)
+            ctx.exit(stopped.exit_code)
+        except HeliumError as error:
+            if is_debug():
+                traceback.print_exc()
+            else:
+                echo_error(str(error))
+            ctx.exit(1)
+
+
+@click.group(
+    name="helium",
+    cls=_HeliumGroup,
+    epilog=examples(
+        "helium demo",
+        "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --memo memo",
+        "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --dry-run",
+        "helium explain flow.py:answer --input rows.jsonl",
+        "helium cache stats --memo memo",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="helium_agents", prog_name="helium")
+def main() -> None:
+    """Run multi-agent LLM workflows so that nothing is computed twice.
+
+    A workflow is an async Python function of one row; its calls of agents and models become a
+    plan that is merged, remembered and scheduled as a whole.
+    """
+
+
+for command in (demo, run, explain, cache):
+    main.add_command(command)

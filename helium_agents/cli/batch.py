@@ -1,0 +1,117 @@
+"""A batch: a workflow over rows, its results written as lines of an output.
+
+This is `helium run` without the command line: it knows sessions and files, and nothing of
+terminals, exit codes or how engines are chosen.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+from typing import Any, Literal
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from helium_agents.cli.loading import Workflow
+from helium_agents.cli.output import Output
+from helium_agents.cli.rows import Rows
+from helium_agents.errors import InputError, ItemError
+from helium_agents.runtime.session import Session
+
+OnError = Literal["raise", "collect"]
+
+
+class Batch:
+    """One run of a workflow over a file of rows.
+
+    Args:
+        workflow: What to run.
+        rows: What to run it on.
+        output: Where the results go, open.
+        on_error: "raise" the first failure; or "collect": write failures as lines too.
+        is_ordered: Write in the order of the rows; otherwise as they finish, with the row's index.
+
+    Attributes:
+        failures: How many rows failed, by the type of the error.
+        first_failure: The error of the first of them.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        rows: Rows,
+        output: Output,
+        *,
+        on_error: OnError = "raise",
+        is_ordered: bool = True,
+    ) -> None:
+        self.workflow = workflow
+        self.rows = rows
+        self.output = output
+        self.num_failed = 0
+        self.first_failure: ItemError | None = None
+        self._on_error: OnError = on_error
+        self._is_ordered = is_ordered
+
+    async def run(self, session: Session) -> None:
+        """Run it in a session that is not open yet, and give the output its name.
+
+        What stops the run is raised; the lines so far are in the output's part file.
+        """
+        async with session:
+            results = session.map(
+                self._answer, self.rows, ordered=self._is_ordered, on_error=self._on_error
+            )
+            async with aclosing(results), aclosing(results.indexed()) as indexed:
+                async for index, value in indexed:
+                    self.output.write(self._line(index, value))
+        self.output.finish()
+
+    async def _answer(self, row: Any) -> str:
+        """The row's result as JSON text; having none is a failure of the row."""
+        return to_json(await self.workflow.fn(row), self.workflow.name)
+
+    def _line(self, index: int, value: str | ItemError) -> str:
+        if isinstance(value, ItemError):
+            self.num_failed += 1
+            self.first_failure = self.first_failure or value
+            cause = value.__cause__
+            error = {"type": type(cause).__name__, "message": str(cause), "item": index}
+            fields = {"error": error} if self._is_ordered else {"item": index, "error": error}
+            # a lone surrogate in a message must not fail the run: escape what is not ASCII then
+            text = json.dumps(fields, ensure_ascii=False)
+            return text if _is_unicode(text) else json.dumps(fields)
+        return value if self._is_ordered else f'{{"item": {index}, "value": {value}}}'
+
+
+def to_json(value: Any, name: str) -> str:
+    """A workflow's result as one line of JSON.
+
+    Args:
+        value: JSON values, dataclasses, pydantic models, enums, dates, and containers of them.
+        name: The workflow, for the message.
+
+    Raises:
+        InputError: The value has no JSON form.
+    """
+    try:
+        text = json.dumps(to_jsonable_python(value), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (PydanticSerializationError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{name} returned {_kind(value)} that cannot be written as JSON ({error}): return "
+            "JSON values, dataclasses or pydantic models"
+        ) from error
+    return text
+
+
+def _kind(value: Any) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

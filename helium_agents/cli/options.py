@@ -1,0 +1,104 @@
+"""Options that several commands have, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from helium_agents.runtime.recall import MEMO_MODES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_DEBUG = "helium_agents.debug"
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+POSITIVE = click.IntRange(min=1)
+
+
+def is_debug() -> bool:
+    """Whether tracebacks were asked for."""
+    return bool(click.get_current_context().meta.get(_DEBUG))
+
+
+def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[_DEBUG] = value
+
+
+def examples(*lines: str, heading: str = "Examples") -> str:
+    """A paragraph of a command's help that click leaves as it is."""
+    return "\n".join(["\b", f"{heading}:", *(f"  {line}" for line in lines)]) + "\n\n"
+
+
+def echo_error(message: str) -> None:
+    """Print an error on stderr as every command does."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+
+
+def debug_option(command: Command) -> Command:
+    """`--debug`: errors with their tracebacks."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_remember_debug,
+        help="Show tracebacks.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`: one object for programs in place of text for people."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+    )(command)
+
+
+def workflow_argument(command: Command) -> Command:
+    """`FILE:WORKFLOW`."""
+    return click.argument("target", metavar="FILE:WORKFLOW")(command)
+
+
+def memo_mode_option(command: Command) -> Command:
+    """`--memo-mode`."""
+    return click.option(
+        "--memo-mode",
+        type=click.Choice(MEMO_MODES),
+        default="read-write",
+        show_default=True,
+        help="refresh: compute anew and replace; replay-only: compute nothing, an unknown call "
+        "fails; off: remember nothing, not even within the run.",
+    )(command)
+
+
+def engine_options(command: Command) -> Command:
+    """`--model` and how vLLM is to run it."""
+    options = (
+        click.option(
+            "--model",
+            metavar="DIR_OR_NAME",
+            help="A model directory, or a name on the Hugging Face hub. Without it a small "
+            "embedded model answers, whose text means nothing.",
+        ),
+        click.option(
+            "--dtype", metavar="NAME", default="auto", show_default=True, help="Of the weights."
+        ),
+        click.option(
+            "--max-model-tokens",
+            type=POSITIVE,
+            metavar="N",
+            help="Most tokens of a prompt and its answer together. [default: the model's own]",
+        ),
+        click.option(
+            "--kv-tokens",
+            type=POSITIVE,
+            metavar="N",
+            help="Tokens that the KV cache holds. [default: what fits]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,135 @@
+"""The output file: whole lines in `NAME.part`, which becomes `NAME` when the run is finished.
+
+Whoever finds `NAME` finds all of it. Whatever stops a run, the lines so far are in `NAME.part`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from helium_agents.errors import InputError
+
+
+class Output:
+    """Lines on their way to a file; a context manager.
+
+    Leaving it without `finish` keeps the lines in `part`, if there are any.
+
+    Args:
+        path: The file to make. A symbolic link is followed.
+        overwrite: Whether an earlier output, or what an unfinished run left, may be replaced.
+
+    Attributes:
+        path: The file to make.
+        part: Where the lines are until then.
+        num_lines: Lines written so far.
+
+    Raises:
+        InputError: The path cannot be written, or something is there already.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        self.path = path
+        self._target = Path(os.path.realpath(path))
+        name = f"{self._target.name}.part"
+        self.part = self._target.with_name(name) if path.is_symlink() else path.with_name(name)
+        self.num_lines = 0
+        self._overwrites = overwrite
+        self._fd = -1
+        self._check()
+
+    def __enter__(self) -> Output:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if self._overwrites else os.O_EXCL)
+        try:
+            self._fd = os.open(self.part, flags, 0o666)
+        except FileExistsError:  # made since we looked
+            raise InputError(self._explain_part()) from None
+        except OSError as error:
+            raise InputError(f"cannot write {self.part}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._fd)
+            raise InputError(
+                f"another run is writing {self.part}: wait for it, or choose another --output"
+            ) from None
+        return self
+
+    def write(self, line: str) -> None:
+        """Append a line.
+
+        Raises:
+            InputError: The file cannot be written (its disk is full).
+        """
+        self._start()
+        data = memoryview(f"{line}\n".encode())
+        start = os.lseek(self._fd, 0, os.SEEK_CUR)
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            os.ftruncate(self._fd, start)  # no half line
+            raise InputError(f"cannot write {self.part}: {error.strerror}") from error
+        self.num_lines += 1
+
+    def finish(self) -> None:
+        """Make the file durable and give it its name."""
+        self._start()
+        os.fsync(self._fd)
+        os.replace(self.part, self._target)
+        directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+            self._close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._fd < 0:
+            return
+        if self.num_lines:
+            os.fsync(self._fd)
+        elif not os.fstat(self._fd).st_size:
+            self.part.unlink(missing_ok=True)
+        self._close()
+
+    def _start(self) -> None:
+        if not self.num_lines:  # until now an earlier run's lines were left in peace
+            os.ftruncate(self._fd, 0)
+
+    def _close(self) -> None:
+        os.close(self._fd)  # and with it the lock
+        self._fd = -1
+
+    def _check(self) -> None:
+        target, parent = self._target, self._target.parent
+        if not parent.is_dir():
+            raise InputError(f"there is no directory {parent} for the output: make it first")
+        if target.exists() and not target.is_file():
+            raise InputError(
+                f"the output {self.path} is not a regular file: choose another --output"
+            )
+        if not os.access(parent, os.W_OK):
+            raise InputError(f"the directory {parent} may not be written: choose another --output")
+        if self._overwrites:
+            return
+        if target.exists():
+            raise InputError(
+                f"{self.path} exists: add --overwrite to replace it, or choose another --output"
+            )
+        if self.part.exists():
+            raise InputError(self._explain_part())
+
+    def _explain_part(self) -> str:
+        return (
+            f"{self.part} holds the rows of a run that did not finish: add --overwrite to start "
+            "over (with the same --memo nothing is computed twice), or move it away"
+        )

@@ -1,0 +1,106 @@
+"""`helium run`: a workflow over a file of rows."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from helium_agents.cli.options import (
+    DIRECTORY,
+    FILE,
+    POSITIVE,
+    debug_option,
+    engine_options,
+    examples,
+    is_debug,
+    json_option,
+    memo_mode_option,
+    workflow_argument,
+)
+
+if TYPE_CHECKING:
+    from helium_agents.cli.job import Job, Result
+
+
+_EXAMPLES = examples(
+    "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --dry-run",
+    "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --memo memo",
+    "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --limit 10 \\",
+    "    --model Qwen/Qwen3-8B",
+)
+_EXIT_CODES = examples(
+    "0  done                  3    done, but rows failed (--on-error collect)",
+    "1  error                 4    stopped by the token budget",
+    "2  wrong usage           130  interrupted",
+    heading="Exit codes",
+)
+
+
+@click.command(epilog=_EXAMPLES + _EXIT_CODES)
+@workflow_argument
+@click.option("--input", "input_path", type=FILE, required=True, help="Rows: a JSON value a line.")
+@click.option("--output", "output_path", type=FILE, required=True, help="Results: a line a row.")
+@engine_options
+@click.option("--memo", type=DIRECTORY, help="Directory that remembers answers across runs.")
+@memo_mode_option
+@click.option("--limit", type=POSITIVE, metavar="N", help="Only the first N rows.")
+@click.option(
+    "--token-budget",
+    type=POSITIVE,
+    metavar="N",
+    help="Stop before more than N prompt and output tokens are computed.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "collect"]),
+    default="raise",
+    show_default=True,
+    help="raise: stop at the first row that fails; collect: its line has the error.",
+)
+@click.option(
+    "--unordered",
+    is_flag=True,
+    help='Write rows as they finish, as {"item": index, "value": result}.',
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier output, finished or not.")
+@click.option("--dry-run", is_flag=True, help="Check everything and trace 3 rows; run no model.")
+@json_option
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@debug_option
+def run(dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Run a workflow over the rows of a file.
+
+    Each line of the input is a JSON value; it becomes what the workflow's parameter is annotated
+    with (a pydantic model, a dataclass, JSON types). What the workflow returns becomes a line of
+    the output, in the order of the rows. Lines are collected in OUTPUT.part, which is renamed when
+    all are there.
+    """
+    from helium_agents.cli.execute import end, stdout_for_report
+    from helium_agents.cli.job import Job
+
+    job = Job(**options)
+    if dry_run:
+        from helium_agents.cli.dry_run import dry_run as check_and_trace
+
+        check_and_trace(job, as_json=as_json, quiet=quiet)
+        return
+    with stdout_for_report() if as_json else nullcontext():
+        result = job.run(shows_progress=not (as_json or quiet), shows_traceback=is_debug())
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+    elif not quiet and result.ending.status == "finished":
+        _report(job, result)
+    end(result.ending)
+
+
+def _report(job: Job, result: Result) -> None:
+    from helium_agents.cli.report import MEANINGLESS, count, savings
+
+    rows = count(len(job.batch.rows), "row")
+    click.echo(f"{job.batch.workflow.name}: {rows} -> {job.output_path}")
+    click.echo(savings(result.summary, has_memo=job.memo is not None, seconds=result.seconds))
+    if job.model is None and result.summary.num_calls:
+        click.echo(MEANINGLESS)

@@ -1,0 +1,141 @@
+"""The commands beside `run`, and what the program as a whole does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonl import Helium, read_lines
+
+from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.memo.open import open_store
+
+# --- explain -----------------------------------------------------------------------------------
+
+
+def test_explain_makes_up_a_row(helium: Helium, engine: ScriptedEngine) -> None:
+    text = helium("explain flow.py:answer").stdout
+    assert "on 1 row made up" in text
+    assert "Answers are placeholders" in text
+    assert text.count("#1 answer") == 2, "before and after the rules"
+    assert engine.num_starts == 0
+
+
+def test_explain_shows_what_the_rules_make_of_equal_calls(helium: Helium) -> None:
+    Path("rows.jsonl").write_text('{"question": "a"}\n' * 2)
+    before, after = helium("explain flow.py:answer --input rows.jsonl --limit 2").stdout.split(
+        "After the rules"
+    )
+    assert "same as" not in before
+    assert "same as" in after
+
+
+def test_explain_as_json(helium: Helium) -> None:
+    report = json.loads(helium("explain flow.py:answer --input rows.jsonl --json").stdout)
+    assert (report["rows"], report["calls"]) == (1, 1)
+    assert "#1 answer" in report["logical"][1]
+
+
+def test_explain_needs_rows_where_none_can_be_made_up(helium: Helium) -> None:
+    message = helium("explain flow.py:plain", expect=1).stderr
+    assert "has no annotation: give rows with --input" in message
+
+
+# --- cache -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memo(folder: Path) -> Path:
+    """A memo of three entries."""
+    store = open_store(folder / "memo")
+    for number, label in enumerate(("llm", "llm", "ask_expert")):
+        store.put(bytes([number]) * 32, b"value", label=label)
+    store.commit().result()
+    store.close()
+    return folder / "memo"
+
+
+def test_cache_stats(helium: Helium, memo: Path) -> None:
+    text = helium("cache stats --memo memo").stdout
+    assert "memo: 3 entries" in text
+    assert "ask_expert" in text
+    report = json.loads(helium("cache stats --memo memo --json").stdout)
+    assert report["entries"] == 3
+    assert report["by_label"]["llm"]["entries"] == 2
+
+
+def test_cache_clear(helium: Helium, memo: Path) -> None:
+    assert "nobody to ask: add --yes" in helium("cache clear --memo memo", expect=1).stderr
+    assert "3 entries" in helium("cache stats --memo memo").stdout
+    assert "Removed 3 entries" in helium("cache clear --memo memo --yes").stdout
+    assert "memo: 0 entries" in helium("cache stats --memo memo").stdout
+
+
+@pytest.mark.parametrize("command", ["cache stats --memo none", "cache clear --memo none --yes"])
+def test_cache_of_nothing_is_an_error_and_makes_nothing(helium: Helium, command: str) -> None:
+    assert "there is no memo in none: check the path" in helium(command, expect=1).stderr
+    assert not Path("none").exists()
+
+
+# --- demo --------------------------------------------------------------------------------------
+
+
+def test_demo_twice(helium: Helium, engine: ScriptedEngine) -> None:
+    first = helium("demo").stdout
+    for text in ("  -> ", "its text means nothing", "merged with an equal call", "Run it again"):
+        assert text in first
+    assert all(line["answers"] for line in read_lines(".helium/demo.jsonl"))
+    num_requests = engine.num_requests
+    second = helium("demo").stdout
+    assert "Every call came from the memo, so the engine was not even started" in second
+    assert (engine.num_requests, engine.num_starts) == (num_requests, 1)
+
+
+# --- the program -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", ["", "run ", "explain ", "demo ", "cache stats ", "cache clear "]
+)
+def test_help_has_examples(helium: Helium, command: str) -> None:
+    text = helium(f"{command}--help").stdout
+    assert "  Examples:\n    helium" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_version(helium: Helium) -> None:
+    assert helium("--version").stdout.startswith("helium, version ")
+
+
+def test_remembered_runs_import_no_inference_library(folder: Path, helium: Helium) -> None:
+    helium("run flow.py:answer --input rows.jsonl --output out.jsonl --memo memo")
+    program = """
+import sys
+from helium_agents.cli import main
+from helium_agents.cli.job import Job
+from helium_agents.engines.scripted import ScriptedEngine
+
+original = Job.engine
+def engine(job):
+    original(job)
+    return ScriptedEngine()
+Job.engine = engine
+try:
+    main()
+finally:
+    heavy = {"torch", "vllm", "transformers", "numpy"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    run = "run flow.py:answer --input rows.jsonl --output again.jsonl --memo memo --json"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *run.split()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=True,
+    )
+    assert json.loads(done.stdout)["computed"] == 0

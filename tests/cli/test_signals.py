@@ -1,0 +1,112 @@
+"""Stopping a run from outside, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from jsonl import read_lines, write_rows
+
+PROGRAM = """
+from helium_agents.cli import main
+from helium_agents.cli.job import Job
+from helium_agents.engines.engine import Capacity
+from helium_agents.engines.scripted import ScriptedEngine
+
+class Engine(ScriptedEngine):
+    async def close(self):
+        await super().close()
+        with open("closed", "w") as file:
+            file.write(f"{self.num_open} open, {len(self.aborted)} aborted")
+
+Job.engine = lambda job: Engine(latency_s=0.05, capacity=Capacity(100, 1, 100, 4))
+main()
+"""
+
+FLOW = """
+import time
+from helium_agents import llm, user
+
+async def answer(row):
+    return (await llm(user(str(row)), max_tokens=8)).text
+
+async def block(row):
+    open("blocked", "w").close()
+    time.sleep(60)
+"""
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts `helium run flow.py:NAME` on 500 rows."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flow.py").write_text(FLOW)
+    write_rows(tmp_path / "rows.jsonl", 500)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(name: str) -> subprocess.Popen[str]:
+        run = f"run flow.py:{name} --input rows.jsonl --output out.jsonl --memo memo"
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *run.split()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def num_lines() -> int:
+    part = Path("out.jsonl.part")
+    return part.read_text().count("\n") if part.exists() else 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_run_cleanly(start: Start, number: int, code: int) -> None:
+    process = start("answer")
+    wait_until(lambda: num_lines() >= 3)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=20)
+    assert process.returncode == code
+    num_rows = len(read_lines("out.jsonl.part"))
+    assert 3 <= num_rows < 500
+    assert not Path("out.jsonl").exists()
+    assert message == (
+        f"stopped\n{num_rows} of 500 rows are in out.jsonl.part. Run it again with --overwrite to "
+        "finish: what the memo memo has is not computed again.\n"
+    )
+    assert Path("closed").read_text().startswith("0 open, ")
+    assert not Path("closed").read_text().endswith(", 0 aborted")
+
+
+def test_a_second_signal_stops_a_workflow_that_blocks(start: Start) -> None:
+    process = start("block")
+    wait_until(Path("blocked").exists)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert message == "stopped\n"
