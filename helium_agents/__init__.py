@@ -8,6 +8,8 @@ from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import HeliumError, ItemError
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Choice, Reply
+from helium_agents.memo.lmdb import LmdbStore
+from helium_agents.memo.memory import MemoryStore
 from helium_agents.runtime.run import run
 from helium_agents.runtime.session import Session
 
@@ -16,6 +18,8 @@ __all__ = [
     "Choice",
     "HeliumError",
     "ItemError",
+    "LmdbStore",
+    "MemoryStore",
     "Message",
     "Operator",
     "Prompt",

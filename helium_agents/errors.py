@@ -41,11 +41,11 @@ class DecodingError(HeliumError, ValueError):
     """Bytes are not an encoding this version can read, or name a class that is not there."""
 
 
-class ImpureCall(HeliumError):  # noqa: N818
+class ImpureCall(HeliumError):
     """A pure operator called something impure: an impure operator or an unseeded sample."""
 
 
-class RefMisuse(HeliumError, TypeError):  # noqa: N818
+class RefMisuse(HeliumError, TypeError):
     """A `Ref` was used as text, as a truth value, or in place of its value."""
 
 
@@ -57,7 +57,7 @@ class PromptError(HeliumError, ValueError):
     """A prompt or message is malformed: a slot without a value, a value that is not text."""
 
 
-class OffLoopCall(HeliumError, RuntimeError):  # noqa: N818
+class OffLoopCall(HeliumError, RuntimeError):
     """An operator was called where no event loop runs (a thread, a sync program)."""
 
 
@@ -68,19 +68,19 @@ class SessionError(HeliumError, RuntimeError):
     """A session was used wrongly: not open, closed, or a Ref of another session."""
 
 
-class RefCancelled(HeliumError):  # noqa: N818
+class RefCancelled(HeliumError):
     """The task that was running a plain operator was cancelled while others awaited it."""
 
 
-class CallTimeout(HeliumError, TimeoutError):  # noqa: N818
+class CallTimeout(HeliumError, TimeoutError):
     """A call did not finish within its `timeout=`, counted from admission."""
 
 
-class TokenBudgetExceeded(HeliumError):  # noqa: N818
+class TokenBudgetExceeded(HeliumError):
     """The session's token budget has no room for the next call."""
 
 
-class InvalidReply(HeliumError, ValueError):  # noqa: N818
+class InvalidReply(HeliumError, ValueError):
     """A reply does not fit the `schema=` that was asked for."""
 
 
@@ -91,7 +91,7 @@ class MemoError(HeliumError):
     """The memo's store cannot be opened, read, or written."""
 
 
-class ReplayMiss(HeliumError, LookupError):  # noqa: N818
+class ReplayMiss(HeliumError, LookupError):
     """A call is not in the memo and the memo is replay-only."""
 
 
@@ -114,7 +114,7 @@ class TransientEngineError(EngineError):
     """A request failed for a reason that may pass; it is retried."""
 
 
-class EngineDied(EngineError):  # noqa: N818
+class EngineDied(EngineError):
     """The engine's process is gone; every request that was open on it failed."""
 
 

@@ -14,6 +14,7 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.values import Slot, as_text
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
     """Text with slots, of which some may be Refs that nobody has awaited yet.
 
@@ -23,10 +24,7 @@ class Prompt:
         parts: Texts and Refs, in order.
     """
 
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: tuple[str | Ref[Any], ...]) -> None:
-        self.parts = parts
+    parts: tuple[str | Ref[Any], ...]
 
     def __str__(self) -> str:
         return "".join(str(part) for part in self.parts)

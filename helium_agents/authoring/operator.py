@@ -59,10 +59,7 @@ class Operator(Generic[P, T]):
             RefMisuse: A pure operator was given a Ref; `defer` takes those.
             OffLoopCall: No event loop runs here.
         """
-        if self.body.is_pure:
-            for argument in (args, kwargs):
-                replace_leaves(argument, self._refuse_ref)
-        return self._record(args, kwargs, ())
+        return self._call(self.body, args, kwargs)
 
     def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
         """Record a call whose arguments may be un-awaited Refs: the function gets their values.
@@ -70,6 +67,15 @@ class Operator(Generic[P, T]):
         The loosely typed form of a call: with it a dependent call is known, and can be planned,
         before its input exists. Refs may stand inside tuples, lists and dict values.
         """
+        return self._defer(self.body, args, kwargs)
+
+    def _call(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
+        if body.is_pure:
+            for argument in (args, kwargs):
+                replace_leaves(argument, self._refuse_ref)
+        return self._record(body, args, kwargs, ())
+
+    def _defer(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
         inputs: dict[Node, Slot] = {}
 
         def to_slot(leaf: Any) -> Any:
@@ -83,12 +89,15 @@ class Operator(Generic[P, T]):
             return leaf
 
         args, kwargs = replace_leaves(args, to_slot), replace_leaves(kwargs, to_slot)
-        return self._record(args, kwargs, tuple(inputs))
+        return self._record(body, args, kwargs, tuple(inputs))
 
     def _record(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[Node, ...]
+        self,
+        body: Body,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: tuple[Node, ...],
     ) -> Ref[T]:
-        body = self.body
         check_on_loop(body.name)
         frame = current_frame()
         if body.is_pure:
@@ -102,7 +111,7 @@ class Operator(Generic[P, T]):
             )
         node = OperatorNode(frame, body, args, kwargs, inputs)
         if frame.runner is not None:
-            caller = sys._getframe(2)
+            caller = sys._getframe(3)
             node.place = (caller.f_code.co_filename, caller.f_lineno)
             frame.runner.on_created(node)
         return Ref(node)
@@ -124,6 +133,11 @@ class Operator(Generic[P, T]):
     def __get__(self, instance: object | None, owner: type) -> Any:
         return self if instance is None else BoundOperator(self, instance)
 
+    def __helium_version__(self) -> bytes:
+        """What an operator counts as where it is itself an argument."""
+        version = self.body.version
+        return version if isinstance(version, bytes) else version.encode()
+
     def __repr__(self) -> str:
         return f"<operator {self.body.identity}{' (pure)' if self.body.is_pure else ''}>"
 
@@ -134,14 +148,16 @@ class BoundOperator(Generic[P, T]):
     def __init__(self, operator: Operator[Any, T], instance: object) -> None:
         self.operator = operator
         self.instance = instance
+        body = operator.body
+        self.body = body.of(type(instance)) if body.is_pure else body
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Ref[T]:
         """Record a call with the object as its first argument."""
-        return self.operator(self.instance, *args, **kwargs)
+        return self.operator._call(self.body, (self.instance, *args), kwargs)
 
     def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
         """Record a call whose arguments may be un-awaited Refs."""
-        return self.operator.defer(self.instance, *args, **kwargs)
+        return self.operator._defer(self.body, (self.instance, *args), kwargs)
 
     def __getattr__(self, name: str) -> Any:  # __name__, __code__, ...: see Operator
         return getattr(self.operator, name)

@@ -41,6 +41,24 @@ async def outcomes_of(
     return outcomes
 
 
+async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait until the tasks have ended; a cancellation meanwhile is raised only then.
+
+    As in `asyncio.TaskGroup`, nobody walks away from a clean-up that he asked for, however often
+    he is cancelled: anyio cancels again at every await of a cancelled scope.
+    """
+    left = {task for task in tasks if task is not asyncio.current_task() and not task.done()}
+    interruption: asyncio.CancelledError | None = None
+    while left:
+        try:
+            await asyncio.wait(left)
+        except asyncio.CancelledError as error:
+            interruption = error
+        left = {task for task in left if not task.done()}
+    if interruption is not None:
+        raise interruption
+
+
 async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
     try:
         return Value(await awaitable)

@@ -21,7 +21,7 @@ from helium_agents.errors import (
 )
 from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.node import Body, Failure, Node, OperatorNode, Value
-from helium_agents.graph.trace import entered
+from helium_agents.graph.trace import current_frame, entered
 
 T = TypeVar("T")
 
@@ -51,6 +51,8 @@ async def value_of(node: Node) -> Any:
             "llm(...) needs a session to run in: put `async with Session(...)` around the call, "
             "or start the program with helium_agents.run(...)"
         )
+    if isinstance(node, OperatorNode):
+        _check_not_inside_itself(node)
     return await runner.wait(node)
 
 
@@ -88,6 +90,15 @@ async def _wait_for_other(node: OperatorNode) -> Any:
     await waiter
     assert node.outcome is not None
     return node.outcome.get()
+
+
+def _check_not_inside_itself(node: OperatorNode) -> None:
+    key = node.key
+    if key is not None and any(caller.key == key for caller in current_frame().callers()):
+        raise RefMisuse(
+            f"{node.label}(...) awaits a call of itself with the same arguments, which would "
+            f"never come"
+        )
 
 
 async def run_body(

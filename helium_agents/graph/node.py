@@ -7,18 +7,20 @@ equal answers.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
 from typing import Any
 
-from helium_agents.errors import EncodingError
-from helium_agents.graph.encoding import fingerprint, freeze
+from helium_agents.errors import EncodingError, SessionError
+from helium_agents.graph.encoding import encode, fingerprint, freeze
 from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame
 from helium_agents.graph.values import Slot, map_slots
-from helium_agents.graph.version import function_version
+from helium_agents.graph.version import class_version, function_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Body:
         self.explicit_version = explicit_version
         self.retries = retries
         self.timeout_s = timeout_s
+        self.owner: type | None = None
         self.identity = f"{fn.__module__}:{getattr(fn, '__qualname__', name)}"
 
     @cached_property
@@ -82,7 +85,15 @@ class Body:
         """The explicit version, or the digest of everything the function's source depends on."""
         if self.explicit_version is not None:
             return self.explicit_version
-        return function_version(self.fn)
+        version = function_version(self.fn)
+        return version if self.owner is None else fingerprint(version, class_version(self.owner))
+
+    def of(self, owner: type) -> Body:
+        """The same as a method of `owner`, which may override what the method calls."""
+        bound = copy(self)
+        bound.owner = owner
+        bound.__dict__.pop("version", None)
+        return bound
 
 
 class Node:
@@ -102,6 +113,12 @@ class Node:
         self.frame = frame
         self.label = label
         self.inputs = inputs
+        for source in inputs:
+            if source.frame.runner is not frame.runner:
+                raise SessionError(
+                    f"{label}(...) was given the Ref of {source.label}(...), which belongs to "
+                    f"another session: await it there and pass its value"
+                )
         self.outcome: Outcome | None = None
         self.flight: Any = None
         self._settled_key: tuple[bytes | None, bool] | None = None
@@ -161,7 +178,7 @@ class OperatorNode(Node):
         origin: The same call before its inputs were known.
     """
 
-    __slots__ = ("_content", "args", "body", "call_key", "kwargs", "ordinal", "run")
+    __slots__ = ("_content", "args", "body", "call_key", "kwargs", "ordinal", "origin", "run")
 
     def __init__(
         self,
@@ -176,6 +193,7 @@ class OperatorNode(Node):
         self.body = body
         self.args = args
         self.kwargs = kwargs
+        self.origin = origin
         self.run: Any = None  # the inline run in progress
         self._content: bytes | None = None
         if origin is None:
@@ -203,13 +221,25 @@ class OperatorNode(Node):
                     "operator", body.identity, body.version, self.args, self.kwargs
                 )
             except EncodingError as error:
-                raise _unencodable_argument(body, error) from None
+                raise self._unencodable_argument(error) from None
         return self._content
 
     @property
     def timeout_s(self) -> float | None:
         """The operator's `timeout=`."""
         return self.body.timeout_s
+
+    def _unencodable_argument(self, error: EncodingError) -> EncodingError:
+        """The error with the argument's name in it, instead of its position in our key."""
+        bound = inspect.signature(self.body.fn).bind(*self.args, **self.kwargs)
+        try:
+            encode(bound.arguments)
+        except EncodingError as named:
+            error = named
+        name = self.body.name
+        return EncodingError(
+            f"{name}(...) is pure, so its arguments are part of its key, but {error}", error.path
+        )
 
     def body_frame(self, attempt: int, item: Any) -> Frame:
         """The frame in which the body runs for the given attempt."""
@@ -219,7 +249,7 @@ class OperatorNode(Node):
             (self.body.identity, self.call_key, self.ordinal, attempt),
             is_pure=self.body.is_pure or self.frame.is_pure,
             item=item,
-            node=self,
+            node=self if self.origin is None else self.origin,
         )
 
     def with_values(self, values: tuple[Any, ...]) -> OperatorNode:
@@ -332,7 +362,13 @@ class LlmNode(Node):
     def _digest(self, sampling: Sampling, *more: str) -> bytes:
         call = self.call
         return fingerprint(
-            "llm", self.model_key, call.messages, sampling, call.json_schema, self._draw, *more
+            "llm",
+            self.model_key,
+            call.messages,
+            sampling.as_tuple(),
+            call.json_schema,
+            self._draw,
+            *more,
         )
 
 
@@ -354,7 +390,3 @@ def _best_effort_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         return b""
 
 
-def _unencodable_argument(body: Body, error: EncodingError) -> EncodingError:
-    return EncodingError(
-        f"{body.name}(...) is pure, so its arguments are part of its key, but {error}", error.path
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from helium_agents.errors import RequestError
@@ -54,12 +55,16 @@ class Sampling:
         )
         _check("n", self.n, self.n >= 1, "at least 1")
         _check("stop", self.stop, all(self.stop), "without empty strings")
-        for field in fields(self):  # 0 and 0.0 are the same request
+        for field in fields(self):  # 0, 0.0 and -0.0 are the same request
             if field.type == "float":
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+                object.__setattr__(self, field.name, float(getattr(self, field.name)) + 0.0)
         if self.temperature == 0.0:
             for name, value in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0), ("seed", None)):
                 object.__setattr__(self, name, value)
+
+    def as_tuple(self) -> tuple[Any, ...]:
+        """All parameters in order, which encodes faster than the dataclass."""
+        return _ALL(self)
 
     @property
     def is_greedy(self) -> bool:
@@ -75,3 +80,6 @@ class Sampling:
 def _check(name: str, value: Any, is_valid: bool, want: str) -> None:
     if not is_valid:
         raise RequestError(f"{name}={value!r} is not valid: it must be {want}")
+
+
+_ALL = attrgetter(*(field.name for field in fields(Sampling)))

@@ -61,9 +61,15 @@ class Frame:
         is_pure: Whether only pure calls may be made here.
         item: The item of a `map` that this frame works for; opaque to the graph.
         node: The operator call whose body runs in this frame.
+
+    Attributes:
+        has_failed: Whether what ran in this frame was left by an exception.
     """
 
-    __slots__ = ("_level", "_ordinals", "_parent", "_path", "is_pure", "item", "node", "runner")
+    __slots__ = (
+        "_level", "_ordinals", "_parent", "_path", "has_failed", "is_pure", "item", "node",
+        "runner",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -79,6 +85,7 @@ class Frame:
         self.is_pure = is_pure
         self.item = item
         self.node = node
+        self.has_failed = False
         self._parent = parent
         self._level = level
         self._path: bytes | None = None
@@ -91,6 +98,14 @@ class Frame:
             above = self._parent.path if self._parent is not None else b""
             self._path = fingerprint(above, self._level)
         return self._path
+
+    def callers(self) -> Iterator[Node]:
+        """The operator calls that this frame is inside of, innermost first."""
+        frame: Frame | None = self
+        while frame is not None:
+            if frame.node is not None:
+                yield frame.node
+            frame = frame._parent
 
     def next_ordinal(self, name: str, key: bytes) -> int:
         """How many earlier calls of this frame had the same name and key; counts this one."""
@@ -126,6 +141,9 @@ def entered(frame: Frame) -> Iterator[Frame]:
     token = _FRAME.set(frame)
     try:
         yield frame
+    except BaseException:
+        frame.has_failed = True
+        raise
     finally:
         with suppress(ValueError):  # closed by the garbage collector in another context
             _FRAME.reset(token)

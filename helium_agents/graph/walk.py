@@ -49,18 +49,10 @@ _METHODS_IN_C = (
     MemberDescriptorType,
 )
 _WITHOUT_INFLUENCE = frozenset(
-    {
-        ("logging", "Logger"),
-        ("logging", "RootLogger"),
-        ("logging", "LoggerAdapter"),
-        ("asyncio.locks", "Lock"),
-        ("asyncio.locks", "Semaphore"),
-        ("asyncio.locks", "BoundedSemaphore"),
-        ("threading", "Semaphore"),
-        ("threading", "BoundedSemaphore"),
-        ("_thread", "lock"),
-        ("_thread", "RLock"),
-    }
+    {*(("logging", name) for name in ("Logger", "RootLogger", "LoggerAdapter"))}
+    | {("asyncio.locks", name) for name in ("Lock", "Semaphore", "BoundedSemaphore")}
+    | {("threading", name) for name in ("Semaphore", "BoundedSemaphore")}
+    | {("_thread", name) for name in ("lock", "RLock")}
 )
 
 
@@ -258,9 +250,8 @@ class Walk:
         """Methods, for their closures and defaults; constants, which the source may compute."""
         members: list[Any] = []
         for name, member in sorted(vars(cls).items()):
-            for function in _functions_of(member):
-                if _is_generated(name, function):
-                    continue
+            written = [item for item in _functions_of(member) if not _is_generated(name, item)]
+            for function in written:
                 with self._named(f"{cls.__qualname__}.{name}"):
                     members.append((name, self._function(function, home, is_in_class=True)))
             if type(member) in _ATOMS | _SEQUENCES | _SETS | _MAPPINGS and name[:1] != "_":

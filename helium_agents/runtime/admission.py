@@ -89,8 +89,10 @@ class Admission:
         self._wake()
 
     def close(self, working_set: WorkingSet) -> None:
-        """The item is done."""
-        self._open.discard(working_set)
+        """The item is done. Idempotent."""
+        if working_set not in self._open:
+            return
+        self._open.remove(working_set)
         for block in working_set.blocks:
             self._num_by_block[block] -= 1
             if not self._num_by_block[block]:

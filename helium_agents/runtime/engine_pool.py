@@ -18,6 +18,7 @@ class EnginePool:
     Args:
         engines: The engines by the names that `llm(model=...)` uses.
         spawn: Starts a task that the session owns.
+        on_started: Called when an engine has been started.
         emit: Takes events.
     """
 
@@ -25,10 +26,12 @@ class EnginePool:
         self,
         engines: Mapping[str, Engine],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        on_started: Callable[[], None],
         emit: Observer,
     ) -> None:
         self._engines = dict(engines)
         self._spawn = spawn
+        self._on_started = on_started
         self._emit = emit
         self._identities: dict[str, bytes] = {}
         self._starts: dict[str, asyncio.Task[None]] = {}
@@ -98,4 +101,5 @@ class EnginePool:
         except Exception as error:
             self._errors[name] = error
         else:
+            self._on_started()
             self._emit(EngineStarted(engine.name, time.perf_counter() - start_s))

@@ -10,17 +10,24 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
-from helium_agents.errors import EncodingError, InvalidReply, RefCancelled, TransientEngineError
+from helium_agents.errors import (
+    EncodingError,
+    InvalidReply,
+    PromptError,
+    RefCancelled,
+    TransientEngineError,
+)
 from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.encoding import encode
 from helium_agents.graph.freeze import freeze
 from helium_agents.graph.inline import run_body, value_of
 from helium_agents.graph.node import Failure, LlmNode, Node, OperatorNode, Outcome, Value
+from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.reply import Choice, Reply
 from helium_agents.graph.values import as_text
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.recall import Answer, Found, Recall, describe, fit_choice
+from helium_agents.runtime.recall import Answer, Found, Recall, describe, fit_choice, is_memorable
 from helium_agents.runtime.single_flight import Flight, Flights
 from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.telemetry.events import CallSettled, Observer, Source
@@ -76,6 +83,10 @@ class Executor:
         self._credit(flight, "memo")
         self._land(flight, Value(found.value))
 
+    def fail(self, flight: Flight, error: Exception) -> None:
+        """Give a flight that has not begun the error that kept it from being planned."""
+        self._land(flight, Failure(error, error.__traceback__))
+
     async def compute(self, flight: Flight) -> None:
         """Compute a flight's answer and settle it."""
         await self._fly(flight, self._answer(flight))
@@ -92,12 +103,18 @@ class Executor:
             value, cached_tokens = await answer
             raw: Outcome = Value(value)
         except asyncio.CancelledError:
-            message = f"{describe(flight.node)} was cancelled while it was being computed"
-            raw = Failure(RefCancelled(message), None)
+            return  # see `end`
         except Exception as error:
             raw = Failure(error, error.__traceback__)
         if flight.waiters or not isinstance(raw, Failure):
             self._land(flight, raw, cached_tokens)
+
+    def end(self, flight: Flight) -> None:
+        """The flight's task has ended, perhaps by being cancelled, even before it began."""
+        if flight.waiters:
+            message = f"{describe(flight.node)} was cancelled while it was being computed"
+            self._land(flight, Failure(RefCancelled(message), None))
+        self._flights.release(flight)
 
     def _land(self, flight: Flight, raw: Outcome, cached_tokens: int = 0) -> None:
         """Settle the flight's nodes and wake everybody who waits."""
@@ -138,7 +155,7 @@ class Executor:
         asked = node = flight.node
         if node.inputs:
             node = _with_inputs(node, await values_of(map(value_of, node.inputs)))
-            if self._shares and not asked.is_drawn:
+            if self._shares and is_memorable(asked):
                 elsewhere = await self._answered_elsewhere(flight, asked, node)
                 if elsewhere is not None:
                     return elsewhere.value, 0
@@ -161,7 +178,7 @@ class Executor:
             if running is None or running is flight:
                 self._flights.register(flight, node.key)
                 return None
-            waiter = running.add_waiter()
+            waiter = running.add_waiter(flight.admit)
             flight.holds.append(waiter)
             await waiter.future
             assert waiter.flight.raw is not None
@@ -264,13 +281,20 @@ class Executor:
 
 def _with_inputs(node: Node, values: list[Any]) -> Node:
     if isinstance(node, LlmNode):
-        texts = (
-            as_text(value, f"the value of {source.label}(...) in a prompt")
-            for value, source in zip(values, node.inputs, strict=True)
-        )
-        return node.with_values(tuple(texts))
+        texts = tuple(map(_text_of, values, node.inputs))
+        return node.with_values(texts)
     assert isinstance(node, OperatorNode)
     return node.with_values(tuple(values))
+
+
+def _text_of(value: Any, source: Node) -> str:
+    text = as_text(value, f"the value of {source.label}(...) in a prompt")
+    if LEAK_MARK in text:
+        raise PromptError(
+            f"the value of {source.label}(...) in a prompt contains the representation of a Ref "
+            f"instead of its value: await it in {source.label}"
+        )
+    return text
 
 
 def _deliver(node: Node, raw: Outcome) -> Outcome:

@@ -35,6 +35,7 @@ from helium_agents.errors import (
     SessionError,
     TokenBudgetExceeded,
 )
+from helium_agents.graph.concurrently import ended
 from helium_agents.graph.encoding import encode, fingerprint
 from helium_agents.graph.node import Failure, Outcome, Value
 from helium_agents.graph.trace import Frame, current_frame, entered
@@ -56,21 +57,27 @@ class Item:
     Args:
         index: Position in the input, from 0.
         row: The row.
-        admitted: The top-level item that this one works for (itself, in a top-level map).
+        outer: The item that this one works for; `None` in a top-level map.
     """
 
-    __slots__ = ("__weakref__", "admitted", "index", "row", "working_set")
+    __slots__ = ("__weakref__", "_outermost", "index", "row", "working_set")
 
-    def __init__(self, index: int, row: Any, admitted: Item | None) -> None:
+    def __init__(self, index: int, row: Any, outer: Item | None) -> None:
         self.index = index
         self.row = row
-        self.admitted = admitted or self
         self.working_set = WorkingSet()
+        # not `self` where there is no outer one: a cycle would keep the row until it is collected
+        self._outermost = None if outer is None else outer.admitted
+
+    @property
+    def admitted(self) -> Item:
+        """The top-level item that this one works for, or is."""
+        return self._outermost or self
 
     @property
     def is_nested(self) -> bool:
         """Whether this item belongs to a map inside another item."""
-        return self.admitted is not self
+        return self._outermost is not None
 
 
 class Map(AsyncIterator[T]):
@@ -106,7 +113,7 @@ class Map(AsyncIterator[T]):
     async def __anext__(self) -> T:
         return (await self._next())[1]
 
-    async def indexed(self) -> AsyncIterator[tuple[int, T]]:
+    async def indexed(self) -> AsyncGenerator[tuple[int, T], None]:
         """The results with the indices of their rows."""
         try:
             while True:
@@ -168,7 +175,9 @@ class _MapRun:
         self._context = contextvars.copy_context()
         caller = current_frame()
         ordinal = caller.next_ordinal("map", b"")
-        self._frame = Frame(session, caller, ("map", ordinal), item=caller.item)
+        self._frame = Frame(
+            session, caller, ("map", ordinal), is_pure=caller.is_pure, item=caller.item
+        )
         self._occurrences: Counter[int] = Counter()
         self._finished: dict[int, tuple[Item, Outcome]] = {}
         self._num_taken = 0
@@ -209,16 +218,16 @@ class _MapRun:
 
     async def close(self) -> None:
         """End the map and wait for the clean-up of what was open."""
-        tasks = [task for task in (*self._tasks, self._pump_task) if not task.done()]
+        tasks = (*self._tasks, self._pump_task)
         self._cancel_tasks()
-        if tasks:
-            await asyncio.wait(tasks)
+        await ended(tasks)
 
     def _cancel_tasks(self) -> None:
         self._is_closed = True
         self._changed.set()
         for task in (*self._tasks, self._pump_task):
-            task.cancel()
+            if not task.cancelling():  # a second time would interrupt its clean-up
+                task.cancel()
 
     async def _pump(self) -> None:
         """Read rows and open items."""
@@ -226,6 +235,11 @@ class _MapRun:
             async with aclosing(_each(self._rows)) as rows:
                 async for row in rows:
                     await self._open(Item(self._num_read, row, self._frame.item))
+        except asyncio.CancelledError:
+            if not self._is_closed:  # the session was, or the source was cancelled from inside
+                message = "the map was cancelled before it had read all of its rows"
+                self._source_error = RefCancelled(message)
+            raise
         except Exception as error:
             self._source_error = error
         finally:
@@ -243,7 +257,15 @@ class _MapRun:
             self._run_item(item, self._item_frame(item)), self._context.copy()
         )
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._end_item(task, item))
+
+    def _end_item(self, task: asyncio.Task[None], item: Item) -> None:
+        self._tasks.discard(task)
+        self._make_room(item)  # a task that is cancelled before it begins has not done so
+
+    def _make_room(self, item: Item) -> None:
+        if not item.is_nested:
+            self._session.admission.close(item.working_set)
 
     async def _run_item(self, item: Item, frame: Frame) -> None:
         session = self._session
@@ -254,8 +276,7 @@ class _MapRun:
                 with entered(frame):
                     outcome = Value(await self._fn(item.row))
             finally:
-                if not item.is_nested:
-                    session.admission.close(item.working_set)
+                self._make_room(item)
             await session.committed()
         except asyncio.CancelledError:
             if self._is_closed:
@@ -278,7 +299,8 @@ class _MapRun:
         short = xxh3_64_intdigest(digest)
         occurrence = self._occurrences[short]
         self._occurrences[short] += 1
-        return Frame(self._session, self._frame, ("item", digest, occurrence), item=item)
+        level = ("item", digest, occurrence)
+        return Frame(self._session, self._frame, level, is_pure=self._frame.is_pure, item=item)
 
 
 async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:

@@ -24,7 +24,7 @@ from helium_agents.graph.plan import (
 )
 from helium_agents.optimizer.optimize import optimize
 from helium_agents.optimizer.rules import Rule
-from helium_agents.runtime.recall import Found
+from helium_agents.runtime.recall import Found, record_key
 from helium_agents.runtime.single_flight import Flight, Flights
 from helium_agents.telemetry.events import Observer, Planned
 
@@ -42,6 +42,7 @@ class Planner:
         launch: Starts computing a flight.
         derive: Starts cutting a flight's answer from another flight's.
         settle: Gives a flight its remembered answer.
+        fail: Gives a flight the error that kept it from being planned.
         emit: Takes events.
     """
 
@@ -55,6 +56,7 @@ class Planner:
         launch: Callable[[Flight], None],
         derive: Callable[[Flight, Flight], None],
         settle: Callable[[Flight, Found], None],
+        fail: Callable[[Flight, Exception], None],
         emit: Observer,
     ) -> None:
         self.rules = rules
@@ -64,6 +66,7 @@ class Planner:
         self._launch = launch
         self._derive = derive
         self._settle = settle
+        self._fail = fail
         self._emit = emit
         self._is_ticking = False
         self._num_at_last_tick = 0
@@ -106,17 +109,25 @@ class Planner:
     def _plan(self, wanted: list[Flight]) -> None:
         start_s = time.perf_counter()
         nodes = _frontier(flight.node for flight in wanted)
+        try:
+            plan = build_plan(nodes, sinks=[flight.node for flight in wanted])
+            plan = optimize(plan, self._known(nodes), self.rules)
+        except Exception as error:  # of the store or a rule; raised here, nobody would hear of it
+            for flight in wanted:
+                self._fail(flight, error)
+            return
+        seconds = time.perf_counter() - start_s
+        num_computed = sum(isinstance(planned.step, Compute) for planned in plan)
+        self._emit(Planned(len(nodes), num_computed, seconds))
+        self._lower(plan, dict(enumerate(nodes, 1)))
+
+    def _known(self, nodes: Iterable[Node]) -> dict[bytes, Found]:
         known: dict[bytes, Found] = {}
         for node in nodes:
             found = self._look_up(node) if _is_open(node) else None
             if found is not None and node.key is not None:
                 known[node.key] = found
-        plan = build_plan(nodes, sinks=[flight.node for flight in wanted])
-        plan = optimize(plan, known, self.rules)
-        seconds = time.perf_counter() - start_s
-        num_computed = sum(isinstance(planned.step, Compute) for planned in plan)
-        self._emit(Planned(len(nodes), num_computed, seconds))
-        self._lower(plan, dict(enumerate(nodes, 1)))
+        return known
 
     def _lower(self, plan: LogicalPlan, nodes: dict[int, Node]) -> None:
         """Make every planned step happen, inputs before the calls that need them."""
@@ -132,10 +143,7 @@ class Planner:
                 case Same(of):
                     self._follow(flight, nodes[of], plan.nodes[of])
                 case Prefix(of) if nodes[of].flight is not None:
-                    longer: Flight = nodes[of].flight
-                    flight.holds.append(longer.add_waiter())
-                    self._flights.register(flight, node.key if self._shares else None)
-                    self._derive(flight, longer)
+                    self._cut(flight, node, nodes[of].flight)
                 case _:
                     self._compute(flight, node, planned)
 
@@ -146,16 +154,31 @@ class Planner:
             other.flight.absorb(flight, "merged")
 
     def _compute(self, flight: Flight, node: Node, planned: PlanNode) -> None:
-        joinable = planned.content is not None and self._shares
-        running = self._flights.get(node.key) if joinable else None
-        if running is not None:
-            running.absorb(flight, "joined")
-            return
-        self._flights.register(flight, node.key if joinable else None)
+        if planned.content is not None and self._shares:
+            running = self._flights.get(node.key)
+            if running is not None:
+                running.absorb(flight, "joined")
+                return
+            family = record_key(node)
+            longest = self._flights.get(family)
+            if longest is not None and _max_tokens(longest.node) > _max_tokens(node):
+                self._cut(flight, node, longest)
+                return
+            self._flights.register(flight, family)
+            self._flights.register(flight, node.key)
         for source in node.inputs:
-            if source.is_planned and source.outcome is None:
+            if source.flight is not None and source.outcome is None:
                 flight.holds.append(source.flight.add_waiter())
         self._launch(flight)
+
+    def _cut(self, flight: Flight, node: Node, longer: Flight) -> None:
+        flight.holds.append(longer.add_waiter(flight.admit))
+        self._flights.register(flight, node.key)
+        self._derive(flight, longer)
+
+
+def _max_tokens(node: Node) -> int:
+    return node.call.sampling.max_tokens if isinstance(node, LlmNode) else 0
 
 
 def _frontier(wanted: Iterable[Node]) -> list[Node]:
@@ -188,7 +211,7 @@ def build_plan(nodes: Sequence[Node], sinks: Iterable[Node] = ()) -> LogicalPlan
     """The logical plan of some nodes, numbered from 1.
 
     Args:
-        nodes: The calls; their inputs must be among them.
+        nodes: The calls; inputs that are not among them are those of calls that run already.
         sinks: The wanted ones; all, where none is given.
     """
     ids = {node: position for position, node in enumerate(nodes, 1)}
@@ -198,8 +221,9 @@ def build_plan(nodes: Sequence[Node], sinks: Iterable[Node] = ()) -> LogicalPlan
             plan_node(
                 node,
                 ids[node],
-                inputs=tuple(ids[source] for source in node.inputs),
+                inputs=tuple(ids[source] for source in node.inputs if source in ids),
                 step=COMPUTE if node.outcome is None else Known(None),
+                is_mergeable=all(source in ids for source in node.inputs),
             )
             for node in nodes
         ),
@@ -208,19 +232,27 @@ def build_plan(nodes: Sequence[Node], sinks: Iterable[Node] = ()) -> LogicalPlan
 
 
 def plan_node(
-    node: Node, id_: int, inputs: tuple[int, ...], step: Step = COMPUTE, parent: int | None = None
+    node: Node,
+    id_: int,
+    inputs: tuple[int, ...],
+    *,
+    step: Step = COMPUTE,
+    parent: int | None = None,
+    is_mergeable: bool = True,
 ) -> PlanNode:
-    """What the optimizer sees of a node."""
+    """What the optimizer sees of a node.
+
+    `is_mergeable` is false where `inputs` are not all of the node's inputs.
+    """
     if not isinstance(node, LlmNode):
-        return PlanNode(
-            id_, "operator", node.label, node.content, node.key, inputs, parent=parent, step=step
-        )
+        content, key = node.content if is_mergeable else None, node.key
+        return PlanNode(id_, "operator", node.label, content, key, inputs, parent=parent, step=step)
     is_shared = node.call.is_shared
     return PlanNode(
         id_,
         "llm",
         node.label,
-        content=node.content if is_shared else None,
+        content=node.content if is_shared and is_mergeable else None,
         key=node.key if is_shared else None,
         inputs=inputs,
         family=node.family,

@@ -1,8 +1,9 @@
 """What a session remembers: calls' answers, kept in a store by key.
 
 This is the past tense of the one key. A single greedy answer is kept under its family (the call
-without `max_tokens`), so that one record serves every length that it covers. A call with inputs is
-also found under its plan key, through an alias, before its inputs are known.
+without `max_tokens`), so that one record serves every length that it covers; what was computed
+although a longer answer was there is kept beside it, under the call's own key. A call with inputs
+is also found under its plan key, through an alias, before its inputs are known.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Recall:
         self.mode = mode
         self._fresh: set[bytes] = set()
         self._is_dirty = False
+        self._last_commit: asyncio.Future[None] | None = None
 
     def look_up(self, node: Node, engine: Engine | None) -> Found | None:
         """The remembered answer of a call.
@@ -66,19 +68,19 @@ class Recall:
             node: The call.
             engine: The engine that would compute it (model calls), for cutting long answers.
         """
-        key = _record_key(node)
-        if key is None or not _is_memorable(node):
+        if not is_memorable(node):
             return None
-        if self.mode == "refresh" and key not in self._fresh:
-            return None
-        record = self._read(key)
-        if record is None:
-            return None
-        if isinstance(node, LlmNode):
+        for key in dict.fromkeys((record_key(node), node.key)):
+            record = self._read(key)
+            if record is None:
+                continue
+            if not isinstance(node, LlmNode):
+                return Found(record[1]) if record[0] == "value" else None
             assert engine is not None
             answer = _fit(record, node, engine)
-            return None if answer is None else Found(answer)
-        return Found(record[1]) if record[0] == "value" else None
+            if answer is not None:
+                return Found(answer)
+        return None
 
     def keep(self, node: Node, asked: Node, value: Any) -> None:
         """Remember an answer.
@@ -88,14 +90,15 @@ class Recall:
             asked: The call as it was asked; differs where there were inputs.
             value: An `Answer`, or the value of a pure operator.
         """
-        key = _record_key(node)
-        if self.mode == "replay-only" or key is None or not _is_memorable(asked):
+        key, plan_key = record_key(node), record_key(asked)
+        if self.mode == "replay-only" or key is None or not is_memorable(asked):
             return
+        if self._has_longer(key, node):  # and could not cut it, or it came meanwhile: keep both
+            key, plan_key = node.key, asked.key
+            assert key is not None
         self._write(key, _to_record(node, value), node.label)
-        if asked is not node:
-            plan_key = _record_key(asked)
-            if plan_key is not None and plan_key != key:
-                self._write(plan_key, ("alias", key), node.label)
+        if plan_key is not None and plan_key != key:
+            self._write(plan_key, ("alias", key), node.label)
 
     def check_may_compute(self, node: Node) -> None:
         """Refuse to compute in replay-only mode.
@@ -113,9 +116,20 @@ class Recall:
         """Wait until everything kept so far is durable."""
         if self._is_dirty:
             self._is_dirty = False
-            await asyncio.wrap_future(self.store.commit())
+            self._last_commit = asyncio.wrap_future(self.store.commit())
+        if self._last_commit is not None:  # somebody else's, perhaps, but of our answers too
+            await asyncio.shield(self._last_commit)
 
-    def _read(self, key: bytes) -> tuple[Any, ...] | None:
+    def _has_longer(self, key: bytes, node: Node) -> bool:
+        record = self._read(key) if isinstance(node, LlmNode) else None
+        if record is None or record[0] != "answer":
+            return False
+        assert isinstance(node, LlmNode)
+        return bool(record[1] > node.call.sampling.max_tokens)
+
+    def _read(self, key: bytes | None) -> tuple[Any, ...] | None:
+        if key is None or (self.mode == "refresh" and key not in self._fresh):
+            return None
         for _ in range(2):  # an alias leads to a record
             data = self.store.get(key)
             if data is None:
@@ -145,13 +159,15 @@ def describe(node: Node) -> str:
     return f"{node.label}(...)"
 
 
-def _is_memorable(node: Node) -> bool:
+def is_memorable(node: Node) -> bool:
+    """Whether a call's answer may serve others: it is not a draw, and sharing is not refused."""
     if isinstance(node, LlmNode) and not node.call.is_shared:
         return False
     return not node.is_drawn
 
 
-def _record_key(node: Node) -> bytes | None:
+def record_key(node: Node) -> bytes | None:
+    """What a call's answer is kept under: its family's key, where it has a family."""
     family = node.family if isinstance(node, LlmNode) else None
     if family is None:
         return node.key

@@ -21,7 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeVar
 from helium_agents.engines.default import default_engine
 from helium_agents.engines.engine import Engine
 from helium_agents.errors import CallTimeout, ImpureCall, SessionError
+from helium_agents.graph.concurrently import ended
 from helium_agents.graph.inline import value_of
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.trace import Frame, current_frame, set_frame
@@ -96,7 +97,7 @@ class Session:
         self._engines = _by_name(default_engine() if engine is None else engine)
         self._memo = memo
         self._memo_mode: MemoMode = memo_mode
-        self._rules = tuple(rules)
+        self._rules = tuple(rules) if share else ()
         self._shares = share
         self._budget = TokenBudget(token_budget)
         self._observers: tuple[Observer, ...] = (self.summary, *observers)
@@ -115,16 +116,15 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._group = asyncio.TaskGroup()
+        self._resources = AsyncExitStack()  # what the supervisor closes after the last task
         self._closing = asyncio.Event()
         opened: asyncio.Future[None] = self._loop.create_future()
         self._supervisor = asyncio.create_task(self._supervise(opened))
         await opened
-        self._store: Store | None = None
         try:
             await self._assemble()
         except BaseException:
-            await self._stop_tasks()
-            self._close_store()
+            await self._stop()
             raise
         self._is_open = True
         self._root = Frame(self, level=("run", self.run_id))
@@ -135,10 +135,20 @@ class Session:
     async def _assemble(self) -> None:
         recall = None
         if self._shares and self._memo_mode != "off":
-            self._store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
-            recall = Recall(self._store, self._memo_mode)
+            store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
+            if store is not self._memo:
+                self._resources.callback(store.close)
+            recall = Recall(store, self._memo_mode)
         self._recall = recall
-        self._pool = EnginePool(self._engines, self._spawn_in_session, self._emit)
+        self._pool = EnginePool(
+            self._engines,
+            self._spawn_in_session,
+            on_started=lambda: self._admission.engine_started(),
+            emit=self._emit,
+        )
+        self._resources.push_async_callback(self._pool.close)
+        if recall is not None:
+            self._resources.push_async_callback(recall.committed)
         await self._pool.identify()
         self._admission = Admission(
             capacity=lambda: self._pool.default.capacity,
@@ -162,6 +172,7 @@ class Session:
             launch=self._launch,
             derive=self._derive,
             settle=self._executor.settle_known,
+            fail=self._executor.fail,
             emit=self._emit,
         )
 
@@ -173,37 +184,29 @@ class Session:
     ) -> None:
         self._is_open = False
         set_frame(self._outer_frame)
-        try:
-            await self._stop_tasks()
-            if self._recall is not None:
-                await self._recall.committed()
-        finally:
-            try:
-                await self._pool.close()
-            finally:
-                self._close_store()
+        for flight in list(self._flights.pending):
+            self._executor.fail(flight, self._closed_before(flight.node))
+        await self._stop()
         if error is None:
             self._warn_of_unawaited()
 
     async def _supervise(self, opened: asyncio.Future[None]) -> None:
-        async with self._group:
+        async with self._resources, self._group:
             opened.set_result(None)
             await self._closing.wait()
             for task in tuple(self._tasks):
                 task.cancel()
 
-    async def _stop_tasks(self) -> None:
+    async def _stop(self) -> None:
         self._closing.set()
-        await asyncio.wait([self._supervisor])
+        await ended([self._supervisor])
         if not self._supervisor.cancelled():
             self._supervisor.result()
 
-    def _close_store(self) -> None:
-        if self._store is not None and self._store is not self._memo:
-            self._store.close()
-
     def _warn_of_unawaited(self) -> None:
         for node in self._unawaited:
+            if node.frame.has_failed:
+                continue  # what made the call did not come to awaiting it
             assert node.place is not None
             filename, line = node.place
             warnings.warn_explicit(
@@ -291,8 +294,11 @@ class Session:
         else:
             await self._land_within(flight, node, node.timeout_s)
         if node.outcome is None:
-            raise SessionError(f"the session was closed before {describe(node)} was answered")
+            raise self._closed_before(node)
         return node.outcome.get()
+
+    def _closed_before(self, node: Node) -> SessionError:
+        return SessionError(f"the session was closed before {describe(node)} was answered")
 
     async def _land(self, waiter: Waiter) -> None:
         """Wait for the flight's outcome, or leave it."""
@@ -302,8 +308,14 @@ class Session:
             self._flights.give_up(waiter)
             raise
         except BaseException:
-            await self._flights.leave(waiter)
+            await self._leave(waiter)
             raise
+
+    async def _leave(self, waiter: Waiter) -> None:
+        if self._is_open:
+            await self._flights.leave(waiter)
+        else:  # who closes the session waits for all
+            self._flights.give_up(waiter)
 
     async def _land_within(self, flight: Flight, node: Node, timeout_s: float) -> None:
         try:
@@ -321,9 +333,11 @@ class Session:
     def start(self, node: Node) -> None:
         """Demand a node on the session's own behalf; its error, if any, stays with its Ref."""
         self.check_open()
-        self._spawn_in_session(_ignore_outcome(node))
-        if node.is_planned:  # be part of the frontier at once
-            self._planner.demand(node)
+        if node.is_planned:
+            self._planner.demand(node).add_waiter()  # one who never leaves
+        else:
+            self.on_taken(node)
+            self._spawn_in_session(_ignore_outcome(node))
 
     async def stream(self, node: Node) -> AsyncIterator[str]:
         """The text of a model call, piece by piece."""
@@ -342,11 +356,12 @@ class Session:
             self._flights.give_up(waiter)
             raise
         except BaseException:
-            await self._flights.leave(waiter)
+            await self._leave(waiter)
             raise
         await self._land(waiter)
-        if node.outcome is not None:
-            node.outcome.get()  # the error of a call that failed
+        if node.outcome is None:
+            raise self._closed_before(node)
+        node.outcome.get()  # the error of a call that failed
 
     # --- what maps ask for ---------------------------------------------------------------------
 
@@ -390,7 +405,7 @@ class Session:
 
     def _run_flight(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
         flight.task = self._spawn_in_session(work)
-        flight.task.add_done_callback(lambda _: self._flights.release(flight))
+        flight.task.add_done_callback(lambda _: self._executor.end(flight))
 
     def _touch(self, item: Any, token_ids: Sequence[int]) -> None:
         if isinstance(item, Item):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from helium_agents.graph.concurrently import ended
 from helium_agents.graph.node import Node, Outcome
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.telemetry.events import Source
@@ -131,28 +132,31 @@ class Flights:
 
     async def leave(self, waiter: Waiter) -> None:
         """Give up interest, and wait for the clean-up of everything that ends by it."""
-        ending = self.give_up(waiter)
-        while ending:
-            flight = ending.pop()
-            if flight.task is not None:
-                await asyncio.wait([flight.task])
-            ending.extend(self.release(flight))
+        await ended(f.task for f in self.give_up(waiter) if f.task is not None)
 
     def give_up(self, waiter: Waiter) -> list[Flight]:
-        """Give up interest without waiting; returns the flight if that ends it."""
-        flight = waiter.flight
-        flight.waiters.discard(waiter)
-        if flight.waiters or flight.raw is not None:
-            return []
-        self.forget(flight)
-        for node, _ in flight.nodes:
-            if node.flight is flight:
-                node.flight = None
-        if flight.task is not None:
-            flight.task.cancel()
-        return [flight]
+        """Give up interest without waiting; returns the flights that end by it."""
+        ending: list[Flight] = []
+        leaving = [waiter]
+        while leaving:
+            waiter = leaving.pop()
+            flight = waiter.flight
+            flight.waiters.discard(waiter)
+            if flight.waiters or flight.raw is not None:
+                continue
+            self.forget(flight)
+            for node, _ in flight.nodes:
+                if node.flight is flight:
+                    node.flight = None
+            if flight.task is not None and not flight.task.cancelling():
+                flight.task.cancel()  # once: a second time would interrupt its clean-up
+            ending.append(flight)
+            leaving += flight.holds
+            flight.holds = []
+        return ending
 
-    def release(self, flight: Flight) -> list[Flight]:
-        """Give up a finished flight's own interest in others; returns those that end by it."""
+    def release(self, flight: Flight) -> None:
+        """Give up a finished flight's own interest in others."""
         holds, flight.holds = flight.holds, []
-        return [ended for hold in holds for ended in self.give_up(hold)]
+        for hold in holds:
+            self.give_up(hold)

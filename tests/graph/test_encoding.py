@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-import math
 import os
 import pathlib
 import subprocess
 import sys
 import zoneinfo
 from collections import OrderedDict, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -116,7 +115,7 @@ hashable_atoms = st.one_of(
     text,
     st.sampled_from(["", "1", "1.0", "red", "RED", "None", "True"]),
     st.binary(max_size=8),
-    st.decimals(),
+    st.decimals().filter(lambda number: not number.is_snan()),  # has no hash
     st.fractions(),
     st.datetimes(timezones=zones, allow_imaginary=True),
     st.dates(),
@@ -163,11 +162,11 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, enum.Enum | type):
         return a is b
     if isinstance(a, float):
-        return math.isnan(a) and math.isnan(b) or (a, math.copysign(1, a)) == (b, math.copysign(1, b))
+        return repr(a) == repr(b)
     if isinstance(a, complex):
         return same(a.real, b.real) and same(a.imag, b.imag)
     if isinstance(a, Decimal):
-        return a.as_tuple() == b.as_tuple()
+        return bool(a.as_tuple() == b.as_tuple())
     if isinstance(a, datetime | time):
         return repr(a) == repr(b) and a.fold == b.fold
     if isinstance(a, list | tuple):
@@ -177,25 +176,18 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return same([*a.items()], [*b.items()])
     if isinstance(a, BaseModel):
-        state = lambda m: (  # noqa: E731
-            m.__dict__,
-            m.model_fields_set,
-            m.__pydantic_extra__,
-            m.__pydantic_private__,
-        )
-        return same(state(a), state(b))
-    if hasattr(a, "__slots__") and hasattr(a, "__dataclass_fields__"):
-        return same([getattr(a, n) for n in a.__slots__], [getattr(b, n) for n in b.__slots__])
-    if hasattr(a, "__dataclass_fields__"):
-        without = {"__orig_class__"}
-        return same(
-            {n: v for n, v in vars(a).items() if n not in without},
-            {n: v for n, v in vars(b).items() if n not in without},
-        )
+        return same(BaseModel.__getstate__(a), BaseModel.__getstate__(b))
+    if is_dataclass(a):
+        return same(_attributes(a), _attributes(b))
     return bool(a == b)
 
 
-@settings(max_examples=300, deadline=None)
+def _attributes(value: Any) -> dict[str, Any]:
+    names = [item.name for item in fields(value)]
+    return {name: getattr(value, name) for name in names}
+
+
+@settings(max_examples=100, deadline=None)
 @given(values)
 def test_round_trip_keeps_values_and_types(value: Any) -> None:
     encoding = encode(value)
@@ -204,13 +196,13 @@ def test_round_trip_keeps_values_and_types(value: Any) -> None:
     assert encode(decoded) == encoding
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(values, values)
 def test_encodings_are_equal_exactly_for_the_same_values(a: Any, b: Any) -> None:
     assert (encode(a) == encode(b)) == same(a, b)
 
 
-NOTORIOUS = [
+NOTORIOUS: list[Any] = [
     *([], (), set(), frozenset(), {}, "", b"", bytearray(), None, 0, 0.0, -0.0, False, 0j),
     *(1, True, 1.0, "1", b"1", Decimal(1), Decimal("1.0"), Fraction(1), 1 + 0j, Level.LOW),
     *("red", b"red", Colour.RED, Tone.RED, "RED", bytearray(b"red"), Colour.BLUE),
@@ -219,7 +211,7 @@ NOTORIOUS = [
     *({"a": 1, "b": 2}, {"b": 2, "a": 1}, [("a", 1), ("b", 2)], {"a": {"b": 2}}, {1: "a"}),
     *({True: "a"}, {1.0: "a"}, {1, 2}, frozenset({1, 2}), [1, 2], (1, 2), Point(1, 2)),
     *(Item("a"), Item("a", []), Frozen("a"), Box("a"), Item, Frozen, Box),
-    *(Model(name="a"), Model(name="a", items=[]), Model(name="a", x=1), _model("a", [], 1)),
+    *(Model(name="a"), Model(name="a", items=[]), _model("a", [], 0, x=1), _model("a", [], 1)),
     *(Parcel[int](content=1), Parcel[Any](content=1), Parcel(content=1), IntParcel),
     *(float("nan"), "nan", Decimal("nan"), Decimal("-nan"), Decimal("nan1"), Decimal("snan")),
     *(float("inf"), Decimal("inf"), 2**31, -(2**31), -(2**31) - 1, 2**31 - 1, 2**64, -129, 128),
@@ -365,7 +357,7 @@ def test_what_is_not_data_is_asked_for() -> None:
     assert encoding != encode([1, "a", {"c": b"key"}])
     with pytest.raises(EncodingError):
         encode([Client()], ref_key=ref_key)
-    with pytest.raises(DecodingError, match="names a call"):
+    with pytest.raises(DecodingError, match="name a call"):
         decode(encoding)
 
 
@@ -406,7 +398,7 @@ def test_classes_count_with_their_schema() -> None:
 # --- decoding ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(values, st.data())
 def test_broken_bytes_are_refused_or_mean_what_they_say(value: Any, data: st.DataObject) -> None:
     broken = bytearray(encode(value))
@@ -422,7 +414,7 @@ def test_broken_bytes_are_refused_or_mean_what_they_say(value: Any, data: st.Dat
     assert encode(decoded) == bytes(broken)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40))
 def test_random_bytes_are_refused_or_mean_what_they_say(data: bytes) -> None:
     try:
@@ -479,8 +471,6 @@ def test_no_code_of_a_class_runs() -> None:
         def model_post_init(self, _: Any) -> None:
             raise AssertionError
 
-    model = Loud.model_construct.__func__  # type: ignore[attr-defined]
-    assert model is not None
     quiet = Loud.__new__(Loud)
     BaseModel.__setstate__(
         quiet,
@@ -497,7 +487,7 @@ def test_no_code_of_a_class_runs() -> None:
 # --- freezing ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(values)
 def test_a_frozen_copy_is_the_same_value(value: Any) -> None:
     assert same(freeze(value), value)
@@ -528,7 +518,7 @@ def _scramble(value: Any) -> None:
         _scramble(value.content)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(values)
 def test_a_frozen_copy_is_independent(value: Any) -> None:
     encoding = encode(value)

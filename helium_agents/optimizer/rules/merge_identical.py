@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import Compute, LogicalPlan, Same, Step
+from helium_agents.graph.plan import Compute, LogicalPlan, Prefix, Same, Step
 
 
 def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
@@ -14,6 +14,7 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     Inputs count by what they have been merged with, so merging two calls makes the calls above
     them alike too; nodes come after their inputs, so one pass reaches the fixpoint.
 
+    >>> from helium_agents.graph.plan import PlanNode
     >>> plan = LogicalPlan([PlanNode(1, "llm", "llm", b"a"), PlanNode(2, "llm", "llm", b"a"),
     ...                     PlanNode(3, "llm", "llm", b"b", inputs=(1,)),
     ...                     PlanNode(4, "llm", "llm", b"b", inputs=(2,))], sinks=[3, 4])
@@ -38,4 +39,7 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
         first = first_by_question.setdefault(question, node.id)
         if first != node.id:
             steps[node.id] = Same(first)
+    for node in plan:  # who takes the answer of a merged call takes it from where it comes now
+        if isinstance(node.step, Same | Prefix) and node.step.of in steps:
+            steps[node.id] = type(node.step)(representative(node.step.of))
     return plan.with_steps(steps)

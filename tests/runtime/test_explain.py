@@ -1,0 +1,144 @@
+"""`explain()`: the plan of a session as text, stable enough to compare with."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, user
+from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.errors import SessionError
+from helium_agents.graph.plan import Compute
+from helium_agents.optimizer.optimize import optimize
+from helium_agents.runtime.tracing import Trace
+
+
+@operator
+async def expert(role: str) -> str:
+    return (await llm(user(f"as {role}"), max_tokens=64)).text
+
+
+@operator(pure=True, version="1")
+async def merge(text: Any) -> str:
+    return (await llm(user(f"merge {text}"))).text
+
+
+@operator
+async def answer(question: str) -> str:
+    views = await gather(*(expert(role) for role in ("doctor", "lawyer", "doctor")))
+    draft = llm(user(" ".join(views)), max_tokens=128)
+    short = llm(user(prompt("shorten {it}", it=draft)), max_tokens=16)
+    long = llm(user(prompt("shorten {it}", it=draft)), max_tokens=32)
+    found = await gather(merge.defer(short), merge.defer(long), llm(user("luck"), temperature=1))
+    return str(found[0])
+
+
+def without_keys(text: str) -> str:
+    return re.sub(r" key=[0-9a-f]{8}", "", text)
+
+
+async def explained(optimized: bool, **options: Any) -> str:
+    async with Session(ScriptedEngine(), record=True, **options) as session:
+        await answer("q")
+        return without_keys(session.explain(optimized=optimized))
+
+
+async def test_as_asked() -> None:
+    assert await explained(False) == (
+        "14 nodes: 6 operator calls, 8 model calls, of which 8 to compute\n"
+        "#1 answer *\n"
+        "  #2 expert *\n"
+        "    #5 llm max_tokens=64 *\n"
+        "  #3 expert *\n"
+        "    #6 llm max_tokens=64 *\n"
+        "  #4 expert *\n"
+        "    #7 llm max_tokens=64 *\n"
+        "  #8 llm max_tokens=128 *\n"
+        "  #9 llm max_tokens=16 of #8 *\n"
+        "  #10 llm max_tokens=32 of #8 *\n"
+        "  #11 merge of #9 *\n"
+        "  #12 merge of #10 *\n"
+        "    #14 llm max_tokens=256 *\n"  # of #11 too, whose text turned out to be the same
+        "  #13 llm max_tokens=256 *"
+    )
+
+
+async def test_optimized() -> None:
+    text = await explained(True)
+    assert "    #7 llm max_tokens=64 same as #5 *" in text
+    assert "  #9 llm max_tokens=16 of #8 prefix of #10 *" in text
+    assert "  #13 llm max_tokens=256 *" in text
+
+
+async def test_is_the_same_every_time() -> None:
+    assert await explained(True) == await explained(True)
+
+
+async def test_is_the_same_whatever_was_remembered_or_ran() -> None:
+    store = MemoryStore()
+    first = await explained(False, memo=store)
+    lines = first.splitlines()
+    second = (await explained(False, memo=store)).splitlines()
+    # what a remembered operator would have called is not known
+    assert [line.split()[1] for line in second[1:9]] == [line.split()[1] for line in lines[1:9]]
+
+
+async def test_before_anything_ran() -> None:
+    async with Session(ScriptedEngine(), record=True) as session:
+        draft = llm(user("a"))
+        llm(user(prompt("b {it}", it=draft)))
+        assert without_keys(session.explain()) == (
+            "2 nodes: 0 operator calls, 2 model calls, of which 2 to compute\n"
+            "#1 llm max_tokens=256 *\n"
+            "#2 llm max_tokens=256 of #1 *"
+        )
+
+
+async def test_keys_are_those_of_the_calls() -> None:
+    async with Session(ScriptedEngine(), record=True) as session:
+        ref = llm(user("a"))
+        assert ref.node.key is not None
+        assert f"key={ref.node.key.hex()[:8]}" in session.explain()
+        await ref
+        assert f"key={ref.node.key.hex()[:8]}" in session.explain()
+
+
+@pytest.mark.parametrize("options", [{"rules": ()}, {"share": False}])
+async def test_shows_what_this_session_does(options: dict[str, Any]) -> None:
+    async with Session(ScriptedEngine(), record=True, **options) as session:
+        await gather(llm(user("a")), llm(user("a")))
+        assert session.explain(optimized=True) == session.explain()
+
+
+async def test_a_call_that_is_not_shared_is_not_merged() -> None:
+    async with Session(ScriptedEngine(), record=True) as session:
+        await gather(llm(user("a"), share=False), llm(user("a"), share=False), llm(user("a")))
+        assert "same as" not in session.explain(optimized=True)
+
+
+async def test_needs_a_record() -> None:
+    async with Session(ScriptedEngine()) as session:
+        with pytest.raises(SessionError, match="record=True"):
+            session.explain()
+
+
+async def test_of_a_session_without_calls() -> None:
+    async with Session(ScriptedEngine(), record=True) as session:
+        for optimized in (False, True):
+            assert session.explain(optimized=optimized) == (
+                "0 nodes: 0 operator calls, 0 model calls, of which 0 to compute"
+            )
+
+
+async def test_a_recorded_plan_is_valid_and_counts_what_an_engine_computes() -> None:
+    engine = ScriptedEngine()
+    async with Session(engine, record=True) as session:
+        await answer("q")
+        trace = session._trace
+        assert isinstance(trace, Trace)
+        plan = trace.plan()
+        plan.check()
+        left = [n for n in optimize(plan, {}) if n.kind == "llm" and isinstance(n.step, Compute)]
+        assert len(left) == engine.num_requests
