@@ -188,6 +188,22 @@ class VLLM:
             raise EngineError(f"engine {self.name!r} was started in another event loop")
         return self._engine.llm
 
+    @property
+    def num_open_requests(self) -> int:
+        """How many requests vLLM is working on, or has queued."""
+        if self._engine is None:
+            return 0
+        return int(self._engine.llm.output_processor.get_num_unfinished_requests())
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes, so that the next measurement starts from none.
+
+        Raises:
+            EngineError: Requests are open, whose blocks cannot be dropped.
+        """
+        if self.num_open_requests or not await self._running().reset_prefix_cache():
+            raise EngineError(f"engine {self.name!r} has open requests: wait for them first")
+
     # --- requests ------------------------------------------------------------------------------
 
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:

@@ -196,8 +196,9 @@ class OperatorNode(Node):
         self.origin = origin
         self.run: Any = None  # the inline run in progress
         self._content: bytes | None = None
+        content = self.content  # also where nobody asks: the plain program refuses the same calls
         if origin is None:
-            self.call_key: bytes = self.content or _best_effort_key(args, kwargs)
+            self.call_key: bytes = content or _best_effort_key(args, kwargs)
             self.ordinal: int = frame.next_ordinal(body.identity, self.call_key)
         else:
             self.call_key, self.ordinal = origin.call_key, origin.ordinal
@@ -388,5 +389,3 @@ def _best_effort_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         return fingerprint(args, kwargs) if args or kwargs else b""
     except EncodingError:
         return b""
-
-

@@ -106,6 +106,7 @@ class Executor:
             return  # see `end`
         except Exception as error:
             raw = Failure(error, error.__traceback__)
+            await self._flights.leave_inputs(flight)  # as in `gather`, nothing is left running
         if flight.waiters or not isinstance(raw, Failure):
             self._land(flight, raw, cached_tokens)
 
@@ -159,12 +160,12 @@ class Executor:
                 elsewhere = await self._answered_elsewhere(flight, asked, node)
                 if elsewhere is not None:
                     return elsewhere.value, 0
-        cached_tokens = 0
+        cached_tokens, fits = 0, True
         if isinstance(node, LlmNode):
-            value, cached_tokens = await self._ask(flight, node)
+            value, cached_tokens, fits = await self._ask(flight, node)
         else:
             value = await self._run(flight, node)
-        if self._recall is not None:
+        if self._recall is not None and fits:
             self._recall.keep(node, asked, value)
         return value, cached_tokens
 
@@ -221,8 +222,12 @@ class Executor:
             ) from None
         return value
 
-    async def _ask(self, flight: Flight, node: LlmNode) -> tuple[Answer, int]:
-        """Ask the engine, again where it may help."""
+    async def _ask(self, flight: Flight, node: LlmNode) -> tuple[Answer, int, bool]:
+        """Ask the engine, again where it may help.
+
+        Returns the answer, how many of its prompt tokens were cached, and whether the answer fits
+        the schema. One that does not may still fit that of an equal call: each call parses it.
+        """
         call = node.call
         if self._recall is not None:
             self._recall.check_may_compute(node)
@@ -235,17 +240,21 @@ class Executor:
             is_last = attempt == call.retries
             try:
                 completion = await self._request(flight, engine, node, messages, prompt)
-                answer = Answer(completion.choices, len(prompt))
-                _parse(node, answer.choices)
-                return answer, completion.cached_tokens
             except TransientEngineError:
                 if is_last:
                     raise
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
-            except InvalidReply:
-                if is_last or call.sampling.is_greedy or flight.stream is not None:
-                    raise
+                continue
+            answer = Answer(completion.choices, len(prompt))
+            try:
+                _parse(node, answer.choices)
+            except Exception as error:
+                draws_again = not (is_last or call.sampling.is_greedy or flight.stream is not None)
+                if not draws_again or not isinstance(error, InvalidReply):
+                    return answer, completion.cached_tokens, False
                 node = node.with_attempt(attempt + 1)
+            else:
+                return answer, completion.cached_tokens, True
         raise AssertionError("unreachable")
 
     async def _request(
@@ -305,7 +314,7 @@ def _deliver(node: Node, raw: Outcome) -> Outcome:
         return Value(freeze(raw.value))
     try:
         return Value(Reply(raw.value.choices, _parse(node, raw.value.choices)))
-    except InvalidReply as error:
+    except Exception as error:  # it does not fit, or a validator of the schema failed
         return Failure(error, error.__traceback__)
 
 

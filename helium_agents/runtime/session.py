@@ -392,7 +392,11 @@ class Session:
 
     def _emit(self, event: Event) -> None:
         for observer in self._observers:
-            observer(event)
+            try:
+                observer(event)
+            except Exception as error:  # who watches must not break what is watched
+                message = f"an observer of the session failed on {type(event).__name__}"
+                self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _spawn_in_session(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.spawn(work, self._context.copy())

@@ -155,6 +155,12 @@ class Flights:
             flight.holds = []
         return ending
 
+    async def leave_inputs(self, flight: Flight) -> None:
+        """Give up a flight's interest in others, and wait for the clean-up of what ends by it."""
+        holds, flight.holds = flight.holds, []
+        ending = [other for hold in holds for other in self.give_up(hold)]
+        await ended(f.task for f in ending if f.task is not None)
+
     def release(self, flight: Flight) -> None:
         """Give up a finished flight's own interest in others."""
         holds, flight.holds = flight.holds, []

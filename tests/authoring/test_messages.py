@@ -52,7 +52,9 @@ def test_a_prompt_without_refs_is_text() -> None:
     assert str(prompt("{x}{y}", x=1.5, y=Decimal("2.50"))) == "1.52.50"
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z][a-z_0-9]{0,5}", fullmatch=True), st.text(), max_size=4))
+@given(
+    st.dictionaries(st.from_regex(r"[a-z][a-z_0-9]{0,5}", fullmatch=True), st.text(), max_size=4)
+)
 def test_values_are_taken_as_they_are(values: dict[str, str]) -> None:
     template = "|".join(f"{{{name}}}" for name in values)
     assert str(prompt(template, **values)) == "|".join(values.values())

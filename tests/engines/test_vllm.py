@@ -48,12 +48,6 @@ async def ask(engine: VLLM, text: str, schema: str | None = None, **sampling: ob
     return await engine.complete(request(token_ids, schema, **sampling))
 
 
-def num_unfinished(engine: VLLM) -> int:
-    assert engine._engine is not None
-    count: int = engine._engine.llm.output_processor.get_num_unfinished_requests()
-    return count
-
-
 # --- exactness ---------------------------------------------------------------------------------
 
 
@@ -237,11 +231,11 @@ async def test_a_cancelled_request_is_aborted(engine: VLLM) -> None:
         engine.complete(request(token_ids, **sampling), lambda _: started.set())
     )
     await started.wait()
-    assert num_unfinished(engine) == 2
+    assert engine.num_open_requests == 2
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert num_unfinished(engine) == 0
+    assert engine.num_open_requests == 0
 
 
 async def test_an_error_of_the_listener_aborts_the_request_and_is_its_own(engine: VLLM) -> None:
@@ -251,7 +245,7 @@ async def test_an_error_of_the_listener_aborts_the_request_and_is_its_own(engine
     token_ids = await engine.render([ChatMessage("user", words(9, 50))])
     with pytest.raises(ZeroDivisionError):
         await engine.complete(request(token_ids, max_tokens=8_000), fail)
-    assert num_unfinished(engine) == 0
+    assert engine.num_open_requests == 0
 
 
 async def test_a_request_that_is_too_long_names_the_numbers(engine: VLLM) -> None:
@@ -281,7 +275,7 @@ async def test_a_wrong_request_fails_alone(engine: VLLM, wrong: dict[str, object
     )
     assert isinstance(results[0], Completion)
     assert isinstance(results[1], RequestError)
-    assert num_unfinished(engine) == 0
+    assert engine.num_open_requests == 0
 
 
 async def test_vllms_errors_are_told_apart(engine: VLLM) -> None:

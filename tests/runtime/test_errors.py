@@ -96,7 +96,9 @@ async def outcomes(ref: Ref[Any], count: int) -> list[BaseException]:
 
 
 @pytest.mark.parametrize("make", [plain, pure, lambda text: llm(user(text))])
-async def test_every_waiter_gets_the_error_as_it_was_raised(make: Callable[[str], Ref[Any]]) -> None:
+async def test_every_waiter_gets_the_error_as_it_was_raised(
+    make: Callable[[str], Ref[Any]],
+) -> None:
     engine = ScriptedEngine(raising(Failed("a")))
     async with Session(engine):
         ref = make("a")
@@ -152,7 +154,9 @@ async def test_the_leftmost_failing_input_is_raised() -> None:
 
 async def test_a_failing_input_ends_the_others() -> None:
     def script(request: Request) -> Any:
-        return raising(Failed("a"))(request) if request.messages[-1].content == "a" else held(request)
+        return (
+            raising(Failed("a"))(request) if request.messages[-1].content == "a" else held(request)
+        )
 
     held = Gate(clean_up_ticks=3)
     engine = ScriptedEngine(script)
@@ -456,7 +460,9 @@ async def test_poisoned_rows_fail_alone() -> None:
             (3, 3, RequestError),
             (5, 5, RequestError),
         ]
-        assert [r for r in results if isinstance(r, str)] == [f"row {n}" for n in (0, 1, 2, 4, 6, 7)]
+        assert [r for r in results if isinstance(r, str)] == [
+            f"row {n}" for n in (0, 1, 2, 4, 6, 7)
+        ]
 
 
 async def test_an_engine_that_does_not_start_ends_the_run() -> None:

@@ -120,6 +120,19 @@ class TestModes:
         assert engine.num_starts == 0
         assert store.stats().num_entries == 0
 
+    async def test_replay_only_computes_what_needs_no_model_and_writes_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        await ask(tmp_path, "a")
+        for _ in range(2):
+            engine = ScriptedEngine()
+            async with Session(engine, memo=tmp_path, memo_mode="replay-only"):
+                assert await produce(1) == VALUES[1]
+                draft = llm(user("a"))
+                assert await count_letters.defer(draft) == len((await draft).text)
+            assert engine.num_starts == 0
+        assert _runs == [1, "count", 1, "count"]
+
     async def test_replay_only_from_a_directory(self, tmp_path: Path) -> None:
         first, _ = await ask(tmp_path / "memo", "a")
         again, _ = await ask(tmp_path / "memo", "a", memo_mode="replay-only")
@@ -215,6 +228,12 @@ def _fresh_runs() -> Iterator[None]:
 async def produce(number: int) -> Any:
     _runs.append(number)
     return VALUES[number]
+
+
+@operator(pure=True, version="1")
+async def count_letters(text: Any) -> int:
+    _runs.append("count")
+    return len(str(text))
 
 
 def exactly(value: Any) -> Any:

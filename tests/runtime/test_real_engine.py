@@ -154,7 +154,7 @@ async def test_the_engine_aborts_once_nobody_waits(engine: VLLM) -> None:
     async with Session(engine) as session:
         question = user("Tell a long story.")
         waiters = [asyncio.ensure_future(llm(question, max_tokens=400)) for _ in range(10)]
-        while not engine_requests(engine):
+        while not engine.num_open_requests:
             await asyncio.sleep(0.01)
         waiters[0].cancel()
         replies = await asyncio.gather(*waiters, return_exceptions=True)
@@ -164,15 +164,9 @@ async def test_the_engine_aborts_once_nobody_waits(engine: VLLM) -> None:
 
         question = user("Tell another long story.")
         waiters = [asyncio.ensure_future(llm(question, max_tokens=4000)) for _ in range(10)]
-        while not engine_requests(engine):
+        while not engine.num_open_requests:
             await asyncio.sleep(0.01)
         for waiter in waiters:
             waiter.cancel()
         await asyncio.gather(*waiters, return_exceptions=True)
-        assert not engine_requests(engine)
-
-
-def engine_requests(engine: VLLM) -> int:
-    """How many requests are open in vLLM's own books."""
-    assert engine._llm is not None
-    return len(engine._llm.output_processor.request_states)
+        assert not engine.num_open_requests

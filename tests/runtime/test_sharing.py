@@ -25,7 +25,13 @@ from helium_agents import (
 )
 from helium_agents.engines.engine import Choice, Request
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import InvalidReply, MemoError, RequestError, SessionError
+from helium_agents.errors import (
+    EncodingError,
+    InvalidReply,
+    MemoError,
+    RequestError,
+    SessionError,
+)
 from helium_agents.graph.plan import LogicalPlan, PlanError
 from helium_agents.memo.memory import MemoryStore
 
@@ -696,6 +702,23 @@ async def test_different_models_ask_differently() -> None:
     assert len(keys) == 2
 
 
+@pytest.mark.parametrize("options", [{}, {"rules": (), "share": False}])
+async def test_the_plain_program_refuses_the_same_arguments(options: dict[str, Any]) -> None:
+    @operator
+    async def opaque() -> object:
+        return object()
+
+    @operator(pure=True, version="1")
+    async def use(thing: object) -> str:
+        return "used"
+
+    async with Session(ScriptedEngine(), **options):
+        with pytest.raises(EncodingError, match="thing cannot be part of a key"):
+            await use(object())
+        with pytest.raises(EncodingError, match="thing cannot be part of a key"):
+            await use.defer(opaque())
+
+
 # --- planning that fails -------------------------------------------------------------------------
 
 
@@ -703,7 +726,7 @@ async def test_the_error_of_a_rule_reaches_those_who_asked(engine: ScriptedEngin
     def restless(plan: LogicalPlan, known: Any) -> LogicalPlan:
         return LogicalPlan(plan, plan.sinks)
 
-    async with Session(engine, rules=(restless,)):
+    async with asyncio.timeout(60), Session(engine, rules=(restless,)):
         found = await gather(llm(user("a")), llm(user("b")), return_exceptions=True)
     assert [type(error) for error in found] == [PlanError, PlanError]
     assert engine.num_requests == 0
@@ -714,6 +737,6 @@ async def test_the_error_of_a_store_reaches_those_who_asked(engine: ScriptedEngi
         def get(self, key: bytes) -> bytes | None:
             raise MemoError("the disk is gone")
 
-    async with Session(engine, memo=Broken()):
+    async with asyncio.timeout(60), Session(engine, memo=Broken()):
         with pytest.raises(MemoError, match="the disk is gone"):
             await llm(user("a"))
