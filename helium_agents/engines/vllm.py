@@ -273,7 +273,7 @@ class VLLM:
                 async for output in outputs:
                     yield output
         except Exception as error:
-            raise _translated(error) from error
+            raise _translated(error, self._engine) from error
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""
@@ -376,7 +376,7 @@ def _sampling_params(request: Request, is_streamed: bool) -> SamplingParams:
     )
 
 
-def _translated(error: Exception) -> EngineError:
+def _translated(error: Exception, engine: Launched | None) -> EngineError:
     """Say in the port's terms what vLLM raised."""
     from vllm.exceptions import VLLMClientError
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -385,7 +385,8 @@ def _translated(error: Exception) -> EngineError:
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
     if isinstance(error, EngineDeadError):
-        return EngineDied("vLLM's engine process is gone; its own error, if any, is printed above")
+        cause = engine.log.cause() if engine is not None else None
+        return EngineDied(f"vLLM's engine process is gone: {cause or 'it was killed or closed'}")
     if isinstance(error, VLLMClientError | ValueError | TypeError):
         return RequestError(f"vLLM refuses the request: {text}")
     return TransientEngineError(f"vLLM failed on the request: {text}")

@@ -19,6 +19,8 @@ import signal
 import threading
 import time
 
+from helium_agents.engines.engine_log import redirect_output
+
 MARKER = "HELIUM_AGENTS_ENGINE"
 """Environment variable that `VLLM.start` sets for the processes it starts."""
 
@@ -33,6 +35,7 @@ def register() -> None:
     name = f"watch-parent-{parent.pid}"
     if any(thread.name == name for thread in threading.enumerate()):
         return  # vLLM may load plugins more than once
+    redirect_output()
     # After its clean-up a process spends two seconds on taking torch's modules apart, the worker
     # first and then the engine core; this, run after the exit handlers of all that is imported
     # from here on, makes closing an engine take half a second in place of four.

@@ -32,6 +32,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.vllm_plugin import MARKER
 from helium_agents.errors import EngineStartError
 
@@ -69,10 +70,12 @@ class Launched:
     Args:
         llm: Where requests go in.
         shared_memory: Files by which its processes exchange data. Killed ones leave them behind.
+        log: What its processes said.
     """
 
     llm: AsyncLLM
     shared_memory: frozenset[Path]
+    log: EngineLog
 
     async def shut_down(self) -> None:
         """End the engine and its processes; requests that are still open fail."""
@@ -96,6 +99,7 @@ class Launched:
         # Its finalizer shuts down once more, and at the interpreter's end complains that it can't.
         self.llm.shutdown = lambda timeout=None: None
         _unlink(self.shared_memory)
+        self.log.close()
 
 
 async def launch(arguments: Mapping[str, Any]) -> Launched:
@@ -118,7 +122,9 @@ async def launch(arguments: Mapping[str, Any]) -> Launched:
         await _undo(start, future)
         raise
     except Exception as error:
-        raise _explained(error) from error
+        explained = _explained(error, start.log)
+        start.log.close()
+        raise explained from error
 
 
 def _check_can_start() -> None:
@@ -153,16 +159,18 @@ def _unguarded_message() -> str:
     )
 
 
-def _explained(error: Exception) -> EngineStartError:
+def _explained(error: Exception, log: EngineLog) -> EngineStartError:
     if isinstance(error, EngineStartError):
         return error
     text = str(error).strip()
     if f": {_UNGUARDED_MAIN}" in text:  # "Failed core proc(s): {'EngineCore': 78}"
         return EngineStartError(_unguarded_message())
     if "Engine core initialization failed" in text:
-        return EngineStartError(
-            "vLLM's engine process ended while it was starting; its own error is printed above"
+        explained = EngineStartError(
+            f"vLLM's engine process ended while it was starting: {log.cause() or 'it says no more'}"
         )
+        error.add_note(log.text())  # all of it, for a traceback
+        return explained
     if isinstance(error, ImportError):
         return EngineStartError(f"vLLM is installed but cannot be imported: {text}")
     return EngineStartError(f"vLLM did not start: {text or type(error).__name__}")
@@ -177,6 +185,7 @@ class _Start:
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self._arguments = arguments
+        self.log = EngineLog()
         self._lock = threading.Lock()
         self._is_abandoned = False
         self._has_processes = False
@@ -184,7 +193,7 @@ class _Start:
 
     def run(self) -> Launched:
         """Import vLLM, configure it, start its processes, and wait until they are ready."""
-        with _ONE_START_AT_A_TIME, _environment():
+        with _ONE_START_AT_A_TIME, _environment(self.log):
             # The tracker, which the processes share, would unblock the signal if it started later.
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -196,7 +205,7 @@ class _Start:
                 self._check_wanted()
                 importlib.import_module(module)
             llm = self._start_processes()
-            return Launched(llm, _shared_memory(self._processes()))
+            return Launched(llm, _shared_memory(self._processes()), self.log)
 
     def _start_processes(self) -> AsyncLLM:
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -294,13 +303,15 @@ def _unlink(paths: Iterable[Path]) -> None:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def _environment(log: EngineLog) -> Iterator[None]:
     """Set up the environment that the processes inherit, and put the old one back.
 
     vLLM itself changes more of it (``LD_PRELOAD`` for one), which would otherwise reach every
     program that the user starts later.
     """
     before = dict(os.environ)
+    if "VLLM_LOGGING_LEVEL" not in os.environ:
+        os.environ[LOG_VARIABLE] = log.path
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ[MARKER] = "1"

@@ -235,7 +235,7 @@ async def test_it_cannot_await_itself(session: Session) -> None:
         return await refs[0]
 
     refs.append(ouroboros())
-    with pytest.raises(RefMisuse, match="ouroboros.*its own result"):
+    with pytest.raises(RefMisuse, match=r"ouroboros.*its own result"):
         await refs[0]
 
 
@@ -662,7 +662,7 @@ async def test_a_pure_call_inside_a_plain_one_inside_a_pure_one_is_refused(
         return await plain()
 
     assert await plain() == ["a"]
-    with pytest.raises(ImpureCall, match="plain.*pure"):
+    with pytest.raises(ImpureCall, match=r"plain.*pure"):
         await pure()
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from helium_agents.engines.embedded import embedded_model_dir
 from helium_agents.engines.engine import Choice
+from helium_agents.engines.engine_log import EngineLog
 from helium_agents.engines.vllm import VLLM
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineError, EngineStartError
@@ -280,3 +281,39 @@ def test_nothing_outlives_a_killed_parent(cache_home: Path, tmp_path: Path) -> N
         assert alive == set()
     left = set(os.listdir("/dev/shm")) - shared_before
     assert not [name for name in left if name.startswith("psm_")]
+
+
+# --- what the engine's processes say -------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_a_model_that_does_not_load_is_explained_in_a_line(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (tmp_path / "flow.py").write_text(
+        "from helium_agents import llm, user\n\n\n"
+        "async def ask(row: str) -> str:\n    return (await llm(user(row))).text\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('"Hello"\n')
+    command = [sys.executable, "-m", "helium_agents.cli", "run", "flow.py:ask", "--model", model]
+    result = subprocess.run(
+        [*command, "--input", "rows.jsonl", "--output", "out.jsonl"],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "error: vLLM's engine process ended while it was starting" in result.stderr
+    assert f"Cannot find any model weights with `{model}`" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_the_first_exception_of_a_log_is_the_cause() -> None:
+    log = EngineLog()
+    Path(log.path).write_text(
+        "(Worker pid=7) ERROR 11-21 [executor.py:9] Traceback (most recent call last):\n"
+        "(Worker pid=7) ERROR 11-21 [executor.py:9]     raise RuntimeError(\n"
+        "(Worker pid=7) ERROR 11-21 [executor.py:9] RuntimeError: no weights in [/m]\n"
+        "Exception: WorkerProc initialization failed\n"
+    )
+    assert log.cause() == "RuntimeError: no weights in [/m]"
+    log.close()
+    log.close()
+    assert log.cause() is None

@@ -1,4 +1,4 @@
-"""Errors: they belong to the Ref that asked, and are raised as the plain program would raise them."""
+"""Errors belong to the Ref that asked, and are raised as the plain program would raise them."""
 
 from __future__ import annotations
 

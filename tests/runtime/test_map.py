@@ -8,7 +8,7 @@ import itertools
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from gate import Gate, ticks, until
@@ -448,7 +448,7 @@ async def test_an_infinite_source_is_read_a_bounded_way_ahead(ordered: bool) -> 
 
 async def test_memory_does_not_grow_with_the_rows() -> None:
     class Row:
-        live: weakref.WeakSet[Row] = weakref.WeakSet()
+        live: ClassVar[weakref.WeakSet[Row]] = weakref.WeakSet()
 
         def __init__(self, number: int) -> None:
             self.number = number

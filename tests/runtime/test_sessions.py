@@ -243,7 +243,7 @@ async def test_open_calls_are_aborted_and_those_who_wait_are_told() -> None:
     assert (engine.num_open, gate.num_cleaned_up) == (0, 3)
     assert not engine.is_started
     for task in tasks:
-        with pytest.raises((SessionError, RefCancelled), match="closed|cancelled"):
+        with pytest.raises((SessionError, RefCancelled), match=r"closed|cancelled"):
             await task
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
