@@ -51,11 +51,17 @@ def _package(module: str) -> str:
     return module.partition(".")[0]
 
 
+_OURS = __name__.partition(".")[0]
 _INSTALLED = ("site-packages", "dist-packages", os.path.dirname(os.__file__))
 
 
 def _folder(package: str) -> str | None:
-    """The folder that a top-level module or package stands in; `None` for installed ones."""
+    """The folder that a top-level module or package stands in; `None` for installed ones.
+
+    This package counts as installed, also for a script that stands beside it in a checkout.
+    """
+    if package == _OURS:
+        return None
     module = sys.modules.get(package)
     if module is None and package == _package("__main__"):
         module = sys.modules.get("__main__")

@@ -304,7 +304,7 @@ def plans(draw: st.DrawFn) -> LogicalPlan:
         key = None
         if content is not None and None not in above:
             key = "|".join([content, *(k.decode() for k in above if k)])
-        family = question if max_tokens is not None and draw(st.booleans()) else None
+        family = question if max_tokens is not None and question == "a" else None
         nodes.append(ask(id_, content, *inputs, family=family, max_tokens=max_tokens, key=key))
     sinks = draw(st.lists(st.integers(0, num - 1), min_size=1, unique=True))
     return LogicalPlan(draw(st.permutations(nodes)), sinks)

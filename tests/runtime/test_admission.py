@@ -130,7 +130,7 @@ async def test_what_items_share_is_counted_once(started: Any) -> None:
     engine = await started(script, num_blocks=40)
     rows = [f"{shared} {i} {i} {i} {i}" for i in range(120)]
     seen = await open_over_time(rows, engine, script)
-    assert 25 <= max(seen) <= 33
+    assert 30 <= max(seen) <= 33, "40 less the 7 that all share"
 
 
 @pytest.mark.parametrize("num_blocks", [1, 3, 8])

@@ -17,6 +17,7 @@ import pytest
 from gate import Gate, ticks, until
 from pydantic import BaseModel
 
+import helium_agents
 from helium_agents import (
     ItemError,
     LmdbStore,
@@ -33,6 +34,7 @@ from helium_agents import (
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EncodingError, MemoError, ReplayMiss, RequestError, SessionError
+from helium_agents.graph.home import home_of
 from helium_agents.memo.store import Store
 
 
@@ -355,6 +357,16 @@ async def test_a_change_of_the_source_forgets(
     assert await value_in(memory, pinned) == 8
     assert await value_in(memory, make(version=version, **change)) == 8, "version= overrides"
     assert await value_in(memory, make(version=', version="2"', **change)) == value
+
+
+def test_this_package_is_nobody_elses_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    # not even a script's that stands beside it in a checkout
+    script = types.ModuleType("script_under_test")
+    script.__file__ = str(Path(helium_agents.__file__).parents[1] / "script_under_test.py")
+    monkeypatch.setitem(sys.modules, "script_under_test", script)
+    home = home_of("script_under_test")
+    assert home.has("script_under_test")
+    assert not home.has("helium_agents.authoring.llm")
 
 
 async def test_a_class_that_is_gone_is_a_miss(memory: MemoryStore) -> None:
