@@ -20,6 +20,8 @@ from helium_agents.runtime.session import Session
 
 OnError = Literal["raise", "collect"]
 
+_ERROR_START = b'{"error": {"type": '
+
 
 class Batch:
     """One run of a workflow over a file of rows.
@@ -49,9 +51,22 @@ class Batch:
         self.rows = rows
         self.output = output
         self.num_failed = 0
+        self.done: range | set[int] = range(0)
         self.first_failure: ItemError | None = None
         self._on_error: OnError = on_error
         self._is_ordered = is_ordered
+
+    def take_up(self) -> None:
+        """Go on after the rows whose lines are in the open output."""
+        done: set[int] = set()
+        for line in self.output.read_lines():
+            if self._is_ordered:
+                self.num_failed += line.startswith(_ERROR_START)
+            else:
+                fields = json.loads(line)
+                self.num_failed += "error" in fields
+                done.add(fields["item"])
+        self.done = range(self.output.num_lines) if self._is_ordered else done
 
     async def run(self, session: Session) -> None:
         """Run it in a session that is not open yet, and give the output its name.
@@ -60,7 +75,11 @@ class Batch:
         """
         async with session:
             results = session.map(
-                self._answer, self.rows, ordered=self._is_ordered, on_error=self._on_error
+                self._answer,
+                self.rows,
+                ordered=self._is_ordered,
+                on_error=self._on_error,
+                done=self.done,
             )
             async with aclosing(results), aclosing(results.indexed()) as indexed:
                 async for index, value in indexed:

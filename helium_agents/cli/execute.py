@@ -23,7 +23,7 @@ from helium_agents.cli.signals import Stopped, run_until_stopped
 from helium_agents.errors import TokenBudgetExceeded
 from helium_agents.runtime.session import Session
 
-Status = Literal["finished", "failed", "over budget", "interrupted"]
+Status = Literal["finished", "already finished", "failed", "over budget", "interrupted"]
 
 EXIT_FAILED = 1
 EXIT_SOME_FAILED = 3
@@ -56,7 +56,7 @@ def execute(
     """Run a batch to its end, whatever that is.
 
     Args:
-        batch: What to run.
+        batch: What to run; its output is open.
         session: Where; not open yet.
         advice: How to go on with what a run that was stopped has computed.
         on_stop: Called when the user asks to stop.
@@ -64,8 +64,7 @@ def execute(
     """
     status: Status
     try:
-        with batch.output:
-            run_until_stopped(batch.run(session), on_stop)
+        run_until_stopped(batch.run(session), on_stop)
     except Stopped as stopped:
         status, exit_code, message = "interrupted", stopped.exit_code, "stopped"
     except TokenBudgetExceeded as error:
@@ -88,7 +87,7 @@ def execute(
 
 def end(ending: Ending) -> NoReturn:
     """Tell the person and the shell how a run ended."""
-    if ending.status == "interrupted":  # which is no error
+    if ending.status in ("interrupted", "already finished"):  # which is no error
         click.echo(ending.message, err=True)
     elif ending.message is not None:
         echo_error(ending.message)
@@ -115,11 +114,11 @@ def _remains(batch: Batch) -> str:
 
 
 def _some_failed(batch: Batch) -> str:
-    first = batch.first_failure
-    assert first is not None and first.__cause__ is not None
+    num_failed, num_rows, first = batch.num_failed, len(batch.rows), batch.first_failure
+    failed = f'{num_failed:,} of {num_rows:,} rows failed; their lines have an "error".'
+    if first is None:  # they failed before the run was resumed
+        return failed
+    assert first.__cause__ is not None
     place = user_place(first.__cause__, batch.workflow)
     where = f"\n  at {place}" if place else ""
-    return (
-        f"{batch.num_failed:,} of {len(batch.rows):,} rows failed; their lines have an "
-        f'"error". The first: {first}{where}'
-    )
+    return f"{failed} The first: {first}{where}"

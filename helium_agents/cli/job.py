@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from contextlib import ExitStack
@@ -13,12 +14,15 @@ from typing import Any
 from helium_agents.cli.batch import Batch, OnError
 from helium_agents.cli.execute import Ending, execute
 from helium_agents.cli.loading import load_workflow
+from helium_agents.cli.options import echo_warning
 from helium_agents.cli.output import Output
 from helium_agents.cli.rows import Rows
 from helium_agents.engines.engine import Engine
 from helium_agents.engines.vllm import VLLM
-from helium_agents.errors import InputError
+from helium_agents.errors import InputError, VersionError
+from helium_agents.graph.version import function_version
 from helium_agents.memo.lmdb_tables import DATA_FILE
+from helium_agents.memo.run_log import RunLog
 from helium_agents.runtime.recall import MemoMode
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import Observer
@@ -46,6 +50,7 @@ class Job:
     on_error: OnError = "raise"
     unordered: bool = False
     overwrite: bool = False
+    resume: bool = False
 
     @cached_property
     def batch(self) -> Batch:
@@ -57,7 +62,9 @@ class Job:
         self._check_memo()
         if _is_same_file(self.input_path, self.output_path):
             raise InputError("--input and --output are the same file: choose another --output")
-        output = Output(self.output_path, overwrite=self.overwrite)
+        if self.overwrite and self.resume:
+            raise InputError("--overwrite starts over and --resume goes on: give one of them")
+        output = Output(self.output_path, overwrite=self.overwrite, resume=self.resume)
         workflow = load_workflow(self.target)
         rows = Rows(self.input_path, workflow, self.limit)
         return Batch(workflow, rows, output, on_error=self.on_error, is_ordered=not self.unordered)
@@ -76,14 +83,39 @@ class Job:
             kv_tokens=self.kv_tokens,
         )
 
-    def session(self, observers: tuple[Observer, ...] = ()) -> Session:
+    def run_log(self, engine: Engine) -> RunLog:
+        """The log of the run that begins or is resumed, open; the output must be open.
+
+        Raises:
+            MemoError: The run to resume was of other work.
+        """
+        fn, path = self.batch.workflow.fn, self.batch.output.run_path
+        if not self.resume:
+            RunLog.discard(path)
+        about = {
+            "workflow": f"{fn.__module__}:{self.batch.workflow.name}",
+            "model": engine.identity(),
+            "input": _file_digest(self.input_path),
+            "order of lines": "as finished" if self.unordered else "that of the rows",
+        }
+        source = _source_version(fn)
+        log = RunLog(path, about, {"source": source})
+        if log.notes.get("source") != source:
+            echo_warning("the workflow's source has changed since the run began; rows done stay")
+        return log
+
+    def session(
+        self, engine: Engine, run_log: RunLog, observers: tuple[Observer, ...] = ()
+    ) -> Session:
         """A session as the job wants it, not open yet."""
+        # without a memo the run's own log serves as one, so that a killed run loses nothing
         return Session(
-            self.engine(),
-            memo=self.memo,
+            engine,
+            memo=self.memo or run_log.store,
             memo_mode=self.memo_mode,
             token_budget=self.token_budget,
             observers=observers,
+            run_log=run_log,
         )
 
     def run(self, *, shows_progress: bool = True, shows_traceback: bool = False) -> Result:
@@ -93,8 +125,17 @@ class Job:
             HeliumError: It cannot begin. Once it has, how it ends is in the result.
         """
         batch = self.batch
+        if batch.output.is_finished:
+            RunLog.discard(batch.output.run_path)
+            message = f"{batch.output.path} was finished already: nothing is left to do"
+            return Result(self, Ending("already finished", message=message), Summary(), 0.0)
         start_s = time.perf_counter()
         with ExitStack() as stack:
+            stack.enter_context(batch.output)
+            engine = self.engine()
+            run_log = stack.enter_context(self.run_log(engine))
+            if run_log.is_resumed:
+                batch.take_up()
             observers: tuple[Observer, ...] = ()
             on_stop = None
             if shows_progress:
@@ -102,7 +143,7 @@ class Job:
 
                 progress = stack.enter_context(Progress(batch.workflow.name, sys.stderr))
                 observers, on_stop = (progress,), progress.stopping
-            session = self.session(observers)
+            session = self.session(engine, run_log, observers)
             ending = execute(
                 batch,
                 session,
@@ -110,19 +151,14 @@ class Job:
                 on_stop=on_stop,
                 shows_traceback=shows_traceback,
             )
+            if ending.status == "finished":
+                run_log.remove()
         return Result(self, ending, session.summary, time.perf_counter() - start_s)
 
     def _advice(self) -> str:
         """How to go on with what a run that was stopped has computed."""
-        if self.memo is None:
-            return "With --memo DIR a rerun would compute nothing twice."
-        if self.memo_mode in ("replay-only", "off"):
-            return ""
-        mode = "--memo-mode read-write and " if self.memo_mode == "refresh" else ""
-        return (
-            f"Run it again with {mode}--overwrite to finish: what the memo {self.memo} has is not "
-            "computed again."
-        )
+        place = " in place of --overwrite" if self.overwrite else ""
+        return f"Run it again with --resume{place} to go on: nothing is lost."
 
     def _check_memo(self) -> None:
         if self.memo_mode in ("refresh", "replay-only") and self.memo is None:
@@ -153,13 +189,13 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """Everything under stable names, for JSON."""
         job, output = self.job, self.job.batch.output
-        has_failed_early = self.ending.status != "finished" and not output.num_lines
-        written = output.path if self.ending.status == "finished" else output.part
+        is_whole = self.ending.status in ("finished", "already finished")
+        written = output.path if is_whole else output.part
         return {
             "status": self.ending.status,
             "workflow": job.target,
             "input": str(job.input_path),
-            "output": None if has_failed_early else str(written),
+            "output": str(written) if is_whole or output.num_lines else None,
             "rows": len(job.batch.rows),
             "rows_written": output.num_lines,
             "model": job.model or "embedded",
@@ -168,6 +204,19 @@ class Result:
             **self.summary.as_dict(),
             "message": self.ending.message,
         }
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _source_version(fn: Any) -> str:
+    """The version of a workflow's source; empty where it has none."""
+    try:
+        return function_version(getattr(fn, "__wrapped__", fn)).hex()
+    except VersionError:
+        return ""
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

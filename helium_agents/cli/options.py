@@ -38,6 +38,11 @@ def echo_error(message: str) -> None:
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
 
 
+def echo_warning(message: str) -> None:
+    """Print a warning on stderr as every command does."""
+    click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {message}", err=True)
+
+
 def debug_option(command: Command) -> Command:
     """`--debug`: errors with their tracebacks."""
     return click.option(

@@ -1,12 +1,15 @@
 """The output file: whole lines in `NAME.part`, which becomes `NAME` when the run is finished.
 
-Whoever finds `NAME` finds all of it. Whatever stops a run, the lines so far are in `NAME.part`.
+Whoever finds `NAME` finds all of it. Whatever stops a run, the lines so far are in `NAME.part`, and
+what else it needs to go on is in `NAME.run`. Resuming takes the whole lines as they are, and drops
+what a kill or a power cut left of another.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -16,33 +19,39 @@ from helium_agents.errors import InputError
 class Output:
     """Lines on their way to a file; a context manager.
 
-    Leaving it without `finish` keeps the lines in `part`, if there are any.
+    Leaving it without `finish` keeps `part`, if there are lines in it or a run to resume.
 
     Args:
         path: The file to make. A symbolic link is followed.
         overwrite: Whether an earlier output, or what an unfinished run left, may be replaced.
+        resume: Whether to go on where an unfinished run was stopped, if there is one.
 
     Attributes:
         path: The file to make.
         part: Where the lines are until then.
-        num_lines: Lines written so far.
+        run_path: Where the unfinished run keeps its log.
+        num_lines: Lines written so far, an earlier part of the run included.
 
     Raises:
         InputError: The path cannot be written, or something is there already.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path
         self._target = Path(os.path.realpath(path))
         name = f"{self._target.name}.part"
         self.part = self._target.with_name(name) if path.is_symlink() else path.with_name(name)
+        self.run_path = self.part.with_suffix(".run")
         self.num_lines = 0
         self._overwrites = overwrite
+        self._resumes = resume
         self._fd = -1
         self._check()
 
     def __enter__(self) -> Output:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if self._overwrites else os.O_EXCL)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        if not (self._overwrites or self._resumes):
+            flags |= os.O_EXCL
         try:
             self._fd = os.open(self.part, flags, 0o666)
         except FileExistsError:  # made since we looked
@@ -56,7 +65,28 @@ class Output:
             raise InputError(
                 f"another run is writing {self.part}: wait for it, or choose another --output"
             ) from None
+        if not self._resumes:
+            os.ftruncate(self._fd, 0)
         return self
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run that is to be resumed had come to its end."""
+        return self._resumes and self._target.exists() and not self.part.exists()
+
+    def read_lines(self) -> Iterator[bytes]:
+        """The whole lines of the run that is resumed; what follows them is cut off at the end."""
+        end = 0
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(0)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                end += len(line)
+                self.num_lines += 1
+                yield line
+        os.ftruncate(self._fd, end)
+        os.lseek(self._fd, end, os.SEEK_SET)
 
     def write(self, line: str) -> None:
         """Append a line.
@@ -64,7 +94,6 @@ class Output:
         Raises:
             InputError: The file cannot be written (its disk is full).
         """
-        self._start()
         data = memoryview(f"{line}\n".encode())
         start = os.lseek(self._fd, 0, os.SEEK_CUR)
         try:
@@ -77,7 +106,6 @@ class Output:
 
     def finish(self) -> None:
         """Make the file durable and give it its name."""
-        self._start()
         os.fsync(self._fd)
         os.replace(self.part, self._target)
         directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -97,13 +125,9 @@ class Output:
             return
         if self.num_lines:
             os.fsync(self._fd)
-        elif not os.fstat(self._fd).st_size:
+        elif not self.run_path.exists():
             self.part.unlink(missing_ok=True)
         self._close()
-
-    def _start(self) -> None:
-        if not self.num_lines:  # until now an earlier run's lines were left in peace
-            os.ftruncate(self._fd, 0)
 
     def _close(self) -> None:
         os.close(self._fd)  # and with it the lock
@@ -121,6 +145,8 @@ class Output:
             raise InputError(f"the directory {parent} may not be written: choose another --output")
         if self._overwrites:
             return
+        if self._resumes and (self.part.exists() or target.exists()):
+            return
         if target.exists():
             raise InputError(
                 f"{self.path} exists: add --overwrite to replace it, or choose another --output"
@@ -130,6 +156,6 @@ class Output:
 
     def _explain_part(self) -> str:
         return (
-            f"{self.part} holds the rows of a run that did not finish: add --overwrite to start "
-            "over (with the same --memo nothing is computed twice), or move it away"
+            f"{self.part} holds the rows of a run that did not finish: add --resume to go on with "
+            "it, or --overwrite to start over"
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import click
-
+from helium_agents.cli.options import echo_warning
 from helium_agents.cli.trace import Traced
 from helium_agents.telemetry.progress import duration
 from helium_agents.telemetry.summary import Summary
@@ -47,7 +46,7 @@ def echo_failures(traced: Traced) -> None:
     """Warn on stderr of rows whose trace failed."""
     for index, message in traced.failures.items():
         text = f"row {index} failed on placeholder answers, which may be to blame: {message}"
-        click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {text}", err=True)
+        echo_warning(text)
 
 
 def _operator_calls(summary: Summary) -> str:

@@ -66,6 +66,7 @@ _EXIT_CODES = examples(
     help='Write rows as they finish, as {"item": index, "value": result}.',
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier output, finished or not.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
 @click.option("--dry-run", is_flag=True, help="Check everything and trace 3 rows; run no model.")
 @json_option
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -76,7 +77,7 @@ def run(dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     Each line of the input is a JSON value; it becomes what the workflow's parameter is annotated
     with (a pydantic model, a dataclass, JSON types). What the workflow returns becomes a line of
     the output, in the order of the rows. Lines are collected in OUTPUT.part, which is renamed when
-    all are there.
+    all are there; until then OUTPUT.run holds what --resume needs besides.
     """
     from helium_agents.cli.execute import end, stdout_for_report
     from helium_agents.cli.job import Job

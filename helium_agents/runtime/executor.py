@@ -156,7 +156,7 @@ class Executor:
         asked = node = flight.node
         if node.inputs:
             node = _with_inputs(node, await values_of(map(value_of, node.inputs)))
-            if self._shares and is_memorable(asked):
+            if self._shares:
                 elsewhere = await self._answered_elsewhere(flight, asked, node)
                 if elsewhere is not None:
                     return elsewhere.value, 0
@@ -171,9 +171,13 @@ class Executor:
 
     async def _answered_elsewhere(self, flight: Flight, asked: Node, node: Node) -> Found | None:
         """The answer of a call whose inputs have just become known, if it is known or in flight."""
+        if not is_memorable(asked) and not node.is_drawn:
+            return None
         found = self.planner.put_in_known(node)
         if found is not None:
             self._credit(flight, "memo")
+        elif node.is_drawn:
+            return None
         else:
             running = self._flights.get(node.key)
             if running is None or running is flight:

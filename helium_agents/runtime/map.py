@@ -16,6 +16,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Container,
     Iterable,
     Sized,
 )
@@ -97,12 +98,13 @@ class Map(AsyncIterator[T]):
         ordered: bool,
         on_error: str,
         read_ahead: int,
+        done: Container[int],
     ) -> None:
         if on_error not in ("raise", "collect"):
             raise ValueError(f"on_error={on_error!r} must be 'raise' or 'collect'")
         if read_ahead < 1:
             raise ValueError(f"read_ahead={read_ahead} must be at least 1")
-        self._run = _MapRun(session, fn, rows, is_ordered=ordered, read_ahead=read_ahead)
+        self._run = _MapRun(session, fn, rows, is_ordered=ordered, read_ahead=read_ahead, done=done)
         self._collects = on_error == "collect"
         # not __del__: the callback holds no reference to us and runs no code of ours in between
         weakref.finalize(self, self._run.cancel).atexit = False
@@ -166,12 +168,15 @@ class _MapRun:
         *,
         is_ordered: bool,
         read_ahead: int,
+        done: Container[int],
     ) -> None:
         self._session = session
         self._fn = fn
         self._rows = rows
         self._is_ordered = is_ordered
         self._read_ahead = read_ahead
+        self._done = done
+        self._next_index = 0
         self._context = contextvars.copy_context()
         caller = current_frame()
         ordinal = caller.next_ordinal("map", b"")
@@ -190,15 +195,18 @@ class _MapRun:
         self._has_room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         num_items = len(rows) if isinstance(rows, Sized) else None
+        if num_items is not None and isinstance(done, Sized):
+            num_items = max(0, num_items - len(done))
         session.emit(MapOpened(num_items, caller.item is not None))
         self._pump_task = session.spawn(self._pump(), self._context.copy())
 
     async def next(self) -> tuple[Item, Outcome]:
         """The next finished item."""
         while True:
-            key = self._num_taken if self._is_ordered else next(iter(self._finished), -1)
+            key = self._next_key()
             if key in self._finished:
                 self._num_taken += 1
+                self._next_index += 1
                 self._has_room.set()
                 return self._finished.pop(key)
             if self._is_closed:
@@ -210,6 +218,13 @@ class _MapRun:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
+
+    def _next_key(self) -> int:
+        if not self._is_ordered:
+            return next(iter(self._finished), -1)
+        while self._next_index < self._num_read and self._next_index in self._done:
+            self._next_index += 1
+        return self._next_index
 
     def cancel(self) -> None:
         """End the map without waiting; may be called from the garbage collector."""
@@ -247,15 +262,18 @@ class _MapRun:
             self._changed.set()
 
     async def _open(self, item: Item) -> None:
+        frame = self._item_frame(item)
+        if item.index in self._done:
+            self._num_read += 1
+            self._num_taken += 1
+            return
         while self._num_read - self._num_taken >= self._read_ahead:
             self._has_room.clear()
             await self._has_room.wait()
         if not item.is_nested:
             await self._session.admission.open(item.working_set)
         self._num_read += 1
-        task = self._session.spawn(
-            self._run_item(item, self._item_frame(item)), self._context.copy()
-        )
+        task = self._session.spawn(self._run_item(item, frame), self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._end_item(task, item))
 

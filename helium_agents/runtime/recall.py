@@ -47,19 +47,21 @@ class Found:
 
 
 class Recall:
-    """A session's use of a store.
+    """A session's use of its stores.
 
     Args:
-        store: Where answers are kept.
-        mode: See `MemoMode`; "off" is expressed by having no `Recall` at all.
+        store: Where answers that anybody may share are kept; `None` for nowhere.
+        mode: How it is used; "off" is expressed by having none.
+        run_log: Where the answers of this run's draws are kept; `None` for nowhere.
     """
 
-    def __init__(self, store: Store, mode: MemoMode) -> None:
-        self.store = store
+    def __init__(self, store: Store | None, mode: MemoMode, run_log: Store | None = None) -> None:
         self.mode = mode
+        self._store = store
+        self._run_log = run_log
         self._fresh: set[bytes] = set()
-        self._is_dirty = False
-        self._last_commit: asyncio.Future[None] | None = None
+        self._dirty: list[Store] = []
+        self._last_commit: asyncio.Future[Any] | None = None
 
     def look_up(self, node: Node, engine: Engine | None) -> Found | None:
         """The remembered answer of a call.
@@ -68,10 +70,11 @@ class Recall:
             node: The call.
             engine: The engine that would compute it (model calls), for cutting long answers.
         """
-        if not is_memorable(node):
+        store = self._store_of(node)
+        if store is None:
             return None
-        for key in dict.fromkeys((record_key(node), node.key)):
-            record = self._read(key)
+        for key in dict.fromkeys((self._record_key(node), node.key)):
+            record = self._read(store, key)
             if record is None:
                 continue
             if not isinstance(node, LlmNode):
@@ -90,15 +93,25 @@ class Recall:
             asked: The call as it was asked; differs where there were inputs.
             value: An `Answer`, or the value of a pure operator.
         """
-        key, plan_key = record_key(node), record_key(asked)
-        if self.mode == "replay-only" or key is None or not is_memorable(asked):
+        store = self._store_of(asked)
+        if store is None or (self.mode == "replay-only" and store is self._store):
             return
-        if self._has_longer(key, node):  # and could not cut it, or it came meanwhile: keep both
+        if asked.is_drawn:  # by the draw: whoever asks again is the same call
+            key = asked.key or (node.key if node.is_drawn else None)
+            if key is not None:
+                self._write(store, key, _to_record(node, value), node.label)
+            return
+        key, plan_key = record_key(node), record_key(asked)
+        if key is None:
+            return
+        if self._has_longer(
+            store, key, node
+        ):  # and could not cut it, or it came meanwhile: keep both
             key, plan_key = node.key, asked.key
             assert key is not None
-        self._write(key, _to_record(node, value), node.label)
+        self._write(store, key, _to_record(node, value), node.label)
         if plan_key is not None and plan_key != key:
-            self._write(plan_key, ("alias", key), node.label)
+            self._write(store, plan_key, ("alias", key), node.label)
 
     def check_may_compute(self, node: Node) -> None:
         """Refuse to compute in replay-only mode.
@@ -114,24 +127,37 @@ class Recall:
 
     async def committed(self) -> None:
         """Wait until everything kept so far is durable."""
-        if self._is_dirty:
-            self._is_dirty = False
-            self._last_commit = asyncio.wrap_future(self.store.commit())
+        if self._dirty:
+            commits = [asyncio.wrap_future(store.commit()) for store in self._dirty]
+            self._dirty.clear()
+            self._last_commit = commits[0] if len(commits) == 1 else asyncio.gather(*commits)
         if self._last_commit is not None:  # somebody else's, perhaps, but of our answers too
             await asyncio.shield(self._last_commit)
 
-    def _has_longer(self, key: bytes, node: Node) -> bool:
-        record = self._read(key) if isinstance(node, LlmNode) else None
+    def _store_of(self, asked: Node) -> Store | None:
+        if asked.is_drawn:
+            return self._run_log
+        if isinstance(asked, LlmNode) and not asked.call.is_shared:
+            return None
+        return self._store
+
+    def _record_key(self, node: Node) -> bytes | None:
+        return node.key if node.is_drawn else record_key(node)
+
+    def _has_longer(self, store: Store, key: bytes, node: Node) -> bool:
+        record = self._read(store, key) if isinstance(node, LlmNode) else None
         if record is None or record[0] != "answer":
             return False
         assert isinstance(node, LlmNode)
         return bool(record[1] > node.call.sampling.max_tokens)
 
-    def _read(self, key: bytes | None) -> tuple[Any, ...] | None:
-        if key is None or (self.mode == "refresh" and key not in self._fresh):
+    def _read(self, store: Store, key: bytes | None) -> tuple[Any, ...] | None:
+        if key is None:
+            return None
+        if self.mode == "refresh" and store is not self._run_log and key not in self._fresh:
             return None
         for _ in range(2):  # an alias leads to a record
-            data = self.store.get(key)
+            data = store.get(key)
             if data is None:
                 return None
             try:
@@ -143,9 +169,10 @@ class Recall:
             key = record[1]
         return None
 
-    def _write(self, key: bytes, record: tuple[Any, ...], label: str) -> None:
-        self.store.put(key, encode(record), label=label)
-        self._is_dirty = True
+    def _write(self, store: Store, key: bytes, record: tuple[Any, ...], label: str) -> None:
+        store.put(key, encode(record), label=label)
+        if store not in self._dirty:
+            self._dirty.append(store)
         if self.mode == "refresh":
             self._fresh.add(key)
 

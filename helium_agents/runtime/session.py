@@ -16,6 +16,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Container,
     Coroutine,
     Iterable,
     Mapping,
@@ -34,6 +35,7 @@ from helium_agents.graph.inline import value_of
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.trace import Frame, current_frame, set_frame
 from helium_agents.memo.open import open_store
+from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule
 from helium_agents.runtime.admission import Admission
@@ -69,6 +71,8 @@ class Session:
         token_budget: Most prompt and output tokens that engines may compute in this session.
         observers: Called with every event, on the event loop.
         run_id: Identifies this run's unseeded draws; a fresh one by default.
+        run_log: Keeps the answers of this run's draws, so that the run can be resumed: a session
+            with the same log gives every draw the answer that it had. It brings the `run_id`.
         record: Keep every call for `explain()`; memory then grows with the run.
 
     The plain program, which every exactness test compares with, is the same code under
@@ -86,13 +90,21 @@ class Session:
         token_budget: int | None = None,
         observers: Sequence[Observer] = (),
         run_id: str | None = None,
+        run_log: RunLog | None = None,
         record: bool = False,
     ) -> None:
         if memo_mode not in MEMO_MODES:
             raise SessionError(f"memo_mode={memo_mode!r} must be one of {', '.join(MEMO_MODES)}")
         if token_budget is not None and token_budget < 1:
             raise SessionError(f"token_budget={token_budget} must be at least 1")
+        if run_log is not None:
+            if not share:
+                raise SessionError("a run log needs sharing: leave out share=False")
+            if run_id not in (None, run_log.run_id):
+                raise SessionError(f"run_id={run_id!r} is not that of the run log: leave it out")
+            run_id = run_log.run_id
         self.run_id = run_id or uuid.uuid4().hex
+        self._run_log = run_log
         self.summary = Summary()
         self._engines = _by_name(default_engine() if engine is None else engine)
         self._memo = memo
@@ -133,13 +145,7 @@ class Session:
         return self
 
     async def _assemble(self) -> None:
-        recall = None
-        if self._shares and self._memo_mode != "off":
-            store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
-            if store is not self._memo:
-                self._resources.callback(store.close)
-            recall = Recall(store, self._memo_mode)
-        self._recall = recall
+        recall = self._recall = self._open_recall()
         self._pool = EnginePool(
             self._engines,
             self._spawn_in_session,
@@ -175,6 +181,17 @@ class Session:
             fail=self._executor.fail,
             emit=self._emit,
         )
+
+    def _open_recall(self) -> Recall | None:
+        store = None
+        if self._shares and self._memo_mode != "off":
+            store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
+            if store is not self._memo:
+                self._resources.callback(store.close)
+        if store is None and self._run_log is None:
+            return None
+        draws = None if self._run_log is None else self._run_log.store
+        return Recall(store, self._memo_mode, draws)
 
     async def __aexit__(
         self,
@@ -226,6 +243,7 @@ class Session:
         ordered: bool = True,
         on_error: Literal["raise", "collect"] = "raise",
         read_ahead: int = 1024,
+        done: Container[int] = (),
     ) -> Map[T]:
         """Apply an operator to every row, streamed; iterate the result with `async for`.
 
@@ -240,13 +258,23 @@ class Session:
             on_error: "raise" the first failure (in the order of the rows where `ordered`), with
                 the row in a note; or "collect": yield an `ItemError` in the failed item's place.
             read_ahead: Most rows that are open or finished but not yet taken.
+            done: Indices of rows that an earlier part of this run has answered. They are read, so
+                that later rows keep their identity, but neither run nor yielded.
 
         Raises:
             SessionError: The session is not open.
             ValueError: `on_error` or `read_ahead` is out of range.
         """
         self.check_open()
-        return Map(self, fn, rows, ordered=ordered, on_error=on_error, read_ahead=read_ahead)
+        return Map(
+            self,
+            fn,
+            rows,
+            ordered=ordered,
+            on_error=on_error,
+            read_ahead=read_ahead,
+            done=done,
+        )
 
     def explain(self, *, optimized: bool = False) -> str:
         """The logical plan of all calls so far as text, or what the rules make of it.
