@@ -15,7 +15,7 @@ from helium_agents.errors import ImpureCall, PromptError
 from helium_agents.graph.node import LlmCall, LlmNode
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
-from helium_agents.graph.sampling import Sampling
+from helium_agents.graph.sampling import sampling_of
 from helium_agents.graph.trace import current_frame
 
 S = TypeVar("S")
@@ -115,7 +115,7 @@ def llm(
     check_on_loop("llm")
     frame = current_frame()
     parts, inputs = to_parts(messages)
-    sampling = Sampling(
+    sampling = sampling_of(
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,

@@ -59,7 +59,10 @@ class Operator(Generic[P, T]):
             RefMisuse: A pure operator was given a Ref; `defer` takes those.
             OffLoopCall: No event loop runs here.
         """
-        return self._call(self.body, args, kwargs)
+        body = self.body
+        if body.is_pure:
+            return self._call(body, args, kwargs)
+        return self._record(body, args, kwargs, (), 2)
 
     def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
         """Record a call whose arguments may be un-awaited Refs: the function gets their values.
@@ -73,7 +76,7 @@ class Operator(Generic[P, T]):
         if body.is_pure:
             for argument in (args, kwargs):
                 replace_leaves(argument, self._refuse_ref)
-        return self._record(body, args, kwargs, ())
+        return self._record(body, args, kwargs, (), 3)
 
     def _defer(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
         inputs: dict[Node, Slot] = {}
@@ -89,7 +92,7 @@ class Operator(Generic[P, T]):
             return leaf
 
         args, kwargs = replace_leaves(args, to_slot), replace_leaves(kwargs, to_slot)
-        return self._record(body, args, kwargs, tuple(inputs))
+        return self._record(body, args, kwargs, tuple(inputs), 3)
 
     def _record(
         self,
@@ -97,9 +100,10 @@ class Operator(Generic[P, T]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         inputs: tuple[Node, ...],
+        depth: int,
     ) -> Ref[T]:
-        check_on_loop(body.name)
         frame = current_frame()
+        check_on_loop(body.name)
         if body.is_pure:
             bound = self._signature.bind(*args, **kwargs)
             bound.apply_defaults()
@@ -111,8 +115,8 @@ class Operator(Generic[P, T]):
             )
         node = OperatorNode(frame, body, args, kwargs, inputs)
         if frame.runner is not None:
-            caller = sys._getframe(3)
-            node.place = (caller.f_code.co_filename, caller.f_lineno)
+            caller = sys._getframe(depth)
+            node.place = (caller.f_code, caller.f_lasti)
             frame.runner.on_created(node)
         return Ref(node)
 

@@ -20,23 +20,13 @@ from helium_agents.errors import (
     TransientEngineError,
 )
 from helium_agents.graph.concurrently import values_of
-from helium_agents.graph.node import Body, Failure, Node, OperatorNode, Value
-from helium_agents.graph.trace import current_frame, entered
+from helium_agents.graph.node import Body, Failure, Node, OperatorNode, Outcome, Value
+from helium_agents.graph.trace import current_frame, enter, entered, leave
 
 T = TypeVar("T")
 
 RETRYABLE = (TransientEngineError, InvalidReply)
 """What `retries=` of an operator covers; any other exception is the program's own."""
-
-
-class _Run:
-    """An inline run in progress: whose task it is in, and who else waits."""
-
-    __slots__ = ("task", "waiters")
-
-    def __init__(self, task: asyncio.Task[Any] | None) -> None:
-        self.task = task
-        self.waiters: list[asyncio.Future[None]] = []
 
 
 async def value_of(node: Node) -> Any:
@@ -58,35 +48,58 @@ async def value_of(node: Node) -> Any:
 
 async def run_inline(node: OperatorNode) -> Any:
     """The value of an operator call, run here and now unless it already runs elsewhere."""
-    if node.run is not None:
+    if node.is_running:
         return await _wait_for_other(node)
-    if node.frame.runner is not None:
-        node.frame.runner.check_open()
-        node.frame.runner.on_taken(node)
-    run = node.run = _Run(asyncio.current_task())
+    runner = node.frame.runner
+    if runner is not None:
+        runner.check_open()
+        runner.on_taken(node)
+    node.is_running = True
     try:
-        value = await run_body(node, node.frame.item)
+        if node.inputs or not node.body.is_bare:
+            value = await run_body(node, node.frame.item)
+        else:  # the common case: `run_body` and `entered`, spelled out for their cost
+            frame = node.body_frame(0, node.frame.item)
+            token = enter(frame)
+            try:
+                value = await node.body.fn(*node.args, **node.kwargs)
+            except BaseException:
+                frame.has_failed = True
+                raise
+            finally:
+                leave(token)
     except asyncio.CancelledError:
         message = f"{node.label}(...) was cancelled in the task that was running it"
-        node.settle(Failure(RefCancelled(message), None))
+        _settle(node, Failure(RefCancelled(message), None))
         raise
     except BaseException as error:
-        node.settle(Failure(error, error.__traceback__))
+        _settle(node, Failure(error, error.__traceback__))
         raise
-    else:
-        node.settle(Value(value))
-        return value
-    finally:
-        for waiter in run.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+    node.settle(Value(value))
+    if node.waiters is not None:
+        _wake_waiters(node)
+    return value
+
+
+def _settle(node: OperatorNode, outcome: Outcome) -> None:
+    node.settle(outcome)
+    _wake_waiters(node)
+
+
+def _wake_waiters(node: OperatorNode) -> None:
+    waiters, node.waiters = node.waiters, None
+    for waiter in waiters or ():
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 async def _wait_for_other(node: OperatorNode) -> Any:
-    if node.run.task is asyncio.current_task():
+    if node in current_frame().callers():
         raise RefMisuse(f"{node.label}(...) awaits its own result, which would never come")
     waiter = asyncio.get_running_loop().create_future()
-    node.run.waiters.append(waiter)
+    if node.waiters is None:
+        node.waiters = []
+    node.waiters.append(waiter)
     await waiter
     assert node.outcome is not None
     return node.outcome.get()

@@ -12,18 +12,19 @@ from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from helium_agents.errors import EncodingError, SessionError
 from helium_agents.graph.encoding import encode, fingerprint, freeze
+from helium_agents.graph.llm_key import join_digests, question_digest
 from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame
 from helium_agents.graph.values import Slot, map_slots
 from helium_agents.graph.version import class_version, function_version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Value:
     """A call returned."""
 
@@ -34,7 +35,7 @@ class Value:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failure:
     """A call raised; the traceback is the one of the first raise."""
 
@@ -77,6 +78,7 @@ class Body:
         self.explicit_version = explicit_version
         self.retries = retries
         self.timeout_s = timeout_s
+        self.is_bare = timeout_s is None and not retries  # one attempt, as long as it takes
         self.owner: type | None = None
         self.identity = f"{fn.__module__}:{getattr(fn, '__qualname__', name)}"
 
@@ -113,16 +115,20 @@ class Node:
         self.frame = frame
         self.label = label
         self.inputs = inputs
-        for source in inputs:
-            if source.frame.runner is not frame.runner:
-                raise SessionError(
-                    f"{label}(...) was given the Ref of {source.label}(...), which belongs to "
-                    f"another session: await it there and pass its value"
-                )
+        if inputs:
+            self._check_inputs()
         self.outcome: Outcome | None = None
         self.flight: Any = None
         self._settled_key: tuple[bytes | None, bool] | None = None
-        self.place: tuple[str, int] | None = None
+        self.place: tuple[CodeType, int] | None = None  # where the call was made
+
+    def _check_inputs(self) -> None:
+        for source in self.inputs:
+            if source.frame.runner is not self.frame.runner:
+                raise SessionError(
+                    f"{self.label}(...) was given the Ref of {source.label}(...), which belongs "
+                    f"to another session: await it there and pass its value"
+                )
 
     @property
     def is_planned(self) -> bool:
@@ -143,7 +149,7 @@ class Node:
         if content is None or not self.inputs:
             return content
         keys = [node.key for node in self.inputs]
-        return None if None in keys else fingerprint(content, keys)
+        return None if None in keys else join_digests(b"d", content, *keys)  # type: ignore[arg-type]
 
     @property
     def is_drawn(self) -> bool:
@@ -178,7 +184,17 @@ class OperatorNode(Node):
         origin: The same call before its inputs were known.
     """
 
-    __slots__ = ("_content", "args", "body", "call_key", "kwargs", "ordinal", "origin", "run")
+    __slots__ = (
+        "_content",
+        "args",
+        "body",
+        "call_key",
+        "is_running",
+        "kwargs",
+        "ordinal",
+        "origin",
+        "waiters",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -189,21 +205,26 @@ class OperatorNode(Node):
         inputs: tuple[Node, ...] = (),
         origin: OperatorNode | None = None,
     ) -> None:
-        super().__init__(frame, body.name, inputs)
+        Node.__init__(self, frame, body.name, inputs)
         self.body = body
         self.args = args
         self.kwargs = kwargs
         self.origin = origin
-        self.run: Any = None  # the inline run in progress
+        self.is_running = False  # in the task of a first awaiter
+        self.waiters: list[Any] | None = None  # who else waits for that
         self._content: bytes | None = None
-        content = self.content  # also where nobody asks: the plain program refuses the same calls
+        key: Any
+        if body.is_pure:
+            key = self.content  # also in the plain program, which refuses the same calls
+            # what the caller changes later is not part of the call
+            self.args, self.kwargs = freeze(args), freeze(kwargs)
+        elif origin is None:
+            key = _best_effort_key(args, kwargs)
         if origin is None:
-            self.call_key: bytes = content or _best_effort_key(args, kwargs)
-            self.ordinal: int = frame.next_ordinal(body.identity, self.call_key)
+            self.call_key: Any = key
+            self.ordinal: int = frame.next_ordinal(body.identity, key)
         else:
             self.call_key, self.ordinal = origin.call_key, origin.ordinal
-        if body.is_pure:  # what the caller changes later is not part of the call
-            self.args, self.kwargs = freeze(args), freeze(kwargs)
 
     @property
     def is_planned(self) -> bool:
@@ -244,13 +265,14 @@ class OperatorNode(Node):
 
     def body_frame(self, attempt: int, item: Any) -> Frame:
         """The frame in which the body runs for the given attempt."""
+        body, above = self.body, self.frame
         return Frame(
-            self.frame.runner,
-            self.frame,
-            (self.body.identity, self.call_key, self.ordinal, attempt),
-            is_pure=self.body.is_pure or self.frame.is_pure,
-            item=item,
-            node=self if self.origin is None else self.origin,
+            above.runner,
+            above,
+            (body.identity, self.call_key, self.ordinal, attempt),
+            body.is_pure or above.is_pure,
+            item,
+            self if self.origin is None else self.origin,
         )
 
     def with_values(self, values: tuple[Any, ...]) -> OperatorNode:
@@ -265,8 +287,11 @@ class OperatorNode(Node):
 
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and let go of the arguments."""
-        super().settle(outcome)
-        self.args, self.kwargs, self.run = (), {}, None
+        if self.inputs:
+            super().settle(outcome)
+        self.outcome = outcome
+        self.flight = None
+        self.args, self.kwargs, self.is_running = (), {}, False
 
 
 Part = str | Slot
@@ -301,7 +326,7 @@ class LlmCall:
 class LlmNode(Node):
     """A call of a model."""
 
-    __slots__ = ("_content", "_draw", "_family", "call", "model_key")
+    __slots__ = ("_content", "_draw", "_question", "call", "model_key")
 
     def __init__(
         self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
@@ -310,10 +335,10 @@ class LlmNode(Node):
         self.call = call
         self.model_key = frame.runner.model_key(call.model) if frame.runner is not None else b""
         self._content: bytes | None = None
-        self._family: bytes | None = None
+        self._question: bytes | None = None
         self._draw = draw
         if draw is None and not call.sampling.is_deterministic:
-            asked = self._digest(call.sampling)
+            asked = self._content_of(b"")
             ordinal = frame.next_ordinal("llm", asked)
             self._draw = fingerprint(frame.path, "llm", asked, ordinal)
 
@@ -321,7 +346,7 @@ class LlmNode(Node):
     def content(self) -> bytes:
         """Model, messages, sampling, schema, and the draw of an unseeded sample."""
         if self._content is None:
-            self._content = self._digest(self.call.sampling)
+            self._content = self._content_of(self._draw or b"")
         return self._content
 
     @property
@@ -331,11 +356,21 @@ class LlmNode(Node):
         That is so for one greedy answer; `None` otherwise.
         """
         sampling = self.call.sampling
-        if not sampling.is_greedy or sampling.n != 1:
-            return None
-        if self._family is None:
-            self._family = self._digest(replace(sampling, max_tokens=1), "family")
-        return self._family
+        return self.question if sampling.is_greedy and sampling.n == 1 else None
+
+    @property
+    def question(self) -> bytes:
+        """Digest of model, messages, sampling without `max_tokens`, and schema."""
+        if self._question is None:
+            call = self.call
+            self._question = question_digest(
+                self.model_key, call.messages, call.sampling, call.json_schema
+            )
+        return self._question
+
+    def _content_of(self, draw: bytes) -> bytes:
+        length = self.call.sampling.max_tokens.to_bytes(32)
+        return join_digests(b"c", self.question, length, draw)
 
     @property
     def is_drawn(self) -> bool:
@@ -360,18 +395,6 @@ class LlmNode(Node):
         draw = None if self._draw is None else fingerprint(self._draw, attempt)
         return LlmNode(self.frame, replace(self.call, sampling=sampling), self.inputs, draw)
 
-    def _digest(self, sampling: Sampling, *more: str) -> bytes:
-        call = self.call
-        return fingerprint(
-            "llm",
-            self.model_key,
-            call.messages,
-            sampling.as_tuple(),
-            call.json_schema,
-            self._draw,
-            *more,
-        )
-
 
 def fill_messages(
     messages: tuple[tuple[str, tuple[Part, ...]], ...], values: tuple[Any, ...]
@@ -383,9 +406,24 @@ def fill_messages(
     )
 
 
-def _best_effort_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """A key that tells siblings of a plain operator apart, where its arguments can be encoded."""
+_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+def _best_effort_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What tells siblings of a plain operator apart, where its arguments can be encoded.
+
+    Scalars stand for themselves, with their types, since 1 and 1.0 are equal; the rest is digested
+    now, for it may change later.
+    """
+    if not kwargs:
+        for arg in args:
+            if type(arg) is not str:
+                break
+        else:
+            return args
+        if _SCALARS.issuperset(map(type, args)):
+            return args, tuple(type(arg).__name__ for arg in args)
     try:
-        return fingerprint(args, kwargs) if args or kwargs else b""
+        return fingerprint(args, kwargs)
     except EncodingError:
-        return b""
+        return ()

@@ -8,16 +8,23 @@ node's, or a prefix of another node's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from helium_agents.errors import HeliumError
 
 
-@dataclass(frozen=True, slots=True)
 class Compute:
-    """The answer must be computed."""
+    """The answer must be computed; there is one instance."""
+
+    __slots__ = ()
+
+    def __new__(cls) -> Compute:  # noqa: D102
+        return COMPUTE
+
+    def __repr__(self) -> str:
+        return "Compute()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,12 @@ class Prefix:
 
 Step = Compute | Known | Same | Prefix
 
-COMPUTE = Compute()
+COMPUTE: Compute = object.__new__(Compute)
+
+_DERIVED = (Same, Prefix)
 
 
-@dataclass(frozen=True, slots=True)
-class PlanNode:
+class PlanNode(NamedTuple):
     """One call in a plan.
 
     Args:
@@ -77,9 +85,10 @@ class PlanNode:
     @property
     def sources(self) -> tuple[int, ...]:
         """Ids of the nodes that must be answered before this one can be."""
-        if isinstance(self.step, Same | Prefix):
-            return (self.step.of,)
-        return self.inputs if isinstance(self.step, Compute) else ()
+        step = self.step
+        if step is COMPUTE:
+            return self.inputs
+        return (step.of,) if isinstance(step, _DERIVED) else ()
 
 
 class PlanError(HeliumError):
@@ -118,7 +127,7 @@ class LogicalPlan:
         if not steps:
             return self
         return LogicalPlan(
-            (replace(n, step=steps[n.id]) if n.id in steps else n for n in self), self.sinks
+            (n._replace(step=steps[n.id]) if n.id in steps else n for n in self), self.sinks
         )
 
     def in_order(self) -> list[PlanNode]:
@@ -127,6 +136,8 @@ class LogicalPlan:
         Raises:
             PlanError: The plan has a cycle.
         """
+        if not any(node.sources for node in self):
+            return list(self)
         sorter = TopologicalSorter({node.id: node.sources for node in self})
         try:
             return [self.nodes[id_] for id_ in sorter.static_order()]
@@ -179,7 +190,7 @@ def _explain(plan: LogicalPlan) -> str:
     for node in plan:
         children.setdefault(node.parent if node.parent in plan.nodes else None, []).append(node)
     num_operators = sum(node.kind == "operator" for node in plan)
-    num_computed = sum(node.kind == "llm" and isinstance(node.step, Compute) for node in plan)
+    num_computed = sum(node.kind == "llm" and node.step is COMPUTE for node in plan)
     lines = [
         f"{len(plan)} nodes: {num_operators} operator calls, {len(plan) - num_operators} model "
         f"calls, of which {num_computed} to compute"

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, NoReturn, TypeVar
 
 from helium_agents.errors import RefAttributeError, RefMisuse, SessionError
-from helium_agents.graph.inline import value_of
+from helium_agents.graph.inline import run_inline, value_of
 from helium_agents.graph.node import LlmNode, Node
 
 T_co = TypeVar("T_co", covariant=True)
@@ -39,7 +39,12 @@ class Ref(Coroutine[Any, Any, T_co]):
         return self.node.label
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        value: Generator[Any, Any, T_co] = value_of(self.node).__await__()
+        node = self.node
+        value: Generator[Any, Any, T_co]
+        if node.outcome is None and not node.is_planned:
+            value = run_inline(node).__await__()  # type: ignore[arg-type]
+        else:
+            value = value_of(node).__await__()
         return value
 
     def start(self) -> Ref[T_co]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from helium_agents.errors import RequestError
+from helium_agents.graph.encoding import encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class Sampling:
         stop: Strings that end the answer; they are not part of it.
         seed: Makes a sampled answer reproducible. `None` means a fresh draw each time.
         n: Number of answers.
+
+    Attributes:
+        encoded: The canonical encoding of all but `max_tokens`, as part of keys.
     """
 
     max_tokens: int = 256
@@ -41,6 +45,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     n: int = 1
+    encoded: bytes = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _check("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
@@ -55,16 +60,13 @@ class Sampling:
         )
         _check("n", self.n, self.n >= 1, "at least 1")
         _check("stop", self.stop, all(self.stop), "without empty strings")
-        for field in fields(self):  # 0, 0.0 and -0.0 are the same request
-            if field.type == "float":
-                object.__setattr__(self, field.name, float(getattr(self, field.name)) + 0.0)
+        for each in fields(self):  # 0, 0.0 and -0.0 are the same request
+            if each.type == "float":
+                object.__setattr__(self, each.name, float(getattr(self, each.name)) + 0.0)
         if self.temperature == 0.0:
             for name, value in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0), ("seed", None)):
                 object.__setattr__(self, name, value)
-
-    def as_tuple(self) -> tuple[Any, ...]:
-        """All parameters in order, which encodes faster than the dataclass."""
-        return _ALL(self)
+        object.__setattr__(self, "encoded", _encode_all_but_length(self))
 
     @property
     def is_greedy(self) -> bool:
@@ -82,4 +84,15 @@ def _check(name: str, value: Any, is_valid: bool, want: str) -> None:
         raise RequestError(f"{name}={value!r} is not valid: it must be {want}")
 
 
-_ALL = attrgetter(*(field.name for field in fields(Sampling)))
+def _encode_all_but_length(sampling: Sampling) -> bytes:
+    """The canonical encoding of what decides each next token, the length apart."""
+    return encode(tuple(getattr(sampling, name) for name in _DECISIVE))
+
+
+_DECISIVE = tuple(f.name for f in fields(Sampling) if f.name not in ("max_tokens", "encoded"))
+
+
+@lru_cache(maxsize=256)
+def sampling_of(**parameters: Any) -> Sampling:
+    """A `Sampling`, made and checked once for all calls that ask for the same."""
+    return Sampling(**parameters)

@@ -9,8 +9,8 @@ same program, whatever the timing, because an ordinal counts only siblings with 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
 
 from helium_agents.graph.encoding import fingerprint
@@ -76,7 +76,6 @@ class Frame:
         runner: Runner | None,
         parent: Frame | None = None,
         level: tuple[Any, ...] = (),
-        *,
         is_pure: bool = False,
         item: Any = None,
         node: Node | None = None,
@@ -89,7 +88,7 @@ class Frame:
         self._parent = parent
         self._level = level
         self._path: bytes | None = None
-        self._ordinals: dict[tuple[str, bytes], int] | None = None
+        self._ordinals: dict[tuple[str, Any], int] | None = None
 
     @property
     def path(self) -> bytes:
@@ -107,7 +106,7 @@ class Frame:
                 yield frame.node
             frame = frame._parent
 
-    def next_ordinal(self, name: str, key: bytes) -> int:
+    def next_ordinal(self, name: str, key: Any) -> int:
         """How many earlier calls of this frame had the same name and key; counts this one."""
         if self._ordinals is None:
             self._ordinals = {}
@@ -135,15 +134,28 @@ def set_frame(frame: Frame | None) -> Frame | None:
     return previous
 
 
+def enter(frame: Frame) -> Token[Frame | None]:
+    """Make `frame` current; give what this returns to `leave`."""
+    return _FRAME.set(frame)
+
+
+def leave(token: Token[Frame | None]) -> None:
+    """Make the frame current that was before `enter`."""
+    try:
+        _FRAME.reset(token)
+    except ValueError:
+        # closed by the garbage collector in another context, where there is nothing to reset
+        return
+
+
 @contextmanager
 def entered(frame: Frame) -> Iterator[Frame]:
     """Run a block in `frame`."""
-    token = _FRAME.set(frame)
+    token = enter(frame)
     try:
         yield frame
     except BaseException:
         frame.has_failed = True
         raise
     finally:
-        with suppress(ValueError):  # closed by the garbage collector in another context
-            _FRAME.reset(token)
+        leave(token)

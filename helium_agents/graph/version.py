@@ -26,8 +26,9 @@ What cannot be computed raises a `VersionError`: a guess would let old answers p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import FunctionType
-from typing import Any
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from helium_agents.errors import VersionError
@@ -35,7 +36,16 @@ from helium_agents.graph.encoding import digest
 from helium_agents.graph.home import Home, home_of
 from helium_agents.graph.walk import Walk, encoded, wrapped_in
 
-_versions: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+_MAX_PARTS: Final = 32
+_BY_NAME: Final = frozenset({"module", "elsewhere", "builtin", "without influence"})
+
+
+class _Version(NamedTuple):
+    digest: bytes
+    parts: Mapping[str, str]
+
+
+_versions: WeakKeyDictionary[Any, _Version] = WeakKeyDictionary()
 
 
 def function_version(function: Any) -> bytes:
@@ -47,12 +57,7 @@ def function_version(function: Any) -> bytes:
     Raises:
         VersionError: It cannot be computed; the message says what is at fault.
     """
-    while not isinstance(function, FunctionType):
-        inner = getattr(function, "__func__", None) or wrapped_in(function)
-        if inner is None:
-            raise VersionError(f"{function!r} is not a function")
-        function = inner
-    return _version(function, home_of(function.__globals__.get("__name__", "")))
+    return _version(*_function(function)).digest
 
 
 def class_version(cls: type) -> bytes:
@@ -64,10 +69,34 @@ def class_version(cls: type) -> bytes:
     Raises:
         VersionError: It cannot be computed; the message says what is at fault.
     """
-    return _version(cls, home_of(cls.__module__))
+    return _version(cls, home_of(cls.__module__)).digest
 
 
-def _version(root: Any, home: Home) -> bytes:
+def version_parts(definition: Any) -> Mapping[str, str]:
+    """What the version of a function or class is made of, to say which part of it has changed.
+
+    Short digests by name: ``module:qualname`` of a definition, ``NAME in module:qualname`` of a
+    constant that it names. The first 32 that the walk came to, the root first.
+
+    Raises:
+        VersionError: The version cannot be computed.
+    """
+    if isinstance(definition, type):
+        return _version(definition, home_of(definition.__module__)).parts
+    return _version(*_function(definition)).parts
+
+
+def _function(function: Any) -> tuple[FunctionType, Home]:
+    """The function itself, inside methods and operators, and where it is at home."""
+    while not isinstance(function, FunctionType):
+        inner = getattr(function, "__func__", None) or wrapped_in(function)
+        if inner is None:
+            raise VersionError(f"{function!r} is not a function")
+        function = inner
+    return function, home_of(function.__globals__.get("__name__", ""))
+
+
+def _version(root: Any, home: Home) -> _Version:
     version = _versions.get(root)
     if version is None:
         walk = Walk(f"{root.__module__}.{root.__qualname__}")
@@ -75,5 +104,41 @@ def _version(root: Any, home: Home) -> bytes:
             description = walk.describe(root, home)
         except RecursionError:
             raise walk.refusal("names too long a chain of definitions") from None
-        version = _versions[root] = digest(encoded([description, *walk.nodes]))
+        whole = digest(encoded([description, *walk.nodes]))
+        version = _versions[root] = _Version(whole, _parts(walk))
     return version
+
+
+def _parts(walk: Walk) -> dict[str, str]:
+    names = [f"{it.__module__}:{it.__qualname__}" for it in walk.definitions]
+    parts: dict[str, str] = {}
+
+    def add(name: str, description: Any) -> None:
+        # numbers shift when another definition comes in between; names do not
+        data = encoded([parts.get(name, ""), _with_names(description, names)])
+        parts[name] = digest(data).hex()[:8]
+
+    for name, node in zip(names, walk.nodes, strict=True):
+        if len(parts) >= _MAX_PARTS:
+            break
+        if node[0] == "function":
+            kind, tokens, defaults, named, *others = node
+            constants = [item for item in named if _is_constant(item[1])]
+            for label, constant in constants:
+                add(f"{label} in {name}", constant)
+            node = kind, tokens, defaults, [it for it in named if it not in constants], *others
+        add(name, node)
+    return parts
+
+
+def _is_constant(description: Any) -> bool:
+    return description[0] != "definition" and description[0] not in _BY_NAME
+
+
+def _with_names(description: Any, names: list[str]) -> Any:
+    """A description in which definitions go by name instead of by number."""
+    if type(description) in (tuple, list):
+        if len(description) == 2 and description[0] == "definition":
+            return "definition", names[description[1]]
+        return [_with_names(item, names) for item in description]
+    return description

@@ -61,13 +61,17 @@ class Walk:
 
     Args:
         root: What the version is of, for messages.
+
+    Attributes:
+        definitions: The functions and classes that the walk came to, in order.
+        nodes: What each of them is described as.
     """
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.nodes: list[Any] = []
+        self.definitions: list[Any] = []  # alive: a temporary must not leave its id to another
         self._numbers: dict[int, int] = {}
-        self._alive: list[object] = []  # a temporary must not leave its id to another object
         self._containers: list[int] = []
         self._trail: list[str] = []
 
@@ -172,7 +176,7 @@ class Walk:
         number = self._numbers.get(id(definition))
         if number is None:
             number = self._numbers[id(definition)] = len(self.nodes)
-            self._alive.append(definition)
+            self.definitions.append(definition)
             self.nodes.append(None)
             self.nodes[number] = make()
         return "definition", number

@@ -7,7 +7,6 @@ import importlib
 import itertools
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,7 +139,7 @@ class TestMergeIdentical:
     def test_reaches_the_top_of_a_tower_in_one_pass(self) -> None:
         left = [ask(1, "0"), *(ask(i, str(i), i - 1) for i in range(2, 20))]
         right = [
-            replace(node, id=node.id + 100, inputs=tuple(i + 100 for i in node.inputs))
+            node._replace(id=node.id + 100, inputs=tuple(i + 100 for i in node.inputs))
             for node in left
         ]
         after = merge_identical(LogicalPlan([*left, *right], [19, 119]), {})
@@ -477,11 +476,11 @@ def test_explain() -> None:
         [
             PlanNode(1, "operator", "answer"),
             PlanNode(2, "operator", "expert", parent=1),
-            replace(ask(3, "a", key="a", max_tokens=64), parent=2),
+            ask(3, "a", key="a", max_tokens=64)._replace(parent=2),
             PlanNode(4, "operator", "expert", parent=1),
-            replace(ask(5, "a", key="a", max_tokens=64, step=Same(3)), parent=4),
-            replace(ask(6, "b", 3, 5, max_tokens=256, step=Known("x")), parent=1),
-            replace(ask(7, "c", max_tokens=16, step=Prefix(6)), parent=99),
+            ask(5, "a", key="a", max_tokens=64, step=Same(3))._replace(parent=4),
+            ask(6, "b", 3, 5, max_tokens=256, step=Known("x"))._replace(parent=1),
+            ask(7, "c", max_tokens=16, step=Prefix(6))._replace(parent=99),
         ],
         [1, 7],
     )

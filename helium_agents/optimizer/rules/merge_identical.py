@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import Compute, LogicalPlan, Prefix, Same, Step
+from helium_agents.graph.plan import COMPUTE, LogicalPlan, Prefix, Same, Step
 
 
 def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
@@ -33,7 +33,7 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
         return step.of if isinstance(step, Same) else id_
 
     for node in plan.in_order():
-        if not isinstance(node.step, Compute) or node.content is None:
+        if node.step is not COMPUTE or node.content is None:
             continue
         question = (node.content, tuple(map(representative, node.inputs)))
         first = first_by_question.setdefault(question, node.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import Compute, Known, LogicalPlan, Step
+from helium_agents.graph.plan import COMPUTE, Known, LogicalPlan, Step
 
 
 def substitute_known(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
@@ -24,6 +24,6 @@ def substitute_known(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPl
     steps: dict[int, Step] = {
         node.id: Known(known[node.key])
         for node in plan
-        if isinstance(node.step, Compute) and node.key is not None and node.key in known
+        if node.step is COMPUTE and node.key is not None and node.key in known
     }
     return plan.with_steps(steps)

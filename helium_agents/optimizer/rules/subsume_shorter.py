@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import Compute, LogicalPlan, PlanNode, Prefix, Same, Step
+from helium_agents.graph.plan import COMPUTE, LogicalPlan, PlanNode, Prefix, Same, Step
 
 
 def subsume_shorter(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
@@ -26,7 +26,7 @@ def subsume_shorter(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
 
     families: dict[tuple[bytes, tuple[int, ...]], list[PlanNode]] = {}
     for node in plan:
-        if isinstance(node.step, Compute) and node.family is not None and node.content is not None:
+        if node.step is COMPUTE and node.family is not None and node.content is not None:
             inputs = tuple(map(representative, node.inputs))
             families.setdefault((node.family, inputs), []).append(node)
     steps: dict[int, Step] = {}
