@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test lint types tests setup clean
+.PHONY: help demo test lint types tests overhead setup clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,10 @@ types: setup
 
 tests: setup
 	$(BIN)/python -m pytest
+
+overhead: setup  ## What the runtime costs, beside LangGraph and Dask (installs them).
+	@$(PIP) -r requirements/bench.txt
+	$(BIN)/python -m benchmarks.overhead
 
 setup: $(VENV)/.ready  ## Make the virtual environment (about 3.5 GB, two minutes).
 

@@ -4,6 +4,7 @@ from helium_agents.authoring.gather import gather
 from helium_agents.authoring.llm import llm
 from helium_agents.authoring.messages import Message, Prompt, assistant, prompt, system, user
 from helium_agents.authoring.operator import Operator, operator
+from helium_agents.engines.replicas import Replicas
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import HeliumError, ItemError
 from helium_agents.graph.ref import Ref
@@ -24,6 +25,7 @@ __all__ = [
     "Operator",
     "Prompt",
     "Ref",
+    "Replicas",
     "Reply",
     "Session",
     "assistant",

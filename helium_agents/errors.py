@@ -115,7 +115,21 @@ class TransientEngineError(EngineError):
 
 
 class EngineDied(EngineError):
-    """The engine's process is gone; every request that was open on it failed."""
+    """The engine's process is gone; every request that was open on it failed.
+
+    Args:
+        message: What is gone and, if known, why.
+        was_killed: Somebody ended it from outside, and it had no error of its own. That says
+            little about the requests that were open.
+    """
+
+    def __init__(self, message: str, *, was_killed: bool = False) -> None:
+        super().__init__(message)
+        self.was_killed = was_killed
+
+
+class PoisonRequest(EngineError):
+    """A request that killed its engine: it was open at several deaths, alone at the last."""
 
 
 # --- command line ------------------------------------------------------------------------------

@@ -36,8 +36,11 @@ LAYERS: dict[str, set[str]] = {
 }
 """What each layer may import; `cli` and `integrations` may import everything."""
 
-PORTS = {"engines.engine", "engines.default", "memo.store", "memo.open"}
-"""What of the engines and the memo the runtime may know."""
+PORTS = {
+    "engines.engine", "engines.default", "engines.replicas",
+    "memo.store", "memo.open", "memo.run_log",
+}  # fmt: skip
+"""What of the engines and the memo the runtime may know; replicas are made of ports only."""
 
 ABOVE_ALL = {"cli", "integrations", ""}
 """Who knows everything: the command line, the integrations, and the package's own `__init__`."""

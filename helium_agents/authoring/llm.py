@@ -9,10 +9,10 @@ from typing import Any, TypeVar, overload
 
 from pydantic import TypeAdapter
 
-from helium_agents.authoring.calls import check_on_loop
 from helium_agents.authoring.messages import Message, to_parts
 from helium_agents.errors import ImpureCall, PromptError
 from helium_agents.graph.node import LlmCall, LlmNode
+from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.sampling import sampling_of

@@ -102,13 +102,16 @@ def to_parts(
     Neighbouring texts are joined, so that one conversation has one form however it was composed.
     """
     inputs: dict[Node, Slot] = {}
-    rendered = []
+    rendered: list[tuple[str, tuple[Part, ...]]] = []
     for position, message in enumerate(messages):
         if not isinstance(message, Message):
             raise PromptError(
                 f"message {position} of llm(...) is a {type(message).__name__}: wrap it in "
                 f"system(...), user(...) or assistant(...)"
             )
+        if type(message.content) is str and LEAK_MARK not in message.content:  # nearly always
+            rendered.append((message.role, (message.content,)))
+            continue
         parts: list[Part] = [""]
         for part in _content_parts(message.content, f"the {message.role} message {position}"):
             if isinstance(part, Ref):

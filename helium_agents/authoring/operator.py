@@ -8,10 +8,10 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from helium_agents.authoring.calls import check_on_loop
 from helium_agents.authoring.messages import Prompt
 from helium_agents.errors import ImpureCall, OperatorDefinitionError, RefMisuse
 from helium_agents.graph.node import Body, Node, OperatorNode
+from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.trace import current_frame
 from helium_agents.graph.values import Slot, replace_leaves
@@ -103,7 +103,8 @@ class Operator(Generic[P, T]):
         depth: int,
     ) -> Ref[T]:
         frame = current_frame()
-        check_on_loop(body.name)
+        if frame.runner is None:  # a session checks it itself
+            check_on_loop(body.name)
         if body.is_pure:
             bound = self._signature.bind(*args, **kwargs)
             bound.apply_defaults()

@@ -21,6 +21,7 @@ from helium_agents.runtime.session import Session
 OnError = Literal["raise", "collect"]
 
 _ERROR_START = b'{"error": {"type": '
+_ERROR_FIELDS = {"type", "message", "item"}
 
 
 class Batch:
@@ -34,8 +35,9 @@ class Batch:
         is_ordered: Write in the order of the rows; otherwise as they finish, with the row's index.
 
     Attributes:
-        failures: How many rows failed, by the type of the error.
-        first_failure: The error of the first of them.
+        num_failed: How many rows failed, an earlier part of the run included.
+        done: Indices of the rows that an earlier part of the run has answered.
+        first_failure: The error of the first row that failed since.
     """
 
     def __init__(
@@ -57,15 +59,23 @@ class Batch:
         self._is_ordered = is_ordered
 
     def take_up(self) -> None:
-        """Go on after the rows whose lines are in the open output."""
+        """Go on after the rows whose lines are in the open output.
+
+        Raises:
+            InputError: A line is not one of this batch.
+        """
         done: set[int] = set()
-        for line in self.output.read_lines():
-            if self._is_ordered:
-                self.num_failed += line.startswith(_ERROR_START)
-            else:
-                fields = json.loads(line)
-                self.num_failed += "error" in fields
-                done.add(fields["item"])
+        num_rows = len(self.rows)
+        for index, line in enumerate(self.output.read_lines()):
+            item, has_failed = self._read(index, line)
+            if item >= num_rows:
+                raise InputError(
+                    f"{self.output.part} has a line of row {item}, but there are {num_rows} rows: "
+                    "resume with the --limit that the run began with, or without one"
+                )
+            self.num_failed += has_failed
+            if not self._is_ordered:
+                done.add(item)
         self.done = range(self.output.num_lines) if self._is_ordered else done
 
     async def run(self, session: Session) -> None:
@@ -89,6 +99,22 @@ class Batch:
     async def _answer(self, row: Any) -> str:
         """The row's result as JSON text; having none is a failure of the row."""
         return to_json(await self.workflow.fn(row), self.workflow.name)
+
+    def _read(self, index: int, line: bytes) -> tuple[int, bool]:
+        """The row that a line is of, and whether the row failed."""
+        if self._is_ordered and not line.startswith(_ERROR_START):
+            return index, False
+        try:
+            fields = json.loads(line)
+            if not self._is_ordered:
+                return int(fields["item"]), "error" in fields
+            error = fields["error"]  # or a workflow's own result that looks like one
+            return index, error.keys() == _ERROR_FIELDS and error["item"] == index
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise InputError(
+                f"{self.output.part}:{index + 1} is not a line of this run: add --overwrite (and "
+                "leave out --resume) to start over"
+            ) from None
 
     def _line(self, index: int, value: str | ItemError) -> str:
         if isinstance(value, ItemError):

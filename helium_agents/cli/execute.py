@@ -80,7 +80,7 @@ def execute(
             return Ending("finished", EXIT_SOME_FAILED, _some_failed(batch))
         return Ending("finished")
     remains = [_remains(batch)] if batch.output.num_lines else []
-    if advice and session.summary.num_computed:
+    if advice and (remains or session.summary.num_computed):
         remains.append(advice)
     return Ending(status, exit_code, "\n".join([message, " ".join(remains)]).rstrip())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,22 +84,29 @@ class Job:
             kv_tokens=self.kv_tokens,
         )
 
-    def run_log(self, engine: Engine) -> RunLog:
-        """The log of the run that begins or is resumed, open; the output must be open.
-
-        Raises:
-            MemoError: The run to resume was of other work.
-        """
-        fn, path = self.batch.workflow.fn, self.batch.output.run_path
-        if not self.resume:
-            RunLog.discard(path)
-        about = {
-            "workflow": f"{fn.__module__}:{self.batch.workflow.name}",
+    def about(self, engine: Engine) -> dict[str, str]:
+        """What identifies the work, all of which must be the same where a run is resumed."""
+        workflow = self.batch.workflow
+        return {
+            "workflow": f"{workflow.fn.__module__}:{workflow.name}",
             "model": engine.identity(),
             "input": _file_digest(self.input_path),
             "order of lines": "as finished" if self.unordered else "that of the rows",
         }
-        source = _source_version(fn)
+
+    def run_log(self, about: Mapping[str, str]) -> RunLog:
+        """The log of the run that begins or is resumed, open; the output must be open.
+
+        Raises:
+            MemoError: The run to resume was of other work.
+            InputError: There are lines to go on with, but no log.
+        """
+        path = self.batch.output.run_path
+        if not self.resume:
+            RunLog.discard(path)
+        elif not RunLog.is_in(path):
+            self.batch.output.check_is_empty()
+        source = _source_version(self.batch.workflow.fn)
         log = RunLog(path, about, {"source": source})
         if log.notes.get("source") != source:
             echo_warning("the workflow's source has changed since the run began; rows done stay")
@@ -130,10 +138,11 @@ class Job:
             message = f"{batch.output.path} was finished already: nothing is left to do"
             return Result(self, Ending("already finished", message=message), Summary(), 0.0)
         start_s = time.perf_counter()
+        engine = self.engine()
+        about = self.about(engine)  # before anything is replaced: there may be no such model
         with ExitStack() as stack:
             stack.enter_context(batch.output)
-            engine = self.engine()
-            run_log = stack.enter_context(self.run_log(engine))
+            run_log = stack.enter_context(self.run_log(about))
             if run_log.is_resumed:
                 batch.take_up()
             observers: tuple[Observer, ...] = ()
@@ -151,9 +160,13 @@ class Job:
                 on_stop=on_stop,
                 shows_traceback=shows_traceback,
             )
-            if ending.status == "finished":
+            if ending.status == "finished" or self._has_nothing(run_log):
                 run_log.remove()
         return Result(self, ending, session.summary, time.perf_counter() - start_s)
+
+    def _has_nothing(self, run_log: RunLog) -> bool:
+        """Whether a run that was stopped has left nothing that is worth going on with."""
+        return self.batch.output.num_lines == 0 and run_log.is_empty
 
     def _advice(self) -> str:
         """How to go on with what a run that was stopped has computed."""

@@ -19,7 +19,7 @@ from helium_agents.errors import InputError
 class Output:
     """Lines on their way to a file; a context manager.
 
-    Leaving it without `finish` keeps `part`, if there are lines in it or a run to resume.
+    Leaving it without `finish` keeps `part`, if there is anything in it or a run to resume.
 
     Args:
         path: The file to make. A symbolic link is followed.
@@ -58,13 +58,11 @@ class Output:
             raise InputError(self._explain_part()) from None
         except OSError as error:
             raise InputError(f"cannot write {self.part}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._fd)
+        if not self._lock():
+            self._close()
             raise InputError(
                 f"another run is writing {self.part}: wait for it, or choose another --output"
-            ) from None
+            )
         if not self._resumes:
             os.ftruncate(self._fd, 0)
         return self
@@ -73,6 +71,18 @@ class Output:
     def is_finished(self) -> bool:
         """Whether the run that is to be resumed had come to its end."""
         return self._resumes and self._target.exists() and not self.part.exists()
+
+    def check_is_empty(self) -> None:
+        """Refuse to begin where there are lines already.
+
+        Raises:
+            InputError: There are lines of a run whose log is gone, so that nothing is known of it.
+        """
+        if os.fstat(self._fd).st_size:
+            raise InputError(
+                f"{self.part} cannot be resumed, since {self.run_path} is gone: add --overwrite "
+                "(and leave out --resume) to start over"
+            )
 
     def read_lines(self) -> Iterator[bytes]:
         """The whole lines of the run that is resumed; what follows them is cut off at the end."""
@@ -123,11 +133,19 @@ class Output:
     ) -> None:
         if self._fd < 0:
             return
-        if self.num_lines:
+        if os.fstat(self._fd).st_size:
             os.fsync(self._fd)
         elif not self.run_path.exists():
             self.part.unlink(missing_ok=True)
         self._close()
+
+    def _lock(self) -> bool:
+        """Whether the file is ours alone, and still the one that `part` names."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.part))
+        except OSError:  # held by another run, which may have given the file its name since
+            return False
 
     def _close(self) -> None:
         os.close(self._fd)  # and with it the lock

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from helium_agents.graph.reply import Choice as Choice
 from helium_agents.graph.reply import FinishReason as FinishReason
@@ -96,7 +96,11 @@ class Engine(Protocol):
 
     @property
     def is_started(self) -> bool:
-        """Whether `start` has finished and `close` was not called since."""
+        """Whether `start` has finished and `close` was not called since.
+
+        An engine that died counts as started all the same: to start it again is the business of
+        whoever finds it dead, to close it that of whoever started it first.
+        """
         ...
 
     def identity(self) -> str:
@@ -108,6 +112,8 @@ class Engine(Protocol):
 
     async def start(self) -> None:
         """Load the model. Idempotent; concurrent calls wait for the same start.
+
+        An engine that died is started anew.
 
         Raises:
             EngineStartError: The model does not load; the message says why and what to do.
@@ -130,7 +136,7 @@ class Engine(Protocol):
         Raises:
             RequestError: This request is at fault.
             TransientEngineError: It may work when tried again.
-            EngineDied: The engine is gone.
+            EngineDied: The engine is gone, and with it every open request; `start` revives it.
         """
         ...
 
@@ -143,4 +149,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop the engine and everything it started. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class PartedIdentity(Protocol):
+    """An engine that can say what its identity is made of, for people who wonder what changed."""
+
+    def identity_parts(self) -> dict[str, str]:
+        """What `Engine.identity` digests, by name: the weights, the tokenizer, the dtype, ..."""
         ...

@@ -15,8 +15,10 @@ LOG_VARIABLE = "HELIUM_AGENTS_ENGINE_LOG"
 """Environment variable that tells the engine's processes where to write."""
 
 _EXCEPTION_LINE = re.compile(
-    r"^(?:.*\] )?((?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?)$", re.MULTILINE
+    r"^(?:.*\] )?((?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?|Fatal Python error: .*)$", re.MULTILINE
 )
+_WORKER_IS_GONE = "died unexpectedly"
+"""vLLM says so of a worker. What comes after it is consequence; nothing before it: a kill."""
 _MOST_BYTES = 1 << 20
 
 
@@ -38,8 +40,11 @@ class EngineLog:
         return os.pread(self._descriptor, _MOST_BYTES, 0).decode("utf-8", "replace")
 
     def cause(self) -> str | None:
-        """The line that names the first exception: later ones are consequences of it."""
-        found = _EXCEPTION_LINE.search(self.text())
+        """The line that names the first exception or crash: later ones are consequences of it.
+
+        `None` where no process had anything to say, as when one is killed from outside.
+        """
+        found = _EXCEPTION_LINE.search(self.text().partition(_WORKER_IS_GONE)[0])
         return None if found is None else found[1]
 
     def close(self) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -58,6 +60,15 @@ class ModelSource:
         if self.revision is not None or self.directory is None:
             return f"hub:{self.model}@{self.revision}"
         return directory_digest(self.directory)
+
+    def parts(self) -> dict[str, str]:
+        """Short digests of what `digest` is made of, by what a person calls it."""
+        if self.revision is not None or self.directory is None:
+            return {"model": self.digest()}
+        parts: dict[str, Any] = {}
+        for path in deciding_files(self.directory):
+            parts.setdefault(_kind_of(path), blake3()).update(file_digest(path).encode())
+        return {kind: digest.hexdigest()[:16] for kind, digest in parts.items()}
 
     def chat_template_has(self, *words: str) -> bool:
         """Whether a chat template mentions one of the words; `True` where it can't be known."""
@@ -139,11 +150,27 @@ def _commit(model: str, revision: str, repository: Path) -> str:
 def directory_digest(directory: Path) -> str:
     """Hex digest of a model's or an adapter's directory."""
     digest = blake3()
-    for path in sorted(directory.rglob("*")):
+    for path in deciding_files(directory):
         relative = path.relative_to(directory)
-        if path.suffix in _DECIDING_SUFFIXES and path.is_file() and relative.parts[0][0] != ".":
-            digest.update(f"{relative.as_posix()}\0{file_digest(path)}\0".encode())
+        digest.update(f"{relative.as_posix()}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()
+
+
+def deciding_files(directory: Path) -> Iterator[Path]:
+    """The files of a model's directory that decide an answer, in a fixed order."""
+    for path in sorted(directory.rglob("*")):
+        is_hidden = path.relative_to(directory).parts[0][0] == "."
+        if path.suffix in _DECIDING_SUFFIXES and path.is_file() and not is_hidden:
+            yield path
+
+
+def _kind_of(path: Path) -> str:
+    if path.suffix in _WEIGHT_SUFFIXES:
+        return "weights"
+    if "chat_template" in path.name:
+        return "chat template"
+    is_tokenizer = any(word in path.name for word in ("token", "vocab", "merges"))
+    return "tokenizer" if is_tokenizer else "configuration"
 
 
 def file_digest(path: Path) -> str:

@@ -24,11 +24,11 @@ from helium_agents.engines.engine import (
     Request,
 )
 from helium_agents.engines.schema_example import example_json
-from helium_agents.errors import EngineError, RequestError
+from helium_agents.errors import EngineDied, EngineError, RequestError
 
 Script = Callable[[Request], str | Awaitable[str]] | Mapping[str, str]
-"""What answers a request: a function, plain or async, that returns the text (or raises); or a
-mapping from the last message's content to the text."""
+"""What answers a request: a function, plain or async, that returns the text (or raises; to raise
+`EngineDied` kills the engine); or a mapping from the last message's content to the text."""
 
 _TOKEN = re.compile(r"\s*\S+|\s+$")
 
@@ -54,6 +54,7 @@ class ScriptedEngine:
         num_open: How many are open now.
         most_open: How many were open at once at most.
         num_starts: How often the engine was started.
+        num_deaths: How often it died.
     """
 
     def __init__(
@@ -74,12 +75,16 @@ class ScriptedEngine:
         self._keeps_requests = keep_requests
         self._is_started = False
         self._draws = count()
+        self._is_dead = False
+        self._death = EngineDied("")
+        self._open: set[asyncio.Timeout] = set()
         self.requests: list[Request] = []
         self.aborted: list[str] = []
         self.num_requests = 0
         self.num_open = 0
         self.most_open = 0
         self.num_starts = 0
+        self.num_deaths = 0
 
     @property
     def name(self) -> str:
@@ -93,7 +98,7 @@ class ScriptedEngine:
 
     @property
     def is_started(self) -> bool:
-        """Whether it is started."""
+        """Whether it was started and not closed since; one that died counts."""
         return self._is_started
 
     def identity(self) -> str:
@@ -101,14 +106,30 @@ class ScriptedEngine:
         return self._identity
 
     async def start(self) -> None:
-        """Be started."""
-        if not self._is_started:
-            self._is_started = True
+        """Be started, anew if it died."""
+        if not self._is_started or self._is_dead:
+            self._is_started, self._is_dead = True, False
             self.num_starts += 1
 
     async def close(self) -> None:
         """Be stopped."""
-        self._is_started = False
+        self._is_started = self._is_dead = False
+
+    def die(self, error: EngineDied | None = None) -> None:
+        """Be gone like an engine whose process is killed: what is open fails, until `start`.
+
+        Args:
+            error: What open and later requests raise; by default that it was killed from outside.
+        """
+        if self._is_started and not self._is_dead:
+            message = f"the scripted engine {self._name!r} was killed"
+            self._death = error or EngineDied(message, was_killed=True)
+            self._is_dead = True
+            self.num_deaths += 1
+            now_s = asyncio.get_running_loop().time()
+            for scope in self._open:
+                scope.reschedule(now_s)
+            self._open.clear()
 
     async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
         """One token for each word, and one for each role."""
@@ -123,31 +144,54 @@ class ScriptedEngine:
         """Answer by the script."""
         if not self._is_started:
             raise EngineError("the scripted engine was asked before it was started")
+        if self._is_dead:
+            raise self._died()
         self.num_requests += 1
         if self._keeps_requests:
             self.requests.append(request)
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
+        scope = asyncio.timeout(None)  # it runs out when the engine dies
         try:
-            await asyncio.sleep(self._latency_s)
-            choices = []
-            for index in range(request.sampling.n):
-                choice = _cut(await self._text(request, index), request)
-                if on_delta is not None:
-                    for piece in _TOKEN.findall(choice.text):
-                        on_delta(Delta(index, piece))
-                        await asyncio.sleep(0)
-                choices.append(choice)
-            return Completion(tuple(choices))
+            async with scope:
+                self._open.add(scope)
+                return await self._answer(request, on_delta)
         except asyncio.CancelledError:
             self.aborted.append(request.request_id)
             raise
+        except TimeoutError:
+            if scope.expired():
+                raise self._died() from None
+            raise
+        except EngineDied as error:  # by the script
+            self._open.discard(scope)
+            self.die(error)
+            raise
         finally:
+            self._open.discard(scope)
             self.num_open -= 1
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The first `max_tokens` words."""
         return _first_tokens(choice.text, max_tokens) or choice
+
+    def _died(self) -> EngineDied:
+        """What one request raises: an exception of its own, so that tracebacks do not mix."""
+        return EngineDied(str(self._death), was_killed=self._death.was_killed)
+
+    async def _answer(
+        self, request: Request, on_delta: Callable[[Delta], None] | None
+    ) -> Completion:
+        await asyncio.sleep(self._latency_s)
+        choices = []
+        for index in range(request.sampling.n):
+            choice = _cut(await self._text(request, index), request)
+            if on_delta is not None:
+                for piece in _TOKEN.findall(choice.text):
+                    on_delta(Delta(index, piece))
+                    await asyncio.sleep(0)
+            choices.append(choice)
+        return Completion(tuple(choices))
 
     async def _text(self, request: Request, index: int) -> str:
         if isinstance(self._script, Mapping):

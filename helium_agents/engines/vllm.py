@@ -21,23 +21,16 @@ from helium_agents.engines.engine import (
     Choice,
     Completion,
     Delta,
-    FinishReason,
     Request,
 )
 from helium_agents.engines.model_source import ModelSource, find_model
 from helium_agents.engines.vllm_process import Launched, launch
+from helium_agents.engines.vllm_request import Answer, sampling_params, translated
 from helium_agents.engines.vllm_settings import Settings
-from helium_agents.errors import (
-    EngineDied,
-    EngineError,
-    EngineStartError,
-    RequestError,
-    TransientEngineError,
-)
+from helium_agents.errors import EngineError, EngineStartError, RequestError
 
 if TYPE_CHECKING:
-    from vllm.outputs import CompletionOutput, RequestOutput
-    from vllm.sampling_params import SamplingParams
+    from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _INLINE_CHARACTERS = 20_000
@@ -60,6 +53,8 @@ class VLLM:
             or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
         max_requests: Most requests computed in one step.
         enforce_eager: Do not compile the model. `None`: only on a GPU it is compiled.
+        devices: The GPUs to use, as in ``CUDA_VISIBLE_DEVICES``. `None`: what is visible. With
+            `Replicas`, every engine is given its own.
         name: What to call the model; by default its directory's or repository's name.
         chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
         **engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
@@ -77,6 +72,7 @@ class VLLM:
         kv_tokens: int | None = None,
         max_requests: int = 64,
         enforce_eager: bool | None = None,
+        devices: Sequence[int | str] | None = None,
         name: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **engine_args: Any,
@@ -92,6 +88,9 @@ class VLLM:
             engine_args=engine_args,
         )
         self._name = name
+        self._environment = {}
+        if devices is not None:
+            self._environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
         # A template that shows the date shows this one, or a run past midnight would not repeat.
         self._today = date.today()
         self._engine: Launched | None = None
@@ -117,7 +116,7 @@ class VLLM:
 
     @property
     def is_started(self) -> bool:
-        """Whether `start` has finished and `close` was not called since."""
+        """Whether `start` has finished and `close` was not called since; a dead one counts."""
         return self._engine is not None
 
     @cached_property
@@ -130,9 +129,13 @@ class VLLM:
         )
 
     @cached_property
+    def _shown_date(self) -> date | None:
+        """The date that the model's chat template is shown, if it asks for one."""
+        return self._today if self._source.chat_template_has(*_DATE_WORDS) else None
+
+    @cached_property
     def _identity(self) -> str:
-        shows_date = self._source.chat_template_has(*_DATE_WORDS)
-        return self._settings.identity(self._source, self._today if shows_date else None)
+        return self._settings.identity(self._source, self._shown_date)
 
     def identity(self) -> str:
         """Hex digest of everything that decides an answer, without starting the engine.
@@ -144,6 +147,10 @@ class VLLM:
             EngineStartError: The model cannot be found.
         """
         return self._identity
+
+    def identity_parts(self) -> dict[str, str]:
+        """What `identity` is made of, by name: weights, tokenizer, dtype, engine, ..."""
+        return self._settings.identity_parts(self._source, self._shown_date)
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -158,11 +165,11 @@ class VLLM:
         """
         async with self._starting:
             if self._engine is not None:
-                if not self._engine.llm.errored:
+                if not self._engine.is_dead:
                     return
                 await self._close()
             source = await asyncio.to_thread(lambda: self._source)
-            self._engine = await launch(self._settings.engine_arguments(source))
+            self._engine = await launch(self._settings.engine_arguments(source), self._environment)
             self._loop = asyncio.get_running_loop()
             self._capacity = _capacity(self._engine.llm)
             if getattr(self._engine.llm.get_tokenizer(), "chat_template", "") is None:
@@ -246,7 +253,7 @@ class VLLM:
         """
         self._running()
         self._check_length(request)
-        answers = [_Answer() for _ in range(request.sampling.n)]
+        answers = [Answer() for _ in range(request.sampling.n)]
         cached_tokens = 0
         async with aclosing(self._outputs(request, is_streamed=on_delta is not None)) as outputs:
             async for output in outputs:
@@ -261,19 +268,24 @@ class VLLM:
         self, request: Request, is_streamed: bool
     ) -> AsyncGenerator[RequestOutput, None]:
         """What vLLM gives for a request, its errors in the port's terms."""
-        llm = self._running()
+        llm, engine = self._running(), self._engine
+        assert engine is not None
         try:
             outputs = llm.generate(
                 {"prompt_token_ids": list(request.prompt_token_ids)},
-                _sampling_params(request, is_streamed),
+                sampling_params(request, is_streamed),
                 request.request_id,
                 priority=request.priority,
             )
             async with aclosing(outputs):
                 async for output in outputs:
+                    if any(piece.finish_reason == "abort" for piece in output.outputs):
+                        # Not by us, who then would not be here: the core was told to end.
+                        engine.is_ending = True
+                        raise engine.died()
                     yield output
         except Exception as error:
-            raise _translated(error, self._engine) from error
+            raise translated(error, engine) from error
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""
@@ -318,31 +330,6 @@ class VLLM:
         return truncator.truncate(choice, max_tokens) if truncator is not None else None
 
 
-class _Answer:
-    """One answer as its pieces come in."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._token_ids: list[int] = []
-        self._finish_reason: str | None = None
-
-    def add(self, piece: CompletionOutput) -> None:
-        self._texts.append(piece.text)
-        self._token_ids.extend(piece.token_ids)
-        self._finish_reason = piece.finish_reason or self._finish_reason
-
-    def choice(self) -> Choice:
-        reason: FinishReason
-        match self._finish_reason:
-            case "length":
-                reason = "length"
-            case "stop" | "repetition":
-                reason = "stop"
-            case other:
-                raise TransientEngineError(f"vLLM ended the request by itself: {other}")
-        return Choice("".join(self._texts), tuple(self._token_ids), reason)
-
-
 def _capacity(llm: AsyncLLM) -> Capacity:
     config = llm.vllm_config
     block_tokens = config.cache_config.block_size
@@ -353,40 +340,3 @@ def _capacity(llm: AsyncLLM) -> Capacity:
         max_model_tokens=config.model_config.max_model_len,
         max_requests=config.scheduler_config.max_num_seqs,
     )
-
-
-def _sampling_params(request: Request, is_streamed: bool) -> SamplingParams:
-    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
-
-    sampling, schema = request.sampling, request.json_schema
-    return SamplingParams(
-        n=sampling.n,
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        stop=list(sampling.stop),
-        seed=sampling.seed,
-        structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
-        output_kind=RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _translated(error: Exception, engine: Launched | None) -> EngineError:
-    """Say in the port's terms what vLLM raised."""
-    from vllm.exceptions import VLLMClientError
-    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-    if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, EngineDeadError):
-        cause = engine.log.cause() if engine is not None else None
-        return EngineDied(f"vLLM's engine process is gone: {cause or 'it was killed or closed'}")
-    if isinstance(error, VLLMClientError | ValueError | TypeError):
-        return RequestError(f"vLLM refuses the request: {text}")
-    return TransientEngineError(f"vLLM failed on the request: {text}")

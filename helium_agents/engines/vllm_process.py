@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import logging
 import multiprocessing
 import os
 import signal
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.vllm_plugin import MARKER
-from helium_agents.errors import EngineStartError
+from helium_agents.errors import EngineDied, EngineStartError
 
 if TYPE_CHECKING:
     from psutil import Process  # type: ignore[import-untyped]  # comes with vLLM
@@ -56,14 +57,15 @@ _ENVIRONMENT = {
 _CORE_NAME = "EngineCore"
 """How the names of the processes that vLLM starts from this one begin."""
 
+_SHARED = Path("/dev/shm")
 _SHARED_PREFIXES = ("psm_", "sem.mp-")
-"""How multiprocessing names shared memory and semaphores in /dev/shm."""
+"""How multiprocessing names shared memory and semaphores there."""
 
 _ONE_START_AT_A_TIME = threading.Lock()
 """The environment is one for the whole process, so it can serve one start only."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Launched:
     """An engine that runs.
 
@@ -71,11 +73,26 @@ class Launched:
         llm: Where requests go in.
         shared_memory: Files by which its processes exchange data. Killed ones leave them behind.
         log: What its processes said.
+        is_ending: Whether its processes were told to end, and not by us.
     """
 
     llm: AsyncLLM
     shared_memory: frozenset[Path]
     log: EngineLog
+    is_ending: bool = False
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it takes no requests any more."""
+        return self.is_ending or bool(self.llm.errored)
+
+    def died(self) -> EngineDied:
+        """What to raise where a request finds it dead."""
+        cause = self.log.cause()
+        return EngineDied(
+            f"vLLM's engine process is gone: {cause or 'it was killed or closed'}",
+            was_killed=cause is None,
+        )
 
     async def shut_down(self) -> None:
         """End the engine and its processes; requests that are still open fail."""
@@ -87,7 +104,8 @@ class Launched:
         if handler is not None:
             # First of all, or it reports the end of its queue as an error with a stack trace.
             handler.cancel()
-        stopped = asyncio.get_running_loop().run_in_executor(None, self._stop)
+        # Shielded: a cancellation must not keep a thread from stopping it that has yet to begin.
+        stopped = asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._stop))
         reader = llm.engine_core.resources.output_queue_task
         # vLLM closes its sockets by a callback in this loop, which must run before the loop ends.
         await asyncio.gather(*filter(None, (stopped, handler)), return_exceptions=True)
@@ -102,17 +120,18 @@ class Launched:
         self.log.close()
 
 
-async def launch(arguments: Mapping[str, Any]) -> Launched:
+async def launch(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Launched:
     """Start an engine.
 
     Args:
         arguments: Arguments of `AsyncEngineArgs`.
+        environment: Environment variables that its processes get besides.
 
     Raises:
         EngineStartError: It did not start; nothing of it is left.
     """
     _check_can_start()
-    start = _Start(arguments)
+    start = _Start(arguments, environment)
     executor = ThreadPoolExecutor(1, thread_name_prefix="vllm-start")
     future = asyncio.get_running_loop().run_in_executor(executor, start.run)
     executor.shutdown(wait=False)
@@ -176,6 +195,11 @@ def _explained(error: Exception, log: EngineLog) -> EngineStartError:
     return EngineStartError(f"vLLM did not start: {text or type(error).__name__}")
 
 
+def _is_no_obituary(record: logging.LogRecord) -> bool:
+    """Whether to print what vLLM logs in this process; a death is told by `EngineDied`."""
+    return "output_handler failed" not in record.getMessage()
+
+
 class _Abandoned(Exception):
     """Nobody waits for this start any more."""
 
@@ -183,8 +207,9 @@ class _Abandoned(Exception):
 class _Start:
     """One start of an engine, in a thread."""
 
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         self._arguments = arguments
+        self._environment = environment
         self.log = EngineLog()
         self._lock = threading.Lock()
         self._is_abandoned = False
@@ -193,7 +218,7 @@ class _Start:
 
     def run(self) -> Launched:
         """Import vLLM, configure it, start its processes, and wait until they are ready."""
-        with _ONE_START_AT_A_TIME, _environment(self.log):
+        with _ONE_START_AT_A_TIME, _environment(self.log, self._environment):
             # The tracker, which the processes share, would unblock the signal if it started later.
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -204,6 +229,8 @@ class _Start:
             for module in ("torch", "vllm", "vllm.v1.engine.async_llm"):
                 self._check_wanted()
                 importlib.import_module(module)
+            if LOG_VARIABLE in os.environ:
+                logging.getLogger("vllm.v1.engine.async_llm").addFilter(_is_no_obituary)
             llm = self._start_processes()
             return Launched(llm, _shared_memory(self._processes()), self.log)
 
@@ -283,14 +310,23 @@ async def _undo(start: _Start, future: asyncio.Future[Launched]) -> None:
 
 
 def _shared_memory(processes: Iterable[Process]) -> frozenset[Path]:
-    """Files of shared memory and semaphores that multiprocessing made for these processes."""
-    import psutil
+    """Files of shared memory and semaphores that multiprocessing made for these processes.
 
-    paths = set()
+    They are told by their inodes: who makes a semaphore has mapped it under another name.
+    """
+    inodes = set()
     for process in processes:
-        with suppress(psutil.Error):
-            paths |= {Path(mapped.path) for mapped in process.memory_maps()}
-    return frozenset(path for path in paths if path.name.startswith(_SHARED_PREFIXES))
+        with suppress(OSError):
+            maps = Path(f"/proc/{process.pid}/maps").read_text("utf-8", "replace")
+            inodes |= {int(line.split()[4]) for line in maps.splitlines() if str(_SHARED) in line}
+    if not inodes:
+        return frozenset()
+    with os.scandir(_SHARED) as entries:
+        return frozenset(
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(_SHARED_PREFIXES) and entry.inode() in inodes
+        )
 
 
 def _unlink(paths: Iterable[Path]) -> None:
@@ -303,7 +339,7 @@ def _unlink(paths: Iterable[Path]) -> None:
 
 
 @contextmanager
-def _environment(log: EngineLog) -> Iterator[None]:
+def _environment(log: EngineLog, wanted: Mapping[str, str]) -> Iterator[None]:
     """Set up the environment that the processes inherit, and put the old one back.
 
     vLLM itself changes more of it (``LD_PRELOAD`` for one), which would otherwise reach every
@@ -314,6 +350,7 @@ def _environment(log: EngineLog) -> Iterator[None]:
         os.environ[LOG_VARIABLE] = log.path
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.update(wanted)
     os.environ[MARKER] = "1"
     try:
         yield

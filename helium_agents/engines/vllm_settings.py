@@ -95,21 +95,34 @@ class Settings:
     def identity(self, source: ModelSource, today: date | None) -> str:
         """Hex digest of everything that decides an answer.
 
-        Unknown engine arguments count, so that a new one can cost a memo but never spoil it; and
-        those that name a file or directory (a tokenizer, an adapter) count by its content.
-
         Args:
             source: The model.
             today: The date that its chat template is shown, if it asks for one.
+        """
+        return _digest({"model": source.digest(), **self._deciding(today)})
+
+    def identity_parts(self, source: ModelSource, today: date | None) -> dict[str, str]:
+        """What `identity` is made of, as text for a person: the model's files, and each setting."""
+        parts = {
+            name: value if isinstance(value, str) else json.dumps(value, default=_described)
+            for name, value in self._deciding(today).items()
+            if name != "format" and value not in (None, {})
+        }
+        return source.parts() | parts
+
+    def _deciding(self, today: date | None) -> dict[str, Any]:
+        """What decides an answer apart from the model's files.
+
+        Unknown engine arguments count, so that a new one can cost a memo but never spoil it; and
+        those that name a file or directory (a tokenizer, an adapter) count by its content.
         """
         arguments = {
             name: _content(value)
             for name, value in self.engine_args.items()
             if name not in _HARMLESS_ARGUMENTS
         }
-        parts = {
+        return {
             "format": _IDENTITY_FORMAT,
-            "model": source.digest(),
             "dtype": self.resolved_dtype(),
             "enforce_eager": self.enforce_eager,
             "max_model_tokens": self.max_model_tokens,  # some rotary scalings depend on it
@@ -118,8 +131,6 @@ class Settings:
             "engine": installed_vllm(),
             "date": today.isoformat() if today is not None else None,
         }
-        text = json.dumps(parts, sort_keys=True, default=_described)
-        return blake3(text.encode()).hexdigest()
 
     def engine_arguments(self, source: ModelSource) -> dict[str, Any]:
         """Arguments of vLLM's `AsyncEngineArgs`."""
@@ -169,6 +180,11 @@ class Settings:
             # measures the memory nor asks for 92% of it.
             arguments["kv_cache_memory_bytes"] = _NOMINAL_KV_BYTES
         return arguments
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    text = json.dumps(parts, sort_keys=True, default=_described)
+    return blake3(text.encode()).hexdigest()
 
 
 def _num_blocks(tokens: int, block_tokens: int) -> int:

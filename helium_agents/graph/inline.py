@@ -52,8 +52,7 @@ async def run_inline(node: OperatorNode) -> Any:
         return await _wait_for_other(node)
     runner = node.frame.runner
     if runner is not None:
-        runner.check_open()
-        runner.on_taken(node)
+        runner.on_awaited(node)
     node.is_running = True
     try:
         if node.inputs or not node.body.is_bare:

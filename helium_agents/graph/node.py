@@ -119,7 +119,7 @@ class Node:
             self._check_inputs()
         self.outcome: Outcome | None = None
         self.flight: Any = None
-        self._settled_key: tuple[bytes | None, bool] | None = None
+        self._settled_key: tuple[bytes | None, bool, bytes] | None = None
         self.place: tuple[CodeType, int] | None = None  # where the call was made
 
     def _check_inputs(self) -> None:
@@ -152,11 +152,21 @@ class Node:
         return None if None in keys else join_digests(b"d", content, *keys)  # type: ignore[arg-type]
 
     @property
+    def identity(self) -> bytes:
+        """What tells the call from others of the same run: its key, or else where it was made."""
+        if self._settled_key is not None:
+            return self._settled_key[2]
+        key = self.key
+        if key is not None:
+            return key
+        return join_digests(b"i", self.content or b"", *(node.identity for node in self.inputs))
+
+    @property
     def is_drawn(self) -> bool:
         """Whether the answer depends on an unseeded draw that the graph knows of."""
         if self._settled_key is not None:
             return self._settled_key[1]
-        return any(node.is_drawn for node in self.inputs)
+        return bool(self.inputs) and any(node.is_drawn for node in self.inputs)
 
     @property
     def timeout_s(self) -> float | None:
@@ -166,7 +176,7 @@ class Node:
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and let go of what was only needed to compute it."""
         if self.inputs:
-            self._settled_key = self.key, self.is_drawn
+            self._settled_key = self.key, self.is_drawn, self.identity
             self.inputs = ()
         self.outcome = outcome
         self.flight = None
@@ -220,6 +230,8 @@ class OperatorNode(Node):
             self.args, self.kwargs = freeze(args), freeze(kwargs)
         elif origin is None:
             key = _best_effort_key(args, kwargs)
+            if inputs:
+                key = (key, *(source.identity for source in inputs))
         if origin is None:
             self.call_key: Any = key
             self.ordinal: int = frame.next_ordinal(body.identity, key)
@@ -263,6 +275,13 @@ class OperatorNode(Node):
             f"{name}(...) is pure, so its arguments are part of its key, but {error}", error.path
         )
 
+    @property
+    def identity(self) -> bytes:
+        """The key, or for a plain operator the path of the call."""
+        if self.body.is_pure:
+            return super().identity
+        return fingerprint(self.frame.path, self.body.identity, self.call_key, self.ordinal)
+
     def body_frame(self, attempt: int, item: Any) -> Frame:
         """The frame in which the body runs for the given attempt."""
         body, above = self.body, self.frame
@@ -298,7 +317,7 @@ Part = str | Slot
 """A piece of message content: text, or the place of an input's text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen ones take four times as long to make
 class LlmCall:
     """What one `llm(...)` call asks for.
 
@@ -338,7 +357,7 @@ class LlmNode(Node):
         self._question: bytes | None = None
         self._draw = draw
         if draw is None and not call.sampling.is_deterministic:
-            asked = self._content_of(b"")
+            asked = join_digests(b"a", self._content_of(b""), *(node.identity for node in inputs))
             ordinal = frame.next_ordinal("llm", asked)
             self._draw = fingerprint(frame.path, "llm", asked, ordinal)
 

@@ -34,8 +34,12 @@ class Runner(Protocol):
         """A call was made."""
         ...
 
+    def on_awaited(self, node: Node) -> None:
+        """A plain operator is about to run in its awaiter's task; raises if that cannot be."""
+        ...
+
     def on_taken(self, node: Node) -> None:
-        """Somebody took care of a plain operator's call: awaited it, or closed it."""
+        """Somebody took care of a plain operator's call without awaiting it."""
         ...
 
     async def wait(self, node: Node) -> Any:

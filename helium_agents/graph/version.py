@@ -37,7 +37,9 @@ from helium_agents.graph.home import Home, home_of
 from helium_agents.graph.walk import Walk, encoded, wrapped_in
 
 _MAX_PARTS: Final = 32
-_BY_NAME: Final = frozenset({"module", "elsewhere", "builtin", "without influence"})
+_BY_NAME: Final = frozenset(
+    {"definition", "wrapper", "module", "elsewhere", "builtin", "without influence"}
+)
 
 
 class _Version(NamedTuple):
@@ -132,7 +134,7 @@ def _parts(walk: Walk) -> dict[str, str]:
 
 
 def _is_constant(description: Any) -> bool:
-    return description[0] != "definition" and description[0] not in _BY_NAME
+    return description[0] not in _BY_NAME
 
 
 def _with_names(description: Any, names: list[str]) -> Any:

@@ -8,11 +8,13 @@ It guards against bad disks and bugs, not against people.
 from __future__ import annotations
 
 import struct
+from math import isfinite
 from typing import Final, NamedTuple
 
 import xxhash
 
 from helium_agents.errors import MemoError
+from helium_agents.memo.facts import max_facts_bytes
 from helium_agents.memo.store import KEY_BYTES
 
 ENTRY_VERSION: Final = 1
@@ -85,14 +87,32 @@ def origin(record: bytes) -> tuple[float, bytes]:
 
 
 def stored_bytes(value: bytes, label: str) -> int:
-    """What an entry counts against the byte bound: key, header and value."""
+    """What an entry without facts counts against the byte bound: key, header and value."""
     return KEY_BYTES + _HEADER.size + len(label.encode()) + len(value)
+
+
+def what_fits(value: bytes, label: str, facts: bytes, max_bytes: int) -> tuple[bool, bytes]:
+    """Whether an entry can be kept at all, and the facts that can be kept with it.
+
+    Decided by the facts' size before compression, so that both stores decide alike and at once.
+    """
+    num_bytes = stored_bytes(value, label)
+    fits = num_bytes <= max_bytes
+    if facts and num_bytes + max_facts_bytes(facts) > max_bytes:
+        facts = b""
+    return fits, facts
 
 
 def check_key(key: bytes) -> None:
     """Raise `MemoError` unless the key is a digest."""
     if len(key) != KEY_BYTES:
         raise MemoError(f"a memo key has {KEY_BYTES} bytes, this one {len(key)}: pass a digest")
+
+
+def check_time(created_s: float) -> None:
+    """Raise `MemoError` unless it is a time: what is not a number would never expire."""
+    if not isfinite(created_s):
+        raise MemoError(f"created_s={created_s}: give a Unix time in seconds")
 
 
 def check_label(label: str) -> None:

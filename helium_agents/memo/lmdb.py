@@ -1,8 +1,9 @@
 """The persistent store: one LMDB directory, read on the caller's thread, written in groups.
 
-What lives where: `entry` knows what a record looks like, `lmdb_tables` what a transaction changes,
-`writer` when one happens. This module owns the environment: it opens it late, reads from it, and
-says in words what went wrong.
+What lives where: `entry` and `facts` know what records look like, `lmdb_tables` what a transaction
+changes, `writer` when one happens, `lmdb_environment` how to open a directory, `lmdb_directory` how
+long it stays open, `lmdb_scan` and `lmdb_check` how to go through all of it. This module opens late
+and does what the port says.
 
 Several processes may use one directory at once, each with a store of its own; LMDB lets one write
 at a time. A store that is open does not survive a fork: the child shares LMDB's lock table with its
@@ -12,76 +13,46 @@ gets an error that says so. A store that was only constructed opens after the fo
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import lmdb
 
 from helium_agents.errors import MemoError
+from helium_agents.memo import lmdb_scan
 from helium_agents.memo.entry import (
     Entry,
     check_bounds,
     check_key,
     check_label,
+    check_time,
     decode,
     encode,
     is_expired,
     stored_bytes,
+    what_fits,
 )
-from helium_agents.memo.lmdb_tables import (
-    DATA_FILE,
-    Tables,
-    Update,
-    map_bytes,
-    open_tables,
-    rows,
-    stale_keys,
-)
-from helium_agents.memo.store import StoreStats
-from helium_agents.memo.writer import DELETED, Batch, Writer
+from helium_agents.memo.facts import decode_facts, max_facts_bytes
+from helium_agents.memo.lmdb_check import check, rebuild
+from helium_agents.memo.lmdb_directory import TOUCH_BATCH, Directory
+from helium_agents.memo.lmdb_environment import explain, probe
+from helium_agents.memo.lmdb_tables import DATA_FILE, Row, Update, rows
+from helium_agents.memo.store import EntryInfo, FullEntry, Report, StoreStats
+from helium_agents.memo.writer import DELETED, Writer
 
-_MAX_READERS: Final = 1024
 _MAX_VALUE_BYTES: Final = 2**31
-_TOUCH_BATCH: Final = 4096
-_MAX_TOUCHED: Final = 16 * _TOUCH_BATCH
-
-_FULL: Final = (
-    "the file has no room left in its address range: clear() it, or open it with a larger max_bytes"
-)
-_FULL_DISK: Final = "its disk is full or failing: free some space, then open the store again"
-_ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (lmdb.MapFullError, _FULL),
-    (lmdb.DiskError, _FULL_DISK),
-    (lmdb.MapResizedError, "a process with a larger max_bytes grew it: open it with the same one"),
-    (lmdb.ReadersFullError, f"more than {_MAX_READERS} reads at once: use fewer processes"),
-    (lmdb.InvalidError, "it is not a memo or is damaged: delete the directory to start afresh"),
-    (lmdb.VersionMismatchError, "another release of LMDB wrote it: choose another directory"),
-    (lmdb.CorruptedError, "it is damaged: delete the directory to start afresh"),
-    (lmdb.PageNotFoundError, "it is damaged: delete the directory to start afresh"),
-    (FileExistsError, "it is a file: choose a directory"),
-    (NotADirectoryError, "it is a file: choose a directory"),
-)
-_OPEN_TWICE: Final = "already open in this process"
-
-
-@dataclass(slots=True)
-class _Opened:
-    """What a process has once it has opened the directory."""
-
-    pid: int
-    env: lmdb.Environment
-    tables: Tables
-    writer: Writer[Update] | None
-    touched: deque[bytes] = field(default_factory=lambda: deque(maxlen=_MAX_TOUCHED))
+_DELETED_AT_ONCE: Final = 4096
+_FIRST_PAGE: Final = 1024
+_NEXT_PAGES: Final = 2**16
 
 
 class LmdbStore:
@@ -95,11 +66,14 @@ class LmdbStore:
     The file is larger than its live bytes, 1.5 to 6 times depending on their sizes; it does not
     shrink, but freed pages are used again.
 
+    Close it. A store that is dropped or still open when the program ends writes what is pending if
+    that takes at most a second or five, and then says nothing of errors but a warning.
+
     Args:
         path: The directory; made with mode 0700 if missing. Prompts are in it in clear.
-        max_bytes: Bound on the live bytes (keys, headers, values) of the directory, enforced by
-            each write of this store. A value that alone exceeds it (or 2 GiB) is not kept: its key
-            is then absent, also if it had a value before.
+        max_bytes: Bound on the live bytes (keys, headers, values, facts) of the directory, enforced
+            by each write of this store. A value that alone exceeds it (or 2 GiB) is not kept: its
+            key is then absent, also if it had a value before.
         ttl_s: Entries older than this many seconds are misses; `None` for no limit.
         read_only: Never write: `put` and `clear` raise, and reads do not affect eviction.
         clock: Unix time in seconds; for tests.
@@ -117,13 +91,15 @@ class LmdbStore:
         check_bounds(max_bytes, ttl_s)
         self.path = Path(path)
         self._max_bytes = max_bytes
+        self._max_entry_bytes = min(max_bytes, _MAX_VALUE_BYTES)
         self._ttl_s = ttl_s
         self._read_only = read_only
         self._clock = clock
         self._num_corrupt = 0
         self._opening = threading.Lock()
-        self._opened: _Opened | None = None
+        self._opened: Directory | None = None
         self._is_closed = False
+        self._at_drop: weakref.finalize[..., LmdbStore] | None = None
 
     def open(self) -> None:
         """Open the directory now and not at first use, to meet its errors early.
@@ -145,11 +121,19 @@ class LmdbStore:
             return None
         if record is None and opened.writer:
             opened.touched.append(key)
-            if len(opened.touched) >= _TOUCH_BATCH:
+            if len(opened.touched) >= TOUCH_BATCH:
                 opened.writer.flush()
         return entry.payload
 
-    def put(self, key: bytes, value: bytes, *, label: str) -> None:
+    def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        label: str,
+        facts: bytes = b"",
+        created_s: float | None = None,
+    ) -> None:
         """Keep the value; see `Store.put`. Blocks while 64 MiB wait to be written.
 
         Raises:
@@ -158,11 +142,16 @@ class LmdbStore:
         """
         check_key(key)
         check_label(label)
-        writer = self._use_writer()
-        if stored_bytes(value, label) > min(self._max_bytes, _MAX_VALUE_BYTES):
-            writer.put(key, DELETED)
+        if created_s is None:
+            created_s = self._clock()
         else:
-            writer.put(key, encode(value, label=label, created_s=self._clock()))
+            check_time(created_s)
+        writer = self._use_writer()
+        fits, facts = what_fits(value, label, facts, self._max_entry_bytes)
+        if fits:
+            writer.put(key, encode(value, label=label, created_s=created_s), facts)
+        else:
+            writer.put(key, DELETED)
 
     def commit(self) -> Future[None]:
         """A future for everything put so far; see `Store.commit`. Takes 5 ms and one disk flush."""
@@ -172,26 +161,108 @@ class LmdbStore:
         future.set_result(None)
         return future
 
+    def facts(self, key: bytes) -> bytes | None:
+        """What was asked; see `Store.facts`. Damaged facts are none, and counted."""
+        check_key(key)
+        opened = self._use()
+        record, pending = opened.writer.lookup_facts(key) if opened.writer else (None, b"")
+        if record is not None:
+            entry = decode(record)
+            is_live = entry is not None and not entry.is_expired(self._ttl_s, self._clock())
+            return (pending or None) if is_live else None
+        found = opened.read(partial(lmdb_scan.facts_of, key=key))
+        if found is None or found[1] is None or not self._is_live(found[0]):
+            return None
+        facts = decode_facts(found[1])
+        self._num_corrupt += facts is None
+        return facts
+
+    def describe(self, key: bytes) -> EntryInfo | None:
+        """What is known of one entry; see `Store.describe`. Counts pending facts uncompressed."""
+        check_key(key)
+        opened = self._use()
+        record, facts = opened.writer.lookup_facts(key) if opened.writer else (None, b"")
+        if record is None:
+            found = opened.read(partial(lmdb_scan.describe, key=key))
+        else:
+            found = _describe_pending(key, record, facts)
+        return found if found and self._is_live(found) else None
+
+    def entries(self, *, label: str | None = None) -> Iterator[EntryInfo]:
+        """Live entries, the newest first; see `Store.entries`. One pass per 65,536 of them."""
+        opened = self._settled()
+        before: tuple[float, bytes] | None = None
+        num_most = _FIRST_PAGE
+
+        def is_wanted(row: Row) -> bool:
+            return (label is None or row.label == label) and self._is_live(row)
+
+        while True:
+            page = opened.read(
+                partial(lmdb_scan.newest, is_wanted=is_wanted, before=before, num_most=num_most)
+            )
+            yield from page
+            if len(page) < num_most:
+                return
+            before, num_most = (page[-1].created_s, page[-1].key), _NEXT_PAGES
+
+    def scan(self, *, label: str | None = None) -> Iterator[FullEntry]:
+        """Live entries with all they have; see `Store.scan`. Holds 1 MiB of them at a time."""
+        opened = self._settled()
+        after: bytes | None = b""
+        while after is not None:
+            found, num_damaged, after = opened.read(partial(lmdb_scan.full, after=after))
+            self._num_corrupt += num_damaged
+            for entry in found:
+                if (label is None or entry.label == label) and self._is_live(entry):
+                    yield entry
+
+    def delete(self, keys: Iterable[bytes]) -> int:
+        """Remove entries; see `Store.delete`. One transaction for each 4,096 of them."""
+        return self._remove((key, None) for key in keys)
+
+    def prune(
+        self,
+        *,
+        older_than_s: float | None = None,
+        max_bytes: int | None = None,
+        label: str | None = None,
+    ) -> int:
+        """Remove what is old or too much; see `Store.prune`. Other writers go on in between."""
+        self._use_writer().run(lambda update: None)  # so that all that is known of use is written
+        num_removed = self._remove(self._old(older_than_s, label))
+        if max_bytes is not None:
+            num_removed += self._remove(self._excess(max_bytes, label))
+        return num_removed
+
+    def verify(self, *, repair: bool = False) -> Report:
+        """A full check, in a child process first; see `Store.verify`. Reads the file twice."""
+        # First, since a damaged file may be dangerous even to open.
+        if self._has_data() and (problem := probe(self.path)):
+            return Report(0, 0, [f"the file cannot be read: {problem}"])
+        report = self._settled().read(check)
+        if repair and report.problems:
+            return replace(report, num_dropped=self._use_writer().run(rebuild))
+        return report
+
     def clear(self) -> int:
         """Remove every entry, expired ones too, and those of other processes; how many went."""
         return self._use_writer().run(Update.clear)
 
     def stats(self) -> StoreStats:
         """What the store holds, after a commit of what is pending. Reads the whole index."""
-        opened = self._use()
-        if opened.writer:
-            opened.writer.commit().result()
-        now_s = self._clock()
-        try:
-            with opened.env.begin() as txn:
-                live = (
+        opened = self._settled()
+        return opened.read(
+            lambda txn, tables: StoreStats.of(
+                (
                     (row.label, row.num_bytes, row.created_s)
-                    for row in rows(txn, opened.tables)
-                    if not is_expired(row.created_s, self._ttl_s, now_s)
-                )
-                return StoreStats.of(live, max_bytes=self._max_bytes, num_corrupt=self._num_corrupt)
-        except lmdb.Error as error:
-            raise self._explain(error) from error
+                    for row in rows(txn, tables)
+                    if self._is_live(row)
+                ),
+                max_bytes=self._max_bytes,
+                num_corrupt=self._num_corrupt,
+            )
+        )
 
     def close(self) -> None:
         """Commit what is pending and release everything; see `Store.close`.
@@ -201,24 +272,17 @@ class LmdbStore:
         """
         with self._opening:
             opened, self._is_closed = self._opened, True
+            if self._at_drop is not None:
+                self._at_drop.detach()
             if opened is None or opened.pid != os.getpid():
                 return
             self._opened = None
-        try:
-            if opened.writer:
-                if opened.touched:
-                    opened.writer.flush()
-                opened.writer.close()
-        finally:
-            opened.env.close()
+        opened.close()
 
-    def _use(self) -> _Opened:
+    def _use(self) -> Directory:
         opened = self._opened
         if opened is None:
-            with self._opening:
-                if self._opened is None:
-                    self._opened = self._open()
-                opened = self._opened
+            opened = self._open()
         if opened.pid != os.getpid():
             raise MemoError(
                 f"the memo in {self.path} was open when this process was forked, and cannot be "
@@ -232,92 +296,104 @@ class LmdbStore:
             raise MemoError(f"the memo in {self.path} is read-only: open it with read_only=False")
         return writer
 
-    def _open(self) -> _Opened:
-        if self._is_closed:
-            raise MemoError(f"the memo in {self.path} is closed")
-        if self._read_only and not (self.path / DATA_FILE).is_file():
-            raise MemoError(
-                f"there is no memo in {self.path}: check the path, or open it with read_only=False "
-                "to make one"
-            )
-        try:
-            env = self._open_environment()
-            try:
-                env.reader_check()
-                tables = open_tables(env, self.path, read_only=self._read_only)
-            except BaseException:
-                env.close()
-                raise
-        except (lmdb.Error, OSError) as error:
-            raise self._explain(error) from error
-        opened = _Opened(os.getpid(), env, tables, None)
-        if not self._read_only:
-            opened.writer = Writer(
-                f"memo writer {self.path}", lambda batch: self._write(opened, batch), self._explain
-            )
+    def _settled(self) -> Directory:
+        """The directory, with everything put so far in it."""
+        opened = self._use()
+        if opened.writer:
+            opened.writer.commit().result()
         return opened
 
-    def _open_environment(self) -> lmdb.Environment:
-        if not self._read_only:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                self.path.mkdir(mode=0o700)
-        # No spare transactions: one would hold a reader slot between reads, which a forked child
-        # that drops this object would free.
-        return lmdb.open(
-            os.fspath(self.path),
-            map_size=map_bytes(self.path, self._max_bytes),
-            max_dbs=8,
-            max_readers=_MAX_READERS,
-            max_spare_txns=0,
-            mode=0o600,
-            readonly=self._read_only,
-            create=not self._read_only,
-            writemap=False,
-        )
+    def _open(self) -> Directory:
+        with self._opening:
+            if self._opened is not None:
+                return self._opened
+            if self._is_closed:
+                raise MemoError(f"the memo in {self.path} is closed")
+            if self._read_only and not self._has_data():
+                raise MemoError(
+                    f"there is no memo in {self.path}: check the path, or open it with "
+                    "read_only=False to make one"
+                )
+            opened = Directory(self.path, self._max_bytes, read_only=self._read_only)
+            self._at_drop = weakref.finalize(self, opened.abandon)
+            self._at_drop.atexit = False  # the directories see to that themselves, with patience
+            self._opened = opened
+            return opened
 
-    def _read(self, opened: _Opened, key: bytes) -> Entry | None:
+    def _has_data(self) -> bool:
         try:
-            with opened.env.begin(db=opened.tables.entries, buffers=True) as txn:
+            return (self.path / DATA_FILE).is_file()
+        except OSError as error:
+            raise explain(self.path, error) from error
+
+    def _read(self, opened: Directory, key: bytes) -> Entry | None:
+        try:
+            try:
+                reading = opened.env.begin(db=opened.tables.entries, buffers=True)
+            except lmdb.ReadersFullError:
+                reading = opened.begin(db=opened.tables.entries, buffers=True)
+            with reading as txn:
                 record = txn.get(key)
                 if record is None:
                     return None
                 entry = decode(record)
         except lmdb.Error as error:
-            raise self._explain(error) from error
+            raise opened.explain(error) from error
         if entry is None:
             self._num_corrupt += 1
         return entry
 
-    def _write(self, opened: _Opened, batch: Batch[Update]) -> list[Any]:
-        """Write a batch and the order of use in one transaction; runs on the writer thread."""
-        touched = dict.fromkeys(opened.touched.popleft() for _ in range(len(opened.touched)))
-        if not batch:
-            with opened.env.begin() as txn:
-                if not stale_keys(txn, opened.tables, touched):
-                    return []
-        with opened.env.begin(write=True) as txn:
-            update = Update(txn, opened.tables)
-            update.touch(touched)
-            for key, record in batch.records.items():
-                if record == DELETED:
-                    update.delete(key)
-                else:
-                    update.put(key, record)
-            results = [job(update) for job, _ in batch.jobs]
-            update.evict(self._max_bytes)
-            update.save()
-        return results
+    def _is_live(self, entry: Row | EntryInfo | FullEntry) -> bool:
+        return not is_expired(entry.created_s, self._ttl_s, self._clock())
 
-    def _explain(self, error: BaseException) -> MemoError:
-        """The error in words: what happened, where, and what to do."""
-        if isinstance(error, MemoError):
-            return error
-        if _OPEN_TWICE in str(error):
-            advice = "use one store for all of it (LMDB allows no second one)"
-        elif getattr(error, "code", None) == errno.EIO:
-            advice = _FULL_DISK  # what LMDB says of a write that the disk cut short
-        else:
-            found = (advice for kind, advice in _ADVICE if isinstance(error, kind))
-            advice = next(found, "check that the directory is writable and its disk has room")
-        return MemoError(f"the memo in {self.path} failed ({error}): {advice}")
+    def _old(self, older_than_s: float | None, label: str | None) -> Iterator[tuple[bytes, float]]:
+        """Keys and times of what has expired or is older than that."""
+        now_s, after = self._clock(), b""
+        while page := self._use().read(partial(lmdb_scan.by_key, after=after)):
+            for key, row in page:
+                if (label is None or row.label == label) and (
+                    is_expired(row.created_s, self._ttl_s, now_s)
+                    or is_expired(row.created_s, older_than_s, now_s)
+                ):
+                    yield key, row.created_s
+            after = page[-1][0]
+
+    def _excess(self, max_bytes: int, label: str | None) -> Iterator[tuple[bytes, float]]:
+        """Keys and times of the least recently used, until the others count at most that much."""
+
+        def is_counted(row: Row) -> bool:
+            return label is None or row.label == label
+
+        excess_bytes = -max_bytes + self._use().read(
+            lambda txn, tables: sum(r.num_bytes for r in rows(txn, tables) if is_counted(r))
+        )
+        after = 0
+        while page := self._use().read(partial(lmdb_scan.by_use, after=after)):
+            for _, key, row in page:
+                if excess_bytes <= 0:
+                    return
+                if is_counted(row):
+                    yield key, row.created_s
+                    excess_bytes -= row.num_bytes
+            after = page[-1][0]
+
+    def _remove(self, victims: Iterable[tuple[bytes, float | None]]) -> int:
+        """Remove entries of these keys and, if given, creation times; how many there were."""
+        writer, num_removed, rest = self._use_writer(), 0, iter(victims)
+        while some := list(islice(rest, _DELETED_AT_ONCE)):
+            for key, _ in some:
+                check_key(key)
+            num_removed += writer.run(partial(_delete_all, victims=some))
+        return num_removed
+
+
+def _delete_all(update: Update, victims: list[tuple[bytes, float | None]]) -> int:
+    return sum(update.delete(*victim) for victim in victims)
+
+
+def _describe_pending(key: bytes, record: bytes, facts: bytes) -> EntryInfo | None:
+    entry = decode(record)  # of what is to be deleted there is none
+    if entry is None:
+        return None
+    num_bytes = stored_bytes(entry.payload, entry.label) + max_facts_bytes(facts)
+    return EntryInfo(key, entry.label, num_bytes, entry.created_s, bool(facts))

@@ -3,16 +3,19 @@
 ========== ====================== ==============================================
 table      key                    value
 ========== ====================== ==============================================
-`meta`     name                   `format`, the layout's version; `num_bytes`
+`meta`     name                   `format`, the layout's version; `num_bytes`;
+                                  `max_bytes`, the bound that the last writer held
 `entries`  digest                 record (`memo/entry.py`)
+`facts`    digest                 facts record (`memo/facts.py`), where there are any
 `index`    digest                 sequence number, bytes, creation time, label
 `recency`  sequence number        digest
 ========== ====================== ==============================================
 
 A sequence number is drawn when an entry is written or touched, so `recency` is sorted from the
 least to the most recently used. `index` repeats what selection and statistics need, in a twentieth
-of the pages; both can be rebuilt from `entries`. All changes happen in `Update`, in one write
-transaction, so the count of live bytes is true for every process that shares the directory.
+of the pages; both can be rebuilt from `entries`, as can `num_bytes`. All changes happen in
+`Update`, in one write transaction, so the count of live bytes is true for every process that shares
+the directory.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import lmdb
 
@@ -29,17 +32,20 @@ from helium_agents.errors import MemoError
 from helium_agents.memo import entry
 from helium_agents.memo.store import KEY_BYTES
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 DATA_FILE: Final = "data.mdb"
 
-_FORMAT: Final = b"format"
-_NUM_BYTES: Final = b"num_bytes"
+FORMAT: Final = b"format"
+NUM_BYTES: Final = b"num_bytes"
+MAX_BYTES: Final = b"max_bytes"
+_OLDEST_READ: Final = 1
 _NAMES: Final = (b"meta", b"entries", b"index", b"recency")
-_COUNT: Final = struct.Struct(">Q")
+_FACTS: Final = b"facts"
 _INDEX: Final = struct.Struct("<QQd")
+_TIME: Final = struct.Struct("<d")
+_TIME_AT: Final = _INDEX.size - _TIME.size
 
 _STALE_SHARE: Final = 4
-_GIB: Final = 2**30
 
 
 class Row(NamedTuple):
@@ -59,25 +65,12 @@ class Tables:
     entries: lmdb._Database
     index: lmdb._Database
     recency: lmdb._Database
-
-
-def map_bytes(path: Path, max_bytes: int) -> int:
-    """The size of the address range for the file, which is sparse and never resized.
-
-    Sixteen times the bound, since address space is free and running out of it is not. A file was
-    seen to grow to 1.5 times the bound with entries of 100 kB, to 4 times with 1 kB, to 6 times
-    with 10 bytes (index rows, pages half filled, copies that a transaction writes before it
-    frees). At least 16 GiB, so that processes with other bounds can share the directory; and room
-    above what an existing file already has, without which not even an eviction could be written.
-    """
-    data = path / DATA_FILE
-    used_bytes = data.stat().st_size if data.exists() else 0
-    size = max(16 * max_bytes + _GIB, used_bytes + _GIB, 16 * _GIB)
-    return -(-size // 2**16) * 2**16
+    facts: lmdb._Database | None
+    """`None` in a directory of format 1 that is only read."""
 
 
 def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables:
-    """Open the tables, and make them in a new directory.
+    """Open the tables; make them in a new directory, and bring older ones to this format.
 
     Raises:
         MemoError: If they are of another format, or the file is not a memo.
@@ -86,43 +79,53 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
         if read_only:
             meta = env.open_db(_NAMES[0], create=False)
             with env.begin() as txn:
-                _check_format(txn.get(_FORMAT, db=meta), path)
-            return Tables(meta, *(env.open_db(name, create=False) for name in _NAMES[1:]))
+                version = _check_format(txn.get(FORMAT, db=meta), path)
+            tables: list[Any] = [env.open_db(name, create=False) for name in _NAMES[1:]]
+            tables.append(env.open_db(_FACTS, create=False) if version > 1 else None)
+            return Tables(meta, *tables)
         # A handle opened in a transaction is lost unless that one commits as a writer.
         with env.begin(write=True) as txn:
             is_new = txn.stat()["entries"] == 0
             meta = env.open_db(_NAMES[0], txn=txn, create=is_new)
             if is_new:
-                txn.put(_FORMAT, b"%d" % FORMAT_VERSION, db=meta)
-            _check_format(txn.get(_FORMAT, db=meta), path)
-            return Tables(meta, *(env.open_db(name, txn=txn) for name in _NAMES[1:]))
+                txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=meta)
+            version = _check_format(txn.get(FORMAT, db=meta), path)
+            if version < FORMAT_VERSION:
+                _migrate(env, txn, meta)
+            return Tables(meta, *(env.open_db(name, txn=txn) for name in (*_NAMES[1:], _FACTS)))
     except lmdb.NotFoundError:
         raise MemoError(
             f"{path} holds an LMDB file that is not a memo: choose another directory"
         ) from None
 
 
-def _check_format(found: bytes | None, path: Path) -> None:
-    if found == b"%d" % FORMAT_VERSION:
-        return
+def _migrate(env: lmdb.Environment, txn: lmdb.Transaction[bytes], meta: lmdb._Database) -> None:
+    """Make format 2 of format 1: one more table. All of it in the caller's transaction."""
+    env.open_db(_FACTS, txn=txn)
+    txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=meta)
+
+
+def _check_format(found: bytes | None, path: Path) -> int:
+    """The version found, if it can be used."""
     if found is None or not found.isdigit():
         raise MemoError(f"{path} holds an LMDB file that is not a memo: choose another directory")
-    if int(found) > FORMAT_VERSION:
+    version = int(found)
+    if _OLDEST_READ <= version <= FORMAT_VERSION:
+        return version
+    if version > FORMAT_VERSION:
         fix = "written by a newer helium_agents: upgrade the package, or choose another directory"
     else:
         fix = (
             "written by an older helium_agents: read it with that release, or delete the "
             "directory to start afresh"
         )
-    raise MemoError(
-        f"the memo in {path} has format {int(found)}, not {FORMAT_VERSION}; it was {fix}"
-    )
+    raise MemoError(f"the memo in {path} has format {version}, not {FORMAT_VERSION}; it was {fix}")
 
 
 def rows(txn: lmdb.Transaction[bytes], tables: Tables) -> Iterator[Row]:
     """Every entry's index row."""
     for _, value in txn.cursor(db=tables.index):
-        yield _row(value)
+        yield parse_row(value)
 
 
 def stale_keys(txn: lmdb.Transaction[bytes], tables: Tables, keys: Iterable[bytes]) -> list[bytes]:
@@ -135,7 +138,7 @@ def stale_keys(txn: lmdb.Transaction[bytes], tables: Tables, keys: Iterable[byte
     limit = txn.stat(tables.entries)["entries"] // _STALE_SHARE
     next_sequence = _next_sequence(txn, tables)
     found = ((key, txn.get(key, db=tables.index)) for key in keys)
-    return [key for key, row in found if row and next_sequence - _row(row).sequence > limit]
+    return [key for key, row in found if row and next_sequence - parse_row(row).sequence > limit]
 
 
 class Update:
@@ -147,76 +150,118 @@ class Update:
     """
 
     def __init__(self, txn: lmdb.Transaction[bytes], tables: Tables) -> None:
-        self._txn = txn
-        self._tables = tables
+        assert tables.facts is not None, "opened for reading only"
+        self.txn = txn
+        self.tables = tables
+        self.num_bytes = parse_count(txn.get(NUM_BYTES, db=tables.meta))
         self._next_sequence = _next_sequence(txn, tables)
-        stored = txn.get(_NUM_BYTES, db=tables.meta)
-        self.num_bytes: int = _COUNT.unpack(stored)[0] if stored else 0
 
-    def put(self, key: bytes, record: bytes) -> None:
-        """Write a record as the most recently used, replacing an earlier one."""
+    def put(self, key: bytes, record: bytes, facts_record: bytes = b"") -> None:
+        """Write a record as the most recently used, replacing an earlier one and its facts."""
         self.delete(key)
+        self.txn.put(key, record, db=self.tables.entries)
+        if facts_record:
+            self.txn.put(key, facts_record, db=self.tables.facts)
         created_s, label = entry.origin(record)
-        num_bytes = KEY_BYTES + len(record)
-        self._txn.put(key, record, db=self._tables.entries)
-        self._place(key, num_bytes, created_s, label)
-        self.num_bytes += num_bytes
+        self.place(key, KEY_BYTES + len(record) + len(facts_record), created_s, label)
 
-    def delete(self, key: bytes) -> bool:
-        """Remove an entry; whether there was one."""
-        value = self._txn.pop(key, db=self._tables.index)
+    def delete(self, key: bytes, created_s: float | None = None) -> bool:
+        """Remove an entry; whether there was one.
+
+        Args:
+            key: The entry's key.
+            created_s: Remove it only if it was created then, and not replaced since.
+        """
+        value = self.txn.get(key, db=self.tables.index)
         if value is None:
             return False
-        row = _row(value)
-        self._txn.delete(key, db=self._tables.entries)
-        self._txn.delete(_COUNT.pack(row.sequence), db=self._tables.recency)
+        row = parse_row(value)
+        if created_s is not None and row.created_s != created_s:
+            return False
+        self.txn.delete(key, db=self.tables.index)
+        self.drop(key)
+        self.txn.delete(format_count(row.sequence), db=self.tables.recency)
         self.num_bytes -= row.num_bytes
         return True
 
+    def drop(self, key: bytes) -> None:
+        """Remove a record and its facts, and leave the rest to the caller."""
+        self.txn.delete(key, db=self.tables.entries)
+        self.txn.delete(key, db=self.tables.facts)
+
     def touch(self, keys: Iterable[bytes]) -> None:
         """Make entries the most recently used, where their place is stale."""
-        for key in stale_keys(self._txn, self._tables, keys):
-            row = _row(self._txn.get(key, b"", db=self._tables.index))
-            self._txn.delete(_COUNT.pack(row.sequence), db=self._tables.recency)
-            self._place(key, row.num_bytes, row.created_s, row.label.encode())
+        for key in stale_keys(self.txn, self.tables, keys):
+            row = parse_row(self.txn.get(key, b"", db=self.tables.index))
+            self.txn.delete(format_count(row.sequence), db=self.tables.recency)
+            self.num_bytes -= row.num_bytes
+            self.place(key, row.num_bytes, row.created_s, row.label.encode())
 
     def evict(self, max_bytes: int) -> int:
         """Remove the least recently used entries until the rest fits; how many went."""
         num_evicted = 0
         while self.num_bytes > max_bytes:
-            cursor = self._txn.cursor(db=self._tables.recency)
+            cursor = self.txn.cursor(db=self.tables.recency)
             if not cursor.first() or not self.delete(cursor.value()):
-                raise MemoError("the memo's tables disagree: clear() it to start afresh")
+                raise MemoError(
+                    "the memo's tables disagree: open it again and call verify(repair=True)"
+                )
             num_evicted += 1
         return num_evicted
 
     def clear(self) -> int:
         """Remove every entry; how many went."""
-        num_entries: int = self._txn.stat(self._tables.entries)["entries"]
-        for table in (self._tables.entries, self._tables.index, self._tables.recency):
-            self._txn.drop(table, delete=False)
-        self.num_bytes = 0
+        num_entries: int = self.txn.stat(self.tables.entries)["entries"]
+        self.txn.drop(self.tables.entries, delete=False)
+        self.txn.drop(cast("lmdb._Database", self.tables.facts), delete=False)
+        self.clear_order()
         return num_entries
 
-    def save(self) -> None:
-        """Write the count of live bytes; the last thing before the commit."""
-        self._txn.put(_NUM_BYTES, _COUNT.pack(self.num_bytes), db=self._tables.meta)
+    def clear_order(self) -> None:
+        """Forget index, order of use and count, which can be made again with `place`."""
+        self.txn.drop(self.tables.index, delete=False)
+        self.txn.drop(self.tables.recency, delete=False)
+        self._next_sequence = 1
+        self.num_bytes = 0
 
-    def _place(self, key: bytes, num_bytes: int, created_s: float, label: bytes) -> None:
+    def place(self, key: bytes, num_bytes: int, created_s: float, label: bytes) -> None:
+        """Enter a record in index, order of use and count, as the most recently used."""
         sequence = self._next_sequence
         self._next_sequence += 1
+        self.num_bytes += num_bytes
         row = _INDEX.pack(sequence, num_bytes, created_s) + label
-        self._txn.put(key, row, db=self._tables.index)
+        self.txn.put(key, row, db=self.tables.index)
         # Numbers only grow: appending fills the pages and saves the search.
-        self._txn.put(_COUNT.pack(sequence), key, append=True, db=self._tables.recency)
+        self.txn.put(format_count(sequence), key, append=True, db=self.tables.recency)
+
+    def save(self, max_bytes: int) -> None:
+        """Write the count of live bytes and the bound they obey, last before the commit."""
+        self.txn.put(NUM_BYTES, format_count(self.num_bytes), db=self.tables.meta)
+        self.txn.put(MAX_BYTES, format_count(max_bytes), db=self.tables.meta)
 
 
 def _next_sequence(txn: lmdb.Transaction[bytes], tables: Tables) -> int:
     cursor = txn.cursor(db=tables.recency)
-    last: int = _COUNT.unpack(cursor.key())[0] if cursor.last() else 0
-    return last + 1
+    return parse_count(cursor.key()) + 1 if cursor.last() else 1
 
 
-def _row(value: bytes) -> Row:
+def parse_row(value: bytes) -> Row:
+    """What an index row says."""
     sequence, num_bytes, created_s = _INDEX.unpack_from(value)
-    return Row(sequence, num_bytes, created_s, value[_INDEX.size :].decode())
+    return Row(sequence, num_bytes, created_s, value[_INDEX.size :].decode(errors="replace"))
+
+
+def parse_time(value: bytes) -> float:
+    """The creation time in an index row."""
+    created_s: float = _TIME.unpack_from(value, _TIME_AT)[0]
+    return created_s
+
+
+def parse_count(value: bytes | None) -> int:
+    """A count, or a sequence number."""
+    return int.from_bytes(value or b"", "big")
+
+
+def format_count(count: int) -> bytes:
+    """A count, or a sequence number, so that bytes sort as numbers do."""
+    return count.to_bytes(8, "big")

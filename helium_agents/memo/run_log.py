@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,12 @@ from types import TracebackType
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.lmdb import LmdbStore
+from helium_agents.memo.lmdb_tables import DATA_FILE
 
 _MAX_BYTES = 16 * 2**30  # nothing of it may be evicted while the run lasts
 _ABOUT = "run.json"
+_UNBORN = "run.json.part"  # while it begins, and while it is deleted
+_STORE = (DATA_FILE, "lock.mdb")
 
 
 class RunLog:
@@ -38,7 +40,7 @@ class RunLog:
         store: Where the answers are.
 
     Raises:
-        MemoError: The directory holds something else, or a run of other work.
+        MemoError: The directory cannot be used, holds something else, or a run of other work.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class RunLog:
     ) -> None:
         self.path = Path(path)
         self.notes = dict(notes or {})
-        self.is_resumed = (self.path / _ABOUT).exists()
+        self.is_resumed = self.is_in(self.path)
         if self.is_resumed:
             self._take_up(about or {})
         else:
@@ -57,6 +59,19 @@ class RunLog:
             self._begin(about or {})
         self.store = LmdbStore(self.path, max_bytes=_MAX_BYTES)
         self.store.open()
+
+    @staticmethod
+    def is_in(path: Path) -> bool:
+        """Whether a directory holds a run."""
+        return (path / _ABOUT).exists()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no answer was kept; false where that cannot be told."""
+        try:
+            return self.store.stats().num_entries == 0
+        except MemoError:
+            return False
 
     def close(self) -> None:
         """Commit and release the directory; the run can be resumed. Idempotent."""
@@ -76,13 +91,21 @@ class RunLog:
         """
         if not path.exists():
             return
-        strangers = {child.name for child in path.iterdir()} - {
-            _ABOUT, f"{_ABOUT}.part", "data.mdb", "lock.mdb",
-        }  # fmt: skip
+        if not path.is_dir():
+            raise MemoError(f"{path} is not the log of a run (it is a file): move it")
+        names = {child.name for child in path.iterdir()}
+        is_log = not names or names & {_ABOUT, _UNBORN}  # and no memo, which has the same files
+        strangers = names - {_ABOUT, _UNBORN, *_STORE} if is_log else names
         if strangers:
             raise MemoError(f"{path} is not the log of a run (it holds {min(strangers)}): move it")
-        (path / _ABOUT).unlink(missing_ok=True)  # first: without it nothing is resumed by halves
-        shutil.rmtree(path)
+        try:
+            if _ABOUT in names:  # so that nothing is ever resumed by halves
+                (path / _ABOUT).replace(path / _UNBORN)
+            for name in (*_STORE, _UNBORN):
+                (path / name).unlink(missing_ok=True)
+            path.rmdir()
+        except OSError as error:
+            raise MemoError(f"the log of a run in {path} cannot be removed: {error}") from error
 
     def __enter__(self) -> RunLog:
         return self
@@ -110,11 +133,14 @@ class RunLog:
 
     def _begin(self, about: Mapping[str, str]) -> None:
         self.discard(self.path)  # of a run that was killed before it began
-        self.path.mkdir(mode=0o700)
-        part = self.path / f"{_ABOUT}.part"
-        with part.open("w", encoding="utf-8") as file:
-            known = {"run_id": self.run_id, "about": dict(about), "notes": self.notes}
-            json.dump(known, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path / _ABOUT)
+        part = self.path / _UNBORN
+        known = {"run_id": self.run_id, "about": dict(about), "notes": self.notes}
+        try:
+            self.path.mkdir(mode=0o700)
+            with part.open("w", encoding="utf-8") as file:
+                json.dump(known, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path / _ABOUT)
+        except OSError as error:
+            raise MemoError(f"no run can be logged in {self.path}: {error}") from error

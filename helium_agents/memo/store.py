@@ -1,13 +1,15 @@
 """The store port: bytes by key, committed in groups.
 
-A store knows nothing of calls, values or encodings: keys are 32-byte digests, values opaque bytes.
+A store knows nothing of calls, values or encodings: keys are 32-byte digests, values and facts
+opaque bytes. `get`, `put` and `commit` are for programs and fast; the rest is for people who want
+to know what is in a memo, or to make it smaller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 KEY_BYTES = 32
@@ -66,6 +68,54 @@ class StoreStats:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class EntryInfo:
+    """What is known of an entry without reading its value.
+
+    Args:
+        key: 32 bytes.
+        label: The label it was put with.
+        num_bytes: What it counts against the byte bound: key, header, value, and facts as stored.
+        created_s: Unix time at which it was put.
+        has_facts: Whether `Store.facts` has something to say of it.
+    """
+
+    key: bytes
+    label: str
+    num_bytes: int
+    created_s: float
+    has_facts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FullEntry:
+    """All of an entry, as `Store.scan` gives it; ``facts`` is empty where there are none."""
+
+    key: bytes
+    label: str
+    created_s: float
+    value: bytes
+    facts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check of a store found.
+
+    Args:
+        num_entries: Entries found, expired and damaged ones too.
+        num_bytes: The bytes that they count, computed anew.
+        problems: What is wrong, in words, each with the first digits of the key that it is about;
+            empty for a sound store. At most 1,000, then one that says how many more.
+        num_dropped: Damaged entries that a repair removed.
+    """
+
+    num_entries: int
+    num_bytes: int
+    problems: list[str] = field(default_factory=list)
+    num_dropped: int = 0
+
+
 class Store(Protocol):
     """A persistent or in-memory map from 32-byte keys to bytes."""
 
@@ -76,13 +126,24 @@ class Store(Protocol):
         """
         ...
 
-    def put(self, key: bytes, value: bytes, *, label: str) -> None:
-        """Keep the value, replacing an earlier one; returns before it is durable.
+    def put(
+        self,
+        key: bytes,
+        value: bytes,
+        *,
+        label: str,
+        facts: bytes = b"",
+        created_s: float | None = None,
+    ) -> None:
+        """Keep the value, replacing an earlier one and its facts; returns before it is durable.
 
         Args:
             key: 32 bytes.
             value: Any bytes.
             label: A short name for statistics and selection (an operator's name).
+            facts: What was asked, for `facts` to give back; never read by `get`. Facts with which
+                the entry would exceed the byte bound are left out.
+            created_s: Unix time since which the value exists, if not now (for imports).
         """
         ...
 
@@ -90,6 +151,65 @@ class Store(Protocol):
         """A future that is done when everything `put` so far is durable; it has the error if not.
 
         Waits at most 50 ms for company.
+        """
+        ...
+
+    def facts(self, key: bytes) -> bytes | None:
+        """The facts put with an entry; `None` if there are none or `get` has no value."""
+        ...
+
+    def describe(self, key: bytes) -> EntryInfo | None:
+        """What is known of one entry; `None` where `get` has no value."""
+        ...
+
+    def entries(self, *, label: str | None = None) -> Iterator[EntryInfo]:
+        """Live entries, the newest first, in bounded memory.
+
+        What is put or removed meanwhile may be among them or not; nothing comes twice.
+
+        Args:
+            label: Only those with this label.
+        """
+        ...
+
+    def scan(self, *, label: str | None = None) -> Iterator[FullEntry]:
+        """Live entries with values and facts, by key, in bounded memory; does not count as use.
+
+        Damaged entries are left out; `verify` names them.
+        """
+        ...
+
+    def delete(self, keys: Iterable[bytes]) -> int:
+        """Remove entries, durably; returns how many of the keys there were.
+
+        The keys may be made while it runs: ``store.delete(e.key for e in store.entries())``.
+        """
+        ...
+
+    def prune(
+        self,
+        *,
+        older_than_s: float | None = None,
+        max_bytes: int | None = None,
+        label: str | None = None,
+    ) -> int:
+        """Remove expired entries, then old ones, then the least recently used; how many went.
+
+        Args:
+            older_than_s: Remove what was put longer ago than this. As with a time to live, an
+                entry from as far in the future counts as old.
+            max_bytes: Then remove the least recently used until the rest counts at most this
+                many bytes; 0 removes all.
+            label: Only entries with this label go, and only they count.
+        """
+        ...
+
+    def verify(self, *, repair: bool = False) -> Report:
+        """Check everything that can be checked; damage is described, not raised.
+
+        Args:
+            repair: Also mend what can be mended: damaged entries go, and everything that can be
+                computed from the others is. The report says what was found before.
         """
         ...
 

@@ -38,13 +38,15 @@ class Batch(Generic[_Txn]):
 
     Args:
         records: The last record put for each key, or `DELETED`.
+        facts: The facts put with these records, where there were any.
         jobs: Functions of the open transaction, run after the records; each with its future.
         waiters: Futures of `commit()`.
-        num_bytes: Bytes in `records`.
+        num_bytes: Bytes in `records` and `facts`.
         due_s: When to write it at the latest, on the monotonic clock.
     """
 
     records: dict[bytes, bytes] = field(default_factory=dict)
+    facts: dict[bytes, bytes] = field(default_factory=dict)
     jobs: list[tuple[Callable[[_Txn], Any], Future[Any]]] = field(default_factory=list)
     waiters: list[Future[None]] = field(default_factory=list)
     num_bytes: int = 0
@@ -82,11 +84,14 @@ class Writer(Generic[_Txn]):
         self._name = name
         self._write = write
         self._explain = explain
-        self._changed = threading.Condition(threading.Lock())
+        # Reentrant, since the garbage collector may call `abandon` on the thread that holds it.
+        self._changed = threading.Condition(threading.RLock())
         self._pending: Batch[_Txn] = Batch()
         self._writing: Batch[_Txn] = Batch()
         self._thread: threading.Thread | None = None
         self._is_closing = False
+        self._has_ended = False
+        self._at_end: Callable[[], None] | None = None
         self._failure: MemoError | None = None
         self._is_failure_told = False
 
@@ -99,7 +104,15 @@ class Writer(Generic[_Txn]):
         record = self._pending.records.get(key)
         return self._writing.records.get(key) if record is None else record
 
-    def put(self, key: bytes, record: bytes) -> None:
+    def lookup_facts(self, key: bytes) -> tuple[bytes | None, bytes]:
+        """As `lookup`, and the facts put with that record; takes the lock."""
+        with self._changed:
+            for batch in (self._pending, self._writing):
+                if (record := batch.records.get(key)) is not None:
+                    return record, batch.facts.get(key, b"")
+        return None, b""
+
+    def put(self, key: bytes, record: bytes, facts: bytes = b"") -> None:
         """Add a record to the pending batch; blocks while the batch is full."""
         with self._changed:
             while self._is_full() and threading.current_thread() is not self._thread:
@@ -108,6 +121,10 @@ class Writer(Generic[_Txn]):
             batch = self._pending
             batch.num_bytes += len(record) - len(batch.records.get(key, b""))
             batch.records[key] = record
+            if facts or batch.facts:
+                batch.num_bytes += len(facts) - len(batch.facts.pop(key, b""))
+                if facts:
+                    batch.facts[key] = facts
             self._schedule(0 if batch.num_bytes >= _MAX_PENDING_BYTES else _PUT_WINDOW_S)
 
     def commit(self) -> Future[None]:
@@ -156,6 +173,29 @@ class Writer(Generic[_Txn]):
             self._is_failure_told = True
             raise self._failure
 
+    def abandon(self, then: Callable[[], None], wait_s: float) -> MemoError | None:
+        """As `close`, for a store that nobody closed: waits a bounded time, and never raises.
+
+        Args:
+            then: Called once when nothing is left to write, on whichever thread.
+            wait_s: How long to wait for that.
+
+        Returns:
+            Why something could not be written, if nobody was told yet.
+        """
+        with self._changed:
+            self._is_closing = True
+            thread = self._thread
+            has_ended = thread is None or self._has_ended
+            if not has_ended:
+                self._at_end = then
+                self._changed.notify_all()
+        if has_ended:
+            then()
+        elif thread is not None and thread is not threading.current_thread():
+            thread.join(wait_s)
+        return None if self._is_failure_told else self._failure
+
     def _is_full(self) -> bool:
         return self._pending.num_bytes >= _MAX_PENDING_BYTES and not self._is_closing
 
@@ -184,8 +224,13 @@ class Writer(Generic[_Txn]):
                 results = self._write(self._writing)
             except BaseException as error:
                 self._fail(error)
-                return
+                break
             self._settle(results)
+        with self._changed:
+            self._has_ended = True
+            at_end = self._at_end
+        if at_end is not None:
+            at_end()
 
     def _take(self) -> bool:
         """Wait until the pending batch is due and make it the writing one; false at the end."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
+from helium_agents.engines.engine import ChatMessage, Completion, Delta, Request
 from helium_agents.errors import (
     EncodingError,
     InvalidReply,
@@ -26,8 +27,10 @@ from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.reply import Choice, Reply
 from helium_agents.graph.values import as_text
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.recall import Answer, Found, Recall, describe, fit_choice, is_memorable
+from helium_agents.runtime.recall import Found, Recall, describe, fit_choice, is_memorable
+from helium_agents.runtime.record import Answer
 from helium_agents.runtime.single_flight import Flight, Flights
 from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.telemetry.events import CallSettled, Observer, Source
@@ -161,23 +164,28 @@ class Executor:
                 if elsewhere is not None:
                     return elsewhere.value, 0
         cached_tokens, fits = 0, True
+        if self._recall is not None:
+            self._recall.check_may_compute(node)
         if isinstance(node, LlmNode):
             value, cached_tokens, fits = await self._ask(flight, node)
         else:
             value = await self._run(flight, node)
-        if self._recall is not None and fits:
-            self._recall.keep(node, asked, value)
+        if fits:
+            self._keep(node, asked, value)
         return value, cached_tokens
 
     async def _answered_elsewhere(self, flight: Flight, asked: Node, node: Node) -> Found | None:
         """The answer of a call whose inputs have just become known, if it is known or in flight."""
-        if not is_memorable(asked) and not node.is_drawn:
+        if asked.is_drawn:
+            found = self._look_up_drawn(node, asked)
+            if found is not None:
+                self._credit(flight, "memo")
+            return found
+        if not is_memorable(asked):
             return None
         found = self.planner.put_in_known(node)
         if found is not None:
             self._credit(flight, "memo")
-        elif node.is_drawn:
-            return None
         else:
             running = self._flights.get(node.key)
             if running is None or running is flight:
@@ -189,9 +197,19 @@ class Executor:
             assert waiter.flight.raw is not None
             found = Found(waiter.flight.raw.get())
             self._credit(flight, "joined")
-        if self._recall is not None:
-            self._recall.keep(node, asked, found.value)
+        self._keep(node, asked, found.value)
         return found
+
+    def _look_up_drawn(self, node: Node, asked: Node) -> Found | None:
+        if self._recall is None:
+            return None
+        engine = self._engines.engine(node.call.model) if isinstance(node, LlmNode) else None
+        return self._recall.look_up_drawn(node, asked, engine)
+
+    def _keep(self, node: Node, asked: Node, value: Any) -> None:
+        if self._recall is not None:
+            model = self._engines.facts(node.call.model) if isinstance(node, LlmNode) else None
+            self._recall.keep(node, asked, value, model)
 
     async def _cut(self, flight: Flight, longer: Flight) -> tuple[Any, int]:
         """The answer as a prefix of a longer one.
@@ -235,15 +253,15 @@ class Executor:
         call = node.call
         if self._recall is not None:
             self._recall.check_may_compute(node)
-        engine = await self._engines.started(call.model)
+        fleet = self._engines.fleet(call.model)
         messages = tuple(
             ChatMessage(role, "".join(map(str, parts))) for role, parts in call.messages
         )
-        prompt = await engine.render(messages)
+        prompt = await fleet.render(messages)
         for attempt in range(call.retries + 1):
             is_last = attempt == call.retries
             try:
-                completion = await self._request(flight, engine, node, messages, prompt)
+                completion = await self._request(flight, fleet, node, messages, prompt)
             except TransientEngineError:
                 if is_last:
                     raise
@@ -264,7 +282,7 @@ class Executor:
     async def _request(
         self,
         flight: Flight,
-        engine: Engine,
+        fleet: Fleet,
         node: LlmNode,
         messages: tuple[ChatMessage, ...],
         prompt: Sequence[int],
@@ -281,11 +299,15 @@ class Executor:
         async with self._budget.reserved(most_tokens) as spend:
             flight.admit()
             self._touch(item, prompt)
-            on_delta = None
-            if flight.stream is not None:
-                flight.stream.restart()
-                on_delta = flight.stream.on_delta
-            completion = await engine.complete(request, on_delta)
+
+            def listen() -> Callable[[Delta], None] | None:
+                if flight.stream is None:
+                    return None
+                flight.stream.restart(is_repeatable=sampling.is_deterministic)
+                return flight.stream.on_delta
+
+            # Across deaths of the engine: the reservation is kept, a retry needs no new one.
+            completion = await fleet.complete(request, listen, lambda: describe(node))
             spend(len(prompt) + sum(len(choice.token_ids) for choice in completion.choices))
             for choice in completion.choices:
                 self._touch(item, [*prompt, *choice.token_ids])
@@ -322,11 +344,16 @@ def _deliver(node: Node, raw: Outcome) -> Outcome:
         return Failure(error, error.__traceback__)
 
 
+@lru_cache(maxsize=256)
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
 def _parse(node: LlmNode, choices: tuple[Choice, ...]) -> tuple[Any, ...]:
     schema = node.call.schema
     if schema is None:
         return ()
-    adapter = TypeAdapter(schema)
+    adapter = _adapter(schema)
     try:
         return tuple(adapter.validate_json(choice.text) for choice in choices)
     except ValidationError as error:

@@ -21,6 +21,7 @@ from collections.abc import (
     Sized,
 )
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +40,7 @@ from helium_agents.errors import (
 from helium_agents.graph.concurrently import ended
 from helium_agents.graph.encoding import encode, fingerprint
 from helium_agents.graph.node import Failure, Outcome, Value
-from helium_agents.graph.trace import Frame, current_frame, entered
+from helium_agents.graph.trace import Frame, current_frame, enter, leave
 from helium_agents.runtime.admission import WorkingSet
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
 
@@ -51,6 +52,8 @@ T = TypeVar("T")
 ENDS_THE_RUN = (EngineStartError, EngineDied, MemoError, SessionError, TokenBudgetExceeded)
 """Failures that are nobody's row: they would fail every other item too."""
 
+_YIELD_EVERY = 256  # rows that are skipped before others get their turn
+
 
 class Item:
     """One row on its way.
@@ -59,9 +62,14 @@ class Item:
         index: Position in the input, from 0.
         row: The row.
         outer: The item that this one works for; `None` in a top-level map.
+
+    Attributes:
+        digest: What identifies the row: its fingerprint, or its position where it has none.
     """
 
-    __slots__ = ("__weakref__", "_outermost", "index", "row", "working_set")
+    __slots__ = ("__weakref__", "_outermost", "digest", "index", "row", "working_set")
+
+    digest: bytes
 
     def __init__(self, index: int, row: Any, outer: Item | None) -> None:
         self.index = index
@@ -187,7 +195,7 @@ class _MapRun:
         self._finished: dict[int, tuple[Item, Outcome]] = {}
         self._num_taken = 0
         self._num_read = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._source_error: BaseException | None = None
         self._is_exhausted = False
         self._is_closed = False
@@ -233,14 +241,14 @@ class _MapRun:
 
     async def close(self) -> None:
         """End the map and wait for the clean-up of what was open."""
-        tasks = (*self._tasks, self._pump_task)
+        tasks = (*self._tasks.values(), self._pump_task)
         self._cancel_tasks()
         await ended(tasks)
 
     def _cancel_tasks(self) -> None:
         self._is_closed = True
         self._changed.set()
-        for task in (*self._tasks, self._pump_task):
+        for task in (*self._tasks.values(), self._pump_task):
             if not task.cancelling():  # a second time would interrupt its clean-up
                 task.cancel()
 
@@ -266,6 +274,8 @@ class _MapRun:
         if item.index in self._done:
             self._num_read += 1
             self._num_taken += 1
+            if self._num_read % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
             return
         while self._num_read - self._num_taken >= self._read_ahead:
             self._has_room.clear()
@@ -273,15 +283,12 @@ class _MapRun:
         if not item.is_nested:
             await self._session.admission.open(item.working_set)
         self._num_read += 1
-        task = self._session.spawn(self._run_item(item, frame), self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(lambda task: self._end_item(task, item))
+        self._tasks[item.index] = self._session.spawn(
+            self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
+        )
 
-    def _end_item(self, task: asyncio.Task[None], item: Item) -> None:
-        self._tasks.discard(task)
-        self._make_room(item)  # a task that is cancelled before it begins has not done so
-
-    def _make_room(self, item: Item) -> None:
+    def _end_item(self, item: Item) -> None:
+        del self._tasks[item.index]
         if not item.is_nested:
             self._session.admission.close(item.working_set)
 
@@ -290,12 +297,14 @@ class _MapRun:
         session.emit(ItemOpened(item.index, item.is_nested))
         outcome: Outcome
         try:
+            token = enter(frame)
             try:
-                with entered(frame):
-                    outcome = Value(await self._fn(item.row))
+                outcome = Value(await self._fn(item.row))
+            except BaseException:
+                frame.has_failed = True
+                raise
             finally:
-                self._make_room(item)
-            await session.committed()
+                leave(token)
         except asyncio.CancelledError:
             if self._is_closed:
                 return
@@ -303,8 +312,14 @@ class _MapRun:
             outcome = Failure(RefCancelled(message), None)
         except Exception as error:
             outcome = Failure(error, error.__traceback__)
+        session.when_committed(partial(self._finish, item, outcome))
+
+    def _finish(self, item: Item, outcome: Outcome, commit_error: BaseException | None) -> None:
+        """Hand over an item whose answers are durable, or never will be."""
+        if commit_error is not None and isinstance(outcome, Value):
+            outcome = Failure(commit_error, commit_error.__traceback__)
         failure = outcome.exception if isinstance(outcome, Failure) else None
-        session.emit(ItemClosed(item.index, item.is_nested, failure))
+        self._session.emit(ItemClosed(item.index, item.is_nested, failure))
         self._finished[item.index] = (item, outcome)
         self._changed.set()
 
@@ -314,6 +329,7 @@ class _MapRun:
             digest = fingerprint(item.row)
         except EncodingError:
             digest = encode(item.index)
+        item.digest = digest
         short = xxh3_64_intdigest(digest)
         occurrence = self._occurrences[short]
         self._occurrences[short] += 1

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from helium_agents.graph.node import LlmNode, Node
 from helium_agents.graph.plan import (
     COMPUTE,
-    Compute,
     Known,
     LogicalPlan,
     PlanNode,
@@ -23,7 +22,7 @@ from helium_agents.graph.plan import (
     Step,
 )
 from helium_agents.optimizer.optimize import optimize
-from helium_agents.optimizer.rules import Rule
+from helium_agents.optimizer.rules import Rule, substitute_known
 from helium_agents.runtime.recall import Found, record_key
 from helium_agents.runtime.single_flight import Flight, Flights
 from helium_agents.telemetry.events import Observer, Planned
@@ -68,14 +67,16 @@ class Planner:
         self._settle = settle
         self._fail = fail
         self._emit = emit
+        self._puts_in_known = substitute_known in rules
         self._is_ticking = False
         self._num_at_last_tick = 0
 
     def demand(self, node: Node) -> Flight:
         """The flight of a node that somebody wants, pending until the frontier is planned."""
-        if node.flight is not None:
-            flight: Flight = node.flight
-            return flight
+        flight: Flight = node.flight or self._demand(node)
+        return flight
+
+    def _demand(self, node: Node) -> Flight:
         loop = asyncio.get_running_loop()
         flight = Flight(node, loop.time())
         if not self._is_ticking:
@@ -84,6 +85,23 @@ class Planner:
             loop.call_soon(self._tick)
         self._flights.pending[flight] = None
         return flight
+
+    def known_at_once(self, node: Node) -> Found | None:
+        """The remembered answer of a call that was just demanded, where the rules put such in.
+
+        What is known needs no plan, since it needs nothing else; and most calls of a warm run are.
+        """
+        if not self._puts_in_known or node.flight is not None:
+            return None
+        found = self._look_up(node)
+        if found is None and not self._is_computed_now(node):
+            node.flight = self._demand(node)
+            node.flight.is_unknown = True  # nobody can have answered it until it is planned
+        return found
+
+    def _is_computed_now(self, node: Node) -> bool:
+        flights = self._flights
+        return flights.get(node.key) is not None or flights.get(record_key(node)) is not None
 
     def put_in_known(self, node: Node) -> Found | None:
         """What the rules put in for one call whose inputs have become known."""
@@ -117,14 +135,16 @@ class Planner:
                 self._fail(flight, error)
             return
         seconds = time.perf_counter() - start_s
-        num_computed = sum(isinstance(planned.step, Compute) for planned in plan)
+        num_computed = sum(planned.step is COMPUTE for planned in plan)
         self._emit(Planned(len(nodes), num_computed, seconds))
         self._lower(plan, dict(enumerate(nodes, 1)))
 
     def _known(self, nodes: Iterable[Node]) -> dict[bytes, Found]:
         known: dict[bytes, Found] = {}
         for node in nodes:
-            found = self._look_up(node) if _is_open(node) else None
+            if not _is_open(node) or (node.flight is not None and node.flight.is_unknown):
+                continue
+            found = self._look_up(node)
             if found is not None and node.key is not None:
                 known[node.key] = found
         return known
@@ -253,7 +273,7 @@ def plan_node(
         "llm",
         node.label,
         content=node.content if is_shared and is_mergeable else None,
-        key=node.key if is_shared else None,
+        key=node.key if is_shared or node.is_drawn else None,  # a draw's is its own
         inputs=inputs,
         family=node.family,
         max_tokens=node.call.sampling.max_tokens,

@@ -9,34 +9,33 @@ is also found under its plan key, through an alias, before its inputs are known.
 from __future__ import annotations
 
 import asyncio
-from array import array
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from helium_agents.engines.engine import Choice, Engine
 from helium_agents.errors import DecodingError, ReplayMiss
-from helium_agents.graph.encoding import decode, encode, fingerprint
+from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.node import LlmNode, Node
 from helium_agents.memo.store import Store
+from helium_agents.runtime.facts import write_facts
+from helium_agents.runtime.record import (
+    AliasRecord,
+    Answer,
+    AnswerRecord,
+    Record,
+    ValueRecord,
+    alias_record,
+    answer_record,
+    read_record,
+    value_record,
+)
 
 MemoMode = Literal["read-write", "refresh", "replay-only", "off"]
 """How a memo is used: read and written; only written, replacing what is there (but what this
 session wrote is read); only read, a miss being an error; not at all."""
 
 MEMO_MODES: tuple[str, ...] = get_args(MemoMode)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A model call's answer as it is remembered."""
-
-    choices: tuple[Choice, ...]
-    prompt_tokens: int
-
-    @property
-    def output_tokens(self) -> int:
-        """Tokens of all choices together."""
-        return sum(len(choice.token_ids) for choice in self.choices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,8 @@ class Recall:
         self._run_log = run_log
         self._fresh: set[bytes] = set()
         self._dirty: list[Store] = []
-        self._last_commit: asyncio.Future[Any] | None = None
+        self._waiting: list[Callable[[BaseException | None], None]] = []
+        self._is_committing = False
 
     def look_up(self, node: Node, engine: Engine | None) -> Found | None:
         """The remembered answer of a call.
@@ -70,34 +70,52 @@ class Recall:
             node: The call.
             engine: The engine that would compute it (model calls), for cutting long answers.
         """
-        store = self._store_of(node)
+        key = node.key if node.is_drawn else record_key(node)
+        return self._find(self._store_of(node), key, node, engine)
+
+    def look_up_drawn(self, node: Node, asked: Node, engine: Engine | None) -> Found | None:
+        """The answer that a draw, or a call that depends on one, had earlier in this run.
+
+        Args:
+            node: The call with its inputs' values put in.
+            asked: The call as it was asked.
+            engine: As of `look_up`.
+        """
+        return self._find(self._run_log, _drawn_key(node, asked), node, engine)
+
+    def _find(
+        self, store: Store | None, key: bytes | None, node: Node, engine: Engine | None
+    ) -> Found | None:
         if store is None:
             return None
-        for key in dict.fromkeys((self._record_key(node), node.key)):
-            record = self._read(store, key)
-            if record is None:
-                continue
-            if not isinstance(node, LlmNode):
-                return Found(record[1]) if record[0] == "value" else None
-            assert engine is not None
-            answer = _fit(record, node, engine)
-            if answer is not None:
-                return Found(answer)
-        return None
+        record = self._read(store, key)
+        if not isinstance(node, LlmNode):
+            return Found(record.value) if isinstance(record, ValueRecord) else None
+        if not isinstance(record, AnswerRecord):
+            return None
+        assert engine is not None
+        answer = _fit(record, node, engine)
+        if answer is None:  # a longer one that could not be cut: then ours is kept beside it
+            record = self._read(store, node.key)
+            answer = _fit(record, node, engine) if isinstance(record, AnswerRecord) else None
+        return None if answer is None else Found(answer)
 
-    def keep(self, node: Node, asked: Node, value: Any) -> None:
-        """Remember an answer.
+    def keep(
+        self, node: Node, asked: Node, value: Any, model: Mapping[str, Any] | None = None
+    ) -> None:
+        """Remember an answer, and what was asked.
 
         Args:
             node: The call with its inputs' values put in.
             asked: The call as it was asked; differs where there were inputs.
             value: An `Answer`, or the value of a pure operator.
+            model: What facts say of the model, for a model call.
         """
         store = self._store_of(asked)
         if store is None or (self.mode == "replay-only" and store is self._store):
             return
         if asked.is_drawn:  # by the draw: whoever asks again is the same call
-            key = asked.key or (node.key if node.is_drawn else None)
+            key = _drawn_key(node, asked)
             if key is not None:
                 self._write(store, key, _to_record(node, value), node.label)
             return
@@ -109,30 +127,64 @@ class Recall:
         ):  # and could not cut it, or it came meanwhile: keep both
             key, plan_key = node.key, asked.key
             assert key is not None
-        self._write(store, key, _to_record(node, value), node.label)
+        self._write(store, key, _to_record(node, value), node.label, write_facts(node, model))
         if plan_key is not None and plan_key != key:
-            self._write(store, plan_key, ("alias", key), node.label)
+            self._write(store, plan_key, alias_record(key), node.label)
 
     def check_may_compute(self, node: Node) -> None:
-        """Refuse to compute in replay-only mode.
+        """Refuse to ask a model in replay-only mode; called before anything is computed.
 
         Raises:
-            ReplayMiss: Always, in that mode.
+            ReplayMiss: The call is one of a model, in that mode.
         """
-        if self.mode == "replay-only":
+        if self.mode == "replay-only" and isinstance(node, LlmNode):
             raise ReplayMiss(
                 f"{describe(node)} is not in the memo, which is replay-only: run once in "
-                f"read-write mode with the same program, rows and model"
+                f"read-write mode with the same program, rows and model (helium cache "
+                f"explain-miss says what differs)"
             )
 
     async def committed(self) -> None:
-        """Wait until everything kept so far is durable."""
-        if self._dirty:
-            commits = [asyncio.wrap_future(store.commit()) for store in self._dirty]
-            self._dirty.clear()
-            self._last_commit = commits[0] if len(commits) == 1 else asyncio.gather(*commits)
-        if self._last_commit is not None:  # somebody else's, perhaps, but of our answers too
-            await asyncio.shield(self._last_commit)
+        """Wait until everything kept so far is durable.
+
+        Raises:
+            MemoError: It cannot be made durable.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        self.when_committed(settle)
+        await done
+
+    def when_committed(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call back, with the error if there is one, once everything kept so far is durable.
+
+        One commit is under way at a time, and the next serves all who have asked meanwhile.
+        """
+        if not self._dirty and not self._is_committing:
+            callback(None)
+            return
+        self._waiting.append(callback)
+        if not self._is_committing:
+            self._commit()
+
+    def _commit(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        stores, self._dirty = self._dirty, []
+        self._is_committing = True
+
+        def done(commits: asyncio.Future[Any]) -> None:
+            self._is_committing = False
+            error = commits.exception()
+            for callback in waiting:
+                callback(error)
+            if self._waiting:
+                self._commit()
+
+        asyncio.gather(*map(_commit, stores)).add_done_callback(done)
 
     def _store_of(self, asked: Node) -> Store | None:
         if asked.is_drawn:
@@ -141,17 +193,14 @@ class Recall:
             return None
         return self._store
 
-    def _record_key(self, node: Node) -> bytes | None:
-        return node.key if node.is_drawn else record_key(node)
-
     def _has_longer(self, store: Store, key: bytes, node: Node) -> bool:
         record = self._read(store, key) if isinstance(node, LlmNode) else None
-        if record is None or record[0] != "answer":
+        if not isinstance(record, AnswerRecord):
             return False
         assert isinstance(node, LlmNode)
-        return bool(record[1] > node.call.sampling.max_tokens)
+        return record.max_tokens > node.call.sampling.max_tokens
 
-    def _read(self, store: Store, key: bytes | None) -> tuple[Any, ...] | None:
+    def _read(self, store: Store, key: bytes | None) -> Record | None:
         if key is None:
             return None
         if self.mode == "refresh" and store is not self._run_log and key not in self._fresh:
@@ -161,20 +210,31 @@ class Recall:
             if data is None:
                 return None
             try:
-                record: tuple[Any, ...] = decode(data)
+                record = read_record(data)
             except DecodingError:  # of a class that has changed or is not imported: a miss
                 return None
-            if record[0] != "alias":
+            if not isinstance(record, AliasRecord):
                 return record
-            key = record[1]
+            key = record.key
         return None
 
-    def _write(self, store: Store, key: bytes, record: tuple[Any, ...], label: str) -> None:
-        store.put(key, encode(record), label=label)
+    def _write(
+        self, store: Store, key: bytes, record: bytes, label: str, facts: bytes = b""
+    ) -> None:
+        store.put(key, record, label=label, facts=facts)
         if store not in self._dirty:
             self._dirty.append(store)
         if self.mode == "refresh":
             self._fresh.add(key)
+
+
+def _commit(store: Store) -> asyncio.Future[None]:
+    try:
+        return asyncio.wrap_future(store.commit())
+    except Exception as error:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
 
 
 def describe(node: Node) -> str:
@@ -193,42 +253,46 @@ def is_memorable(node: Node) -> bool:
     return not node.is_drawn
 
 
+def _drawn_key(node: Node, asked: Node) -> bytes | None:
+    """What the answer of a draw, or of a call that depends on one, is kept under in the run log.
+
+    Where a plain operator is among the inputs, nobody knows what it will return next time: then
+    both the place of the call and the values that it was given count.
+    """
+    if asked.key is not None or node.is_drawn or node.key is None:
+        return asked.key or node.key
+    return join_digests(b"w", asked.identity, node.key)
+
+
 def record_key(node: Node) -> bytes | None:
     """What a call's answer is kept under: its family's key, where it has a family."""
     family = node.family if isinstance(node, LlmNode) else None
     if family is None:
         return node.key
+    if not node.inputs:
+        return family
     keys = [source.key for source in node.inputs]
-    return None if None in keys else fingerprint("record", family, keys)
+    return None if None in keys else join_digests(b"r", family, *keys)  # type: ignore[arg-type]
 
 
-def _to_record(node: Node, value: Any) -> tuple[Any, ...]:
-    if not isinstance(node, LlmNode):
-        return ("value", value)
-    choices = tuple(
-        (choice.text, array("I", choice.token_ids).tobytes(), choice.finish_reason)
-        for choice in value.choices
-    )
-    return ("answer", node.call.sampling.max_tokens, value.prompt_tokens, choices)
+def _to_record(node: Node, value: Any) -> bytes:
+    if isinstance(node, LlmNode):
+        return answer_record(value, node.call.sampling.max_tokens)
+    return value_record(value)
 
 
-def _fit(record: tuple[Any, ...], node: LlmNode, engine: Engine) -> Answer | None:
+def _fit(record: AnswerRecord, node: LlmNode, engine: Engine) -> Answer | None:
     """The recorded answer at the asked length, or `None` where it does not reach that far."""
-    if record[0] != "answer":
-        return None
-    _, recorded_max, prompt_tokens, choices = record
     asked_max = node.call.sampling.max_tokens
+    if record.max_tokens == asked_max:
+        return record.answer
     fitted = []
-    for text, token_bytes, finish_reason in choices:
-        token_ids = array("I")
-        token_ids.frombytes(token_bytes)
-        choice = fit_choice(
-            Choice(text, tuple(token_ids), finish_reason), recorded_max, asked_max, engine
-        )
-        if choice is None:
+    for choice in record.answer.choices:
+        fit = fit_choice(choice, record.max_tokens, asked_max, engine)
+        if fit is None:
             return None
-        fitted.append(choice)
-    return Answer(tuple(fitted), prompt_tokens)
+        fitted.append(fit)
+    return Answer(tuple(fitted), record.answer.prompt_tokens)
 
 
 def fit_choice(choice: Choice, max_tokens: int, asked_max: int, engine: Engine) -> Choice | None:

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import uuid
 import warnings
+from asyncio import _get_running_loop
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -24,7 +25,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar
 
 from helium_agents.engines.default import default_engine
@@ -32,12 +33,13 @@ from helium_agents.engines.engine import Engine
 from helium_agents.errors import CallTimeout, ImpureCall, SessionError
 from helium_agents.graph.concurrently import ended
 from helium_agents.graph.inline import value_of
-from helium_agents.graph.node import LlmNode, Node, OperatorNode
+from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.trace import Frame, current_frame, set_frame
 from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
-from helium_agents.optimizer.rules import RULES, Rule
+from helium_agents.optimizer.rules import RULES, Rule, substitute_known
 from helium_agents.runtime.admission import Admission
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
@@ -46,10 +48,13 @@ from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.recall import MEMO_MODES, MemoMode, Recall, describe
 from helium_agents.runtime.single_flight import Flight, Flights, Waiter
 from helium_agents.runtime.streaming import StreamBuffer
+from helium_agents.runtime.tasks import OnDone, Tasks
 from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.runtime.tracing import Trace
 from helium_agents.telemetry.events import Event, Observer
 from helium_agents.telemetry.summary import Summary
+
+_HITS_BETWEEN_YIELDS = 64
 
 Row = TypeVar("Row")
 T = TypeVar("T")
@@ -100,6 +105,8 @@ class Session:
         if run_log is not None:
             if not share:
                 raise SessionError("a run log needs sharing: leave out share=False")
+            if substitute_known not in rules:
+                raise SessionError("a run log needs the rule substitute_known: add it to rules=")
             if run_id not in (None, run_log.run_id):
                 raise SessionError(f"run_id={run_id!r} is not that of the run log: leave it out")
             run_id = run_log.run_id
@@ -116,7 +123,8 @@ class Session:
         self._trace = Trace() if record else None
         self._is_open = False
         self._unawaited: dict[Node, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._num_at_once = 0
 
     # --- opening and closing -------------------------------------------------------------------
 
@@ -127,7 +135,6 @@ class Session:
             raise SessionError("a session is opened once: make a new Session(...)")
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._group = asyncio.TaskGroup()
         self._resources = AsyncExitStack()  # what the supervisor closes after the last task
         self._closing = asyncio.Event()
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -208,11 +215,12 @@ class Session:
             self._warn_of_unawaited()
 
     async def _supervise(self, opened: asyncio.Future[None]) -> None:
-        async with self._resources, self._group:
+        async with self._resources:
             opened.set_result(None)
-            await self._closing.wait()
-            for task in tuple(self._tasks):
-                task.cancel()
+            try:
+                await self._closing.wait()
+            finally:
+                await self._tasks.close()
 
     async def _stop(self) -> None:
         self._closing.set()
@@ -225,7 +233,8 @@ class Session:
             if node.frame.has_failed:
                 continue  # what made the call did not come to awaiting it
             assert node.place is not None
-            filename, line = node.place
+            code, instruction = node.place
+            filename, line = code.co_filename, _line_of(code, instruction)
             warnings.warn_explicit(
                 f"{node.label}(...) was called here but never awaited, so it did not run",
                 RuntimeWarning,
@@ -298,16 +307,24 @@ class Session:
             raise SessionError(
                 "this belongs to a session that is not open: use it inside its `async with` block"
             )
-        if asyncio.get_running_loop() is not self._loop:
+        if _get_running_loop() is not self._loop:
             raise SessionError("this belongs to a session of another event loop")
 
     def on_created(self, node: Node) -> None:
         """A call was made."""
-        self.check_open()
-        if isinstance(node, OperatorNode) and not node.is_planned:
+        if not self._is_open or _get_running_loop() is not self._loop:
+            check_on_loop(node.label)
+            self.check_open()
+        if not node.is_planned:
             self._unawaited[node] = None
         if self._trace is not None:
             self._trace.add(node)
+
+    def on_awaited(self, node: Node) -> None:
+        """A plain operator is about to run in its awaiter's task."""
+        if not self._is_open or _get_running_loop() is not self._loop:
+            self.check_open()
+        self._unawaited.pop(node, None)
 
     def on_taken(self, node: Node) -> None:
         """Somebody took care of a plain operator's call."""
@@ -316,6 +333,14 @@ class Session:
     async def wait(self, node: Node) -> Any:
         """The value of a pure or model call."""
         self.check_open()
+        found = self._planner.known_at_once(node)
+        if found is not None:
+            self._executor.settle_known(Flight(node, self._loop.time()), found)
+            self._num_at_once += 1
+            if self._num_at_once % _HITS_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)  # or a loop over remembered calls could not be interrupted
+            assert node.outcome is not None
+            return node.outcome.get()
         flight = self._planner.demand(node)
         if node.timeout_s is None:
             await self._land(flight.add_waiter())
@@ -399,22 +424,24 @@ class Session:
         return self._admission
 
     def spawn(
-        self, work: Coroutine[Any, Any, None], context: contextvars.Context
+        self,
+        work: Coroutine[Any, Any, None],
+        context: contextvars.Context,
+        on_done: OnDone | None = None,
     ) -> asyncio.Task[None]:
-        """Start a task that the session owns; `work` must not raise."""
-        task = self._group.create_task(work, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        """Start a task that the session owns; see `Tasks.spawn`."""
+        return self._tasks.spawn(work, context, on_done)
 
     def emit(self, event: Event) -> None:
         """Hand an event to the observers."""
         self._emit(event)
 
-    async def committed(self) -> None:
-        """Wait until everything remembered so far is durable."""
+    def when_committed(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call back once everything remembered so far is durable, with the error if it cannot."""
         if self._recall is not None:
-            await self._recall.committed()
+            self._recall.when_committed(callback)
+        else:
+            callback(None)
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -436,12 +463,18 @@ class Session:
         self._run_flight(flight, self._executor.derive(flight, longer))
 
     def _run_flight(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
-        flight.task = self._spawn_in_session(work)
-        flight.task.add_done_callback(lambda _: self._executor.end(flight))
+        flight.task = self.spawn(work, self._context.copy(), lambda: self._executor.end(flight))
 
     def _touch(self, item: Any, token_ids: Sequence[int]) -> None:
         if isinstance(item, Item):
             self._admission.touch(item.admitted.working_set, token_ids)
+
+
+def _line_of(code: CodeType, instruction: int) -> int:
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno
 
 
 async def _ignore_outcome(node: Node) -> None:

@@ -42,7 +42,8 @@ class Flight:
     """
 
     __slots__ = (
-        "holds", "is_admitted", "keys", "nodes", "raw", "start_s", "stream", "task", "waiters",
+        "holds", "is_admitted", "is_unknown", "keys", "nodes", "raw", "start_s", "stream",
+        "task", "waiters",
     )  # fmt: skip
 
     def __init__(self, node: Node, start_s: float) -> None:
@@ -53,6 +54,7 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self.raw: Outcome | None = None
         self.is_admitted = False
+        self.is_unknown = False  # it was looked up, and nothing has changed since
         self.stream: StreamBuffer | None = None
         self.start_s = start_s
         node.flight = self

@@ -24,8 +24,21 @@ class StreamBuffer:
         self._readers: set[asyncio.Future[None]] = set()
         self._successor: StreamBuffer | None = None
 
-    def restart(self) -> None:
-        """A new attempt begins: its text starts from nothing."""
+    def restart(self, *, is_repeatable: bool = True) -> None:
+        """A new attempt begins: its text starts from nothing.
+
+        Args:
+            is_repeatable: Whether asking again gives the same text.
+
+        Raises:
+            EngineError: Some text was delivered, and another attempt would not repeat it.
+        """
+        if self._delivered and not is_repeatable:
+            raise EngineError(
+                f"the stream broke off after {len(self._delivered)} characters because its engine "
+                "failed, and an unseeded sample cannot be continued: ask again, or give seed= (or "
+                "temperature=0) to have streams that go on by themselves"
+            )
         self._attempt = ""
 
     def on_delta(self, delta: Delta) -> None:

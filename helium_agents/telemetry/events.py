@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Source = Literal["engine", "body", "memo", "merged", "joined", "prefix"]
 """How a call got its answer: the engine computed it; the operator's body ran; the memo had it; a
@@ -29,6 +29,23 @@ class EngineStarted:
 
     model: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """An engine died.
+
+    Args:
+        model: What a person calls it.
+        reason: Why, as far as is known.
+        num_open: Requests that were open on it; they are asked again.
+        num_deaths: How often it has died in this session, this death included.
+    """
+
+    model: str
+    reason: str
+    num_open: int
+    num_deaths: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +82,7 @@ class Planned:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class CallSettled:
+class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs four times as much
     """A pure or model call has its outcome.
 
     Args:
@@ -92,5 +108,14 @@ class CallSettled:
     end_s: float
 
 
-Event = EngineStarting | EngineStarted | MapOpened | ItemOpened | ItemClosed | Planned | CallSettled
+Event = (
+    EngineStarting
+    | EngineStarted
+    | EngineLost
+    | MapOpened
+    | ItemOpened
+    | ItemClosed
+    | Planned
+    | CallSettled
+)
 Observer = Callable[[Event], None]

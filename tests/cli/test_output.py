@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,15 +62,68 @@ def test_an_existing_output_needs_overwrite_and_is_there_until_replaced(path: Pa
     assert path.read_text() == "new\n"
 
 
-def test_overwriting_spares_earlier_lines_until_there_are_new_ones(path: Path) -> None:
+def test_overwriting_drops_earlier_lines_at_once(path: Path) -> None:
     with Output(path) as output:
         output.write("earlier")
-    with Output(path, overwrite=True):
-        pass
-    assert output.part.read_text() == "earlier\n"
     with Output(path, overwrite=True) as output:
+        assert output.part.read_bytes() == b""  # what follows belongs to another run
         output.write("1")
     assert output.part.read_text() == "1\n"
+
+
+def resumed(path: Path) -> tuple[list[bytes], bytes]:
+    """The whole lines of an unfinished output, and what is in it after one more."""
+    with Output(path, resume=True) as output:
+        lines = list(output.read_lines())
+        output.write("more")
+    assert output.num_lines == len(lines) + 1
+    return lines, output.part.read_bytes()
+
+
+@pytest.mark.parametrize("torn", [b"", b"2", b'{"half', b"\0\0\0"])
+def test_resuming_goes_on_after_the_last_whole_line(path: Path, torn: bytes) -> None:
+    with Output(path) as output:
+        output.write("1")
+        output.write("é")
+    with output.part.open("ab") as file:
+        file.write(torn)
+    whole = [b"1\n", "é\n".encode()]
+    assert resumed(path) == (whole, b"".join(whole) + b"more\n")
+
+
+def test_resuming_what_was_only_a_torn_line(path: Path) -> None:
+    Output(path).part.write_bytes(b'{"half')
+    assert resumed(path) == ([], b"more\n")
+
+
+def test_resuming_before_anything_was_written(path: Path) -> None:
+    assert resumed(path) == ([], b"more\n")
+
+
+def test_resuming_without_reading_to_the_end_cuts_nothing(path: Path) -> None:
+    Output(path).part.write_bytes(b"1\n2\n3")
+    with Output(path, resume=True) as output:
+        assert next(output.read_lines()) == b"1\n"
+    assert output.part.read_bytes() == b"1\n2\n3"
+
+
+def test_lines_that_nothing_is_known_of_are_neither_resumed_nor_deleted(path: Path) -> None:
+    Output(path).part.write_bytes(b"1\n")
+    with (
+        pytest.raises(InputError, match=r"since .*out.jsonl.run is gone: add --overwrite"),
+        Output(path, resume=True) as output,
+    ):
+        output.check_is_empty()
+    assert output.part.read_bytes() == b"1\n"
+
+
+def test_whether_there_is_anything_to_resume(path: Path) -> None:
+    path.write_text("1\n")
+    assert Output(path, resume=True).is_finished
+    assert not Output(path, overwrite=True).is_finished
+    output = Output(path, resume=True)
+    output.part.touch()
+    assert not output.is_finished
 
 
 def test_two_runs_cannot_write_one_output(path: Path) -> None:
@@ -79,9 +134,36 @@ def test_two_runs_cannot_write_one_output(path: Path) -> None:
             Output(path, overwrite=True),
         ):
             pass
+        with (
+            pytest.raises(InputError, match="another run is writing"),
+            Output(path, resume=True),
+        ):
+            pass
         output.write("2")
         output.finish()
     assert path.read_text() == "1\n2\n"
+
+
+def test_output_that_another_run_has_just_finished_is_not_truncated(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Output(path) as output:
+        output.write("1")
+        opening = os.open
+
+        def finish_in_between(*arguments: Any) -> int:
+            fd = opening(*arguments)
+            monkeypatch.undo()
+            output.finish()
+            return fd
+
+        monkeypatch.setattr(os, "open", finish_in_between)
+        with (
+            pytest.raises(InputError, match="another run is writing"),
+            Output(path, overwrite=True),
+        ):
+            pass
+    assert path.read_text() == "1\n"
 
 
 def test_symbolic_link_is_followed(path: Path, tmp_path: Path) -> None:

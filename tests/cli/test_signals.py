@@ -93,8 +93,8 @@ def test_a_signal_stops_the_run_cleanly(start: Start, number: int, code: int) ->
     assert 3 <= num_rows < 500
     assert not Path("out.jsonl").exists()
     assert message == (
-        f"stopped\n{num_rows} of 500 rows are in out.jsonl.part. Run it again with --overwrite to "
-        "finish: what the memo memo has is not computed again.\n"
+        f"stopped\n{num_rows} of 500 rows are in out.jsonl.part. Run it again with --resume to go "
+        "on: nothing is lost.\n"
     )
     assert Path("closed").read_text().startswith("0 open, ")
     assert not Path("closed").read_text().endswith(", 0 aborted")

@@ -281,13 +281,15 @@ async def test_a_wrong_request_fails_alone(engine: VLLM, wrong: dict[str, object
 async def test_vllms_errors_are_told_apart(engine: VLLM) -> None:
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-    from helium_agents.engines.vllm import _translated
+    from helium_agents.engines.vllm_request import translated
 
+    launched = engine._engine
+    assert launched is not None
     wrapped = EngineGenerateError()
     wrapped.__cause__ = ValueError("too hot")
-    assert type(_translated(EngineDeadError())) is EngineDied
-    assert type(_translated(wrapped)) is RequestError
-    assert type(_translated(EngineGenerateError())) is TransientEngineError
+    assert type(translated(EngineDeadError(), launched)) is EngineDied
+    assert type(translated(wrapped, launched)) is RequestError
+    assert type(translated(EngineGenerateError(), launched)) is TransientEngineError
 
 
 # vLLM leaves its ZeroMQ context to the garbage collector when a start fails.

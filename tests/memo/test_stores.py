@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
@@ -10,14 +9,12 @@ import stat
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import lmdb
 import pytest
@@ -31,57 +28,28 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from stores import (
+    ENTRY_BYTES,
+    PRELUDE,
+    ROOT,
+    AnyStore,
+    Clock,
+    fill,
+    finish,
+    key,
+    present,
+    rewrite,
+    start,
+)
 
 from helium_agents.errors import MemoError
 from helium_agents.memo import lmdb as lmdb_store
-from helium_agents.memo import lmdb_tables, writer
+from helium_agents.memo import lmdb_environment, writer
 from helium_agents.memo.entry import decode, encode, stored_bytes
+from helium_agents.memo.facts import max_facts_bytes
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
-from helium_agents.memo.store import Store
-
-ROOT = Path(__file__).parents[2]
-AnyStore = LmdbStore | MemoryStore
-
-
-class Clock:
-    """A clock that stands still unless told."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def key(name: object) -> bytes:
-    return hashlib.blake2b(str(name).encode(), digest_size=32).digest()
-
-
-def present(store: Store, names: range) -> list[int]:
-    return [name for name in names if store.get(key(name)) is not None]
-
-
-@pytest.fixture(params=["lmdb", "memory"])
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., AnyStore]]:
-    opened: list[AnyStore] = []
-
-    def make(**options: Any) -> AnyStore:
-        is_lmdb = request.param == "lmdb"
-        opened.append(
-            LmdbStore(tmp_path / "memo", **options) if is_lmdb else MemoryStore(**options)
-        )
-        return opened[-1]
-
-    yield make
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "memo"
-
+from helium_agents.memo.store import EntryInfo, FullEntry, Report
 
 # --- against a dict ----------------------------------------------------------------------------
 
@@ -91,13 +59,17 @@ MAX_BYTES = 20_000
 TTL_S = 100.0
 
 
+FACTS = st.one_of(st.just(b""), st.binary(max_size=40))
+LABELS = st.sampled_from(["", "a", "ünï"])
+
+
 class StoreMachine(RuleBasedStateMachine):
     """A store and the dict it should equal; the bound is never reached by what is small."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.oracle: dict[bytes, tuple[bytes, str, float]] = {}
+        self.oracle: dict[bytes, FullEntry] = {}
 
     def make(self) -> AnyStore:
         raise NotImplementedError
@@ -106,19 +78,28 @@ class StoreMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.store = self.make()
 
-    def live(self) -> dict[bytes, tuple[bytes, str, float]]:
-        now_s = self.clock.now_s
-        return {k: kept for k, kept in self.oracle.items() if abs(now_s - kept[2]) <= TTL_S}
+    def is_live(self, entry: FullEntry, ttl_s: float = TTL_S) -> bool:
+        return abs(self.clock.now_s - entry.created_s) <= ttl_s
 
-    @rule(k=KEYS, value=st.binary(max_size=200), label=st.sampled_from(["", "a", "ünï"]))
-    def put(self, k: bytes, value: bytes, label: str) -> None:
-        self.store.put(k, value, label=label)
-        self.oracle[k] = (value, label, self.clock.now_s)
+    def live(self) -> dict[bytes, FullEntry]:
+        return {k: entry for k, entry in self.oracle.items() if self.is_live(entry)}
+
+    @rule(k=KEYS, value=st.binary(max_size=200), label=LABELS, facts=FACTS)
+    def put(self, k: bytes, value: bytes, label: str, facts: bytes) -> None:
+        self.store.put(k, value, label=label, facts=facts)
+        self.oracle.pop(k, None)
+        self.oracle[k] = FullEntry(k, label, self.clock.now_s, value, facts)
+
+    @rule(k=KEYS, age_s=st.sampled_from([-200.0, -10.0, 10.0, 200.0]))
+    def put_as_of(self, k: bytes, age_s: float) -> None:
+        created_s = self.clock.now_s - age_s
+        self.store.put(k, b"imported", label="i", created_s=created_s)
+        self.oracle[k] = FullEntry(k, "i", created_s, b"imported", b"")
 
     @rule(k=KEYS, num_more=st.integers(1, 3))
     def put_too_large(self, k: bytes, num_more: int) -> None:
         header_bytes = stored_bytes(b"", "x")
-        self.store.put(k, bytes(MAX_BYTES - header_bytes + num_more), label="x")
+        self.store.put(k, bytes(MAX_BYTES - header_bytes + num_more), label="x", facts=b"f")
         self.oracle.pop(k, None)
 
     @rule(step_s=st.sampled_from([-150.0, -60.0, 1.0, 60.0, 150.0]))
@@ -129,6 +110,25 @@ class StoreMachine(RuleBasedStateMachine):
     def commit(self) -> None:
         self.store.commit().result(10)
 
+    @rule(keys=st.lists(KEYS, max_size=3))
+    def delete(self, keys: list[bytes]) -> None:
+        expected = len(set(keys) & set(self.oracle))
+        assert self.store.delete(iter(keys)) == expected
+        for k in keys:
+            self.oracle.pop(k, None)
+
+    @rule(older_than_s=st.sampled_from([None, 0.0, 30.0]), label=st.none() | LABELS)
+    def prune_old(self, older_than_s: float | None, label: str | None) -> None:
+        limit_s = TTL_S if older_than_s is None else older_than_s
+        old = [
+            k
+            for k, entry in self.oracle.items()
+            if label in (None, entry.label) and not self.is_live(entry, limit_s)
+        ]
+        assert self.store.prune(older_than_s=older_than_s, label=label) == len(old)
+        for k in old:
+            del self.oracle[k]
+
     @precondition(lambda self: len(self.oracle) > 3)
     @rule()
     def clear(self) -> None:
@@ -137,26 +137,52 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def stats(self) -> None:
-        live = self.live()
+        live = self.live().values()
         stats = self.store.stats()
-        labels = {label for _, label, _ in live.values()}
+        labels = {entry.label for entry in live}
         assert stats.num_entries == len(live)
-        assert stats.num_bytes == sum(stored_bytes(v, label) for v, label, _ in live.values())
+        assert stats.num_bytes == sum(map(counted_bytes, live))
         assert set(stats.num_by_label) == set(stats.bytes_by_label) == labels
-        assert stats.oldest_s == min((s for _, _, s in live.values()), default=None)
-        assert stats.newest_s == max((s for _, _, s in live.values()), default=None)
+        assert stats.oldest_s == min((entry.created_s for entry in live), default=None)
+        assert stats.newest_s == max((entry.created_s for entry in live), default=None)
         assert stats.num_corrupt == 0
+
+    @rule(label=st.none() | LABELS)
+    def list_all(self, label: str | None) -> None:
+        live = [entry for entry in self.live().values() if label in (None, entry.label)]
+        by_age = sorted(live, key=lambda entry: (entry.created_s, entry.key), reverse=True)
+        listed = list(self.store.entries(label=label))
+        assert listed == [
+            EntryInfo(e.key, e.label, counted_bytes(e), e.created_s, bool(e.facts)) for e in by_age
+        ]
+        assert [self.store.describe(entry.key) for entry in by_age] == listed
+        assert list(self.store.scan(label=label)) == sorted(live, key=lambda entry: entry.key)
+
+    @rule()
+    def verify(self) -> None:
+        report = self.store.verify()
+        num_bytes = sum(map(counted_bytes, self.oracle.values()))
+        assert report == Report(len(self.oracle), num_bytes, [])
 
     @invariant()
     def all_equal(self) -> None:
         if hasattr(self, "store"):
             live = self.live()
             for k in map(key, NAMES):
-                assert self.store.get(k) == (live[k][0] if k in live else None)
+                assert self.store.get(k) == (live[k].value if k in live else None)
+                facts = self.store.facts(k)
+                assert facts == ((live[k].facts or None) if k in live else None)
+                found = self.store.describe(k)
+                assert (found is not None) == (k in live)
+                assert found is None or found.num_bytes == counted_bytes(live[k])
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.store.close()
+
+
+def counted_bytes(entry: FullEntry) -> int:
+    return stored_bytes(entry.value, entry.label) + max_facts_bytes(entry.facts)
 
 
 class MemoryMachine(StoreMachine):
@@ -191,19 +217,26 @@ class LmdbMachine(StoreMachine):
 def assert_tables_agree(path: Path) -> None:
     """Read a closed store's file without its code: index, order and count must fit the entries."""
     with lmdb.open(str(path), max_dbs=8, readonly=True) as env:
-        names = (b"meta", b"entries", b"index", b"recency")
+        names = (b"meta", b"entries", b"facts", b"index", b"recency")
         meta, *tables = (env.open_db(name, create=False) for name in names)
         with env.begin() as txn:
-            entries, index, recency = ({k: v for k, v in txn.cursor(db=t)} for t in tables)
+            entries, facts, index, recency = (
+                {k: v for k, v in txn.cursor(db=table)} for table in tables
+            )
             stored = txn.get(b"num_bytes", db=meta)
     assert set(entries) == set(index) == set(recency.values())
     assert len(recency) == len(entries)
+    assert set(facts) <= set(entries)
     num_bytes = sum(len(k) + len(record) for k, record in entries.items())
+    num_bytes += sum(len(record) for record in facts.values())
     assert num_bytes == (int.from_bytes(stored, "big") if stored else 0)
 
 
 @pytest.mark.parametrize(("machine", "max_examples"), [(MemoryMachine, 60), (LmdbMachine, 20)])
-def test_store_equals_a_dict(machine: type[StoreMachine], max_examples: int) -> None:
+def test_store_equals_a_dict(
+    machine: type[StoreMachine], max_examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdb_store, "probe", lambda _: None)  # it takes 0.1 s each time
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -318,13 +351,6 @@ def test_threads_share_a_store(make_store: Callable[..., AnyStore]) -> None:
 
 # --- bound, order and age ----------------------------------------------------------------------
 
-ENTRY_BYTES = stored_bytes(bytes(1000), "a")
-
-
-def fill(store: Store, names: range) -> None:
-    for name in names:
-        store.put(key(name), bytes(1000), label="a")
-
 
 def test_bound_holds_and_the_least_recently_used_go(make_store: Callable[..., AnyStore]) -> None:
     store = make_store(max_bytes=10 * ENTRY_BYTES)
@@ -359,7 +385,7 @@ def test_order_of_use_survives_close(path: Path) -> None:
 def test_warm_reads_of_recent_entries_write_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lmdb_store, "_TOUCH_BATCH", 10)
+    monkeypatch.setattr(lmdb_store, "TOUCH_BATCH", 10)
     store = LmdbStore(path)
     fill(store, range(40))
     store.commit().result(5)
@@ -400,13 +426,6 @@ def test_entries_age(make_store: Callable[..., AnyStore], is_committed: bool) ->
 
 
 # --- damage and versions -----------------------------------------------------------------------
-
-
-def rewrite(path: Path, table: bytes, name: bytes, change: Callable[[bytes], bytes]) -> None:
-    with lmdb.open(str(path), max_dbs=8, map_size=2**30) as env:
-        handle = env.open_db(table)
-        with env.begin(write=True) as txn:
-            txn.put(name, change(txn.get(name, b"", db=handle)), db=handle)
 
 
 @pytest.mark.parametrize(
@@ -549,7 +568,8 @@ def assert_fails_loudly(store: LmdbStore, words: str) -> None:
 
 
 def test_full_map(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_store, "map_bytes", lambda *_: 2**20)
+    monkeypatch.setattr(lmdb_environment, "_MIN_MAP_BYTES", 0)
+    monkeypatch.setattr(lmdb_environment, "map_bytes", lambda *_: 2**20)
     with closing(LmdbStore(path)) as store:
         assert_fails_loudly(store, "max_bytes")
     monkeypatch.undo()
@@ -577,7 +597,8 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 def test_close_tells_of_a_failure_nobody_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_store, "map_bytes", lambda *_: 2**19)
+    monkeypatch.setattr(lmdb_environment, "_MIN_MAP_BYTES", 0)
+    monkeypatch.setattr(lmdb_environment, "map_bytes", lambda *_: 2**19)
     store = LmdbStore(path)
     store.put(key(1), os.urandom(2**20), label="a")
     with pytest.raises(MemoError, match="max_bytes"):
@@ -613,36 +634,6 @@ def test_put_waits_for_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 # --- several processes -------------------------------------------------------------------------
-
-PRELUDE = """
-import hashlib, os, sys, time
-from helium_agents.errors import MemoError
-from helium_agents.memo.lmdb import LmdbStore
-path = sys.argv[1]
-def key(name):
-    return hashlib.blake2b(str(name).encode(), digest_size=32).digest()
-"""
-
-
-def start(code: str, *args: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(code), *map(str, args)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    try:
-        out, err = process.communicate(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    assert process.returncode == 0, err
-    return out
-
 
 WRITE_AND_READ = """
 me, others = int(sys.argv[2]), int(sys.argv[3])
@@ -801,9 +792,9 @@ def test_fork(path: Path) -> None:
 
 
 def test_map_covers_bound_and_file(path: Path) -> None:
-    assert lmdb_tables.map_bytes(path, 2**20) >= 2 * 2**20
-    assert lmdb_tables.map_bytes(path, 2**40) >= 2 * 2**40
+    assert lmdb_environment.map_bytes(path, 2**20) >= 2 * 2**20
+    assert lmdb_environment.map_bytes(path, 2**40) >= 2 * 2**40
     path.mkdir()
     with open(path / "data.mdb", "wb") as file:
         file.truncate(2**36)
-    assert lmdb_tables.map_bytes(path, 2**20) > 2**36
+    assert lmdb_environment.map_bytes(path, 2**20) > 2**36

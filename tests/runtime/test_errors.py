@@ -499,9 +499,9 @@ class BrokenStore(MemoryStore):
         self._check("get")
         return super().get(key)
 
-    def put(self, key: bytes, value: bytes, *, label: str) -> None:
+    def put(self, key: bytes, value: bytes, *, label: str, facts: bytes = b"") -> None:
         self._check("put")
-        super().put(key, value, label=label)
+        super().put(key, value, label=label, facts=facts)
 
     def commit(self) -> Future[None]:
         future: Future[None] = Future()

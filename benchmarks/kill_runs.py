@@ -1,0 +1,105 @@
+"""Kills `helium run` at random moments, over and over, and continues it with `--resume`.
+
+    python -m benchmarks.kill_runs --scripted 200
+    python -m benchmarks.kill_runs --real 10 --input rows.jsonl --limit 24
+
+What must hold after each kill and at the end is in `killed_run`; the first thing that does not
+ends the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.killed_run import Expected, KilledRun, Tally
+
+_REPOSITORY = Path(__file__).parents[1]
+_FLOW = _REPOSITORY / "benchmarks" / "kill_flow.py"
+_DOCUMENT_QA = _REPOSITORY / "agents_examples" / "document_qa.py"
+
+
+def main() -> None:
+    """Kill, check, and print what was counted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scripted", type=int, metavar="KILLS")
+    parser.add_argument("--real", type=int, metavar="KILLS")
+    parser.add_argument("--input", type=Path, help="rows of document QA, for --real")
+    parser.add_argument("--limit", type=int, default=24, help="how many of them")
+    parser.add_argument("--minutes", type=float, default=10, help="for --real: no kill later")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    dice = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.scripted:
+            print(kill_scripted(arguments.scripted, Path(folder), dice))
+        if arguments.real:
+            if arguments.input is None:
+                parser.error("--real needs --input")
+            rows = ["--input", str(arguments.input.resolve()), "--limit", str(arguments.limit)]
+            print(kill_real(arguments.real, Path(folder), dice, rows, arguments.minutes))
+
+
+def kill_scripted(num_kills: int, folder: Path, dice: random.Random, num_rows: int = 60) -> Tally:
+    """Kill runs of the workflows in `kill_flow`, with and without a memo, ordered and not."""
+    rows = folder / "rows.jsonl"
+    texts = (f"text {dice.randrange(num_rows)}" for _ in range(num_rows))  # some come again
+    rows.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
+    arguments = {name: [f"{_FLOW}:{name}", "--input", str(rows)] for name in ("drawn", "steady")}
+    expected = {
+        name: KilledRun("scripted", arguments[name], folder / name, Tally()).uninterrupted()
+        for name in arguments
+    }
+    tally = Tally()
+    while tally.num_kills < num_kills:
+        name = dice.choice(["drawn", "drawn", "steady"])
+        run = KilledRun(
+            "scripted",
+            [*arguments[name], *(["--unordered"] if dice.random() < 0.25 else [])],
+            folder / str(tally.num_runs),
+            tally,
+            expected[name],
+            has_memo=dice.random() < 0.5,
+        )
+        resumes = dice.random() < 0.5
+        while not run.live(_moment(dice, expected[name], tally, num_kills), resumes=resumes):
+            resumes = True
+    return tally
+
+
+def kill_real(
+    num_kills: int, folder: Path, dice: random.Random, rows: list[str], minutes: float
+) -> Tally:
+    """Kill runs of document QA on vLLM and the embedded model, which start its engine each time."""
+    arguments = [f"{_DOCUMENT_QA}:answer", *rows]
+    expected = KilledRun("real", arguments, folder / "whole", Tally()).uninterrupted()
+    num_calls = expected.requests.total()
+    print(f"uninterrupted: {expected.seconds:.1f} s, {num_calls} requests", flush=True)
+    end_s = time.monotonic() + 60 * minutes
+    tally = Tally()
+    while tally.num_kills < num_kills and time.monotonic() < end_s:
+        run = KilledRun("real", arguments, folder / f"real {tally.num_runs}", tally, expected)
+        resumes, is_done = False, False
+        while not is_done:
+            has_time = time.monotonic() < end_s
+            seconds = dice.uniform(0, expected.seconds) if has_time else None
+            is_done = run.live(seconds if tally.num_kills < num_kills else None, resumes=resumes)
+            resumes = True
+            print(f"{'finished' if is_done else f'killed after {seconds:.1f} s'}", flush=True)
+    return tally
+
+
+def _moment(dice: random.Random, expected: Expected, tally: Tally, num_kills: int) -> float | None:
+    """Seconds until the next kill: now and then while the run begins, else anywhere in it."""
+    if tally.num_kills == num_kills:
+        return None
+    return dice.uniform(0, 0.1 if dice.random() < 0.25 else expected.seconds)
+
+
+if __name__ == "__main__":
+    main()

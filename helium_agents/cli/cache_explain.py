@@ -1,0 +1,177 @@
+"""`helium cache explain-miss`: why a row's calls would be computed, though a memo is there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from helium_agents.cli.cache_entries import entries, row_of
+from helium_agents.cli.cache_look import SHORT_KEY, caller_name
+from helium_agents.cli.cache_store import memo_option, reading
+from helium_agents.cli.options import (
+    FILE,
+    debug_option,
+    echo_warning,
+    engine_options,
+    examples,
+    json_option,
+    workflow_argument,
+)
+from helium_agents.cli.report import count
+from helium_agents.cli.units import age, duration
+
+if TYPE_CHECKING:
+    from helium_agents.cli.loading import Workflow
+    from helium_agents.memo.store import Store
+    from helium_agents.runtime.explain_miss import Miss, Stored
+    from helium_agents.runtime.rehearsal import Rehearsed
+
+
+@click.command(
+    "explain-miss",
+    epilog=examples(
+        "helium cache explain-miss flow.py:answer --input rows.jsonl --memo memo",
+        "helium cache explain-miss flow.py:answer --input rows.jsonl --memo memo --row 17 \\",
+        "    --model Qwen/Qwen3-8B",
+    ),
+)
+@workflow_argument
+@memo_option
+@click.option("--input", "input_path", type=FILE, required=True, help="Rows: a JSON value a line.")
+@click.option(
+    "--row", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
+    help="Which row, from 0.",
+)  # fmt: skip
+@click.option(
+    "--ttl",
+    "ttl_s",
+    type=duration,
+    metavar="DURATION",
+    help="How long answers live for your program: 30d, 12h.",
+)
+@engine_options
+@json_option
+@debug_option
+def explain_miss(
+    target: str, memo: Path, input_path: Path, row: int, ttl_s: float | None,
+    as_json: bool, model: str | None, **settings: Any,
+) -> None:  # fmt: skip
+    """Say why a row is not answered from a memo.
+
+    The row runs on what the memo holds; no model is started and nothing is written, but the
+    workflow's own code runs. For each call that is missing, the nearest stored call is shown, and
+    what differs. What comes after a missing answer is not known.
+    """
+    from helium_agents.cli.execute import stdout_for_report
+    from helium_agents.cli.loading import load_workflow
+    from helium_agents.cli.signals import run_until_stopped
+    from helium_agents.engines.vllm import VLLM
+    from helium_agents.runtime.explain_miss import explain_misses
+    from helium_agents.runtime.rehearsal import rehearse
+
+    with stdout_for_report():
+        workflow = load_workflow(target)
+        value = row_of(row, input_path, workflow)
+        with reading(memo, ttl_s) as store:
+            engine = VLLM(model, **settings)
+            rehearsed = run_until_stopped(rehearse(workflow.fn, value, engine, store))
+    with reading(memo) as store:
+        stored = _stored(store, {facts.label for facts in rehearsed.misses})
+        misses = explain_misses(rehearsed.misses, stored, ttl_s=ttl_s)
+    if as_json:
+        click.echo(json.dumps(_as_dict(target, row, rehearsed, misses)))
+    else:
+        _report(target, row, input_path, rehearsed, misses)
+        _warn(rehearsed, workflow)
+
+
+def _stored(store: Store, labels: set[str]) -> Iterator[Stored]:
+    """What a memo knows of the calls with these labels; of all, where one label is not there."""
+    from helium_agents.runtime.explain_miss import Stored
+
+    if not labels:
+        return
+    has_all = labels <= set(store.stats().num_by_label)
+    now_s = time.time()
+    for entry, facts in entries(store):
+        if facts is not None and (entry.label in labels or not has_all):
+            yield Stored(entry.key, now_s - entry.created_s, facts)
+
+
+def _report(
+    target: str, row: int, input_path: Path, rehearsed: Rehearsed, misses: list[Miss]
+) -> None:
+    found = f"{count(rehearsed.num_found, 'call')} answered from the memo"
+    missing = f"{len(misses):,} missing" if misses else "none missing"
+    click.echo(f"{target} on row {row} of {input_path}: {found}, {missing}")
+    for first, *others in _alike(misses):
+        more = f" (and {len(others):,} more)" if others else ""
+        click.echo(f"\n{_call(first)}{more}\n  {first.reason}")
+        if first.nearest is not None:
+            click.echo(f"  nearest stored call: {_nearest(first, first.nearest)}")
+        for difference in first.differences:
+            click.echo(f"    {difference}")
+    if any(miss.asked.kind == "llm" for miss in misses):
+        click.echo("\nWhat the row would ask after these answers is not known.")
+
+
+def _alike(misses: list[Miss]) -> Iterable[list[Miss]]:
+    """Misses of the same operator's calls for the same reason, together."""
+    groups: dict[object, list[Miss]] = {}
+    for miss in misses:
+        key = miss.asked.label, miss.asked.caller, miss.reason
+        groups.setdefault(key, []).append(miss)
+    return groups.values()
+
+
+def _nearest(miss: Miss, nearest: Stored) -> str:
+    same = nearest.facts.row is not None and nearest.facts.row == miss.asked.row
+    whose = ", for this row" if same else ""
+    return f"{nearest.key.hex()[:SHORT_KEY]}, {age(nearest.age_s)} old{whose}"
+
+
+def _call(miss: Miss) -> str:
+    from helium_agents.runtime.facts import first_words
+
+    caller = caller_name(miss.asked)
+    name = click.style(miss.asked.label + (f" in {caller}" if caller else ""), bold=True)
+    return f"{name}: {first_words(miss.asked)}"
+
+
+def _warn(rehearsed: Rehearsed, workflow: Workflow) -> None:
+    from helium_agents.cli.failure import explain_failure
+
+    if rehearsed.failure is not None:
+        echo_warning(f"the row failed: {explain_failure(rehearsed.failure, workflow)}")
+
+
+def _as_dict(target: str, row: int, rehearsed: Rehearsed, misses: list[Miss]) -> dict[str, Any]:
+    from helium_agents.runtime.facts import first_words
+
+    failure = rehearsed.failure
+    return {
+        "workflow": target,
+        "row": row,
+        "found": rehearsed.num_found,
+        "failure": None if failure is None else f"{type(failure).__name__}: {failure}",
+        "misses": [
+            {
+                "label": miss.asked.label,
+                "caller": miss.asked.caller,
+                "asked": first_words(miss.asked),
+                "cause": miss.cause,
+                "reason": miss.reason,
+                "nearest": None if miss.nearest is None else miss.nearest.key.hex(),
+                "differences": [
+                    {"field": it.field, "stored": it.stored, "asked": it.asked}
+                    for it in miss.differences
+                ],
+            }
+            for miss in misses
+        ],
+    }

@@ -1,0 +1,189 @@
+"""One opened directory: the environment, its tables and the writer, from opening to release.
+
+It knows no store, so that a store which was dropped and not closed can be collected: what it put is
+then written, and the environment released, by what is kept here. The same happens at the end of the
+program, which waits a few seconds for it and not longer, since another process may hold the lock.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import lmdb
+
+from helium_agents.errors import MemoError
+from helium_agents.memo.facts import encode_facts
+from helium_agents.memo.lmdb_environment import explain, open_environment
+from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Update, open_tables, stale_keys
+from helium_agents.memo.writer import DELETED, Batch, Writer
+
+_T = TypeVar("_T")
+
+TOUCH_BATCH: Final = 4096
+_MAX_TOUCHED: Final = 16 * TOUCH_BATCH
+# Of facts that come faster than this the rest stays plain: every compression costs the writer
+# 0.1 ms, and often a wait for the interpreter's lock, which halves the rate of a fast program.
+_PACKED_BYTES_PER_S: Final = 4 * 2**20
+_MAX_PACKED_BYTES: Final = 2**20
+_READER_CHECK_S: Final = 30.0
+_WAIT_AT_DROP_S: Final = 1.0
+_WAIT_AT_EXIT_S: Final = 5.0
+
+
+class Directory:
+    """An opened memo directory, of one process.
+
+    Args:
+        path: Where it is.
+        max_bytes: The bound that each write holds.
+        read_only: Have no writer.
+
+    Raises:
+        MemoError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, *, read_only: bool) -> None:
+        self.pid = os.getpid()
+        self.path = path
+        self.writer: Writer[Update] | None = None
+        self.touched: deque[bytes] = deque(maxlen=_MAX_TOUCHED)
+        self._max_bytes = max_bytes
+        self._packed_bytes = 0.0
+        self._packed_until_s = time.monotonic()
+        self._next_reader_check_s = time.monotonic() + _READER_CHECK_S
+        try:
+            self.env = open_environment(path, max_bytes=max_bytes, read_only=read_only)
+            try:
+                self.tables: Tables = open_tables(self.env, path, read_only=read_only)
+            except BaseException:
+                self.env.close()
+                raise
+            self._data = Path(os.path.abspath(path / DATA_FILE))  # also after a chdir
+            self._inode = _inode(self._data)
+        except (lmdb.Error, OSError) as error:
+            raise self.explain(error) from error
+        if not read_only:
+            self.writer = Writer(f"memo writer {path}", self._write, self.explain)
+        _open_directories.add(self)
+
+    def begin(self, **options: Any) -> lmdb.Transaction[Any]:
+        """A read transaction; where all slots are taken, after a look for those of the dead."""
+        try:
+            return self.env.begin(**options)
+        except lmdb.ReadersFullError:
+            self.env.reader_check()
+            return self.env.begin(**options)
+
+    def read(self, query: Callable[[lmdb.Transaction[bytes], Tables], _T]) -> _T:
+        """The result of a query on one state of the tables."""
+        try:
+            with self.begin() as txn:
+                return query(txn, self.tables)
+        except lmdb.Error as error:
+            raise self.explain(error) from error
+
+    def explain(self, error: BaseException) -> MemoError:
+        """The error in words."""
+        return explain(self.path, error)
+
+    def close(self) -> None:
+        """Write what is pending and release everything.
+
+        Raises:
+            MemoError: If something could not be written and nobody was told yet.
+        """
+        _open_directories.discard(self)
+        try:
+            if self.writer:
+                if self.touched:
+                    self.writer.flush()
+                self.writer.close()
+        finally:
+            self.env.close()
+
+    def abandon(self, wait_s: float = _WAIT_AT_DROP_S) -> None:
+        """As `close`, for a store that nobody closed: waits a bounded time and does not raise."""
+        if self.pid != os.getpid():
+            return
+        _open_directories.discard(self)
+        if self.writer is None:
+            self.env.close()
+        elif failure := self.writer.abandon(self.env.close, wait_s):
+            warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
+
+    def _write(self, batch: Batch[Update]) -> list[Any]:
+        """Write a batch and the order of use in one transaction; runs on the writer thread."""
+        touched = dict.fromkeys(self.touched.popleft() for _ in range(len(self.touched)))
+        self._check_readers()
+        if not batch:
+            with self.env.begin() as txn:
+                if not stale_keys(txn, self.tables, touched):
+                    return []
+        # Before the transaction, which makes other processes wait.
+        facts = self._encode_facts(batch.facts)
+        with self.env.begin(write=True) as txn:
+            update = Update(txn, self.tables)
+            update.touch(touched)
+            for key, record in batch.records.items():
+                if record == DELETED:
+                    update.delete(key)
+                else:
+                    update.put(key, record, facts.get(key, b""))
+            results = [job(update) for job, _ in batch.jobs]
+            update.evict(self._max_bytes)
+            update.save(self._max_bytes)
+        self._check_place()
+        return results
+
+    def _encode_facts(self, facts: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Facts records: compressed, as far as the allowance of bytes per second reaches."""
+        now_s = time.monotonic()
+        elapsed_s, self._packed_until_s = now_s - self._packed_until_s, now_s
+        self._packed_bytes = max(0.0, self._packed_bytes - elapsed_s * _PACKED_BYTES_PER_S)
+        records = {}
+        for key, each in facts.items():
+            is_in_haste = self._packed_bytes > _MAX_PACKED_BYTES
+            records[key] = encode_facts(each, is_in_haste=is_in_haste)
+            self._packed_bytes += 0 if is_in_haste else len(each)
+        return records
+
+    def _check_readers(self) -> None:
+        """Free the slots of killed readers, whose pages could otherwise never be used again."""
+        now_s = time.monotonic()
+        if now_s >= self._next_reader_check_s:
+            self._next_reader_check_s = now_s + _READER_CHECK_S
+            self.env.reader_check()
+
+    def _check_place(self) -> None:
+        """Raise if what was written cannot be found again: LMDB would go on in a deleted file."""
+        try:
+            is_there = _inode(self._data) == self._inode
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise MemoError(
+                f"the memo in {self.path} was deleted, moved or replaced while it was open: "
+                "open it again"
+            )
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+_open_directories: weakref.WeakSet[Directory] = weakref.WeakSet()
+
+
+@atexit.register
+def _abandon_all() -> None:
+    for directory in list(_open_directories):
+        directory.abandon(_WAIT_AT_EXIT_S)

@@ -1,0 +1,147 @@
+"""A model's engines as one that does not die: a request goes to one of them and outlives it.
+
+When an engine dies, every request that was open on it is asked again, there or on a replica. Any of
+them may be to blame, so one that was open at two deaths runs alone from then on. Should the engine
+die of that too, the request is poison: it fails, and the others go on.
+
+A death by a kill from outside is weaker evidence: such a one convicts nobody until a request has
+seen `DEATHS_BY_KILL` of them, so that an operator's (or a test's) `kill -9` at an unlucky moment
+costs no row, while one that makes the kernel kill the engine every time is found all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
+from helium_agents.engines.replicas import Replicas
+from helium_agents.errors import EngineDied, PoisonRequest
+from helium_agents.runtime.lifeline import Lifeline, Listen, Spawn
+from helium_agents.telemetry.events import Observer
+
+DEATHS_IN_COMPANY = 2
+"""After so many deaths a request runs alone."""
+
+DEATHS_BY_KILL = 6
+"""After so many deaths a request that ran alone is poison even if all of them were kills."""
+
+
+class Fleet:
+    """The engines of one model.
+
+    Args:
+        engine: The engine, or `Replicas` of it.
+        spawn: Starts a task that the session owns.
+        on_started: Called whenever an engine has been started.
+        emit: Takes events.
+    """
+
+    def __init__(
+        self, engine: Engine, *, spawn: Spawn, on_started: Callable[[], None], emit: Observer
+    ) -> None:
+        self._replicas = engine if isinstance(engine, Replicas) else None
+        engines = engine.engines if isinstance(engine, Replicas) else (engine,)
+
+        def lifeline(index: int, engine: Engine) -> Lifeline:
+            label = engine.name
+            if self._replicas is not None:
+                label += f" (replica {index + 1} of {len(engines)})"
+
+            def started() -> None:
+                if self._replicas is not None:
+                    self._replicas.router.forget(index)
+                on_started()
+
+            return Lifeline(engine, label, spawn=spawn, on_started=started, emit=emit)
+
+        self._all = [lifeline(index, engine) for index, engine in enumerate(engines)]
+        self._lines = list(enumerate(self._all))
+
+    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+        """Token ids of the conversation in the model's own template, ready for the answer.
+
+        Raises:
+            EngineStartError: No engine starts.
+            EngineDied: The engine dies again and again.
+        """
+        lines = await self._up()
+        return await next(iter(lines.values())).engine.render(messages)
+
+    async def complete(
+        self, request: Request, listen: Listen, describe: Callable[[], str]
+    ) -> Completion:
+        """Compute a request, on another engine or again where one died of whatever.
+
+        Args:
+            request: What to compute.
+            listen: Called when an attempt begins; gives who is to hear its text, if anybody.
+            describe: Names the call, for an error.
+
+        Raises:
+            PoisonRequest: It killed its engine.
+            EngineStartError: No engine starts.
+            EngineDied: The engine dies again and again.
+        """
+        num_deaths = 0
+        while True:
+            lines = await self._up()
+            is_alone = num_deaths >= DEATHS_IN_COMPANY
+            with self._routed(request, lines) as index:
+                try:
+                    completion = await lines[index].complete(request, listen, is_alone=is_alone)
+                except EngineDied as error:
+                    num_deaths += 1
+                    is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
+                    if is_alone and is_proven and lines[index].end is None:
+                        raise _poison(describe(), num_deaths, error) from error
+                    request = replace(request, request_id=f"{request.request_id}-again")
+                else:
+                    if completion is not None:
+                        return completion
+
+    async def close(self) -> None:
+        """Stop the engines that this session started."""
+        ours = (line.engine.close() for line in self._all if line.is_ours)
+        await asyncio.gather(*ours)
+
+    async def _up(self) -> dict[int, Lifeline]:
+        """The engines that run; starts all of them and waits for the first."""
+        while True:
+            for _, line in self._lines:
+                line.begin()
+            up = {index: line for index, line in self._lines if line.is_up}
+            if up:
+                return up
+            self._drop_ended()
+            starts = [line.starting for _, line in self._lines if line.starting is not None]
+            if starts:
+                await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
+
+    def _drop_ended(self) -> None:
+        """Go on without the replicas that will not be started again, if any is left."""
+        ended = [(index, line) for index, line in self._lines if line.end is not None]
+        if len(ended) == len(self._lines):
+            assert ended[0][1].end is not None
+            raise ended[0][1].end
+        for index, line in ended:
+            self._lines.remove((index, line))
+            warnings.warn(
+                f"engine {line.label!r} is given up, the others go on: {line.end}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _routed(self, request: Request, lines: dict[int, Lifeline]) -> AbstractContextManager[int]:
+        if self._replicas is None:
+            return nullcontext(0)
+        return self._replicas.router.routed(request, lines)
+
+
+def _poison(name: str, num_deaths: int, error: EngineDied) -> PoisonRequest:
+    return PoisonRequest(
+        f"{name} kills its engine: it was open at {num_deaths} deaths, alone at the last. {error}"
+    )

@@ -1,0 +1,151 @@
+"""A lifeline keeps one engine alive: it starts it when needed, and again each time it dies.
+
+A death shows in the `EngineDied` of every request that was open. The first of them to arrive
+reports the death: one event, one warning and one restart for all. What becomes of the requests is
+not decided here but in `fleet`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from helium_agents.engines.engine import Completion, Delta, Engine, Request
+from helium_agents.errors import EngineDied, SessionError
+from helium_agents.runtime.company import Company
+from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Starts a task that the session owns."""
+
+Listen = Callable[[], Callable[[Delta], None] | None]
+"""Called when an attempt begins; gives who is to hear its text, if anybody."""
+
+MOST_FRUITLESS_RESTARTS = 6
+"""An engine that dies again this often without an answer in between is not started once more."""
+
+
+class Lifeline:
+    """One engine of a session.
+
+    Args:
+        engine: The engine.
+        label: What a person calls it.
+        spawn: Starts a task that the session owns.
+        on_started: Called whenever it has been started.
+        emit: Takes events.
+
+    Attributes:
+        is_up: Whether requests may be sent to it.
+        end: Why it will not be started any more; `None` while it may.
+        starting: The start that is under way.
+        is_ours: Whether this session has to close it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        label: str,
+        *,
+        spawn: Spawn,
+        on_started: Callable[[], None],
+        emit: Observer,
+    ) -> None:
+        self.engine = engine
+        self.label = label
+        self.is_up = False
+        self.end: Exception | None = None
+        self.starting: asyncio.Task[None] | None = None
+        self.is_ours = False
+        self._spawn = spawn
+        self._on_started = on_started
+        self._emit = emit
+        self._company = Company()
+        self._num_deaths = 0
+        self._num_fruitless = 0
+
+    def begin(self) -> None:
+        """See to it that the engine is up, or on its way."""
+        if self.is_up and self.engine.is_started:
+            return
+        if self.starting is None and self.end is None:
+            self.is_up = self.engine.is_started
+            if not self.is_up:
+                self._launch()
+
+    async def complete(
+        self, request: Request, listen: Listen, *, is_alone: bool
+    ) -> Completion | None:
+        """Compute a request when its turn has come; `None` if the engine died before that.
+
+        Args:
+            request: What to compute.
+            listen: See `Listen`.
+            is_alone: Whether no other request may be open meanwhile.
+
+        Raises:
+            EngineDied: The engine died while the request was open. It is being restarted, unless
+                `end` says that this was the last time.
+        """
+        await self._company.enter(alone=is_alone)
+        try:
+            if not self.is_up:
+                return None
+            on_delta, life = listen(), self._num_deaths
+            try:
+                completion = await self.engine.complete(request, on_delta)
+            except EngineDied as error:
+                if life == self._num_deaths:  # nobody else has reported it
+                    self._mourn(error)
+                raise
+            self._num_fruitless = 0
+            return completion
+        finally:
+            self._company.leave()
+
+    def _mourn(self, error: EngineDied) -> None:
+        self._num_deaths += 1
+        self._num_fruitless += 1
+        self.is_up = False
+        num_open = self._company.num_inside
+        self._emit(EngineLost(self.label, str(error), num_open, self._num_deaths))
+        if self._num_fruitless > MOST_FRUITLESS_RESTARTS:
+            self.end = EngineDied(
+                f"engine {self.label!r} died {self._num_fruitless} times in a row without "
+                f"answering a request, so it is not started again. The last time: {error}"
+            )
+            return
+        self._launch()
+        # Last of all: where warnings are errors this raises. The number tells Python's filter,
+        # which shows equal warnings once, that this is another one.
+        warnings.warn(
+            f"engine {self.label!r} died (death {self._num_deaths} in this session, open requests: "
+            f"{num_open}): {error}. It is being started again, and what was open is asked again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _launch(self) -> None:
+        if not self.engine.is_started:  # nobody has, or who has closed it since
+            self.is_ours = True
+        self.starting = self._spawn(self._start())
+
+    async def _start(self) -> None:
+        self._emit(EngineStarting(self.label))
+        start_s = time.perf_counter()
+        try:
+            await self.engine.start()
+            self._on_started()
+        except asyncio.CancelledError:
+            self.end = SessionError("the session was closed while its engine was starting")
+            raise
+        except Exception as error:
+            self.end = error
+        else:
+            self.is_up = True
+            self._emit(EngineStarted(self.label, time.perf_counter() - start_s))
+        finally:
+            self.starting = None

@@ -1,0 +1,117 @@
+"""Records: how answers lie in a store, as bytes.
+
+A model's answer has a layout of its own, since reading one is what a remembered call costs; the
+value of a pure operator is in the canonical encoding; an alias points to another key.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, cast
+
+from helium_agents.engines.engine import Choice, FinishReason
+from helium_agents.errors import DecodingError
+from helium_agents.graph.encoding import decode, encode
+
+_ANSWER, _VALUE, _ALIAS = b"A", b"V", b"@"
+_HEAD = struct.Struct("<cQQH")  # kind, max_tokens, prompt tokens, number of choices
+_CHOICE = struct.Struct("<BII")  # finish reason, bytes of text, number of token ids
+_REASONS = ("stop", "length")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model call's answer as it is remembered."""
+
+    choices: tuple[Choice, ...]
+    prompt_tokens: int
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of all choices together."""
+        return sum(len(choice.token_ids) for choice in self.choices)
+
+
+@dataclass(slots=True)
+class AnswerRecord:
+    """An answer, and the `max_tokens` that it was asked with."""
+
+    answer: Answer
+    max_tokens: int
+
+
+@dataclass(slots=True)
+class ValueRecord:
+    """The value of a pure operator."""
+
+    value: Any
+
+
+@dataclass(slots=True)
+class AliasRecord:
+    """Where the record is."""
+
+    key: bytes
+
+
+Record = AnswerRecord | ValueRecord | AliasRecord
+
+
+def answer_record(answer: Answer, max_tokens: int) -> bytes:
+    """The bytes of an answer."""
+    parts = [_HEAD.pack(_ANSWER, max_tokens, answer.prompt_tokens, len(answer.choices))]
+    for choice in answer.choices:
+        text = choice.text.encode("utf-8", "surrogatepass")
+        reason = _REASONS.index(choice.finish_reason)
+        parts += (
+            _CHOICE.pack(reason, len(text), len(choice.token_ids)),
+            text,
+            struct.pack(f"<{len(choice.token_ids)}I", *choice.token_ids),
+        )
+    return b"".join(parts)
+
+
+def value_record(value: Any) -> bytes:
+    """The bytes of a pure operator's value."""
+    return _VALUE + encode(value)
+
+
+def alias_record(key: bytes) -> bytes:
+    """The bytes of an alias."""
+    return _ALIAS + key
+
+
+def read_record(data: bytes) -> Record:
+    """What `answer_record`, `value_record` or `alias_record` wrote.
+
+    Raises:
+        DecodingError: The bytes are something else, or of a class that is not there.
+    """
+    kind = data[:1]
+    if kind == _ANSWER:
+        try:
+            return _read_answer(data)
+        except (struct.error, IndexError, UnicodeDecodeError) as error:
+            raise DecodingError(f"a damaged answer: {error}") from None
+    if kind == _VALUE:
+        return ValueRecord(decode(data[1:]))
+    if kind == _ALIAS:
+        return AliasRecord(data[1:])
+    raise DecodingError(f"no record begins with {kind!r}")
+
+
+def _read_answer(data: bytes) -> AnswerRecord:
+    _, max_tokens, prompt_tokens, num_choices = _HEAD.unpack_from(data)
+    start, choices = _HEAD.size, []
+    for _ in range(num_choices):
+        reason, text_bytes, num_tokens = _CHOICE.unpack_from(data, start)
+        start += _CHOICE.size
+        text = data[start : start + text_bytes].decode("utf-8", "surrogatepass")
+        start += text_bytes
+        token_ids = struct.unpack_from(f"<{num_tokens}I", data, start)
+        start += 4 * num_tokens
+        choices.append(Choice(text, token_ids, cast("FinishReason", _REASONS[reason])))
+    if start != len(data):
+        raise DecodingError("a damaged answer: its length is wrong")
+    return AnswerRecord(Answer(tuple(choices), prompt_tokens), max_tokens)

@@ -1,0 +1,58 @@
+"""The tasks of a session: every task has an owner, and none outlives it.
+
+What `asyncio.TaskGroup` does, for children that never raise: their errors belong to the Refs that
+asked. One callback a task in place of three, since a session starts two tasks for every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+from helium_agents.graph.concurrently import ended
+
+OnDone = Callable[[], None]
+
+
+class Tasks:
+    """Tasks that are cancelled, and waited for, together."""
+
+    def __init__(self) -> None:
+        self._on_done: dict[asyncio.Task[None], OnDone | None] = {}
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], context: Context, on_done: OnDone | None = None
+    ) -> asyncio.Task[None]:
+        """Start a task.
+
+        Args:
+            work: What it does; must not raise.
+            context: Where.
+            on_done: Called when it has ended, also if it was cancelled before it began.
+        """
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._on_done[task] = on_done
+        task.add_done_callback(self._end)
+        return task
+
+    async def close(self) -> None:
+        """Cancel all and wait for their clean-up, and for what that starts."""
+        while self._on_done:
+            tasks = list(self._on_done)
+            for task in tasks:
+                if not task.cancelling():  # a second time would interrupt its clean-up
+                    task.cancel()
+            await ended(tasks)
+            await asyncio.sleep(0)  # their callbacks come after them
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        on_done = self._on_done.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):  # a KeyboardInterrupt has gone through the loop already
+            task.get_loop().call_exception_handler(
+                {"message": "a task of a session raised", "exception": error, "task": task}
+            )
+        if on_done is not None:
+            on_done()

@@ -1,0 +1,126 @@
+"""Exported memos come back whole, and what is wrong with a file is said."""
+
+from __future__ import annotations
+
+import random
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stores import AnyStore, Clock, key, present
+
+from helium_agents.errors import MemoError
+from helium_agents.memo.memory import MemoryStore
+from helium_agents.memo.portable import ImportReport, export_entries, import_entries
+from helium_agents.memo.store import FullEntry
+
+NAMES = range(20)
+
+
+def filled(num_entries: int = len(NAMES)) -> MemoryStore:
+    store = MemoryStore(clock=Clock())
+    for name in range(num_entries):
+        store.put(
+            key(name),
+            random.Random(name).randbytes(name * 11),
+            label="ünï" if name % 2 else "",
+            facts=b"asked" * (name % 3),
+            created_s=1000.5 + name,
+        )
+    return store
+
+
+def contents(store: AnyStore) -> list[FullEntry]:
+    return list(store.scan())
+
+
+def test_round_trip(make_store: Callable[..., AnyStore], tmp_path: Path) -> None:
+    source, target, path = filled(), make_store(), tmp_path / "memo.export"
+    path.write_bytes(b"an earlier one")
+    assert export_entries(source, path) == len(NAMES)
+    assert import_entries(target, path) == ImportReport(len(NAMES), 0, 0, [])
+    assert contents(target) == contents(source)
+    assert import_entries(target, path) == ImportReport(0, len(NAMES), 0, [])
+    again = tmp_path / "again"
+    export_entries(target, again)
+    assert again.read_bytes() == path.read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} - {"memo"} == {"memo.export", "again"}
+    assert stat.S_IMODE(again.stat().st_mode) == 0o600
+
+
+def test_by_label_and_empty(tmp_path: Path) -> None:
+    assert export_entries(filled(), tmp_path / "x", label="ünï") == 10
+    store = MemoryStore()
+    assert import_entries(store, tmp_path / "x").num_imported == 10
+    assert store.stats().num_by_label == {"ünï": 10}
+    assert export_entries(filled(), tmp_path / "x", label="nobody's") == 0
+    assert import_entries(store, tmp_path / "x") == ImportReport(0, 0, 0, [])
+
+
+def test_existing_entries_are_kept_unless_newer(
+    make_store: Callable[..., AnyStore], tmp_path: Path
+) -> None:
+    export_entries(filled(3), tmp_path / "x")
+    store = make_store()
+    for name, newer_s in enumerate((-1, 0, 1)):
+        store.put(key(name), b"mine", label="m", created_s=1000.5 + name + newer_s)
+    assert import_entries(store, tmp_path / "x") == ImportReport(1, 2, 0, [])
+    assert [store.get(key(name)) == b"mine" for name in range(3)] == [False, True, True]
+
+
+def test_every_cut_is_noticed_and_whole_entries_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    export_entries(filled(4), path)
+    whole = path.read_bytes()
+    for num_bytes in range(14, len(whole)):
+        path.write_bytes(whole[:num_bytes])
+        report = import_entries(MemoryStore(), path)
+        assert report.problems, num_bytes
+        assert report.num_imported < 4 or num_bytes >= len(whole) - 17
+    for num_bytes in range(14):
+        path.write_bytes(whole[:num_bytes])
+        with pytest.raises(MemoError, match="not an exported memo"):
+            import_entries(MemoryStore(), path)
+    path.write_bytes(whole + b"more")
+    assert "4 bytes follow the end" in import_entries(MemoryStore(), path).problems[0]
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path, source = tmp_path / "x", filled(4)
+    export_entries(source, path)
+    whole, expected = path.read_bytes(), contents(source)
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        store = MemoryStore()
+        if at < 14:
+            with pytest.raises(MemoError, match=r"not an exported memo|has version"):
+                import_entries(store, path)
+            continue
+        assert import_entries(store, path).problems, at
+        assert all(entry in expected for entry in contents(store)), at
+
+
+def test_a_damaged_entry_is_skipped_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    export_entries(filled(), path)
+    value = random.Random(15).randbytes(15 * 11)
+    path.write_bytes(path.read_bytes().replace(value, b"?" + value[1:]))
+    store = MemoryStore()
+    report = import_entries(store, path)
+    assert (report.num_imported, report.num_damaged) == (19, 1)
+    assert key(15).hex()[:16] in report.problems[0]
+    assert report.problems[0].startswith("byte ")
+    assert "whole file" in report.problems[1]
+    assert present(store, NAMES) == [name for name in NAMES if name != 15]
+
+
+def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(MemoError, match="check the path"):
+        import_entries(MemoryStore(), tmp_path / "nothing")
+    with pytest.raises(MemoError, match="another path"):
+        export_entries(filled(), tmp_path / "no" / "such" / "place")
+    (tmp_path / "d").mkdir()
+    with pytest.raises(MemoError, match="another path"):
+        export_entries(filled(), tmp_path / "d")
+    assert [file.name for file in tmp_path.iterdir()] == ["d"]
