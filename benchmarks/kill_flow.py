@@ -36,7 +36,7 @@ async def view(text: str, role: str) -> list[str]:
 
 @operator
 async def drawn(row: Row) -> list[str]:
-    """Unseeded samples: alone, several at once, in siblings that ask the same, one after another."""
+    """Unseeded samples: several at once, in siblings that ask the same, one after another."""
     samples = llm(user(f"guess {row.text}"), temperature=1, n=2)
     views = await gather(view(row.text, "poet"), view(row.text, "poet"), view(row.text, "critic"))
     first = await llm(user(await fact(row.text)), temperature=1)

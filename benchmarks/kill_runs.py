@@ -50,24 +50,22 @@ def kill_scripted(num_kills: int, folder: Path, dice: random.Random, num_rows: i
     rows = folder / "rows.jsonl"
     texts = (f"text {dice.randrange(num_rows)}" for _ in range(num_rows))  # some come again
     rows.write_text("".join(f"{json.dumps({'text': text})}\n" for text in texts))
-    arguments = {name: [f"{_FLOW}:{name}", "--input", str(rows)] for name in ("drawn", "steady")}
-    expected = {
-        name: KilledRun("scripted", arguments[name], folder / name, Tally()).uninterrupted()
-        for name in arguments
-    }
+    expected: dict[str, Expected] = {}
     tally = Tally()
     while tally.num_kills < num_kills:
-        name = dice.choice(["drawn", "drawn", "steady"])
+        choices = dice.choice(["drawn", "drawn", "steady"]), dice.choice(["", "", "--unordered"])
+        kind = " ".join(choices)
+        workflow, *options = kind.split()
+        arguments = [f"{_FLOW}:{workflow}", "--input", str(rows), *options]
+        if kind not in expected:
+            run = KilledRun("scripted", arguments, folder / kind, Tally())
+            expected[kind] = run.uninterrupted()
+        folder_of_run, has_memo = folder / str(tally.num_runs), dice.random() < 0.5
         run = KilledRun(
-            "scripted",
-            [*arguments[name], *(["--unordered"] if dice.random() < 0.25 else [])],
-            folder / str(tally.num_runs),
-            tally,
-            expected[name],
-            has_memo=dice.random() < 0.5,
+            "scripted", arguments, folder_of_run, tally, expected[kind], has_memo=has_memo
         )
         resumes = dice.random() < 0.5
-        while not run.live(_moment(dice, expected[name], tally, num_kills), resumes=resumes):
+        while not run.live(_moment(dice, expected[kind], tally, num_kills), resumes=resumes):
             resumes = True
     return tally
 

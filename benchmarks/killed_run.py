@@ -14,7 +14,6 @@ scripted engine never gives a draw twice, so that can be told.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -31,6 +30,7 @@ from helium_agents.memo.lmdb_tables import DATA_FILE
 from helium_agents.memo.run_log import RunLog
 from helium_agents.runtime.record import AnswerRecord, read_record
 
+_REPOSITORY = Path(__file__).parents[1]
 _ORPHANS_S = 5.0
 _KILLED = -9
 
@@ -146,6 +146,7 @@ class KilledRun:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env={**os.environ, "KILL_RUNS": mark},
+                cwd=_REPOSITORY,
             ) as process,
         ):
             assert process.stdout is not None
@@ -257,7 +258,9 @@ class KilledRun:
 
 def _question(answer: str) -> str:
     """Who asked for a scripted answer."""
-    return re.findall("<([0-9a-f]+)", answer)[-1]
+    found = re.search("<([0-9a-f]+)", answer)
+    assert found is not None, f"not of the script: {answer}"
+    return found[1]
 
 
 def _processes_with(mark: bytes) -> list[str]:

@@ -13,13 +13,13 @@ import random
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from xxhash import xxh3_64_hexdigest
 
 from helium_agents.cli import main
 from helium_agents.cli.job import Job
-from helium_agents.engines.engine import Capacity, Completion, Delta, Request
+from helium_agents.engines.engine import Capacity, Completion, Delta, Engine, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.vllm import VLLM
 
@@ -27,30 +27,29 @@ _MAX_LATENCY_S = 0.03
 _CAPACITY = Capacity(kv_tokens=400, block_tokens=1, max_model_tokens=100, max_requests=16)
 
 
-class _Completes(Protocol):
-    async def complete(
-        self, request: Request, on_delta: Callable[[Delta], None] | None = None
-    ) -> Completion: ...
-
-
-class Noted(_Completes):
-    """Adds the notes to an engine."""
-
-    notes: int
+class NotedScripted(ScriptedEngine):
+    """Answers quickly, and not all at the same speed."""
 
     async def complete(
         self, request: Request, on_delta: Callable[[Delta], None] | None = None
     ) -> Completion:
-        os.write(self.notes, f"{question(request)}\n".encode())
+        note(request)
         return await super().complete(request, on_delta)
 
 
-class NotedScripted(Noted, ScriptedEngine):
-    """Answers quickly, and not all at the same speed."""
-
-
-class NotedVLLM(Noted, VLLM):
+class NotedVLLM(VLLM):
     """The real engine."""
+
+    async def complete(
+        self, request: Request, on_delta: Callable[[Delta], None] | None = None
+    ) -> Completion:
+        note(request)
+        return await super().complete(request, on_delta)
+
+
+def note(request: Request) -> None:
+    """Add a request to the file of notes."""
+    os.write(_notes_fd, f"{question(request)}\n".encode())
 
 
 def question(request: Request) -> str:
@@ -74,20 +73,20 @@ async def script(request: Request) -> str:
     return f"{gist}<{question(request)}{nonce}>"
 
 
-def _engine(kind: str) -> Callable[[Job], Noted]:
-    def scripted(job: Job) -> Noted:
-        return NotedScripted(script, capacity=_CAPACITY, keep_requests=False)
+def scripted(job: Job) -> Engine:
+    """The engine of a job, scripted."""
+    return NotedScripted(script, capacity=_CAPACITY, keep_requests=False)
 
-    def real(job: Job) -> Noted:
-        return NotedVLLM(job.model)
 
-    return {"scripted": scripted, "real": real}[kind]
+def real(job: Job) -> Engine:
+    """The engine of a job, real."""
+    return NotedVLLM(job.model)
 
 
 if __name__ == "__main__":
-    _, kind, notes, *arguments = sys.argv
-    Noted.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    patched: Any = Job
-    patched.engine = _engine(kind)
+    _, _kind, _notes, *_arguments = sys.argv
+    _notes_fd = os.open(_notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    _patched: Any = Job
+    _patched.engine = {"scripted": scripted, "real": real}[_kind]
     print("ready", flush=True)
-    main(arguments, prog_name="helium")
+    main(_arguments, prog_name="helium")

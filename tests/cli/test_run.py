@@ -116,8 +116,7 @@ def test_an_error_names_the_row_and_the_line_of_the_workflow(helium: Helium) -> 
         "error: ValueError: thirteen is unlucky",
         "  in item 7: Row(question='question 7', number=13)",
         '  at flow.py:22, in check: raise ValueError("thirteen is unlucky")',
-        "7 of 20 rows are in out.jsonl.part. Run it again with --resume to go on: nothing is "
-        "lost.",
+        "7 of 20 rows are in out.jsonl.part. Run it again with --resume to go on: nothing is lost.",
     ]
     assert len(read_lines("out.jsonl.part")) == 7
     assert not Path("out.jsonl").exists()

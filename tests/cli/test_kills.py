@@ -1,0 +1,102 @@
+"""Killed runs, in processes of their own: before each change of a file, and at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonl import write_rows
+
+from benchmarks.kill_runs import kill_scripted
+
+BEFORE_EACH_CHANGE = """
+import os, signal, sys
+from itertools import count
+from pathlib import Path
+
+from helium_agents.cli import main
+from helium_agents.cli.job import Job
+from helium_agents.engines.scripted import ScriptedEngine
+
+Job.engine = lambda job: ScriptedEngine()
+CHANGES = ("open", "write", "ftruncate", "fsync", "replace", "mkdir", "unlink", "rmdir")
+RUN = sys.argv[1:]
+
+
+def live(killed_before, *options):
+    "One life in a process of its own; whether it came to its end."
+    pid = os.fork()
+    if not pid:
+        if killed_before is not None:
+            left = iter(range(killed_before))
+            for name in CHANGES:
+                setattr(os, name, dying(getattr(os, name), left))
+        try:
+            main([*RUN, *options])
+        except SystemExit as end:
+            os._exit(end.code or 0)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL), status
+    return status == 0
+
+
+def dying(change, left):
+    def changing(*arguments, **options):
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return change(*arguments, **options)
+
+    return changing
+
+
+def left_behind():
+    return {path.name for path in Path().glob("out.jsonl*")}
+
+
+def check(old, *options):
+    "Kill before each change in turn, and again when it goes on; whatever comes of it is whole."
+    for number in count():
+        if old is not None:
+            Path("out.jsonl").write_bytes(old)
+        if live(number, *options):
+            break
+        has_begun = Path("out.jsonl.part").exists() or old is None
+        live(number, "--resume")
+        assert live(None, "--resume")
+        assert left_behind() == {"out.jsonl"}, left_behind()
+        output = Path("out.jsonl").read_bytes()
+        assert output == (expected if has_begun or output == expected else old), output
+        Path("out.jsonl").unlink()
+    return number
+
+
+assert live(None)
+expected = Path("out.jsonl").read_bytes()
+Path("out.jsonl").unlink()
+print(check(None), check(b"old", "--overwrite"))
+"""
+
+
+def test_killed_before_each_change_of_a_file(folder: Path) -> None:
+    write_rows(folder / "rows.jsonl", 2)
+    run = "run flow.py:answer --input rows.jsonl --output out.jsonl --quiet"
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE_EACH_CHANGE, *run.split()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(int(number) > 12 for number in done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
+    tally = kill_scripted(10, tmp_path, random.Random(seed), num_rows=16)
+    assert tally.num_kills == 10
+    assert tally.num_draws_kept > 0
