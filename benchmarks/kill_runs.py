@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.killed_run import Expected, KilledRun, Tally
 
+_MOST_ORPHAN_S = 5.0
 _REPOSITORY = Path(__file__).parents[1]
 _FLOW = _REPOSITORY / "benchmarks" / "kill_flow.py"
 _DOCUMENT_QA = _REPOSITORY / "agents_examples" / "document_qa.py"
@@ -37,12 +39,15 @@ def main() -> None:
     dice = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.scripted:
-            print(kill_scripted(arguments.scripted, Path(folder), dice))
+            print(kill_scripted(arguments.scripted, Path(folder), dice), flush=True)
         if arguments.real:
             if arguments.input is None:
                 parser.error("--real needs --input")
             rows = ["--input", str(arguments.input.resolve()), "--limit", str(arguments.limit)]
-            print(kill_real(arguments.real, Path(folder), dice, rows, arguments.minutes))
+            tally = kill_real(arguments.real, Path(folder), dice, rows, arguments.minutes)
+            print(tally)
+            if tally.most_orphan_s > _MOST_ORPHAN_S:
+                sys.exit(f"an engine process outlived its run by more than {_MOST_ORPHAN_S} s")
 
 
 def kill_scripted(num_kills: int, folder: Path, dice: random.Random, num_rows: int = 60) -> Tally:
@@ -88,7 +93,8 @@ def kill_real(
             seconds = dice.uniform(0, expected.seconds) if has_time else None
             is_done = run.live(seconds if tally.num_kills < num_kills else None, resumes=resumes)
             resumes = True
-            print(f"{'finished' if is_done else f'killed after {seconds:.1f} s'}", flush=True)
+            what = "finished" if is_done else f"killed {seconds:.1f} s after being ready"
+            print(f"{what}; slowest orphan so far {tally.most_orphan_s:.1f} s", flush=True)
     return tally
 
 

@@ -1,0 +1,125 @@
+"""A million rows through `map`, one model call each: memory, calls a second, and resuming.
+
+    python -m benchmarks.million_rows
+
+The engine is scripted, so that what is measured is the runtime and the memo. The rows are mapped
+once as a whole; then again by a run that is killed at about half and resumed, whose output must
+have the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from helium_agents import Session, llm, operator, user
+from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.memo.run_log import RunLog
+
+_LINE_BYTES = 20
+_BUFFERED_LINES = 1000
+
+
+def main() -> None:
+    """Run both and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)  # what the processes get
+    arguments = parser.parse_args()
+    if arguments.part is not None:
+        print(json.dumps(asyncio.run(run_part(arguments.part, arguments.rows))))
+        return
+    print("| run | rows | s | calls/s | peak MB |\n|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = measure("whole", Path(folder, "whole"), arguments.rows)
+        parts = measure("half, killed", Path(folder, "parts"), arguments.rows, is_killed=True)
+        assert parts is None
+        parts = measure("the rest, resumed", Path(folder, "parts"), arguments.rows)
+    assert whole == parts is not None, "the outputs differ"
+
+
+def measure(name: str, folder: Path, num_rows: int, *, is_killed: bool = False) -> str | None:
+    """Run what is left in a process of its own and print what it took.
+
+    Returns the digest of the output, or `None` where the process was killed at half.
+    """
+    folder.mkdir(exist_ok=True)
+    output = folder / "out.txt"
+    num_before = _num_lines(output)
+    command = [sys.executable, "-m", "benchmarks.million_rows", "--part", str(folder)]
+    start_s = time.monotonic()
+    with subprocess.Popen([*command, "--rows", str(num_rows)], stdout=subprocess.PIPE) as process:
+        if is_killed:
+            while _num_lines(output) < num_rows // 2:
+                assert process.poll() is None, "it has ended"
+                time.sleep(0.05)
+            peak_mb = _peak_mb(process.pid)
+            process.kill()
+            seconds = time.monotonic() - start_s
+            process.wait()
+        else:
+            assert process.stdout is not None
+            report = json.loads(process.stdout.read())
+            peak_mb, seconds = report["peak_mb"], report["seconds"]
+    num_done = _num_lines(output) - num_before
+    print(f"| {name} | {num_done:,} | {seconds:.0f} | {num_done / seconds:,.0f} | {peak_mb:.0f} |",
+          flush=True)  # fmt: skip
+    return None if is_killed else hashlib.blake2b(output.read_bytes()).hexdigest()
+
+
+@operator
+async def answer(row: str) -> str:
+    """One model call."""
+    return (await llm(user(row), max_tokens=8)).text
+
+
+async def run_part(folder: Path, num_rows: int) -> dict[str, float]:
+    """Map the rows that are not in the output yet, a line of fixed length each."""
+    num_done = _num_lines(folder / "out.txt")
+    engine = ScriptedEngine(keep_requests=False)
+    start_s = time.monotonic()
+    with (
+        RunLog(folder / "run") as log,
+        (folder / "out.txt").open("r+b" if num_done else "wb") as out,
+    ):
+        out.truncate(num_done * _LINE_BYTES)
+        out.seek(0, 2)
+        async with Session(engine, memo=folder / "memo", run_log=log) as session:
+            lines = []
+            async for text in session.map(answer, _rows(num_rows), done=range(num_done)):
+                lines.append(f"{text:<{_LINE_BYTES - 1}}\n".encode())
+                if len(lines) == _BUFFERED_LINES:
+                    out.write(b"".join(lines))
+                    out.flush()
+                    lines.clear()
+            out.write(b"".join(lines))
+    seconds = time.monotonic() - start_s
+    assert engine.num_requests <= num_rows - num_done
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak_mb": peak_mb}
+
+
+def _rows(num_rows: int) -> Iterator[str]:
+    return (f"question {index}" for index in range(num_rows))
+
+
+def _num_lines(output: Path) -> int:
+    return output.stat().st_size // _LINE_BYTES if output.exists() else 0
+
+
+def _peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()
