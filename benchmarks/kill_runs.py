@@ -19,7 +19,6 @@ from pathlib import Path
 
 from benchmarks.killed_run import Expected, KilledRun, Tally
 
-_MOST_ORPHAN_S = 5.0
 _REPOSITORY = Path(__file__).parents[1]
 _FLOW = _REPOSITORY / "benchmarks" / "kill_flow.py"
 _DOCUMENT_QA = _REPOSITORY / "agents_examples" / "document_qa.py"
@@ -46,8 +45,8 @@ def main() -> None:
             rows = ["--input", str(arguments.input.resolve()), "--limit", str(arguments.limit)]
             tally = kill_real(arguments.real, Path(folder), dice, rows, arguments.minutes)
             print(tally)
-            if tally.most_orphan_s > _MOST_ORPHAN_S:
-                sys.exit(f"an engine process outlived its run by more than {_MOST_ORPHAN_S} s")
+            if tally.num_orphaned:
+                sys.exit("an engine's processes outlived the run that started them")
 
 
 def kill_scripted(num_kills: int, folder: Path, dice: random.Random, num_rows: int = 60) -> Tally:
@@ -94,7 +93,7 @@ def kill_real(
             is_done = run.live(seconds if tally.num_kills < num_kills else None, resumes=resumes)
             resumes = True
             what = "finished" if is_done else f"killed {seconds:.1f} s after being ready"
-            print(f"{what}; slowest orphan so far {tally.most_orphan_s:.1f} s", flush=True)
+            print(f"{what}; with orphans so far: {tally.num_orphaned}", flush=True)
     return tally
 
 

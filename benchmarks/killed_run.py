@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.family import Family
 from benchmarks.victim import without_chance
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.lmdb_tables import DATA_FILE
@@ -31,7 +33,7 @@ from helium_agents.memo.run_log import RunLog
 from helium_agents.runtime.record import AnswerRecord, read_record
 
 _REPOSITORY = Path(__file__).parents[1]
-_GIVE_UP_S = 60.0
+ORPHANS_S = 5.0
 _KILLED = -9
 
 
@@ -48,7 +50,9 @@ class Tally:
         num_requests: Requests to engines.
         num_lost: Requests whose answers were not stored when the kill came.
         num_draws_kept: Draws that were stored at a kill, and are in the output.
-        most_orphan_s: The longest that a process outlived the run that started it.
+        most_orphan_s: The longest that a process outlived the run that started it, of those that
+            ended by themselves.
+        num_orphaned: After how many kills a process was still there 5 seconds later.
     """
 
     num_runs: int = 0
@@ -60,6 +64,7 @@ class Tally:
     num_lost: int = 0
     num_draws_kept: int = 0
     most_orphan_s: float = 0.0
+    num_orphaned: int = 0
 
     def __str__(self) -> str:
         return (
@@ -67,8 +72,9 @@ class Tally:
             f"there to resume, {self.num_late} after the output had its name)\n"
             f"{self.num_requests} requests, at most {self.num_distinct} distinct calls + "
             f"{self.num_lost} not stored when a kill came\n"
-            f"{self.num_draws_kept} stored draws kept their answers; processes outlived their run "
-            f"by {self.most_orphan_s:.1f} s at most"
+            f"{self.num_draws_kept} stored draws kept their answers\n"
+            f"after {self.num_orphaned} kills a process was left {ORPHANS_S:.0f} s later; otherwise "
+            f"after {self.most_orphan_s:.1f} s at most"
         )
 
 
@@ -138,14 +144,14 @@ class KilledRun:
         Raises:
             AssertionError: Something is not as it must be.
         """
-        mark = os.urandom(8).hex()
+        mark = f"KILL_RUNS={os.urandom(8).hex()}"
         with (
             self._stderr.open("wb") as stderr,
             subprocess.Popen(
                 [*self._command, *(["--resume"] if resumes else [])],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, "KILL_RUNS": mark},
+                env={**os.environ, **dict([mark.split("=")])},
                 cwd=_REPOSITORY,
             ) as process,
         ):
@@ -155,9 +161,13 @@ class KilledRun:
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGSTOP)  # or it might start others while we look
+                family = Family(process.pid, mark)
                 process.kill()
+            else:
+                family = Family(process.pid, mark)
             self._seconds = time.monotonic() - start_s
-        self._await_orphans(f"KILL_RUNS={mark}".encode())
+        self._await_orphans(family)
         self._check_requests()
         is_done = process.returncode == 0
         assert is_done or process.returncode == _KILLED, self._said()
@@ -172,13 +182,16 @@ class KilledRun:
 
     # --- after each life -----------------------------------------------------------------------
 
-    def _await_orphans(self, mark: bytes) -> None:
-        """Wait until all processes of this life have ended; they have a mark to be known by."""
+    def _await_orphans(self, family: Family) -> None:
+        """Wait for the end of all processes of this life; after 5 seconds, count and end them."""
         start_s = time.monotonic()
-        while orphans := _processes_with(mark):
+        while family.alive():
             outlived_s = time.monotonic() - start_s
+            if outlived_s > ORPHANS_S:
+                self._tally.num_orphaned += 1
+                family.kill()
+                return
             self._tally.most_orphan_s = max(self._tally.most_orphan_s, outlived_s)
-            assert outlived_s < _GIVE_UP_S, f"still there after the kill: {orphans}"
             time.sleep(0.05)
 
     def _check_requests(self) -> None:
@@ -263,15 +276,3 @@ def _question(answer: str) -> str:
     found = re.search("<([0-9a-f]+)", answer)
     assert found is not None, f"not of the script: {answer}"
     return found[1]
-
-
-def _processes_with(mark: bytes) -> list[str]:
-    """Command lines of the processes that have `mark` in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it has just ended, or is none of ours
-            continue
-    return found

@@ -13,6 +13,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,13 +22,18 @@ from typing import Final
 import lmdb
 
 from helium_agents.errors import MemoError
-from helium_agents.memo.lmdb_tables import DATA_FILE
+from helium_agents.memo.lmdb_tables import DATA_FILE, open_tables
+
+UNFINISHED: Final = ".new-"
+"""How the names of directories begin in which a new file is made."""
 
 MAX_READERS: Final = 1024
 _LOCK_FILE: Final = "lock.mdb"
 _LOCK_BYTES: Final = 64 * (MAX_READERS + 64)
 
 _GIB: Final = 2**30
+_FOUNDING_MAP_BYTES: Final = 2**24
+_LOCKS_S: Final = 0.5
 _MIN_MAP_BYTES: Final = 1024 * _GIB
 
 _FULL: Final = (
@@ -70,11 +77,17 @@ def open_environment(path: Path, *, max_bytes: int, read_only: bool) -> lmdb.Env
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
+        if not (path / DATA_FILE).exists():
+            _found(path)
     if has_locks:
         _reserve_locks(path)
     size = map_bytes(path, max_bytes)
     try:
         env = _open(path, max(size, _MIN_MAP_BYTES), read_only=read_only, has_locks=has_locks)
+    except lmdb.InvalidError:
+        # Another process is setting up the lock file, or was killed at it and is about to go.
+        time.sleep(_LOCKS_S)
+        env = _open(path, size, read_only=read_only, has_locks=has_locks)
     except lmdb.MemoryError:  # an address space that somebody limited
         env = _open(path, size, read_only=read_only, has_locks=has_locks)
     try:
@@ -85,6 +98,24 @@ def open_environment(path: Path, *, max_bytes: int, read_only: bool) -> lmdb.Env
         env.close()
         raise
     return env
+
+
+def _found(path: Path) -> None:
+    """Make a new file elsewhere and move it in whole: LMDB's own way can be killed half-way.
+
+    Of several processes that do so at once the first one's file stays. What a killed one leaves
+    is a directory that begins with `UNFINISHED`.
+    """
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path) as name:
+        folder = Path(name)
+        _reserve_locks(folder)
+        env = _open(folder, _FOUNDING_MAP_BYTES, read_only=False, has_locks=True)
+        try:
+            open_tables(env, folder, read_only=False)
+        finally:
+            env.close()
+        with suppress(FileExistsError):
+            os.link(folder / DATA_FILE, path / DATA_FILE)
 
 
 def map_bytes(path: Path, max_bytes: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from types import TracebackType
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.lmdb import LmdbStore
+from helium_agents.memo.lmdb_environment import UNFINISHED
 from helium_agents.memo.lmdb_tables import DATA_FILE
 
 _MAX_BYTES = 16 * 2**30  # nothing of it may be evicted while the run lasts
@@ -93,7 +95,8 @@ class RunLog:
             return
         if not path.is_dir():
             raise MemoError(f"{path} is not the log of a run (it is a file): move it")
-        names = {child.name for child in path.iterdir()}
+        unfinished = [child for child in path.iterdir() if child.name.startswith(UNFINISHED)]
+        names = {child.name for child in path.iterdir()} - {child.name for child in unfinished}
         is_log = not names or names & {_ABOUT, _UNBORN}  # and no memo, which has the same files
         strangers = names - {_ABOUT, _UNBORN, *_STORE} if is_log else names
         if strangers:
@@ -101,6 +104,8 @@ class RunLog:
         try:
             if _ABOUT in names:  # so that nothing is ever resumed by halves
                 (path / _ABOUT).replace(path / _UNBORN)
+            for child in unfinished:
+                shutil.rmtree(child)
             for name in (*_STORE, _UNBORN):
                 (path / name).unlink(missing_ok=True)
             path.rmdir()

@@ -1,0 +1,62 @@
+"""The processes that a process started, directly or not, also once it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+
+class Family:
+    """A process and all that descend from it.
+
+    Descendants are known by their parents, and by a mark in their environment for those whose
+    parents had gone before anybody looked. (A process that changes its title loses the mark.)
+
+    Args:
+        pid: The process, still there.
+        mark: A variable that it was started with, as ``NAME=value``.
+    """
+
+    def __init__(self, pid: int, mark: str) -> None:
+        self._mark = mark.encode()
+        self._members = {pid: _parent_and_start(pid)[1]}
+        self.alive()
+
+    def alive(self) -> list[int]:
+        """Those that have not ended, zombies apart."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended, or may not be looked at
+                pid = int(path.name)
+                parent, start = _parent_and_start(pid)
+                is_marked = self._mark in (path / "environ").read_bytes().split(b"\0")
+                found[pid] = parent, start, is_marked
+        num_known = -1
+        while num_known < len(self._members):
+            num_known = len(self._members)
+            for pid, (parent, start, is_marked) in found.items():
+                if is_marked or parent in self._members:
+                    self._members.setdefault(pid, start)
+        return [
+            pid for pid, start in self._members.items() if pid in found and found[pid][1] == start
+        ]
+
+    def kill(self) -> None:
+        """End those that have not ended."""
+        for pid in self.alive():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _parent_and_start(pid: int) -> tuple[int, int]:
+    """Which process started a process, and when: a number may come again.
+
+    Raises:
+        OSError: There is no such process, or it is a zombie.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    if fields[0] == "Z":
+        raise ProcessLookupError(pid)
+    return int(fields[1]), int(fields[19])
