@@ -7,6 +7,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+_GONE = (0, 0, False)
+
 
 class Family:
     """A process and all that descend from it.
@@ -15,13 +17,15 @@ class Family:
     parents had gone before anybody looked. (A process that changes its title loses the mark.)
 
     Args:
-        pid: The process, still there.
+        pid: The process; if it is gone already, only the mark tells.
         mark: A variable that it was started with, as ``NAME=value``.
     """
 
     def __init__(self, pid: int, mark: str) -> None:
         self._mark = mark.encode()
-        self._members = {pid: _parent_and_start(pid)[1]}
+        self._members: dict[int, int] = {}  # and when they began: a number may come again
+        with suppress(OSError):
+            self._members[pid] = _parent_and_start(pid)[1]
         self.alive()
 
     def alive(self) -> list[int]:
@@ -36,12 +40,13 @@ class Family:
         num_known = -1
         while num_known < len(self._members):
             num_known = len(self._members)
+            alive = [
+                pid for pid, start in self._members.items() if found.get(pid, _GONE)[1] == start
+            ]
             for pid, (parent, start, is_marked) in found.items():
-                if is_marked or parent in self._members:
-                    self._members.setdefault(pid, start)
-        return [
-            pid for pid, start in self._members.items() if pid in found and found[pid][1] == start
-        ]
+                if is_marked or parent in alive:
+                    self._members[pid] = start
+        return alive
 
     def kill(self) -> None:
         """End those that have not ended."""
@@ -51,7 +56,7 @@ class Family:
 
 
 def _parent_and_start(pid: int) -> tuple[int, int]:
-    """Which process started a process, and when: a number may come again.
+    """Which process started a process, and when.
 
     Raises:
         OSError: There is no such process, or it is a zombie.

@@ -73,8 +73,8 @@ class Tally:
             f"{self.num_requests} requests, at most {self.num_distinct} distinct calls + "
             f"{self.num_lost} not stored when a kill came\n"
             f"{self.num_draws_kept} stored draws kept their answers\n"
-            f"after {self.num_orphaned} kills a process was left {ORPHANS_S:.0f} s later; otherwise "
-            f"after {self.most_orphan_s:.1f} s at most"
+            f"after {self.num_orphaned} kills a process was left {ORPHANS_S:.0f} s later, "
+            f"otherwise for {self.most_orphan_s:.1f} s at most"
         )
 
 
@@ -162,11 +162,9 @@ class KilledRun:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGSTOP)  # or it might start others while we look
-                family = Family(process.pid, mark)
-                process.kill()
-            else:
-                family = Family(process.pid, mark)
             self._seconds = time.monotonic() - start_s
+            family = Family(process.pid, mark)
+            process.kill()  # if it has not ended
         self._await_orphans(family)
         self._check_requests()
         is_done = process.returncode == 0
