@@ -48,11 +48,15 @@ class Family:
                     self._members[pid] = start
         return alive
 
-    def kill(self) -> None:
-        """End those that have not ended."""
+    def kill(self) -> list[str]:
+        """End those that have not ended; their command lines."""
+        killed = []
         for pid in self.alive():
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
+                title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
                 os.kill(pid, signal.SIGKILL)
+                killed.append(title.decode(errors="replace").strip())
+        return killed
 
 
 def _parent_and_start(pid: int) -> tuple[int, int]:

@@ -187,7 +187,9 @@ class KilledRun:
             outlived_s = time.monotonic() - start_s
             if outlived_s > ORPHANS_S:
                 self._tally.num_orphaned += 1
-                family.kill()
+                print(
+                    f"{ORPHANS_S:.0f} s after the kill there was left:", *family.kill(), sep="\n  "
+                )
                 return
             self._tally.most_orphan_s = max(self._tally.most_orphan_s, outlived_s)
             time.sleep(0.05)
