@@ -24,6 +24,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
+	@$(PIP) -r requirements/bench.txt
 	$(BIN)/python -m pytest
 
 overhead: setup  ## What the runtime costs, beside LangGraph and Dask (installs them).
