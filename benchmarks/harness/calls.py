@@ -1,0 +1,117 @@
+"""The calls of a row as a graph, which every system executes in its own way.
+
+A workflow is run once without an engine: it makes its calls, whose messages name the calls whose
+answers they need, and awaits some of them. That is recorded. So a workload is written once, as an
+ordinary workflow, and no system has a copy of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helium_agents.engines.engine import ChatMessage, Choice
+from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.reply import Reply
+from helium_agents.graph.trace import Frame, entered
+
+
+@dataclass(frozen=True)
+class Call:
+    """One model call of a row.
+
+    Args:
+        messages: Pairs of a role and its content's parts: texts, and numbers of calls whose
+            answers stand there.
+        max_tokens: Most tokens of the answer.
+    """
+
+    messages: tuple[tuple[str, tuple[str | int, ...]], ...]
+    max_tokens: int
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The calls whose answers this one needs, each once, in order of their first use."""
+        parts = (part for _, parts in self.messages for part in parts)
+        return tuple(dict.fromkeys(part for part in parts if isinstance(part, int)))
+
+    def conversation(self, texts: Mapping[int, str] | Sequence[str]) -> tuple[ChatMessage, ...]:
+        """The messages, with the answers of earlier calls in their places."""
+        return tuple(
+            ChatMessage(role, "".join(p if isinstance(p, str) else texts[p] for p in parts))
+            for role, parts in self.messages
+        )
+
+
+@dataclass(frozen=True)
+class CallGraph:
+    """The calls of a row, each after those that it needs, and which of them are its result."""
+
+    calls: tuple[Call, ...]
+    outputs: tuple[int, ...]
+
+
+async def call_graph(workflow: Callable[[Any], Awaitable[Sequence[str]]], row: Any) -> CallGraph:
+    """Record what a workflow asks for a row.
+
+    Raises:
+        ValueError: The workflow awaited an answer and then made another call, so that the second
+            one cannot be known in advance, or asked for something other than greedy text.
+    """
+    recorder = _Recorder()
+    with entered(Frame(recorder, level=("benchmark",))):
+        texts = await workflow(row)
+    graph = CallGraph(tuple(recorder.calls), tuple(recorder.outputs))
+    if list(texts) != [_placeholder(index) for index in graph.outputs]:
+        raise ValueError(f"{workflow}: it must return the texts that it awaits, in that order")
+    return graph
+
+
+def _placeholder(index: int) -> str:
+    return f"<answer of call {index}>"
+
+
+class _Recorder:
+    """Stands for a session; a `Runner` of `helium_agents.graph.trace`."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.outputs: list[int] = []
+        self._indices: dict[Node, int] = {}
+
+    def on_created(self, node: Node) -> None:
+        if not isinstance(node, LlmNode):
+            return
+        if self.outputs:
+            raise ValueError("the workflow made a call after it had awaited another")
+        sampling = node.call.sampling
+        if not sampling.is_greedy or sampling.n != 1 or node.call.json_schema is not None:
+            raise ValueError("only one greedy answer without a schema can be asked of every system")
+        sources = [self._indices[source] for source in node.inputs]
+        self._indices[node] = len(self.calls)
+        messages = tuple(
+            (role, tuple(p if isinstance(p, str) else sources[p.index] for p in parts))
+            for role, parts in node.call.messages
+        )
+        self.calls.append(Call(messages, sampling.max_tokens))
+
+    async def wait(self, node: Node) -> Any:
+        index = self._indices[node]
+        self.outputs.append(index)
+        return Reply((Choice(_placeholder(index), (), "stop"),))
+
+    def model_key(self, model: str | None) -> bytes:
+        return b""
+
+    def check_open(self) -> None: ...
+
+    def on_awaited(self, node: Node) -> None: ...
+
+    def on_taken(self, node: Node) -> None: ...
+
+    def start(self, node: Node) -> None:
+        raise ValueError("a workflow of the benchmarks must not start calls, only await them")
+
+    def stream(self, node: Node) -> AsyncIterator[str]:
+        raise ValueError("a workflow of the benchmarks must not stream")
