@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test lint types tests overhead setup clean
+.PHONY: help demo test lint types tests overhead bench bench-quick setup clean
 
 help:  ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: setup  ## Answer questions about a dozen documents; a second run computes nothing.
 	$(BIN)/helium demo
@@ -30,6 +30,14 @@ tests: setup
 overhead: setup  ## What the runtime costs, beside LangGraph and Dask (installs them).
 	@$(PIP) -r requirements/bench.txt
 	$(BIN)/python -m benchmarks.overhead
+
+bench-quick: setup  ## Every workload once, beside asyncio and LangGraph: under six minutes.
+	@$(PIP) -r requirements/bench.txt
+	$(BIN)/python -m benchmarks run --quick --json bench-quick.json
+
+bench: setup  ## The default table, beside every other system: under forty minutes.
+	@$(PIP) -r requirements/bench.txt
+	$(BIN)/python -m benchmarks run --json bench.json
 
 setup: $(VENV)/.ready  ## Make the virtual environment (about 3.5 GB, two minutes).
 

@@ -169,7 +169,7 @@ def _langgraph() -> Measure:
 def _dask() -> Measure:
     import dask
 
-    @dask.delayed
+    @dask.delayed  # type: ignore[untyped-decorator]
     def task(x: str) -> str:
         return x
 

@@ -1,0 +1,74 @@
+"""Records by what they can be compared within: one setting and one variant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.harness.records import Record
+
+OURS = "ours"
+"""The system that all others are compared with."""
+
+Row = tuple[str, int]
+"""What a row of a table is about: a workload and its number of items."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The records of one setting and variant.
+
+    Args:
+        setting: ``pressure`` or ``fits``.
+        variant: ``published`` or ``distinct``.
+        records: By row and system.
+        rows: Workloads in the order in which they were measured, small batches first.
+        systems: Ours first, then in the order in which they were measured.
+    """
+
+    setting: str
+    variant: str
+    records: dict[tuple[Row, str], Record]
+    rows: list[Row]
+    systems: list[str]
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return f"{self.setting}, {self.variant}"
+
+    def of_system(self, system: str) -> Iterator[tuple[Row, Record]]:
+        """A system's records by row."""
+        for row in self.rows:
+            record = self.records.get((row, system))
+            if record is not None:
+                yield row, record
+
+
+def groups(records: Iterable[Record]) -> list[Group]:
+    """The records by setting and variant, in the order in which they were measured.
+
+    Raises:
+        ValueError: One system has two records for the same workload, batch, setting and variant.
+    """
+    found: dict[tuple[str, str], Group] = {}
+    workloads: dict[str, int] = {}
+    for record in records:
+        key = record.setting, record.variant
+        group = found.setdefault(key, Group(*key, {}, [], []))
+        row = record.workload, record.num_items
+        workloads.setdefault(record.workload, len(workloads))
+        if (row, record.system) in group.records:
+            raise ValueError(
+                f"two records of {record.system} for {record.workload} x {record.num_items} "
+                f"({group.title})"
+            )
+        group.records[row, record.system] = record
+        if row not in group.rows:
+            group.rows.append(row)
+        if record.system not in group.systems:
+            group.systems.append(record.system)
+    for group in found.values():
+        group.rows.sort(key=lambda row: (workloads[row[0]], row[1]))
+        group.systems.sort(key=lambda system: system != OURS)
+    return list(found.values())

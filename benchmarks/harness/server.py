@@ -1,0 +1,128 @@
+"""A real vLLM HTTP server, as the users of other frameworks run one: started, awaited, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from benchmarks.harness.measured_engine import GAUGES, RequestLog, sample_of
+from benchmarks.harness.records import Sample
+
+_START_S = 240.0
+_STOP_S = 20.0
+_ROOT = Path(__file__).parents[2]
+
+MODEL_NAME = "benchmark"
+
+
+class Server:
+    """The server's process.
+
+    Args:
+        arguments: Of ``vllm serve``, without host, port and the model's public name.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.log = RequestLog()
+        self._arguments = arguments
+        self._process: asyncio.subprocess.Process | None = None
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
+        self._client = httpx.AsyncClient(timeout=30)
+
+    @property
+    def url(self) -> str:
+        """Base of the OpenAI-compatible API."""
+        return f"{self._root}/v1"
+
+    async def start(self) -> None:
+        """Start it and wait until it answers; half a minute to a minute on two cores.
+
+        Raises:
+            RuntimeError: It ended, or did not answer in time; with the end of what it said.
+        """
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._root = f"http://127.0.0.1:{port}"
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "vllm.entrypoints.openai.api_server"),
+            *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME),
+            *self._arguments,
+            stdout=self._output,
+            stderr=self._output,
+            cwd=_ROOT,  # where the logits processor is found
+            env=os.environ
+            | {
+                "VLLM_SERVER_DEV_MODE": "1",  # for /reset_prefix_cache
+                "VLLM_LOGGING_LEVEL": "WARNING",
+                "VLLM_NO_USAGE_STATS": "1",
+                "HF_HUB_OFFLINE": "1",
+            },
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(_START_S):
+                while not await self._is_healthy():
+                    if self._process.returncode is not None:
+                        raise RuntimeError(f"the vLLM server ended at its start:\n{self._tail()}")
+                    await asyncio.sleep(0.2)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, TimeoutError):
+                message = f"the vLLM server did not answer in {_START_S:.0f} s:\n{self._tail()}"
+                raise RuntimeError(message) from None
+            raise
+
+    async def _is_healthy(self) -> bool:
+        try:
+            return (await self._client.get(f"{self._root}/health")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _tail(self) -> str:
+        self._output.seek(0)
+        return "".join(self._output.readlines()[-25:])
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes."""
+        (await self._client.post(f"{self._root}/reset_prefix_cache")).raise_for_status()
+
+    async def sample(self) -> Sample:
+        """What vLLM counts."""
+        at_s = self.log.now()
+        lines = (await self._client.get(f"{self._root}/metrics")).text.splitlines()
+        found = {
+            line.partition("{")[0]: float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith(GAUGES)
+        }
+        return sample_of(at_s, found)
+
+    async def close(self) -> None:
+        """Stop the server and its engine. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            await _end(process)
+        await self._client.aclose()
+        self._output.close()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask the process to end, and then end its whole group."""
+    if process.returncode is None:
+        process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()

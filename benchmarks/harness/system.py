@@ -1,0 +1,113 @@
+"""What a system is: something that executes a batch on an engine, in its own way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from benchmarks.harness.calls import Call, CallGraph
+from benchmarks.harness.testbed import Testbed
+from benchmarks.harness.workload import Workload
+from helium_agents.engines.engine import ChatMessage
+
+Results = list[list[str]]
+"""For each row, in the order of the rows, the texts that the workflow returns."""
+
+Complete = Callable[[Sequence[ChatMessage], int], Awaitable[str]]
+"""Answers a conversation with at most so many tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows of a workload.
+
+    Args:
+        workload: Whose.
+        rows: As the workload made them, in their natural order.
+        graphs: The calls of each row.
+        earlier: Batches of earlier days, which fill what a system remembers.
+    """
+
+    workload: Workload
+    rows: Sequence[Any]
+    graphs: Sequence[CallGraph]
+    earlier: tuple[Batch, ...] = ()
+
+    @property
+    def num_calls(self) -> int:
+        """Model calls of all rows."""
+        return sum(len(graph.calls) for graph in self.graphs)
+
+
+class System(Protocol):
+    """Executes batches."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables and on the command line."""
+        ...
+
+    @property
+    def uses_server(self) -> bool:
+        """Whether it asks the HTTP server; else it asks the engine in this process."""
+        ...
+
+    @property
+    def requirement(self) -> str | None:
+        """The module that must be installed, or `None`."""
+        ...
+
+    @property
+    def planning_s(self) -> float:
+        """Seconds that its last run spent on planning, as far as it says so."""
+        ...
+
+    def candidates(self, batch: Batch) -> Sequence[System]:
+        """The settings of itself that are tried first, of which the fastest is then measured.
+
+        Empty for a system that has no setting to tune.
+        """
+        ...
+
+    async def prepare(self, batch: Batch, bed: Testbed) -> None:
+        """Do what is not measured: compile a graph, fill a memory with earlier days."""
+        ...
+
+    async def run(self, batch: Batch, bed: Testbed) -> Results:
+        """Execute a batch; this is what is measured."""
+        ...
+
+
+class GraphSystem:
+    """What systems have in common that execute the call graphs; a `System` but for `run`."""
+
+    uses_server = False
+    requirement: str | None = None
+    planning_s = 0.0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def candidates(self, batch: Batch) -> Sequence[System]:
+        """Nothing to tune."""
+        return ()
+
+    async def prepare(self, batch: Batch, bed: Testbed) -> None:
+        """Nothing to prepare."""
+
+
+async def run_graph(graph: CallGraph, complete: Complete) -> list[str]:
+    """Make the calls of a row, each as soon as those that it needs are answered."""
+    loop = asyncio.get_running_loop()
+    answers: list[asyncio.Task[str]] = []
+
+    async def answer(call: Call) -> str:
+        texts = {source: await answers[source] for source in call.inputs}
+        return await complete(call.conversation(texts), call.max_tokens)
+
+    for call in graph.calls:
+        answers.append(loop.create_task(answer(call)))
+    await asyncio.gather(*answers)
+    return [answers[index].result() for index in graph.outputs]

@@ -1,0 +1,96 @@
+"""helium_agents itself, and itself without each rule and each mechanism."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness.system import Batch, Results, System
+from benchmarks.harness.testbed import Testbed
+from helium_agents import Session
+from helium_agents.optimizer.rules import RULES, Rule
+from helium_agents.telemetry.events import Event, Planned
+
+
+class Ours:
+    """The workflow as it is, in a session.
+
+    Args:
+        name: What it is called in tables.
+        rules: The plan rules in use.
+        remembers: Whether it has a memo, which earlier days have filled.
+        shares: Whether equal calls are merged or joined at all.
+    """
+
+    uses_server = False
+    requirement: str | None = None
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        rules: Sequence[Rule] = RULES,
+        remembers: bool = True,
+        shares: bool = True,
+    ) -> None:
+        self.name = name
+        self.planning_s = 0.0
+        self._rules = rules
+        self._remembers = remembers
+        self._shares = shares
+        self._prepared: tuple[Batch, Testbed, Path] | None = None
+
+    def candidates(self, batch: Batch) -> Sequence[System]:
+        """Nothing to tune."""
+        return ()
+
+    async def prepare(self, batch: Batch, bed: Testbed) -> None:
+        """Put the memo into the state in which the earlier days left it."""
+        if not self._remembers:
+            return
+        if self._prepared is None or self._prepared[:2] != (batch, bed):
+            self._prepared = batch, bed, Path(tempfile.mkdtemp(dir=bed.folder))
+            for day in batch.earlier:
+                await self._run(day, bed, self._memo("filled"))
+        shutil.rmtree(self._memo("now"), ignore_errors=True)
+        if batch.earlier:
+            shutil.copytree(self._memo("filled"), self._memo("now"))
+
+    def _memo(self, name: str) -> Path:
+        assert self._prepared is not None, "not prepared"
+        return self._prepared[2] / name
+
+    async def run(self, batch: Batch, bed: Testbed) -> Results:
+        """Execute a batch."""
+        self.planning_s = 0.0
+        return await self._run(batch, bed, self._memo("now") if self._remembers else None)
+
+    async def _run(self, batch: Batch, bed: Testbed, memo: Path | None) -> Results:
+        session = Session(
+            bed.engine,
+            memo=memo,
+            rules=self._rules,
+            share=self._shares,
+            observers=[self._observe],
+        )
+        async with session:
+            return [list(texts) async for texts in session.map(batch.workload.workflow, batch.rows)]
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self.planning_s += event.seconds
+
+
+def _without(rule: Rule) -> Ours:
+    rules = tuple(each for each in RULES if each is not rule)
+    return Ours(f"ours-without-{rule.__name__.replace('_', '-')}", rules=rules)
+
+
+SYSTEMS = (
+    Ours("ours"),
+    Ours("ours-without-memo", remembers=False),
+    Ours("ours-without-sharing", remembers=False, shares=False),
+    *(_without(rule) for rule in RULES),
+)

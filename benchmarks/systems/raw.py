@@ -1,0 +1,47 @@
+"""Plain asyncio over the engine in this process: all rows at once, or a fixed number of them.
+
+The strictest baselines: no HTTP, no framework, nothing between the program and vLLM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from benchmarks.harness.calls import CallGraph
+from benchmarks.harness.system import Batch, GraphSystem, Results, System, run_graph
+from benchmarks.harness.testbed import Testbed
+
+
+class Raw(GraphSystem):
+    """`gather` over all rows, with at most `limit` rows open if one is given."""
+
+    def __init__(self, name: str, limit: int | None = None) -> None:
+        super().__init__(name)
+        self.limit = limit
+
+    async def run(self, batch: Batch, bed: Testbed) -> Results:
+        """Execute a batch."""
+        slots = asyncio.Semaphore(self.limit or len(batch.graphs))
+
+        async def row(graph: CallGraph) -> list[str]:
+            async with slots:
+                return await run_graph(graph, bed.engine.ask)
+
+        return await asyncio.gather(*map(row, batch.graphs))
+
+
+class TunedRaw(Raw):
+    """The best fixed limit that a sweep finds; what a user gets who measures his own workload."""
+
+    def candidates(self, batch: Batch) -> Sequence[System]:
+        """Numbers of open rows, about a factor 1.4 apart."""
+        limits = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64)
+        return [
+            Raw(f"{self.name} ({limit} rows open)", limit)
+            for limit in limits
+            if limit < len(batch.graphs)
+        ] + [Raw(f"{self.name} (all rows open)")]
+
+
+SYSTEMS = (Raw("raw"), TunedRaw("raw-tuned"))

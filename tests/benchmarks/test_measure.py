@@ -1,0 +1,205 @@
+"""The harness catches systems that do something else than the workflow, and impossible times."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.digest import Vocabulary
+from benchmarks.harness.measure import (
+    BoundBeaten,
+    Bounds,
+    Case,
+    Plan,
+    WrongResult,
+    make_batch,
+    make_case,
+    measure,
+    measure_case,
+    with_bounds,
+)
+from benchmarks.harness.model import SHAPES, model_directory
+from benchmarks.harness.oracle import Oracle
+from benchmarks.harness.settings import EngineSettings
+from benchmarks.harness.system import Batch, GraphSystem, Results, System, run_graph
+from benchmarks.harness.testbed import Testbed
+from benchmarks.harness.workload import Inputs
+from benchmarks.systems import systems
+from benchmarks.workloads import workloads
+from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completion, Delta, Request
+
+SHAPE = SHAPES["small"]
+SETTINGS = EngineSettings("fits", 0.25, SHAPE)
+IN_PROCESS = [system for system in systems().values() if not system.uses_server]
+
+
+@cache
+def oracle() -> Oracle:
+    return Oracle(SHAPE)
+
+
+class DigestEngine:
+    """Answers as the benchmarks' engines do, at once; an `Engine`."""
+
+    name = "digest"
+    capacity: Capacity | None = None
+    is_started = True
+
+    def __init__(self) -> None:
+        self._oracle = oracle()
+        self._vocabulary = Vocabulary.read(model_directory(SHAPE))
+
+    def identity(self) -> str:
+        return "digest"
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def reset_prefix_cache(self) -> None: ...
+
+    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+        return self._oracle.prompt(messages)
+
+    async def complete(
+        self, request: Request, on_delta: Callable[[Delta], None] | None = None
+    ) -> Completion:
+        await asyncio.sleep(0)
+        max_tokens = request.sampling.max_tokens
+        token_ids = self._vocabulary.answer(request.prompt_token_ids, max_tokens)
+        has_ended = token_ids[-1] == self._vocabulary.end_id
+        text = self._oracle.text(token_ids)
+        return Completion((Choice(text, tuple(token_ids), "stop" if has_ended else "length"),))
+
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
+        return choice if len(choice.token_ids) <= max_tokens else None
+
+
+@pytest.fixture(scope="module")
+def digest_engine(cache_home: Path) -> DigestEngine:
+    return DigestEngine()
+
+
+@pytest.fixture
+async def bed(digest_engine: DigestEngine) -> AsyncIterator[Testbed]:
+    async with Testbed(SETTINGS, digest_engine) as bed:
+        yield bed
+
+
+async def make(name: str, num_items: int = 3) -> Case:
+    batch = await make_batch(workloads()[name], Inputs(num_items))
+    return make_case(batch, "published", oracle())
+
+
+@pytest.mark.parametrize("system", IN_PROCESS, ids=lambda system: system.name)
+@pytest.mark.parametrize("name", ["mapred-mmlu", "debate"])
+async def test_every_system_gives_the_plain_programs_results(
+    system: System, name: str, bed: Testbed
+) -> None:
+    case = await make(name, 2)
+    run = await measure(system, case, bed)
+    num_distinct = len({tuple(call.prompt_token_ids) for call in case.known.calls})
+    if system.name == "ours":
+        assert len(run.requests) <= num_distinct
+    if system.name in ("raw", "opwise", "lspf", "querywise", "ours-without-sharing"):
+        assert len(run.requests) == case.batch.num_calls
+
+
+class Altered(GraphSystem):
+    """Plain asyncio that changes what it asks, what it hears, or the order of what it returns."""
+
+    def __init__(
+        self,
+        ask: Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]] = lambda messages: messages,
+        hear: Callable[[str], str] = lambda text: text,
+        order: Callable[[Batch], Batch] = lambda batch: batch,
+    ) -> None:
+        super().__init__("altered")
+        self._ask, self._hear, self._order = ask, hear, order
+
+    async def run(self, batch: Batch, bed: Testbed) -> Results:
+        async def complete(messages: Sequence[ChatMessage], max_tokens: int) -> str:
+            return self._hear(await bed.engine.ask(self._ask(messages), max_tokens))
+
+        graphs = self._order(batch).graphs
+        return [await run_graph(graph, complete) for graph in graphs]
+
+
+def without_a_sentence(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
+    *others, last = messages
+    sentences = last.content.split(". ")
+    return [*others, ChatMessage(last.role, ". ".join(sentences[:1] + sentences[2:]))]
+
+
+WRONG = {
+    "drops a sentence of a prompt": Altered(ask=without_a_sentence),
+    "changes an answer": Altered(hear=lambda text: text.replace(" a", " the", 1) + "."),
+    "is given shuffled rows": Altered(
+        order=lambda batch: replace(batch, graphs=[*batch.graphs[1:], batch.graphs[0]])
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_wrong_system_is_caught(what: str, bed: Testbed) -> None:
+    case = await make("debate")
+    with pytest.raises(WrongResult, match="altered is wrong on row"):
+        await measure(WRONG[what], case, bed)
+
+
+async def test_a_system_that_changes_nothing_is_not(bed: Testbed) -> None:
+    assert (await measure(Altered(), await make("debate"), bed)).seconds > 0
+
+
+async def test_who_loses_rows_is_caught(bed: Testbed) -> None:
+    lossy = Altered(order=lambda batch: replace(batch, graphs=batch.graphs[1:]))
+    with pytest.raises(WrongResult, match="2 results for 3 rows"):
+        await measure(lossy, await make("debate"), bed)
+
+
+NO_BOUNDS = Bounds(0.0, 0.0, 0.0)
+
+
+async def test_a_run_that_beats_the_physical_bound_fails(bed: Testbed) -> None:
+    plan = Plan([systems()["raw"]], 2)
+    records = await measure_case(await make("debate"), NO_BOUNDS, plan, bed, print)
+    better = with_bounds(records, Bounds(1e-6, 2e-6, 3e-6))
+    assert [record.physical_s for record in better] == [1e-6]
+    with pytest.raises(BoundBeaten, match=r"raw took .* below the physical bound of 1000"):
+        with_bounds(records, Bounds(1000.0, 1000.0, 1000.0))
+
+
+async def test_records_of_a_case(bed: Testbed) -> None:
+    case = await make("mapred-mmlu")
+    names = ("ours", "raw", "raw-tuned", "querywise")
+    plan = Plan([systems()[name] for name in names], 3, {"querywise": 1})
+    lines: list[str] = []
+    records = {
+        record.system: record
+        for record in await measure_case(case, NO_BOUNDS, plan, bed, lines.append)
+    }
+    assert list(records) == list(names)
+    assert [len(records[name].times_s) for name in names] == [3, 3, 3, 1]
+    assert records["ours"].ratio == 1.0
+    assert records["raw-tuned"].note.startswith("raw-tuned (")
+    raw, ours = records["raw"], records["ours"]
+    assert raw.num_sent == raw.num_calls == case.batch.num_calls
+    assert raw.sent_tokens == raw.prompt_tokens == ours.prompt_tokens
+    assert ours.num_sent == 8 * 3  # 7 of the 15 calls of a row are there twice
+    assert ours.never_sent_tokens > 0.3 * ours.prompt_tokens
+    assert any("sweep" in line for line in lines)
+
+
+async def test_the_first_day_fills_only_what_remembers(bed: Testbed) -> None:
+    case = await make("trading", 1)
+    assert 0 < len(case.needed) < len(case.known.calls)
+    for _ in range(2):  # the second run finds the memo as the first day left it, too
+        ours = await measure(systems()["ours"], case, bed)
+        assert len(ours.requests) == len({tuple(call.prompt_token_ids) for call in case.needed})
+    forgetful = await measure(systems()["ours-without-memo"], case, bed)
+    assert len(forgetful.requests) == len({tuple(c.prompt_token_ids) for c in case.known.calls})
