@@ -115,34 +115,26 @@ def llm(
     check_on_loop("llm")
     frame = current_frame()
     parts, inputs = to_parts(messages)
-    sampling = sampling_of(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        repetition_penalty=repetition_penalty,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        seed=seed,
-        n=n,
+    sampling = sampling_of(  # by position: half the cost of names
+        max_tokens,
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        presence_penalty,
+        frequency_penalty,
+        repetition_penalty,
+        (stop,) if isinstance(stop, str) else tuple(stop),
+        seed,
+        n,
     )
     if frame.is_pure and not sampling.is_deterministic:
         raise ImpureCall(
             "an unseeded sample (temperature > 0) was asked for inside a pure operator, whose "
             "result may be shared: give llm(...) a seed=, or drop pure=True"
         )
-    call = LlmCall(
-        messages=parts,
-        sampling=sampling,
-        schema=schema,
-        json_schema=None if schema is None else _json_schema(schema),
-        model=model,
-        is_shared=share,
-        retries=retries,
-        timeout_s=timeout,
-    )
+    json_schema = None if schema is None else _json_schema(schema)
+    call = LlmCall(parts, sampling, schema, json_schema, model, share, retries, timeout)
     node = LlmNode(frame, call, inputs)
     if frame.runner is not None:
         frame.runner.on_created(node)

@@ -13,7 +13,7 @@ from helium_agents.errors import ImpureCall, OperatorDefinitionError, RefMisuse
 from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
-from helium_agents.graph.trace import current_frame
+from helium_agents.graph.trace import current_frame, entered_frame
 from helium_agents.graph.values import Slot, replace_leaves
 
 P = ParamSpec("P")
@@ -60,9 +60,14 @@ class Operator(Generic[P, T]):
             OffLoopCall: No event loop runs here.
         """
         body = self.body
-        if body.is_pure:
+        frame = entered_frame()
+        if body.is_pure or frame is None or frame.runner is None or frame.is_pure:
             return self._call(body, args, kwargs)
-        return self._record(body, args, kwargs, (), 2)
+        node = OperatorNode(frame, body, args, kwargs)  # as in `_record`: the common case
+        caller = sys._getframe(1)
+        node.place = (caller.f_code, caller.f_lasti)
+        frame.runner.on_created(node)
+        return Ref(node)
 
     def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
         """Record a call whose arguments may be un-awaited Refs: the function gets their values.
@@ -76,7 +81,7 @@ class Operator(Generic[P, T]):
         if body.is_pure:
             for argument in (args, kwargs):
                 replace_leaves(argument, self._refuse_ref)
-        return self._record(body, args, kwargs, (), 3)
+        return self._record(body, args, kwargs, ())
 
     def _defer(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
         inputs: dict[Node, Slot] = {}
@@ -92,7 +97,7 @@ class Operator(Generic[P, T]):
             return leaf
 
         args, kwargs = replace_leaves(args, to_slot), replace_leaves(kwargs, to_slot)
-        return self._record(body, args, kwargs, tuple(inputs), 3)
+        return self._record(body, args, kwargs, tuple(inputs))
 
     def _record(
         self,
@@ -100,7 +105,6 @@ class Operator(Generic[P, T]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         inputs: tuple[Node, ...],
-        depth: int,
     ) -> Ref[T]:
         frame = current_frame()
         if frame.runner is None:  # a session checks it itself
@@ -116,7 +120,7 @@ class Operator(Generic[P, T]):
             )
         node = OperatorNode(frame, body, args, kwargs, inputs)
         if frame.runner is not None:
-            caller = sys._getframe(depth)
+            caller = sys._getframe(3)  # above `_call` or `_defer`, and what the user called
             node.place = (caller.f_code, caller.f_lasti)
             frame.runner.on_created(node)
         return Ref(node)

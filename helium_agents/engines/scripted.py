@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from xxhash import xxh3_64_hexdigest, xxh32_intdigest
 
@@ -29,6 +29,8 @@ from helium_agents.errors import EngineDied, EngineError, RequestError
 Script = Callable[[Request], str | Awaitable[str]] | Mapping[str, str]
 """What answers a request: a function, plain or async, that returns the text (or raises; to raise
 `EngineDied` kills the engine); or a mapping from the last message's content to the text."""
+
+T = TypeVar("T")
 
 _TOKEN = re.compile(r"\s*\S+|\s+$")
 
@@ -135,7 +137,7 @@ class ScriptedEngine:
         """One token for each word, and one for each role."""
         ids: list[int] = []
         for role, content in messages:
-            ids.extend(_token_ids(role) + _token_ids(content))
+            ids += _token_ids([role, *_TOKEN.findall(content)])
         return ids
 
     async def complete(
@@ -150,30 +152,20 @@ class ScriptedEngine:
         if self._keeps_requests:
             self.requests.append(request)
         self.num_open += 1
-        self.most_open = max(self.most_open, self.num_open)
-        scope = asyncio.timeout(None)  # it runs out when the engine dies
+        if self.num_open > self.most_open:
+            self.most_open = self.num_open
         try:
-            async with scope:
-                self._open.add(scope)
-                return await self._answer(request, on_delta)
+            return await self._answer(request, on_delta)
         except asyncio.CancelledError:
             self.aborted.append(request.request_id)
             raise
-        except TimeoutError:
-            if scope.expired():
-                raise self._died() from None
-            raise
-        except EngineDied as error:  # by the script
-            self._open.discard(scope)
-            self.die(error)
-            raise
         finally:
-            self._open.discard(scope)
             self.num_open -= 1
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The first `max_tokens` words."""
-        return _first_tokens(choice.text, max_tokens) or choice
+        tokens = _TOKEN.findall(choice.text)
+        return _first(tokens, max_tokens) if len(tokens) > max_tokens else choice
 
     def _died(self) -> EngineDied:
         """What one request raises: an exception of its own, so that tracebacks do not mix."""
@@ -182,7 +174,12 @@ class ScriptedEngine:
     async def _answer(
         self, request: Request, on_delta: Callable[[Delta], None] | None
     ) -> Completion:
-        await asyncio.sleep(self._latency_s)
+        life = self.num_deaths
+        if self._latency_s:
+            await self._while_alive(asyncio.sleep(self._latency_s))
+        else:
+            await asyncio.sleep(0)
+            self._check_alive(life)
         choices = []
         for index in range(request.sampling.n):
             choice = _cut(await self._text(request, index), request)
@@ -190,49 +187,76 @@ class ScriptedEngine:
                 for piece in _TOKEN.findall(choice.text):
                     on_delta(Delta(index, piece))
                     await asyncio.sleep(0)
+                    self._check_alive(life)
             choices.append(choice)
         return Completion(tuple(choices))
 
+    def _check_alive(self, life: int) -> None:
+        """Raise if the engine died since: for waits too short to be cut off."""
+        if self.num_deaths != life:
+            raise self._died()
+
+    async def _while_alive(self, work: Awaitable[T]) -> T:
+        """The result of what may take long, cut off by the engine's death."""
+        scope = asyncio.timeout(None)  # it runs out when the engine dies
+        try:
+            async with scope:
+                self._open.add(scope)
+                return await work
+        except TimeoutError:
+            if scope.expired():
+                raise self._died() from None
+            raise
+        finally:
+            self._open.discard(scope)
+
     async def _text(self, request: Request, index: int) -> str:
+        if self._script is None:
+            return self._default_text(request, index)
         if isinstance(self._script, Mapping):
             question = request.messages[-1].content
             try:
                 return self._script[question]
             except KeyError:
                 raise RequestError(f"the script has no answer to {question!r}") from None
-        if self._script is not None:
-            text: Any = self._script(request)
-            return text if isinstance(text, str) else await text
-        return self._default_text(request, index)
+        life = self.num_deaths
+        try:
+            text = self._script(request)
+            return text if isinstance(text, str) else await self._while_alive(text)
+        except EngineDied as error:
+            if self.num_deaths == life:  # by the script, not by what befell other requests
+                self.die(error)
+            raise
 
     def _default_text(self, request: Request, index: int) -> str:
         sampling = request.sampling
         draw: Any = 0
         if not sampling.is_greedy:
             draw = next(self._draws) if sampling.seed is None else f"{sampling.seed}/{index}"
-        digest = xxh3_64_hexdigest(ascii((request.messages, request.json_schema, draw)).encode())
+        asked = [f"{draw}:{request.json_schema}"]
+        asked += [
+            f"{len(role)},{len(content)}:{role}{content}" for role, content in request.messages
+        ]
+        digest = xxh3_64_hexdigest("".join(asked).encode("utf-8", "surrogatepass"))
         if request.json_schema is not None:
             return example_json(request.json_schema, digest)
-        return " ".join(digest[start : start + 4] for start in range(0, 16, 4))
+        return f"{digest[:4]} {digest[4:8]} {digest[8:12]} {digest[12:]}"
 
 
 def _cut(text: str, request: Request) -> Choice:
     """The text up to the first stop string, at most `max_tokens` long."""
     for stop in request.sampling.stop:
         text = text.partition(stop)[0]
-    short = _first_tokens(text, request.sampling.max_tokens)
-    return short or Choice(text, _token_ids(text), "stop")
-
-
-def _first_tokens(text: str, max_tokens: int) -> Choice | None:
-    """The text cut to `max_tokens`; `None` if it is not longer than that."""
     tokens = _TOKEN.findall(text)
-    if len(tokens) <= max_tokens:
-        return None
-    short = "".join(tokens[:max_tokens])
-    return Choice(short, _token_ids(short), "length")
+    if len(tokens) <= request.sampling.max_tokens:
+        return Choice(text, tuple(_token_ids(tokens)), "stop")
+    return _first(tokens, request.sampling.max_tokens)
 
 
-def _token_ids(text: str) -> tuple[int, ...]:
-    tokens: list[str] = _TOKEN.findall(text)
-    return tuple(xxh32_intdigest(token.encode("utf-8", "replace")) for token in tokens)
+def _first(tokens: list[str], max_tokens: int) -> Choice:
+    short = tokens[:max_tokens]
+    return Choice("".join(short), tuple(_token_ids(short)), "length")
+
+
+def _token_ids(tokens: list[str]) -> list[int]:
+    return [xxh32_intdigest(token.encode("utf-8", "replace")) for token in tokens]

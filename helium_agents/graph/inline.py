@@ -21,7 +21,7 @@ from helium_agents.errors import (
 )
 from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.node import Body, Failure, Node, OperatorNode, Outcome, Value
-from helium_agents.graph.trace import current_frame, enter, entered, leave
+from helium_agents.graph.trace import Frame, current_frame, enter, entered, leave
 
 T = TypeVar("T")
 
@@ -58,10 +58,12 @@ async def run_inline(node: OperatorNode) -> Any:
         if node.inputs or not node.body.is_bare:
             value = await run_body(node, node.frame.item)
         else:  # the common case: `run_body` and `entered`, spelled out for their cost
-            frame = node.body_frame(0, node.frame.item)
+            above, body = node.frame, node.body
+            level = (body.identity, node.call_key, node.ordinal, 0)
+            frame = Frame(runner, above, level, body.is_pure or above.is_pure, above.item, node)
             token = enter(frame)
             try:
-                value = await node.body.fn(*node.args, **node.kwargs)
+                value = await body.fn(*node.args, **node.kwargs)
             except BaseException:
                 frame.has_failed = True
                 raise

@@ -215,7 +215,12 @@ class OperatorNode(Node):
         inputs: tuple[Node, ...] = (),
         origin: OperatorNode | None = None,
     ) -> None:
-        Node.__init__(self, frame, body.name, inputs)
+        self.frame = frame  # as in `Node`, spelled out: this is most of what a plain call costs
+        self.label = body.name
+        self.inputs = inputs
+        if inputs:
+            self._check_inputs()
+        self.outcome = self.flight = self._settled_key = self.place = None
         self.body = body
         self.args = args
         self.kwargs = kwargs
@@ -343,20 +348,34 @@ class LlmCall:
 
 
 class LlmNode(Node):
-    """A call of a model."""
+    """A call of a model.
 
-    __slots__ = ("_content", "_draw", "_question", "call", "model_key")
+    Args:
+        frame: The caller's frame.
+        call: What is asked.
+        inputs: The calls whose texts go into the slots.
+        draw: What identifies an unseeded sample; computed where it is one and this is left out.
+
+    Attributes:
+        question: Digest of model, messages, sampling without `max_tokens`, and schema.
+        family: The question, where answers of different lengths are prefixes: that is so for one
+            greedy answer; `None` otherwise.
+    """
+
+    __slots__ = ("_content", "_draw", "call", "family", "model_key", "question")
 
     def __init__(
         self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
     ) -> None:
-        super().__init__(frame, "llm", inputs)
+        Node.__init__(self, frame, "llm", inputs)
+        sampling = call.sampling
         self.call = call
-        self.model_key = frame.runner.model_key(call.model) if frame.runner is not None else b""
+        self.model_key = b"" if frame.runner is None else frame.runner.model_key(call.model)
+        self.question = question_digest(self.model_key, call.messages, sampling, call.json_schema)
+        self.family = self.question if sampling.has_prefixes else None
         self._content: bytes | None = None
-        self._question: bytes | None = None
         self._draw = draw
-        if draw is None and not call.sampling.is_deterministic:
+        if draw is None and not sampling.is_deterministic:
             asked = join_digests(b"a", self._content_of(b""), *(node.identity for node in inputs))
             ordinal = frame.next_ordinal("llm", asked)
             self._draw = fingerprint(frame.path, "llm", asked, ordinal)
@@ -368,25 +387,6 @@ class LlmNode(Node):
             self._content = self._content_of(self._draw or b"")
         return self._content
 
-    @property
-    def family(self) -> bytes | None:
-        """Content without `max_tokens`, where answers of different lengths are prefixes.
-
-        That is so for one greedy answer; `None` otherwise.
-        """
-        sampling = self.call.sampling
-        return self.question if sampling.is_greedy and sampling.n == 1 else None
-
-    @property
-    def question(self) -> bytes:
-        """Digest of model, messages, sampling without `max_tokens`, and schema."""
-        if self._question is None:
-            call = self.call
-            self._question = question_digest(
-                self.model_key, call.messages, call.sampling, call.json_schema
-            )
-        return self._question
-
     def _content_of(self, draw: bytes) -> bytes:
         length = self.call.sampling.max_tokens.to_bytes(32)
         return join_digests(b"c", self.question, length, draw)
@@ -394,7 +394,9 @@ class LlmNode(Node):
     @property
     def is_drawn(self) -> bool:
         """Whether this is an unseeded sample, or depends on one."""
-        return self._draw is not None or super().is_drawn
+        if self._draw is not None or not (self.inputs or self._settled_key):
+            return self._draw is not None
+        return super().is_drawn
 
     @property
     def timeout_s(self) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from helium_agents.errors import RefAttributeError, RefMisuse, SessionError
 from helium_agents.graph.inline import run_inline, value_of
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.node import LlmNode, Node, OperatorNode
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -41,10 +41,15 @@ class Ref(Coroutine[Any, Any, T_co]):
     def __await__(self) -> Generator[Any, Any, T_co]:
         node = self.node
         value: Generator[Any, Any, T_co]
-        if node.outcome is None and not node.is_planned:
-            value = run_inline(node).__await__()  # type: ignore[arg-type]
-        else:
-            value = value_of(node).__await__()
+        if node.outcome is None:  # the common cases, spared a coroutine or a look at `is_planned`
+            if type(node) is OperatorNode:
+                if not node.body.is_pure:
+                    value = run_inline(node).__await__()
+                    return value
+            elif node.frame.runner is not None:
+                value = node.frame.runner.wait(node).__await__()
+                return value
+        value = value_of(node).__await__()
         return value
 
     def start(self) -> Ref[T_co]:

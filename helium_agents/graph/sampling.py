@@ -32,6 +32,9 @@ class Sampling:
 
     Attributes:
         encoded: The canonical encoding of all but `max_tokens`, as part of keys.
+        is_greedy: Whether the likeliest token is always taken.
+        is_deterministic: Whether asking twice gives the same answer: greedy, or seeded.
+        has_prefixes: Whether a shorter answer is the beginning of a longer one: greedy and single.
     """
 
     max_tokens: int = 256
@@ -46,6 +49,12 @@ class Sampling:
     seed: int | None = None
     n: int = 1
     encoded: bytes = field(init=False, compare=False, repr=False)
+    is_greedy: bool = field(init=False, compare=False, repr=False)
+    is_deterministic: bool = field(init=False, compare=False, repr=False)
+    has_prefixes: bool = field(init=False, compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        return hash((self.encoded, self.max_tokens))
 
     def __post_init__(self) -> None:
         _check("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
@@ -63,20 +72,14 @@ class Sampling:
         for each in fields(self):  # 0, 0.0 and -0.0 are the same request
             if each.type == "float":
                 object.__setattr__(self, each.name, float(getattr(self, each.name)) + 0.0)
-        if self.temperature == 0.0:
+        is_greedy = self.temperature == 0.0
+        if is_greedy:
             for name, value in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0), ("seed", None)):
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "encoded", _encode_all_but_length(self))
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
-        return self.temperature == 0.0
-
-    @property
-    def is_deterministic(self) -> bool:
-        """Whether asking twice gives the same answer: greedy, or seeded."""
-        return self.is_greedy or self.seed is not None
+        object.__setattr__(self, "is_greedy", is_greedy)
+        object.__setattr__(self, "is_deterministic", is_greedy or self.seed is not None)
+        object.__setattr__(self, "has_prefixes", is_greedy and self.n == 1)
 
 
 def _check(name: str, value: Any, is_valid: bool, want: str) -> None:
@@ -89,10 +92,10 @@ def _encode_all_but_length(sampling: Sampling) -> bytes:
     return encode(tuple(getattr(sampling, name) for name in _DECISIVE))
 
 
-_DECISIVE = tuple(f.name for f in fields(Sampling) if f.name not in ("max_tokens", "encoded"))
+_DECISIVE = tuple(f.name for f in fields(Sampling) if f.init and f.name != "max_tokens")
 
 
 @lru_cache(maxsize=256)
-def sampling_of(**parameters: Any) -> Sampling:
-    """A `Sampling`, made and checked once for all calls that ask for the same."""
-    return Sampling(**parameters)
+def sampling_of(*parameters: Any) -> Sampling:
+    """A `Sampling` of these arguments, made and checked once for all calls that ask for it."""
+    return Sampling(*parameters)

@@ -8,7 +8,7 @@ same program, whatever the timing, because an ordinal counts only siblings with 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,7 +42,7 @@ class Runner(Protocol):
         """Somebody took care of a plain operator's call without awaiting it."""
         ...
 
-    async def wait(self, node: Node) -> Any:
+    def wait(self, node: Node) -> Coroutine[Any, Any, Any]:
         """The value of a pure or LLM node, computing it if needed."""
         ...
 
@@ -122,9 +122,13 @@ class Frame:
 _FRAME: ContextVar[Frame | None] = ContextVar("helium_agents.frame", default=None)
 
 
+entered_frame: Callable[[], Frame | None] = _FRAME.get
+"""The frame of the code that is running, if there is one."""
+
+
 def current_frame() -> Frame:
     """The frame of the code that is running; a fresh one without a session outside any."""
-    return _FRAME.get() or Frame(None)
+    return entered_frame() or Frame(None)
 
 
 def set_frame(frame: Frame | None) -> Frame | None:
@@ -138,9 +142,8 @@ def set_frame(frame: Frame | None) -> Frame | None:
     return previous
 
 
-def enter(frame: Frame) -> Token[Frame | None]:
-    """Make `frame` current; give what this returns to `leave`."""
-    return _FRAME.set(frame)
+enter: Callable[[Frame], Token[Frame | None]] = _FRAME.set
+"""Makes a frame current; what it returns is given to `leave`."""
 
 
 def leave(token: Token[Frame | None]) -> None:

@@ -158,12 +158,14 @@ class Update:
 
     def put(self, key: bytes, record: bytes, facts_record: bytes = b"") -> None:
         """Write a record as the most recently used, replacing an earlier one and its facts."""
-        self.delete(key)
+        created_s, label = entry.origin(record)
+        num_bytes = KEY_BYTES + len(record) + len(facts_record)
+        if not self.place(key, num_bytes, created_s, label, overwrite=False):
+            self.delete(key)
+            self.place(key, num_bytes, created_s, label)
         self.txn.put(key, record, db=self.tables.entries)
         if facts_record:
             self.txn.put(key, facts_record, db=self.tables.facts)
-        created_s, label = entry.origin(record)
-        self.place(key, KEY_BYTES + len(record) + len(facts_record), created_s, label)
 
     def delete(self, key: bytes, created_s: float | None = None) -> bool:
         """Remove an entry; whether there was one.
@@ -224,15 +226,23 @@ class Update:
         self._next_sequence = 1
         self.num_bytes = 0
 
-    def place(self, key: bytes, num_bytes: int, created_s: float, label: bytes) -> None:
-        """Enter a record in index, order of use and count, as the most recently used."""
+    def place(
+        self, key: bytes, num_bytes: int, created_s: float, label: bytes, *, overwrite: bool = True
+    ) -> bool:
+        """Enter a record in index, order of use and count, as the most recently used.
+
+        Returns:
+            Whether it was done: it is not where the key has a row and `overwrite` is false.
+        """
         sequence = self._next_sequence
+        row = _INDEX.pack(sequence, num_bytes, created_s) + label
+        if not self.txn.put(key, row, overwrite=overwrite, db=self.tables.index):
+            return False
         self._next_sequence += 1
         self.num_bytes += num_bytes
-        row = _INDEX.pack(sequence, num_bytes, created_s) + label
-        self.txn.put(key, row, db=self.tables.index)
         # Numbers only grow: appending fills the pages and saves the search.
         self.txn.put(format_count(sequence), key, append=True, db=self.tables.recency)
+        return True
 
     def save(self, max_bytes: int) -> None:
         """Write the count of live bytes and the bound they obey, last before the commit."""

@@ -2,7 +2,8 @@
 
 Callers add to the *pending* batch and go on; the thread takes the whole batch when it is due (it
 is then the *writing* batch) and settles it when its transaction has committed. An LMDB commit
-costs a disk flush whatever its size, so a few milliseconds of company are worth waiting for.
+costs a disk flush whatever its size, so a few milliseconds of company are worth waiting for, and
+a few more for as long as company comes in numbers (`_COMPANY` records in each of them).
 
 The module does not know LMDB: it is given one function that writes a batch or raises. The first
 error is final. What could not be written fails its futures, and every later put raises; a writer
@@ -30,6 +31,7 @@ DELETED: Final = b""
 _MAX_PENDING_BYTES: Final = 64 * 2**20
 _PUT_WINDOW_S: Final = 0.05
 _COMMIT_WINDOW_S: Final = 0.005
+_COMPANY: Final = 16
 
 
 @dataclass(slots=True)
@@ -42,7 +44,8 @@ class Batch(Generic[_Txn]):
         jobs: Functions of the open transaction, run after the records; each with its future.
         waiters: Futures of `commit()`.
         num_bytes: Bytes in `records` and `facts`.
-        due_s: When to write it at the latest, on the monotonic clock.
+        due_s: When to write it, on the monotonic clock.
+        latest_s: When to write it although company is still coming.
     """
 
     records: dict[bytes, bytes] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class Batch(Generic[_Txn]):
     waiters: list[Future[None]] = field(default_factory=list)
     num_bytes: int = 0
     due_s: float = inf
+    latest_s: float = inf
 
     def __bool__(self) -> bool:
         return bool(self.records or self.jobs)
@@ -209,9 +213,11 @@ class Writer(Generic[_Txn]):
 
     def _schedule(self, within_s: float) -> None:
         """Make the pending batch due; the lock is held."""
-        due_s = time.monotonic() + within_s
-        if due_s < self._pending.due_s:
-            self._pending.due_s = due_s
+        now_s, batch = time.monotonic(), self._pending
+        if now_s + within_s < batch.due_s:
+            if batch.due_s == inf:
+                batch.latest_s = now_s + _PUT_WINDOW_S
+            batch.due_s = now_s + within_s
             self._changed.notify_all()
         if self._thread is None:
             # A daemon, so that a program that forgot to close the store still ends.
@@ -235,11 +241,16 @@ class Writer(Generic[_Txn]):
     def _take(self) -> bool:
         """Wait until the pending batch is due and make it the writing one; false at the end."""
         with self._changed:
+            num_before = 0
             while not self._is_closing:
-                wait_s = self._pending.due_s - time.monotonic()
-                if wait_s <= 0:
-                    break
-                self._changed.wait(None if wait_s == inf else wait_s)
+                batch, now_s = self._pending, time.monotonic()
+                if batch.due_s <= now_s:
+                    is_coming = len(batch.records) - num_before >= _COMPANY
+                    if not is_coming or now_s >= batch.latest_s or batch.jobs or self._is_full():
+                        break
+                    num_before = len(batch.records)
+                    batch.due_s = min(now_s + _COMMIT_WINDOW_S, batch.latest_s)
+                self._changed.wait(None if batch.due_s == inf else batch.due_s - now_s)
             if self._is_closing and self._pending.due_s == inf:
                 return False
             # In this order: `lookup` reads without the lock.

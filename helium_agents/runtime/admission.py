@@ -15,11 +15,14 @@ import asyncio
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from xxhash import xxh3_64_intdigest
 
 from helium_agents.engines.engine import Capacity
+
+_NO_BLOCKS: frozenset[int] = frozenset()
 
 
 class WorkingSet:
@@ -28,7 +31,7 @@ class WorkingSet:
     __slots__ = ("blocks", "num_fresh")
 
     def __init__(self) -> None:
-        self.blocks: set[int] = set()
+        self.blocks: AbstractSet[int] = _NO_BLOCKS
         self.num_fresh = 0
 
 
@@ -70,23 +73,32 @@ class Admission:
 
     async def open(self, working_set: WorkingSet) -> None:
         """Wait until the item fits, and open it."""
-        while not self._fits():
+        while not self.admit(working_set):
             wake = asyncio.get_running_loop().create_future()
             self._waiting.append(wake)
             await wake
-        self._open.add(working_set)
 
-    def touch(self, working_set: WorkingSet, token_ids: Sequence[int]) -> None:
-        """A call of the item holds these tokens in the KV cache."""
+    def admit(self, working_set: WorkingSet) -> bool:
+        """Open the item if it fits now."""
+        is_admitted = self._fits()
+        if is_admitted:
+            self._open.add(working_set)
+        return is_admitted
+
+    def touch(self, working_set: WorkingSet, token_ids: Sequence[int]) -> bool:
+        """A call of the item holds these tokens in the KV cache; whether that counts."""
         capacity = self._capacity()
         if capacity is None or working_set not in self._open:
-            return
+            return False
+        if not isinstance(working_set.blocks, set):
+            working_set.blocks = set()
         for block in block_hashes(token_ids, capacity.block_tokens):
             if block not in working_set.blocks:
                 working_set.blocks.add(block)
                 self._num_by_block[block] += 1
                 working_set.num_fresh += self._num_by_block[block] == 1
         self._wake()
+        return True
 
     def close(self, working_set: WorkingSet) -> None:
         """The item is done. Idempotent."""

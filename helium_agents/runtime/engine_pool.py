@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+
+from pydantic_core import from_json
 
 from helium_agents.engines.engine import Engine
 from helium_agents.errors import SessionError
@@ -18,7 +19,8 @@ class EnginePool:
     """Named engines; the first is the default.
 
     Args:
-        engines: The engines by the names that `llm(model=...)` uses.
+        engines: The engines by the names that `llm(model=...)` uses; all below is also known by
+            `None`, which is the first.
         spawn: Starts a task that the session owns.
         on_started: Called when an engine has been started.
         emit: Takes events.
@@ -31,19 +33,21 @@ class EnginePool:
         on_started: Callable[[], None],
         emit: Observer,
     ) -> None:
-        self._engines = dict(engines)
-        self._identities: dict[str, bytes] = {}
-        self._facts: dict[str, Mapping[str, Any]] = {}
-        self._default = next(iter(self._engines))
-        self._fleets = {  # one for each engine, which may have two names
+        default = next(iter(engines.values()))
+        self._engines: dict[str | None, Engine] = {None: default}
+        self._engines.update(engines)
+        self._identities: dict[str | None, bytes] = {}
+        self._facts: dict[str | None, bytes] = {}
+        fleets = {  # one for each engine, which may have two names
             id(engine): Fleet(engine, spawn=spawn, on_started=on_started, emit=emit)
-            for engine in self._engines.values()
+            for engine in engines.values()
         }
+        self._fleets = {name: fleets[id(engine)] for name, engine in self._engines.items()}
 
     @property
     def default(self) -> Engine:
         """The engine of calls that name none."""
-        return self._engines[self._default]
+        return self._engines[None]
 
     def engine(self, model: str | None) -> Engine:
         """The engine called `model`.
@@ -52,33 +56,43 @@ class EnginePool:
             SessionError: There is none of that name.
         """
         try:
-            return self._engines[self._default if model is None else model]
+            return self._engines[model]
         except KeyError:
-            raise SessionError(
-                f"llm(model={model!r}): this session's engines are "
-                f"{', '.join(map(repr, self._engines))}"
-            ) from None
+            raise self._unknown(model) from None
 
     async def identify(self) -> None:
         """Compute the identity of every engine, off the event loop: large weights take a while."""
+        known: dict[int, bytes] = {}
         for name, engine in self._engines.items():
-            facts = self._facts[name] = await asyncio.to_thread(model_facts, engine)
-            self._identities[name] = facts["identity"].encode()
+            if id(engine) not in known:
+                known[id(engine)] = await asyncio.to_thread(model_facts, engine)
+            self._facts[name] = known[id(engine)]
+            self._identities[name] = from_json(known[id(engine)])["identity"].encode()
 
     def identity(self, model: str | None) -> bytes:
-        """The identity of an engine's model, as part of keys."""
-        self.engine(model)
-        return self._identities[self._default if model is None else model]
+        """The identity of an engine's model, as part of keys.
 
-    def facts(self, model: str | None) -> Mapping[str, Any]:
-        """What facts of a call say of its model."""
-        return self._facts[self._default if model is None else model]
+        Raises:
+            SessionError: There is none of that name.
+        """
+        try:
+            return self._identities[model]
+        except KeyError:
+            raise self._unknown(model) from None
+
+    def facts(self, model: str | None) -> bytes:
+        """What facts of a call say of its model; see `model_facts`."""
+        return self._facts[model]
 
     def fleet(self, model: str | None) -> Fleet:
         """What keeps the engine alive and takes its requests."""
-        return self._fleets[id(self.engine(model))]
+        return self._fleets[model]
 
     async def close(self) -> None:
         """Stop the engines that this session started."""
-        for fleet in self._fleets.values():
+        for fleet in dict.fromkeys(self._fleets.values()):
             await fleet.close()
+
+    def _unknown(self, model: str | None) -> SessionError:
+        names = ", ".join(repr(name) for name in self._engines if name is not None)
+        return SessionError(f"llm(model={model!r}): this session's engines are {names}")

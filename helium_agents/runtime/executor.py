@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from helium_agents.engines.engine import ChatMessage, Completion, Delta, Request
+from helium_agents.engines.engine import ChatMessage, Completion, Request
 from helium_agents.errors import (
     EncodingError,
     InvalidReply,
@@ -22,14 +22,21 @@ from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.encoding import encode
 from helium_agents.graph.freeze import freeze
 from helium_agents.graph.inline import run_body, value_of
-from helium_agents.graph.node import Failure, LlmNode, Node, OperatorNode, Outcome, Value
+from helium_agents.graph.node import Failure, LlmNode, Node, OperatorNode, Outcome, Part, Value
 from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.reply import Choice, Reply
 from helium_agents.graph.values import as_text
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.recall import Found, Recall, describe, fit_choice, is_memorable
+from helium_agents.runtime.recall import (
+    Found,
+    Recall,
+    describe,
+    fit_choice,
+    is_memorable,
+    record_key,
+)
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.single_flight import Flight, Flights
 from helium_agents.runtime.token_budget import TokenBudget
@@ -48,7 +55,8 @@ class Executor:
         recall: What is remembered, or `None`.
         shares: Whether a call may join an equal one in flight.
         budget: The session's token budget.
-        touch: Tells admission which tokens an item's call holds in the KV cache.
+        touch: Tells admission which tokens an item's call holds in the KV cache; whether it cares.
+        finish: Told when the work of a flight's task is about to end.
         emit: Takes events.
     """
 
@@ -62,7 +70,8 @@ class Executor:
         recall: Recall | None,
         shares: bool,
         budget: TokenBudget,
-        touch: Callable[[Any, Sequence[int]], None],
+        touch: Callable[[Any, Sequence[int]], bool],
+        finish: Callable[[asyncio.Task[None]], None],
         emit: Observer,
     ) -> None:
         self._engines = engines
@@ -71,15 +80,9 @@ class Executor:
         self._shares = shares
         self._budget = budget
         self._touch = touch
+        self._finish = finish
         self._emit = emit
         self._request_ids = count()
-
-    def look_up(self, node: Node) -> Found | None:
-        """The remembered answer of a call, if there is one."""
-        if self._recall is None:
-            return None
-        engine = self._engines.engine(node.call.model) if isinstance(node, LlmNode) else None
-        return self._recall.look_up(node, engine)
 
     def settle_known(self, flight: Flight, found: Found) -> None:
         """Give a flight that has not begun a remembered answer."""
@@ -90,20 +93,22 @@ class Executor:
         """Give a flight that has not begun the error that kept it from being planned."""
         self._land(flight, Failure(error, error.__traceback__))
 
-    async def compute(self, flight: Flight) -> None:
+    def compute(self, flight: Flight) -> Coroutine[Any, Any, None]:
         """Compute a flight's answer and settle it."""
-        await self._fly(flight, self._answer(flight))
+        return self._fly(flight, self._answer)
 
-    async def derive(self, flight: Flight, longer: Flight) -> None:
+    def derive(self, flight: Flight, longer: Flight) -> Coroutine[Any, Any, None]:
         """Cut a flight's answer from that of the same call with more tokens, and settle it."""
-        await self._fly(flight, self._cut(flight, longer))
+        return self._fly(flight, partial(self._cut, longer))
 
     # --- settling ------------------------------------------------------------------------------
 
-    async def _fly(self, flight: Flight, answer: Coroutine[Any, Any, tuple[Any, int]]) -> None:
+    async def _fly(
+        self, flight: Flight, answer: Callable[[Flight], Awaitable[tuple[Any, int]]]
+    ) -> None:
         cached_tokens = 0
         try:
-            value, cached_tokens = await answer
+            value, cached_tokens = await answer(flight)
             raw: Outcome = Value(value)
         except asyncio.CancelledError:
             return  # see `end`
@@ -112,6 +117,8 @@ class Executor:
             await self._flights.leave_inputs(flight)  # as in `gather`, nothing is left running
         if flight.waiters or not isinstance(raw, Failure):
             self._land(flight, raw, cached_tokens)
+        assert flight.task is not None
+        self._finish(flight.task)
 
     def end(self, flight: Flight) -> None:
         """The flight's task has ended, perhaps by being cancelled, even before it began."""
@@ -164,20 +171,24 @@ class Executor:
                 if elsewhere is not None:
                     return elsewhere.value, 0
         cached_tokens, fits = 0, True
-        if self._recall is not None:
-            self._recall.check_may_compute(node)
+        recall = self._recall
+        if recall is not None:
+            recall.check_may_compute(node)
         if isinstance(node, LlmNode):
             value, cached_tokens, fits = await self._ask(flight, node)
         else:
             value = await self._run(flight, node)
-        if fits:
-            self._keep(node, asked, value)
+        if fits and recall is not None:
+            is_first = (
+                self._flights.is_unknown(flight) and self._flights.get(record_key(node)) is flight
+            )
+            recall.keep(node, asked, value, is_first=is_first)
         return value, cached_tokens
 
     async def _answered_elsewhere(self, flight: Flight, asked: Node, node: Node) -> Found | None:
         """The answer of a call whose inputs have just become known, if it is known or in flight."""
         if asked.is_drawn:
-            found = self._look_up_drawn(node, asked)
+            found = None if self._recall is None else self._recall.look_up_drawn(node, asked)
             if found is not None:
                 self._credit(flight, "memo")
             return found
@@ -189,29 +200,18 @@ class Executor:
         else:
             running = self._flights.get(node.key)
             if running is None or running is flight:
-                self._flights.register(flight, node.key)
+                self._flights.register_late(flight, node.key)
                 return None
-            waiter = running.add_waiter(flight.admit)
-            flight.holds.append(waiter)
+            waiter = flight.hold(running, flight.admit)
             await waiter.future
             assert waiter.flight.raw is not None
             found = Found(waiter.flight.raw.get())
             self._credit(flight, "joined")
-        self._keep(node, asked, found.value)
+        if self._recall is not None:
+            self._recall.keep(node, asked, found.value)
         return found
 
-    def _look_up_drawn(self, node: Node, asked: Node) -> Found | None:
-        if self._recall is None:
-            return None
-        engine = self._engines.engine(node.call.model) if isinstance(node, LlmNode) else None
-        return self._recall.look_up_drawn(node, asked, engine)
-
-    def _keep(self, node: Node, asked: Node, value: Any) -> None:
-        if self._recall is not None:
-            model = self._engines.facts(node.call.model) if isinstance(node, LlmNode) else None
-            self._recall.keep(node, asked, value, model)
-
-    async def _cut(self, flight: Flight, longer: Flight) -> tuple[Any, int]:
+    async def _cut(self, longer: Flight, flight: Flight) -> tuple[Any, int]:
         """The answer as a prefix of a longer one.
 
         Where the longer call fails (it may be too long for the model) or its answer cannot be cut
@@ -251,12 +251,8 @@ class Executor:
         the schema. One that does not may still fit that of an equal call: each call parses it.
         """
         call = node.call
-        if self._recall is not None:
-            self._recall.check_may_compute(node)
         fleet = self._engines.fleet(call.model)
-        messages = tuple(
-            ChatMessage(role, "".join(map(str, parts))) for role, parts in call.messages
-        )
+        messages = tuple([ChatMessage(role, _joined(parts)) for role, parts in call.messages])
         prompt = await fleet.render(messages)
         for attempt in range(call.retries + 1):
             is_last = attempt == call.retries
@@ -268,6 +264,8 @@ class Executor:
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
                 continue
             answer = Answer(completion.choices, len(prompt))
+            if call.schema is None:
+                return answer, completion.cached_tokens, True
             try:
                 _parse(node, answer.choices)
             except Exception as error:
@@ -287,31 +285,31 @@ class Executor:
         messages: tuple[ChatMessage, ...],
         prompt: Sequence[int],
     ) -> Completion:
-        sampling, item = node.call.sampling, node.frame.item
+        sampling, item, num_prompt = node.call.sampling, node.frame.item, len(prompt)
         request = Request(
-            request_id=f"helium-{next(self._request_ids)}",
-            messages=messages,
-            prompt_token_ids=prompt,
-            sampling=sampling,
-            json_schema=node.call.json_schema,
+            f"helium-{next(self._request_ids)}", messages, prompt, sampling, node.call.json_schema
         )
-        most_tokens = len(prompt) + sampling.n * sampling.max_tokens
-        async with self._budget.reserved(most_tokens) as spend:
+        budget, used_tokens = self._budget, 0
+        most_tokens = num_prompt + sampling.n * sampling.max_tokens
+        await budget.reserve(most_tokens)
+        try:
             flight.admit()
-            self._touch(item, prompt)
-
-            def listen() -> Callable[[Delta], None] | None:
-                if flight.stream is None:
-                    return None
-                flight.stream.restart(is_repeatable=sampling.is_deterministic)
-                return flight.stream.on_delta
-
+            is_counted = self._touch(item, prompt)
             # Across deaths of the engine: the reservation is kept, a retry needs no new one.
-            completion = await fleet.complete(request, listen, lambda: describe(node))
-            spend(len(prompt) + sum(len(choice.token_ids) for choice in completion.choices))
+            completion = await fleet.complete(request, flight.listen, partial(describe, node))
+            used_tokens = num_prompt
             for choice in completion.choices:
-                self._touch(item, [*prompt, *choice.token_ids])
+                used_tokens += len(choice.token_ids)
+                if is_counted:
+                    self._touch(item, [*prompt, *choice.token_ids])
+        finally:
+            budget.release(most_tokens, used_tokens=used_tokens)
         return completion
+
+
+def _joined(parts: tuple[Part, ...]) -> str:
+    """The text of a message whose slots are filled: nearly always one piece."""
+    return "".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
 
 
 def _with_inputs(node: Node, values: list[Any]) -> Node:

@@ -68,8 +68,8 @@ class Fleet:
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
-        lines = await self._up()
-        return await next(iter(lines.values())).engine.render(messages)
+        line = self._only() or next(iter((await self._up()).values()))
+        return await line.engine.render(messages)
 
     async def complete(
         self, request: Request, listen: Listen, describe: Callable[[], str]
@@ -88,25 +88,37 @@ class Fleet:
         """
         num_deaths = 0
         while True:
-            lines = await self._up()
+            line = self._only()
+            lines = {} if line is not None else await self._up()
             is_alone = num_deaths >= DEATHS_IN_COMPANY
-            with self._routed(request, lines) as index:
-                try:
-                    completion = await lines[index].complete(request, listen, is_alone=is_alone)
-                except EngineDied as error:
-                    num_deaths += 1
-                    is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
-                    if is_alone and is_proven and lines[index].end is None:
-                        raise _poison(describe(), num_deaths, error) from error
-                    request = replace(request, request_id=f"{request.request_id}-again")
+            try:
+                if line is not None:
+                    completion = await line.complete(request, listen, is_alone=is_alone)
                 else:
-                    if completion is not None:
-                        return completion
+                    with self._routed(request, lines) as index:
+                        line = lines[index]
+                        completion = await line.complete(request, listen, is_alone=is_alone)
+            except EngineDied as error:
+                num_deaths += 1
+                is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
+                assert line is not None
+                if is_alone and is_proven and line.end is None:
+                    raise _poison(describe(), num_deaths, error) from error
+                request = replace(request, request_id=f"{request.request_id}-again")
+            else:
+                if completion is not None:
+                    return completion
 
     async def close(self) -> None:
         """Stop the engines that this session started."""
         ours = (line.engine.close() for line in self._all if line.is_ours)
         await asyncio.gather(*ours)
+
+    def _only(self) -> Lifeline | None:
+        """The engine, where there is one only and it runs: then there is nothing to choose."""
+        line = self._all[0]
+        is_ready = self._replicas is None and line.is_up and line.engine.is_started
+        return line if is_ready else None
 
     async def _up(self) -> dict[int, Lifeline]:
         """The engines that run; starts all of them and waits for the first."""

@@ -96,12 +96,13 @@ class Planner:
         found = self._look_up(node)
         if found is None and not self._is_computed_now(node):
             node.flight = self._demand(node)
-            node.flight.is_unknown = True  # nobody can have answered it until it is planned
+            self._flights.note_unknown(node.flight)
         return found
 
     def _is_computed_now(self, node: Node) -> bool:
         flights = self._flights
-        return flights.get(node.key) is not None or flights.get(record_key(node)) is not None
+        key, family = node.key, record_key(node)
+        return flights.get(family) is not None or (key != family and flights.get(key) is not None)
 
     def put_in_known(self, node: Node) -> Found | None:
         """What the rules put in for one call whose inputs have become known."""
@@ -142,7 +143,8 @@ class Planner:
     def _known(self, nodes: Iterable[Node]) -> dict[bytes, Found]:
         known: dict[bytes, Found] = {}
         for node in nodes:
-            if not _is_open(node) or (node.flight is not None and node.flight.is_unknown):
+            is_unknown = node.flight is not None and self._flights.is_unknown(node.flight)
+            if is_unknown or not _is_open(node):
                 continue
             found = self._look_up(node)
             if found is not None and node.key is not None:
@@ -158,6 +160,8 @@ class Planner:
                 continue
             flight: Flight = node.flight or Flight(node, now_s)
             match planned.step:
+                case step if step is COMPUTE:
+                    self._compute(flight, node, planned)
                 case Known(found):
                     self._settle(flight, found)
                 case Same(of):
@@ -175,7 +179,7 @@ class Planner:
 
     def _compute(self, flight: Flight, node: Node, planned: PlanNode) -> None:
         if planned.content is not None and self._shares:
-            running = self._flights.get(node.key)
+            running = self._flights.get(planned.key)
             if running is not None:
                 running.absorb(flight, "joined")
                 return
@@ -184,15 +188,14 @@ class Planner:
             if longest is not None and _max_tokens(longest.node) > _max_tokens(node):
                 self._cut(flight, node, longest)
                 return
-            self._flights.register(flight, family)
-            self._flights.register(flight, node.key)
+            self._flights.register(flight, family, planned.key)
         for source in node.inputs:
             if source.flight is not None and source.outcome is None:
-                flight.holds.append(source.flight.add_waiter())
+                flight.hold(source.flight)
         self._launch(flight)
 
     def _cut(self, flight: Flight, node: Node, longer: Flight) -> None:
-        flight.holds.append(longer.add_waiter(flight.admit))
+        flight.hold(longer, flight.admit)
         self._flights.register(flight, node.key)
         self._derive(flight, longer)
 
@@ -207,8 +210,11 @@ def _frontier(wanted: Iterable[Node]) -> list[Node]:
     What is settled, running, or not ours to run (plain operators) is in it too, since it tells
     calls apart, but nothing below that.
     """
+    wanted = list(wanted)
+    if not any(node.inputs for node in wanted):
+        return list(dict.fromkeys(wanted))
     order: dict[Node, None] = {}
-    stack: list[tuple[Node, bool]] = [(node, False) for node in wanted][::-1]
+    stack: list[tuple[Node, bool]] = [(node, False) for node in reversed(wanted)]
     while stack:
         node, is_expanded = stack.pop()
         if node in order:
@@ -236,19 +242,16 @@ def build_plan(nodes: Sequence[Node], sinks: Iterable[Node] = ()) -> LogicalPlan
     """
     ids = {node: position for position, node in enumerate(nodes, 1)}
     wanted = [ids[node] for node in sinks] or list(ids.values())
-    return LogicalPlan(
-        (
-            plan_node(
-                node,
-                ids[node],
-                inputs=tuple(ids[source] for source in node.inputs if source in ids),
-                step=COMPUTE if node.outcome is None else Known(None),
-                is_mergeable=all(source in ids for source in node.inputs),
-            )
-            for node in nodes
-        ),
-        wanted,
-    )
+
+    def planned(node: Node, id_: int) -> PlanNode:
+        step = COMPUTE if node.outcome is None else Known(None)
+        if not node.inputs:
+            return plan_node(node, id_, (), step=step)
+        inputs = tuple(ids[source] for source in node.inputs if source in ids)
+        is_mergeable = all(source in ids for source in node.inputs)
+        return plan_node(node, id_, inputs, step=step, is_mergeable=is_mergeable)
+
+    return LogicalPlan([planned(node, id_) for node, id_ in ids.items()], wanted)
 
 
 def plan_node(

@@ -9,7 +9,7 @@ is also found under its plan key, through an alias, before its inputs are known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,7 @@ from helium_agents.errors import DecodingError, ReplayMiss
 from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.node import LlmNode, Node
 from helium_agents.memo.store import Store
+from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.facts import write_facts
 from helium_agents.runtime.record import (
     AliasRecord,
@@ -49,67 +50,68 @@ class Recall:
     """A session's use of its stores.
 
     Args:
+        engines: The session's engines, which cut long answers and say what facts tell of them.
         store: Where answers that anybody may share are kept; `None` for nowhere.
         mode: How it is used; "off" is expressed by having none.
         run_log: Where the answers of this run's draws are kept; `None` for nowhere.
     """
 
-    def __init__(self, store: Store | None, mode: MemoMode, run_log: Store | None = None) -> None:
+    def __init__(
+        self, engines: EnginePool, store: Store | None, mode: MemoMode, run_log: Store | None = None
+    ) -> None:
         self.mode = mode
+        self._engines = engines
         self._store = store
         self._run_log = run_log
         self._fresh: set[bytes] = set()
+        self._uncut: set[bytes] = set()  # where a longer answer is that could not be cut
         self._dirty: list[Store] = []
         self._waiting: list[Callable[[BaseException | None], None]] = []
         self._is_committing = False
 
-    def look_up(self, node: Node, engine: Engine | None) -> Found | None:
-        """The remembered answer of a call.
+    def look_up(self, node: Node) -> Found | None:
+        """The remembered answer of a call."""
+        if node.is_drawn:
+            return self._find(self._run_log, node.key, node)
+        return self._find(self._store_of(node), record_key(node), node)
 
-        Args:
-            node: The call.
-            engine: The engine that would compute it (model calls), for cutting long answers.
-        """
-        key = node.key if node.is_drawn else record_key(node)
-        return self._find(self._store_of(node), key, node, engine)
-
-    def look_up_drawn(self, node: Node, asked: Node, engine: Engine | None) -> Found | None:
+    def look_up_drawn(self, node: Node, asked: Node) -> Found | None:
         """The answer that a draw, or a call that depends on one, had earlier in this run.
 
         Args:
             node: The call with its inputs' values put in.
             asked: The call as it was asked.
-            engine: As of `look_up`.
         """
-        return self._find(self._run_log, _drawn_key(node, asked), node, engine)
+        return self._find(self._run_log, _drawn_key(node, asked), node)
 
-    def _find(
-        self, store: Store | None, key: bytes | None, node: Node, engine: Engine | None
-    ) -> Found | None:
+    def _find(self, store: Store | None, key: bytes | None, node: Node) -> Found | None:
         if store is None:
             return None
         record = self._read(store, key)
+        if record is None:
+            return None
         if not isinstance(node, LlmNode):
             return Found(record.value) if isinstance(record, ValueRecord) else None
         if not isinstance(record, AnswerRecord):
             return None
-        assert engine is not None
+        engine = self._engines.engine(node.call.model)
         answer = _fit(record, node, engine)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
+            if key is not None and record.max_tokens > node.call.sampling.max_tokens:
+                self._uncut.add(key)
             record = self._read(store, node.key)
             answer = _fit(record, node, engine) if isinstance(record, AnswerRecord) else None
         return None if answer is None else Found(answer)
 
-    def keep(
-        self, node: Node, asked: Node, value: Any, model: Mapping[str, Any] | None = None
-    ) -> None:
+    def keep(self, node: Node, asked: Node, value: Any, *, is_first: bool = False) -> None:
         """Remember an answer, and what was asked.
 
         Args:
             node: The call with its inputs' values put in.
             asked: The call as it was asked; differs where there were inputs.
             value: An `Answer`, or the value of a pure operator.
-            model: What facts say of the model, for a model call.
+            is_first: Whether the call was looked up in vain, and no equal or longer one was
+                computed since.
         """
         store = self._store_of(asked)
         if store is None or (self.mode == "replay-only" and store is self._store):
@@ -119,14 +121,14 @@ class Recall:
             if key is not None:
                 self._write(store, key, _to_record(node, value), node.label)
             return
-        key, plan_key = record_key(node), record_key(asked)
+        key = record_key(node)
+        plan_key = key if asked is node else record_key(asked)
         if key is None:
             return
-        if self._has_longer(
-            store, key, node
-        ):  # and could not cut it, or it came meanwhile: keep both
-            key, plan_key = node.key, asked.key
+        if (not is_first or key in self._uncut) and self._has_longer(store, key, node):
+            key, plan_key = node.key, asked.key  # it could not be cut, or came since: keep both
             assert key is not None
+        model = self._engines.facts(node.call.model) if isinstance(node, LlmNode) else None
         self._write(store, key, _to_record(node, value), node.label, write_facts(node, model))
         if plan_key is not None and plan_key != key:
             self._write(store, plan_key, alias_record(key), node.label)
@@ -266,9 +268,9 @@ def _drawn_key(node: Node, asked: Node) -> bytes | None:
 
 def record_key(node: Node) -> bytes | None:
     """What a call's answer is kept under: its family's key, where it has a family."""
-    family = node.family if isinstance(node, LlmNode) else None
-    if family is None:
+    if not isinstance(node, LlmNode) or node.family is None:
         return node.key
+    family = node.family
     if not node.inputs:
         return family
     keys = [source.key for source in node.inputs]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from helium_agents.engines.engine import Choice, FinishReason
 from helium_agents.errors import DecodingError
@@ -20,8 +20,7 @@ _CHOICE = struct.Struct("<BII")  # finish reason, bytes of text, number of token
 _REASONS = ("stop", "length")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A model call's answer as it is remembered."""
 
     choices: tuple[Choice, ...]

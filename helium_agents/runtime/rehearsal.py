@@ -27,6 +27,7 @@ from helium_agents.engines.engine import (
 from helium_agents.errors import ItemError
 from helium_agents.graph.node import LlmNode, Node
 from helium_agents.memo.store import Store
+from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.facts import Facts, read_facts, write_facts
 from helium_agents.runtime.recall import Recall
 from helium_agents.runtime.session import Session
@@ -109,7 +110,7 @@ class _RehearsalSession(Session):
         self._be_patient()
 
     def _open_recall(self) -> Recall | None:
-        return _NotingRecall(self._store, self.note)
+        return _NotingRecall(self._pool, self._store, self.note)
 
     def _on_event(self, _: Event) -> None:
         self._be_patient()
@@ -123,8 +124,8 @@ class _RehearsalSession(Session):
 class _NotingRecall(Recall):
     """What a store remembers; says what it does not."""
 
-    def __init__(self, store: Store, note: Callable[[Node], None]) -> None:
-        super().__init__(store, "replay-only")
+    def __init__(self, engines: EnginePool, store: Store, note: Callable[[Node], None]) -> None:
+        super().__init__(engines, store, "replay-only")
         self._note = note
 
     def check_may_compute(self, node: Node) -> None:

@@ -24,6 +24,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar
@@ -152,21 +153,19 @@ class Session:
         return self
 
     async def _assemble(self) -> None:
-        recall = self._recall = self._open_recall()
         self._pool = EnginePool(
             self._engines,
             self._spawn_in_session,
             on_started=lambda: self._admission.engine_started(),
             emit=self._emit,
         )
+        recall = self._recall = self._open_recall()
         self._resources.push_async_callback(self._pool.close)
         if recall is not None:
             self._resources.push_async_callback(recall.committed)
         await self._pool.identify()
-        self._admission = Admission(
-            capacity=lambda: self._pool.default.capacity,
-            is_started=lambda: self._pool.default.is_started,
-        )
+        engine = self._pool.default
+        self._admission = Admission(lambda: engine.capacity, lambda: engine.is_started)
         self._flights = Flights()
         self._executor = Executor(
             engines=self._pool,
@@ -175,13 +174,14 @@ class Session:
             shares=self._shares,
             budget=self._budget,
             touch=self._touch,
+            finish=self._tasks.finish,
             emit=self._emit,
         )
         self._planner = self._executor.planner = Planner(
             self._rules,
             shares=self._shares,
             flights=self._flights,
-            look_up=self._executor.look_up,
+            look_up=(lambda node: None) if recall is None else recall.look_up,
             launch=self._launch,
             derive=self._derive,
             settle=self._executor.settle_known,
@@ -198,7 +198,7 @@ class Session:
         if store is None and self._run_log is None:
             return None
         draws = None if self._run_log is None else self._run_log.store
-        return Recall(store, self._memo_mode, draws)
+        return Recall(self._pool, store, self._memo_mode, draws)
 
     async def __aexit__(
         self,
@@ -251,7 +251,7 @@ class Session:
         *,
         ordered: bool = True,
         on_error: Literal["raise", "collect"] = "raise",
-        read_ahead: int = 1024,
+        read_ahead: int = 4096,
         done: Container[int] = (),
     ) -> Map[T]:
         """Apply an operator to every row, streamed; iterate the result with `async for`.
@@ -342,10 +342,15 @@ class Session:
             assert node.outcome is not None
             return node.outcome.get()
         flight = self._planner.demand(node)
-        if node.timeout_s is None:
-            await self._land(flight.add_waiter())
-        else:
+        if node.timeout_s is not None:
             await self._land_within(flight, node, node.timeout_s)
+        else:
+            waiter = flight.add_waiter()
+            try:
+                await waiter.future
+            except BaseException as error:
+                await self._desert(waiter, error)
+                raise
         if node.outcome is None:
             raise self._closed_before(node)
         return node.outcome.get()
@@ -357,17 +362,15 @@ class Session:
         """Wait for the flight's outcome, or leave it."""
         try:
             await waiter.future
-        except GeneratorExit:  # closed: nothing may be awaited any more
-            self._flights.give_up(waiter)
-            raise
-        except BaseException:
-            await self._leave(waiter)
+        except BaseException as error:
+            await self._desert(waiter, error)
             raise
 
-    async def _leave(self, waiter: Waiter) -> None:
-        if self._is_open:
+    async def _desert(self, waiter: Waiter, why: BaseException) -> None:
+        """Leave a flight that is not settled, and see its end if it ends by that."""
+        if self._is_open and not isinstance(why, GeneratorExit):
             await self._flights.leave(waiter)
-        else:  # who closes the session waits for all
+        else:  # who closes a session waits for all; who is closed may await nothing any more
             self._flights.give_up(waiter)
 
     async def _land_within(self, flight: Flight, node: Node, timeout_s: float) -> None:
@@ -405,11 +408,8 @@ class Session:
         try:
             async for piece in flight.stream.read():
                 yield piece
-        except GeneratorExit:
-            self._flights.give_up(waiter)
-            raise
-        except BaseException:
-            await self._leave(waiter)
+        except BaseException as error:
+            await self._desert(waiter, error)
             raise
         await self._land(waiter)
         if node.outcome is None:
@@ -423,6 +423,11 @@ class Session:
         """Decides when the next item opens."""
         return self._admission
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody but the summary sees events."""
+        return len(self._observers) > 1
+
     def spawn(
         self,
         work: Coroutine[Any, Any, None],
@@ -431,6 +436,10 @@ class Session:
     ) -> asyncio.Task[None]:
         """Start a task that the session owns; see `Tasks.spawn`."""
         return self._tasks.spawn(work, context, on_done)
+
+    def finish(self, task: asyncio.Task[None]) -> None:
+        """A task that was spawned is about to end; see `Tasks.finish`."""
+        self._tasks.finish(task)
 
     def emit(self, event: Event) -> None:
         """Hand an event to the observers."""
@@ -463,11 +472,14 @@ class Session:
         self._run_flight(flight, self._executor.derive(flight, longer))
 
     def _run_flight(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
-        flight.task = self.spawn(work, self._context.copy(), lambda: self._executor.end(flight))
+        flight.task = self._tasks.spawn(
+            work, self._context.copy(), partial(self._executor.end, flight)
+        )
 
-    def _touch(self, item: Any, token_ids: Sequence[int]) -> None:
-        if isinstance(item, Item):
-            self._admission.touch(item.admitted.working_set, token_ids)
+    def _touch(self, item: Any, token_ids: Sequence[int]) -> bool:
+        if not isinstance(item, Item):
+            return False
+        return self._admission.touch(item.admitted.working_set, token_ids)
 
 
 def _line_of(code: CodeType, instruction: int) -> int:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from helium_agents.engines.engine import Delta
 from helium_agents.graph.concurrently import ended
-from helium_agents.graph.node import Node, Outcome
+from helium_agents.graph.node import LlmNode, Node, Outcome
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.telemetry.events import Source
 
@@ -42,19 +43,19 @@ class Flight:
     """
 
     __slots__ = (
-        "holds", "is_admitted", "is_unknown", "keys", "nodes", "raw", "start_s", "stream",
-        "task", "waiters",
+        "holds", "is_admitted", "keys", "nodes", "raw", "start_s", "stream", "task",
+        "unknown_at", "waiters",
     )  # fmt: skip
 
     def __init__(self, node: Node, start_s: float) -> None:
         self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
         self.waiters: set[Waiter] = set()
-        self.holds: list[Waiter] = []  # our own interest in other flights
-        self.keys: list[bytes] = []  # where the table of flights lists us
+        self.holds: tuple[Waiter, ...] = ()  # our own interest in other flights
+        self.keys: tuple[bytes, ...] = ()  # where the table of flights lists us
         self.task: asyncio.Task[None] | None = None
         self.raw: Outcome | None = None
         self.is_admitted = False
-        self.is_unknown = False  # it was looked up, and nothing has changed since
+        self.unknown_at: int | None = None  # see `Flights.is_unknown`
         self.stream: StreamBuffer | None = None
         self.start_s = start_s
         node.flight = self
@@ -73,6 +74,12 @@ class Flight:
         self.waiters.add(waiter)
         if self.is_admitted and on_admitted is not None:
             on_admitted()
+        return waiter
+
+    def hold(self, other: Flight, on_admitted: Callable[[], None] | None = None) -> Waiter:
+        """Register this flight's own interest in another, until it ends."""
+        waiter = other.add_waiter(on_admitted)
+        self.holds = (*self.holds, waiter)
         return waiter
 
     def absorb(self, other: Flight, how: Source) -> None:
@@ -98,6 +105,14 @@ class Flight:
                 if waiter.on_admitted is not None:
                     waiter.on_admitted()
 
+    def listen(self) -> Callable[[Delta], None] | None:
+        """A request for the answer begins: who is to hear its text, if anybody."""
+        if self.stream is None:
+            return None
+        assert isinstance(self.node, LlmNode)
+        self.stream.restart(is_repeatable=self.node.call.sampling.is_deterministic)
+        return self.stream.on_delta
+
     def land(self, raw: Outcome) -> None:
         """The outcome is there: wake everybody."""
         self.raw = raw
@@ -113,16 +128,35 @@ class Flights:
     def __init__(self) -> None:
         self.pending: dict[Flight, None] = {}
         self._by_key: dict[bytes, Flight] = {}
+        self._num_late = 0
+
+    def note_unknown(self, flight: Flight) -> None:
+        """The flight's answer was looked up in vain, and no running flight computes it."""
+        flight.unknown_at = self._num_late
+
+    def is_unknown(self, flight: Flight) -> bool:
+        """Whether that is so still, or will be until the flight is listed itself.
+
+        Flights are listed when they are planned, all that were demanded together, so none slips
+        in between; but for those that learn late what they ask, when their inputs are known.
+        """
+        return flight.unknown_at == self._num_late
 
     def get(self, key: bytes | None) -> Flight | None:
         """The running flight that computes the answer to `key`."""
         return None if key is None else self._by_key.get(key)
 
-    def register(self, flight: Flight, key: bytes | None) -> None:
-        """List a running flight under `key`, if there is one: it may then be joined."""
-        if key is not None:
-            self._by_key[key] = flight
-            flight.keys.append(key)
+    def register(self, flight: Flight, *keys: bytes | None) -> None:
+        """List a running flight under those of the keys that there are: it may then be joined."""
+        for key in keys:
+            if key is not None:
+                self._by_key[key] = flight
+                flight.keys = (*flight.keys, key)
+
+    def register_late(self, flight: Flight, key: bytes | None) -> None:
+        """List a flight that runs already and has just learnt its key."""
+        self._num_late += 1
+        self.register(flight, key)
 
     def forget(self, flight: Flight) -> None:
         """Nobody can join the flight any more."""
@@ -130,7 +164,7 @@ class Flights:
         for key in flight.keys:
             if self._by_key.get(key) is flight:
                 del self._by_key[key]
-        flight.keys.clear()
+        flight.keys = ()
 
     async def leave(self, waiter: Waiter) -> None:
         """Give up interest, and wait for the clean-up of everything that ends by it."""
@@ -154,17 +188,17 @@ class Flights:
                 flight.task.cancel()  # once: a second time would interrupt its clean-up
             ending.append(flight)
             leaving += flight.holds
-            flight.holds = []
+            flight.holds = ()
         return ending
 
     async def leave_inputs(self, flight: Flight) -> None:
         """Give up a flight's interest in others, and wait for the clean-up of what ends by it."""
-        holds, flight.holds = flight.holds, []
+        holds, flight.holds = flight.holds, ()
         ending = [other for hold in holds for other in self.give_up(hold)]
         await ended(f.task for f in ending if f.task is not None)
 
     def release(self, flight: Flight) -> None:
         """Give up a finished flight's own interest in others."""
-        holds, flight.holds = flight.holds, []
+        holds, flight.holds = flight.holds, ()
         for hold in holds:
             self.give_up(hold)

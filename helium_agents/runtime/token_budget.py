@@ -7,8 +7,6 @@ the bound is never exceeded and no answer is cut off in the middle by it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 from helium_agents.errors import TokenBudgetExceeded
 
@@ -18,46 +16,45 @@ class TokenBudget:
 
     Args:
         limit_tokens: Prompt and output tokens in all; `None` for no limit.
+
+    Attributes:
+        used_tokens: What released reservations have used.
     """
 
     def __init__(self, limit_tokens: int | None) -> None:
         self.limit_tokens = limit_tokens
         self.used_tokens = 0
         self._reserved_tokens = 0
-        self._released = asyncio.Condition()
+        self._waiting: list[asyncio.Future[None]] = []
 
-    @asynccontextmanager
-    async def reserved(self, num_tokens: int) -> AsyncIterator[Callable[[int], None]]:
-        """Hold `num_tokens` for a block, which reports what it used.
-
-        Waits while other requests hold what would be needed.
+    async def reserve(self, num_tokens: int) -> None:
+        """Hold `num_tokens` until `release`; waits while others hold what would be needed.
 
         Raises:
             TokenBudgetExceeded: There is not enough left even with nothing else open.
         """
-        if self.limit_tokens is None:
-            yield self._spend
-            return
-        async with self._released:
-            await self._released.wait_for(
-                lambda: self._fits(num_tokens) or not self._reserved_tokens
-            )
+        if self.limit_tokens is not None:
+            while self._reserved_tokens and not self._fits(num_tokens):
+                wake = asyncio.get_running_loop().create_future()
+                self._waiting.append(wake)
+                await wake
             if not self._fits(num_tokens):
                 raise TokenBudgetExceeded(
                     f"the next call may need {num_tokens} tokens, but {self.used_tokens} of the "
                     f"token budget of {self.limit_tokens} are used: raise the budget to go on"
                 )
-            self._reserved_tokens += num_tokens
-        try:
-            yield self._spend
-        finally:
-            self._reserved_tokens -= num_tokens
-            async with self._released:
-                self._released.notify_all()
+        self._reserved_tokens += num_tokens
+
+    def release(self, num_tokens: int, *, used_tokens: int) -> None:
+        """Give back what was reserved, of which so much was used."""
+        self._reserved_tokens -= num_tokens
+        self.used_tokens += used_tokens
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for wake in waiting:
+                if not wake.done():
+                    wake.set_result(None)
 
     def _fits(self, num_tokens: int) -> bool:
         assert self.limit_tokens is not None
         return self.used_tokens + self._reserved_tokens + num_tokens <= self.limit_tokens
-
-    def _spend(self, num_tokens: int) -> None:
-        self.used_tokens += num_tokens

@@ -40,16 +40,17 @@ class Summary:
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
-        match event:
-            case CallSettled(kind="llm"):
+        if isinstance(event, CallSettled):
+            if event.kind == "llm":
                 self._count_call(event)
-            case CallSettled():
+            else:
                 self.operators_by_source[event.source] += 1
-            case ItemClosed(is_nested=False):
+        elif isinstance(event, ItemClosed):
+            if not event.is_nested:
                 self.num_items += 1
                 self.num_failed_items += event.error is not None
-            case EngineStarted():
-                self.engine_start_s += event.seconds
+        elif isinstance(event, EngineStarted):
+            self.engine_start_s += event.seconds
 
     @property
     def num_calls(self) -> int:

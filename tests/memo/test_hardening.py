@@ -25,6 +25,21 @@ from helium_agents.memo.lmdb import LmdbStore
 NOBODY = 65534
 
 
+# --- crowds ------------------------------------------------------------------------------------
+
+
+def test_a_commit_ends_although_company_never_does(path: Path) -> None:
+    with closing(LmdbStore(path)) as store:
+        store.put(key("first"), b"x", label="a")
+        done, number = store.commit(), 0
+        give_up_s = time.monotonic() + 20
+        while not done.done() and time.monotonic() < give_up_s:
+            number += 1
+            store.put(key(number), b"x", label="a")
+        assert done.done() and number >= writer._COMPANY
+        done.result()
+
+
 # --- disks -------------------------------------------------------------------------------------
 
 

@@ -476,6 +476,26 @@ class TestSubsumption:
         assert engine.num_requests == 2
         assert (short.text, long.text) == (words(256), words(512))
 
+    async def test_a_longer_answer_that_came_meanwhile_is_not_replaced(self) -> None:
+        gate, store = Gate(), MemoryStore()
+
+        async def script(request: Request) -> str:
+            if request.sampling.max_tokens < 512:
+                await gate(request)
+            return WORDS
+
+        engine = ScriptedEngine(script)
+        async with Session(engine, memo=store):
+            shorter = asyncio.create_task(llm(user("q"), max_tokens=256))
+            await until(lambda: engine.num_open)
+            await llm(user("q"), max_tokens=512)
+            gate.open()
+            assert (await shorter).text == words(256)
+        async with Session(ScriptedEngine(), memo=store) as session:
+            for length in (512, 256):
+                assert (await llm(user("q"), max_tokens=length)).text == words(length)
+            assert session.summary.calls_by_source == {"memo": 2}
+
     async def test_a_finished_answer_answers_every_length(self) -> None:
         engine = ScriptedEngine(lambda request: "four words and done")
         async with Session(engine):

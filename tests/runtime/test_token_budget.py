@@ -195,6 +195,6 @@ def test_it_is_never_exceeded_and_calls_that_pass_are_as_without_it(
 
 async def test_no_limit_counts_all_the_same() -> None:
     budget = TokenBudget(None)
-    async with budget.reserved(10) as spend:
-        spend(7)
+    await budget.reserve(10)
+    budget.release(10, used_tokens=7)
     assert budget.used_tokens == 7
