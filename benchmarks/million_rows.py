@@ -1,14 +1,16 @@
 """A million rows through `map`, one model call each: memory, calls a second, and resuming.
 
     python -m benchmarks.million_rows
+    python -m benchmarks.million_rows --memo
 
-The engine is scripted, so that what is measured is the runtime and the memo. The rows are mapped
-once as a whole; then again by a run that is killed at about half and resumed, whose output must
-have the same bytes.
+The engine is scripted, so that what is measured is the runtime. The rows are mapped once as a
+whole; then again by a run that is killed at about half and resumed by its run log and its output,
+whose bytes must be the same in the end. With `--memo` every answer is kept on disk as well.
 
-Memory is given in two columns: what the process has allocated, sampled every 50 ms, and its peak
-with the pages of the memo's file that it has mapped. Those belong to the system's file cache, which
-takes them back when it needs room; they grow with the file as long as there is memory to spare.
+Memory is given in two columns: what the process has allocated, sampled every 50 ms, and the peak of
+all that it had in memory (`VmHWM`). With `--memo` that includes the pages of the memo's file that
+it has mapped. Those belong to the system's file cache, which takes them back when it needs room;
+they grow with the file as long as there is memory to spare.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from helium_agents import Session, llm, operator, user
@@ -35,22 +38,26 @@ def main() -> None:
     """Run both and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--memo", action="store_true", help="keep the answers on disk")
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)  # what the processes get
     arguments = parser.parse_args()
     if arguments.part is not None:
-        print(asyncio.run(run_part(arguments.part, arguments.rows)))
+        print(asyncio.run(run_part(arguments.part, arguments.rows, has_memo=arguments.memo)))
         return
-    print("| run | rows | s | calls/s | allocated MB | with the mapped file MB |")
+    print("| run | rows | s | calls/s | allocated MB | peak MB |")
     print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        whole = measure("whole", Path(folder, "whole"), arguments.rows)
-        parts = measure("half, killed", Path(folder, "parts"), arguments.rows, is_killed=True)
+        measured = partial(measure, num_rows=arguments.rows, has_memo=arguments.memo)
+        whole = measured("whole", Path(folder, "whole"))
+        parts = measured("half, killed", Path(folder, "parts"), is_killed=True)
         assert parts is None
-        parts = measure("the rest, resumed", Path(folder, "parts"), arguments.rows)
+        parts = measured("the rest, resumed", Path(folder, "parts"))
     assert whole == parts is not None, "the outputs differ"
 
 
-def measure(name: str, folder: Path, num_rows: int, *, is_killed: bool = False) -> str | None:
+def measure(
+    name: str, folder: Path, num_rows: int, *, has_memo: bool, is_killed: bool = False
+) -> str | None:
     """Run what is left in a process of its own and print what it took.
 
     Returns the digest of the output, or `None` where the process was killed at half.
@@ -59,6 +66,7 @@ def measure(name: str, folder: Path, num_rows: int, *, is_killed: bool = False) 
     output = folder / "out.txt"
     num_before = _num_lines(output)
     command = [sys.executable, "-m", "benchmarks.million_rows", "--part", str(folder)]
+    command += ["--memo"] * has_memo
     start_s = time.monotonic()
     allocated_mb = peak_mb = 0.0
     with subprocess.Popen([*command, "--rows", str(num_rows)], stdout=subprocess.PIPE) as process:
@@ -86,7 +94,7 @@ async def answer(row: str) -> str:
     return (await llm(user(row), max_tokens=8)).text
 
 
-async def run_part(folder: Path, num_rows: int) -> float:
+async def run_part(folder: Path, num_rows: int, *, has_memo: bool) -> float:
     """Map the rows that are not in the output yet, a line of fixed length each; the seconds."""
     num_done = _num_lines(folder / "out.txt")
     engine = ScriptedEngine(keep_requests=False)
@@ -97,7 +105,8 @@ async def run_part(folder: Path, num_rows: int) -> float:
     ):
         out.truncate(num_done * _LINE_BYTES)
         out.seek(0, 2)
-        async with Session(engine, memo=folder / "memo", run_log=log) as session:
+        memo = folder / "memo" if has_memo else None
+        async with Session(engine, memo=memo, run_log=log) as session:
             lines = []
             async for text in session.map(answer, _rows(num_rows), done=range(num_done)):
                 lines.append(f"{text:<{_LINE_BYTES - 1}}\n".encode())

@@ -23,7 +23,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -221,6 +221,9 @@ def _take_model(model: BaseModel) -> Parts:
 
 
 def _put_model(cls: type[BaseModel], parts: Parts) -> BaseModel:
+    for part, kinds in zip(parts, _MODEL_PARTS, strict=True):
+        if type(part) not in kinds:
+            raise ValueError(f"a {type(part).__name__} is not where a model has one")
     attributes, missing, beyond, fields_set, extra, private = parts
     _check_names(cls, [*attributes, *missing], cls.__pydantic_fields__)
     if not {*(private or {})} <= {*cls.__private_attributes__}:
@@ -236,7 +239,17 @@ def _put_model(cls: type[BaseModel], parts: Parts) -> BaseModel:
             "__pydantic_private__": private,
         },
     )
+    if _names_in(_take_model(model)) != _names_in(parts):
+        raise ValueError("the names of its attributes are not in their order, or not names")
     return model
+
+
+_MODEL_PARTS = ((dict,), (tuple,), (dict,), (tuple,), (dict, NoneType), (dict, NoneType))
+
+
+def _names_in(parts: Parts) -> list[list[tuple[type, Any]]]:
+    """The names in the parts of a model, with their types: 1 and True are equal, but no names."""
+    return [[(type(name), name) for name in part or ()] for part in parts]
 
 
 _MODEL = Shape(_take_model, _put_model)

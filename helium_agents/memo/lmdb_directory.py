@@ -132,11 +132,10 @@ class Directory:
         with self.env.begin(write=True) as txn:
             update = Update(txn, self.tables)
             update.touch(touched)
-            for key, record in batch.records.items():
-                if record == DELETED:
-                    update.delete(key)
-                else:
-                    update.put(key, record, facts.get(key, b""))
+            records = batch.records
+            for key in [key for key, record in records.items() if record == DELETED]:
+                update.delete(key)
+            update.put({key: record for key, record in records.items() if record != DELETED}, facts)
             results = [job(update) for job, _ in batch.jobs]
             update.evict(self._max_bytes)
             update.save(self._max_bytes)

@@ -21,7 +21,7 @@ the directory.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
@@ -156,16 +156,36 @@ class Update:
         self.num_bytes = parse_count(txn.get(NUM_BYTES, db=tables.meta))
         self._next_sequence = _next_sequence(txn, tables)
 
-    def put(self, key: bytes, record: bytes, facts_record: bytes = b"") -> None:
-        """Write a record as the most recently used, replacing an earlier one and its facts."""
-        created_s, label = entry.origin(record)
-        num_bytes = KEY_BYTES + len(record) + len(facts_record)
-        if not self.place(key, num_bytes, created_s, label, overwrite=False):
+    def put(self, records: Mapping[bytes, bytes], facts_records: Mapping[bytes, bytes]) -> None:
+        """Write records as the most recently used, replacing earlier ones and their facts.
+
+        Table by table and by key, so that neighbours meet the same page, each table in one call of
+        LMDB: half of what one record at a time would cost.
+        """
+        keys = sorted(records)
+        for key, _ in self.txn.cursor(db=self.tables.index).getmulti(keys):
             self.delete(key)
-            self.place(key, num_bytes, created_s, label)
-        self.txn.put(key, record, db=self.tables.entries)
-        if facts_record:
-            self.txn.put(key, facts_record, db=self.tables.facts)
+        index_rows: dict[bytes, bytes] = {}
+        order: list[tuple[bytes, bytes]] = []
+        for sequence, (key, record) in enumerate(records.items(), self._next_sequence):
+            created_s, label = entry.origin(record)
+            num_bytes = KEY_BYTES + len(record) + len(facts_records.get(key, b""))
+            index_rows[key] = _INDEX.pack(sequence, num_bytes, created_s) + label
+            order.append((format_count(sequence), key))
+            self.num_bytes += num_bytes
+        self._next_sequence += len(records)
+        self._put_all(self.tables.index, [(key, index_rows[key]) for key in keys])
+        self._put_all(self.tables.recency, order, append=True)  # as in `place`
+        self._put_all(self.tables.entries, [(key, records[key]) for key in keys])
+        assert self.tables.facts is not None
+        facts = [(key, facts_records[key]) for key in keys if key in facts_records]
+        self._put_all(self.tables.facts, facts)
+
+    def _put_all(
+        self, table: lmdb._Database, items: list[tuple[bytes, bytes]], *, append: bool = False
+    ) -> None:
+        if items:
+            self.txn.cursor(db=table).putmulti(items, append=append)
 
     def delete(self, key: bytes, created_s: float | None = None) -> bool:
         """Remove an entry; whether there was one.
@@ -226,23 +246,15 @@ class Update:
         self._next_sequence = 1
         self.num_bytes = 0
 
-    def place(
-        self, key: bytes, num_bytes: int, created_s: float, label: bytes, *, overwrite: bool = True
-    ) -> bool:
-        """Enter a record in index, order of use and count, as the most recently used.
-
-        Returns:
-            Whether it was done: it is not where the key has a row and `overwrite` is false.
-        """
+    def place(self, key: bytes, num_bytes: int, created_s: float, label: bytes) -> None:
+        """Enter a record in index, order of use and count, as the most recently used."""
         sequence = self._next_sequence
         row = _INDEX.pack(sequence, num_bytes, created_s) + label
-        if not self.txn.put(key, row, overwrite=overwrite, db=self.tables.index):
-            return False
+        self.txn.put(key, row, db=self.tables.index)
         self._next_sequence += 1
         self.num_bytes += num_bytes
         # Numbers only grow: appending fills the pages and saves the search.
         self.txn.put(format_count(sequence), key, append=True, db=self.tables.recency)
-        return True
 
     def save(self, max_bytes: int) -> None:
         """Write the count of live bytes and the bound they obey, last before the commit."""

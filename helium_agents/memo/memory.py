@@ -31,6 +31,11 @@ class _Kept(NamedTuple):
     facts: bytes
 
 
+_Packed = tuple[str, int, float, bytes, bytes]
+"""A `_Kept` as it lies in memory: the garbage collector learns that a bare tuple of atoms needs no
+more visits, but goes on looking at every instance of a class of tuples, however many there are."""
+
+
 class MemoryStore:
     """Entries in this process's memory; a `Store` whose commits are done at once.
 
@@ -38,6 +43,7 @@ class MemoryStore:
         max_bytes: Bound on live bytes, counted as `LmdbStore` counts them, but facts without
             compression; the least recently used entries go first. A value that alone exceeds it is
             not kept: its key is then absent.
+        overhead_bytes: What each entry counts besides, so that the bound is one on memory used.
         ttl_s: Entries older than this many seconds are misses; `None` for no limit.
         clock: Unix time in seconds; for tests.
     """
@@ -46,16 +52,20 @@ class MemoryStore:
         self,
         *,
         max_bytes: int = 2**30,
+        overhead_bytes: int = 0,
         ttl_s: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_bounds(max_bytes, ttl_s)
         self._max_bytes = max_bytes
+        self._overhead_bytes = overhead_bytes
         self._ttl_s = ttl_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Packed] = OrderedDict()
         self._num_bytes = 0
+        self._committed: Future[None] = Future()
+        self._committed.set_result(None)
         self._is_closed = False
 
     def get(self, key: bytes) -> bytes | None:
@@ -85,23 +95,20 @@ class MemoryStore:
         else:
             check_time(created_s)
         fits, facts = what_fits(value, label, facts, self._max_bytes)
-        num_bytes = stored_bytes(value, label) + max_facts_bytes(facts)
-        kept = _Kept(label, num_bytes, created_s, bytes(value), bytes(facts))
+        num_bytes = stored_bytes(value, label) + max_facts_bytes(facts) + self._overhead_bytes
         with self._lock:
             self._check_open()
             self._remove(key)
             if not fits:
                 return
-            self._kept[key] = kept
-            self._num_bytes += kept.num_bytes
+            self._kept[key] = (label, num_bytes, created_s, bytes(value), bytes(facts))
+            self._num_bytes += num_bytes
             while self._num_bytes > self._max_bytes:
                 self._remove(next(iter(self._kept)))
 
     def commit(self) -> Future[None]:
         """A future that is done: memory is as durable as it gets."""
-        future: Future[None] = Future()
-        future.set_result(None)
-        return future
+        return self._committed
 
     def facts(self, key: bytes) -> bytes | None:
         """What was asked; see `Store.facts`."""
@@ -149,7 +156,7 @@ class MemoryStore:
             self._check_open()
             now_s = self._clock()
             num_before, num_bytes = len(self._kept), 0
-            for key, kept in list(self._kept.items()):
+            for key, kept in self._unpacked():
                 if label is None or kept.label == label:
                     if is_expired(kept.created_s, self._ttl_s, now_s) or is_expired(
                         kept.created_s, older_than_s, now_s
@@ -158,7 +165,7 @@ class MemoryStore:
                     else:
                         num_bytes += kept.num_bytes
             if max_bytes is not None:
-                for key, kept in list(self._kept.items()):
+                for key, kept in self._unpacked():
                     if num_bytes > max_bytes and (label is None or kept.label == label):
                         self._remove(key)
                         num_bytes -= kept.num_bytes
@@ -168,7 +175,7 @@ class MemoryStore:
         """Check the count of live bytes, which is all that could be wrong; see `Store.verify`."""
         with self._lock:
             self._check_open()
-            num_bytes = sum(kept.num_bytes for kept in self._kept.values())
+            num_bytes = sum(kept.num_bytes for _, kept in self._unpacked())
             problems = []
             if num_bytes != self._num_bytes:
                 problems.append(f"the count of live bytes is {self._num_bytes}, not {num_bytes}")
@@ -201,10 +208,15 @@ class MemoryStore:
     def _live(self, key: bytes) -> _Kept | None:
         """What is kept under a key and has not expired; the lock is held."""
         self._check_open()
-        kept = self._kept.get(key)
-        if kept is None or is_expired(kept.created_s, self._ttl_s, self._clock()):
+        packed = self._kept.get(key)
+        if packed is None:
             return None
-        return kept
+        kept = _Kept._make(packed)
+        return None if is_expired(kept.created_s, self._ttl_s, self._clock()) else kept
+
+    def _unpacked(self) -> list[tuple[bytes, _Kept]]:
+        """All that is kept; the lock is held."""
+        return [(key, _Kept._make(packed)) for key, packed in self._kept.items()]
 
     def _select(self, label: str | None) -> list[tuple[bytes, _Kept]]:
         """All that has not expired, of one label or any."""
@@ -213,16 +225,16 @@ class MemoryStore:
             now_s = self._clock()
             return [
                 (key, kept)
-                for key, kept in self._kept.items()
+                for key, kept in self._unpacked()
                 if (label is None or kept.label == label)
                 and not is_expired(kept.created_s, self._ttl_s, now_s)
             ]
 
     def _remove(self, key: bytes) -> bool:
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._num_bytes -= kept.num_bytes
-        return kept is not None
+        packed = self._kept.pop(key, None)
+        if packed is not None:
+            self._num_bytes -= _Kept._make(packed).num_bytes
+        return packed is not None
 
     def _check_open(self) -> None:
         if self._is_closed:

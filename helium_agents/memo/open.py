@@ -6,13 +6,19 @@ from pathlib import Path
 
 from helium_agents.memo.store import Store
 
+SESSION_MAX_BYTES = 192 * 2**20
+"""What a session remembers without a memo, in bytes of memory: it may run for millions of rows."""
+
+ENTRY_OVERHEAD_BYTES = 400
+"""What Python needs for a small entry besides its content."""
+
 
 def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> Store:
     """The store for a `memo=` argument.
 
     Args:
         memo: A directory for an LMDB store; a store, which is returned as it is; or `None` for
-            an in-memory store.
+            a bounded in-memory store.
         read_only: Open a directory for reading only; it must then exist.
 
     Raises:
@@ -21,7 +27,7 @@ def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> S
     if memo is None:
         from helium_agents.memo.memory import MemoryStore
 
-        return MemoryStore()
+        return MemoryStore(max_bytes=SESSION_MAX_BYTES, overhead_bytes=ENTRY_OVERHEAD_BYTES)
     if isinstance(memo, str | Path):
         from helium_agents.memo.lmdb import LmdbStore
 

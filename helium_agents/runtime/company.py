@@ -21,11 +21,19 @@ class Company:
         self._num_wanting_alone = 0
         self._waiting: list[asyncio.Future[None]] = []
 
+    def try_enter(self, *, alone: bool) -> bool:
+        """Enter if there is room at once, as there nearly always is; see `enter`."""
+        if not self._has_room(alone):
+            return False
+        self._is_alone = alone
+        self.num_inside += 1
+        return True
+
     async def enter(self, *, alone: bool) -> None:
         """Wait until there is room, and enter; who has entered calls `leave`."""
         self._num_wanting_alone += alone
         try:
-            while not self._has_room(alone):
+            while not self.try_enter(alone=alone):
                 wake = asyncio.get_running_loop().create_future()
                 self._waiting.append(wake)
                 await wake
@@ -34,8 +42,6 @@ class Company:
             raise
         finally:
             self._num_wanting_alone -= alone
-        self._is_alone = alone
-        self.num_inside += 1
 
     def leave(self) -> None:
         """Make room."""

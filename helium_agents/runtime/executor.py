@@ -291,7 +291,8 @@ class Executor:
         )
         budget, used_tokens = self._budget, 0
         most_tokens = num_prompt + sampling.n * sampling.max_tokens
-        await budget.reserve(most_tokens)
+        if not budget.try_reserve(most_tokens):
+            await budget.reserve(most_tokens)
         try:
             flight.admit()
             is_counted = self._touch(item, prompt)

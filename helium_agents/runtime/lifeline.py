@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from helium_agents.engines.engine import Completion, Delta, Engine, Request
-from helium_agents.errors import EngineDied, SessionError
+from helium_agents.errors import EngineDied, EngineError, SessionError
 from helium_agents.runtime.company import Company
 from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
 
@@ -89,8 +89,10 @@ class Lifeline:
         Raises:
             EngineDied: The engine died while the request was open. It is being restarted, unless
                 `end` says that this was the last time.
+            EngineError: The engine answered nothing.
         """
-        await self._company.enter(alone=is_alone)
+        if not self._company.try_enter(alone=is_alone):
+            await self._company.enter(alone=is_alone)
         try:
             if not self.is_up:
                 return None
@@ -102,6 +104,8 @@ class Lifeline:
                     self._mourn(error)
                 raise
             self._num_fruitless = 0
+            if completion is None:  # an engine is anybody's: its types are not checked for sure
+                raise EngineError(f"engine {self.label!r} gave None in place of a Completion")
             return completion
         finally:
             self._company.leave()

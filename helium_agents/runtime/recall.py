@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -54,12 +55,20 @@ class Recall:
         store: Where answers that anybody may share are kept; `None` for nowhere.
         mode: How it is used; "off" is expressed by having none.
         run_log: Where the answers of this run's draws are kept; `None` for nowhere.
+        keeps_facts: Whether anybody will ever look into `store` and ask what its entries are.
     """
 
     def __init__(
-        self, engines: EnginePool, store: Store | None, mode: MemoMode, run_log: Store | None = None
+        self,
+        engines: EnginePool,
+        store: Store | None,
+        mode: MemoMode,
+        run_log: Store | None = None,
+        *,
+        keeps_facts: bool = True,
     ) -> None:
         self.mode = mode
+        self._keeps_facts = keeps_facts
         self._engines = engines
         self._store = store
         self._run_log = run_log
@@ -128,8 +137,11 @@ class Recall:
         if (not is_first or key in self._uncut) and self._has_longer(store, key, node):
             key, plan_key = node.key, asked.key  # it could not be cut, or came since: keep both
             assert key is not None
-        model = self._engines.facts(node.call.model) if isinstance(node, LlmNode) else None
-        self._write(store, key, _to_record(node, value), node.label, write_facts(node, model))
+        facts = b""
+        if self._keeps_facts:
+            model = self._engines.facts(node.call.model) if isinstance(node, LlmNode) else None
+            facts = write_facts(node, model)
+        self._write(store, key, _to_record(node, value), node.label, facts)
         if plan_key is not None and plan_key != key:
             self._write(store, plan_key, alias_record(key), node.label)
 
@@ -176,17 +188,22 @@ class Recall:
     def _commit(self) -> None:
         waiting, self._waiting = self._waiting, []
         stores, self._dirty = self._dirty, []
+        commits = [_commit(store) for store in stores]
+        if all(map(_has_committed, commits)):  # in memory: nothing to wait for
+            for callback in waiting:
+                callback(None)
+            return
         self._is_committing = True
 
-        def done(commits: asyncio.Future[Any]) -> None:
+        def done(all_commits: asyncio.Future[Any]) -> None:
             self._is_committing = False
-            error = commits.exception()
+            error = all_commits.exception()
             for callback in waiting:
                 callback(error)
             if self._waiting:
                 self._commit()
 
-        asyncio.gather(*map(_commit, stores)).add_done_callback(done)
+        asyncio.gather(*map(asyncio.wrap_future, commits)).add_done_callback(done)
 
     def _store_of(self, asked: Node) -> Store | None:
         if asked.is_drawn:
@@ -230,13 +247,17 @@ class Recall:
             self._fresh.add(key)
 
 
-def _commit(store: Store) -> asyncio.Future[None]:
+def _commit(store: Store) -> Future[None]:
     try:
-        return asyncio.wrap_future(store.commit())
+        return store.commit()
     except Exception as error:
-        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed: Future[None] = Future()
         failed.set_exception(error)
         return failed
+
+
+def _has_committed(commit: Future[None]) -> bool:
+    return commit.done() and not commit.cancelled() and commit.exception() is None
 
 
 def describe(node: Node) -> str:

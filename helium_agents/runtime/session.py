@@ -198,7 +198,8 @@ class Session:
         if store is None and self._run_log is None:
             return None
         draws = None if self._run_log is None else self._run_log.store
-        return Recall(self._pool, store, self._memo_mode, draws)
+        keeps_facts = self._memo is not None  # else the store goes with the session
+        return Recall(self._pool, store, self._memo_mode, draws, keeps_facts=keeps_facts)
 
     async def __aexit__(
         self,

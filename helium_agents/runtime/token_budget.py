@@ -27,23 +27,28 @@ class TokenBudget:
         self._reserved_tokens = 0
         self._waiting: list[asyncio.Future[None]] = []
 
+    def try_reserve(self, num_tokens: int) -> bool:
+        """Hold `num_tokens` if they are there at once; see `reserve`."""
+        if self.limit_tokens is not None and not self._fits(num_tokens):
+            return False
+        self._reserved_tokens += num_tokens
+        return True
+
     async def reserve(self, num_tokens: int) -> None:
         """Hold `num_tokens` until `release`; waits while others hold what would be needed.
 
         Raises:
             TokenBudgetExceeded: There is not enough left even with nothing else open.
         """
-        if self.limit_tokens is not None:
-            while self._reserved_tokens and not self._fits(num_tokens):
-                wake = asyncio.get_running_loop().create_future()
-                self._waiting.append(wake)
-                await wake
-            if not self._fits(num_tokens):
+        while not self.try_reserve(num_tokens):
+            if not self._reserved_tokens:
                 raise TokenBudgetExceeded(
                     f"the next call may need {num_tokens} tokens, but {self.used_tokens} of the "
                     f"token budget of {self.limit_tokens} are used: raise the budget to go on"
                 )
-        self._reserved_tokens += num_tokens
+            wake = asyncio.get_running_loop().create_future()
+            self._waiting.append(wake)
+            await wake
 
     def release(self, num_tokens: int, *, used_tokens: int) -> None:
         """Give back what was reserved, of which so much was used."""

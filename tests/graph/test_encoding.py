@@ -546,3 +546,21 @@ def test_freezing_works_for_local_classes_and_lets_handles_pass() -> None:
     original.x.append(1)
     assert type(copy) is Local
     assert copy.x == [handle]
+
+
+@pytest.mark.parametrize(
+    ("whole", "broken"),
+    [
+        (b"t\x01s\x07contentNN", b"s\x07contentNN"),  # a text for the tuple of fields that were set
+        (b"i\x00\x00\x00\x01t\x00d\x00", b"i\x00\x00\x00\x01d\x00d\x00"),  # a dict for a tuple
+        (b"t\x00d\x00t\x01", b"t\x00d\x00e\x01"),  # a set for a tuple
+    ],
+)
+@pytest.mark.parametrize("parcel", [Parcel[Any](content=1), Parcel[int](content=1)])
+def test_a_model_with_parts_of_other_kinds_is_refused(
+    parcel: Any, whole: bytes, broken: bytes
+) -> None:
+    encoding = encode(parcel)
+    assert whole in encoding
+    with pytest.raises(DecodingError):
+        decode(encoding.replace(whole, broken))
