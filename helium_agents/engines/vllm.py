@@ -24,10 +24,11 @@ from helium_agents.engines.engine import (
     Request,
 )
 from helium_agents.engines.model_source import ModelSource, find_model
-from helium_agents.engines.vllm_process import Launched, launch
+from helium_agents.engines.vllm_launched import Launched
+from helium_agents.engines.vllm_process import launch
 from helium_agents.engines.vllm_request import Answer, sampling_params, translated
 from helium_agents.engines.vllm_settings import Settings
-from helium_agents.errors import EngineError, EngineStartError, RequestError
+from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
@@ -188,12 +189,12 @@ class VLLM:
         if engine is not None:
             await engine.shut_down()
 
-    def _running(self) -> AsyncLLM:
+    def _running(self) -> Launched:
         if self._engine is None:
             raise EngineError(f"engine {self.name!r} is not started")
         if asyncio.get_running_loop() is not self._loop:
             raise EngineError(f"engine {self.name!r} was started in another event loop")
-        return self._engine.llm
+        return self._engine
 
     @property
     def num_open_requests(self) -> int:
@@ -207,9 +208,12 @@ class VLLM:
 
         Raises:
             EngineError: Requests are open, whose blocks cannot be dropped.
+            EngineDied: The engine's processes are gone; `start` makes new ones.
         """
-        if self.num_open_requests or not await self._running().reset_prefix_cache():
-            raise EngineError(f"engine {self.name!r} has open requests: wait for them first")
+        engine = self._running()
+        async with engine.while_alive():
+            if self.num_open_requests or not await engine.llm.reset_prefix_cache():
+                raise EngineError(f"engine {self.name!r} has open requests: wait for them first")
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -219,7 +223,7 @@ class VLLM:
         Raises:
             RequestError: The template refuses the conversation.
         """
-        tokenizer = self._running().get_tokenizer()
+        tokenizer = self._running().llm.get_tokenizer()
         conversation = [message._asdict() for message in messages]
         midnight = datetime.combine(self._today, time())
 
@@ -251,11 +255,12 @@ class VLLM:
             TransientEngineError: It may work when tried again.
             EngineDied: The engine's processes are gone; `start` makes new ones.
         """
-        self._running()
+        engine = self._running()
         self._check_length(request)
         answers = [Answer() for _ in range(request.sampling.n)]
         cached_tokens = 0
-        async with aclosing(self._outputs(request, is_streamed=on_delta is not None)) as outputs:
+        outputs = _outputs(engine, request, is_streamed=on_delta is not None)
+        async with engine.while_alive(), aclosing(outputs):
             async for output in outputs:
                 cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
                 for piece in output.outputs:
@@ -263,29 +268,6 @@ class VLLM:
                     if on_delta is not None and piece.text:
                         on_delta(Delta(piece.index, piece.text))
         return Completion(tuple(answer.choice() for answer in answers), cached_tokens)
-
-    async def _outputs(
-        self, request: Request, is_streamed: bool
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """What vLLM gives for a request, its errors in the port's terms."""
-        llm, engine = self._running(), self._engine
-        assert engine is not None
-        try:
-            outputs = llm.generate(
-                {"prompt_token_ids": list(request.prompt_token_ids)},
-                sampling_params(request, is_streamed),
-                request.request_id,
-                priority=request.priority,
-            )
-            async with aclosing(outputs):
-                async for output in outputs:
-                    if any(piece.finish_reason == "abort" for piece in output.outputs):
-                        # Not by us, who then would not be here: the core was told to end.
-                        engine.is_ending = True
-                        raise engine.died()
-                    yield output
-        except Exception as error:
-            raise translated(error, engine) from error
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""
@@ -340,3 +322,27 @@ def _capacity(llm: AsyncLLM) -> Capacity:
         max_model_tokens=config.model_config.max_model_len,
         max_requests=config.scheduler_config.max_num_seqs,
     )
+
+
+async def _outputs(
+    engine: Launched, request: Request, is_streamed: bool
+) -> AsyncGenerator[RequestOutput, None]:
+    """What vLLM gives for a request, its errors in the port's terms."""
+    try:
+        outputs = engine.llm.generate(
+            {"prompt_token_ids": list(request.prompt_token_ids)},
+            sampling_params(request, is_streamed),
+            request.request_id,
+            priority=request.priority,
+        )
+        async with aclosing(outputs):
+            async for output in outputs:
+                if any(piece.finish_reason == "abort" for piece in output.outputs):
+                    # Not by us, who then would not be here: the core was told to end.
+                    raise engine.died()
+                yield output
+    except Exception as error:
+        explained = translated(error, engine)
+        if isinstance(explained, EngineDied):
+            engine.lose()
+        raise explained from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from helium_agents.engines.engine import Choice, FinishReason, Request
-from helium_agents.engines.vllm_process import Launched
+from helium_agents.engines.vllm_launched import Launched
 from helium_agents.errors import EngineError, RequestError, TransientEngineError
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ def translated(error: Exception, engine: Launched) -> EngineError:
 
     if isinstance(error, EngineError):
         return error
+    if isinstance(error, EngineDeadError) or engine.is_dead:  # whatever came of that
+        return engine.died()
     if isinstance(error, EngineGenerateError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
-    if isinstance(error, EngineDeadError):
-        return engine.died()
     if isinstance(error, VLLMClientError | ValueError | TypeError):
         return RequestError(f"vLLM refuses the request: {text}")
     return TransientEngineError(f"vLLM failed on the request: {text}")

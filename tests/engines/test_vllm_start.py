@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -220,67 +219,6 @@ def test_a_script_without_a_main_guard_is_told(cache_home: Path, tmp_path: Path)
     assert result.stdout.count('if __name__ == "__main__":') == 1, result.stdout + result.stderr
     assert "script.py starts an engine while it is imported" in result.stdout
     assert result.stderr == ""
-
-
-# --- no orphans --------------------------------------------------------------------------------
-
-ENDLESS_SCRIPT = """
-import asyncio
-from helium_agents.engines.engine import ChatMessage, Request
-from helium_agents.engines.vllm import VLLM
-from helium_agents.graph.sampling import Sampling
-
-async def main():
-    engine = VLLM(kv_tokens=8192)
-    await engine.start()
-    prompt = await engine.render([ChatMessage("user", "Hello")])
-    sampling = Sampling(max_tokens=8000, temperature=1.0, n=8)
-    request = Request("r", (), prompt, sampling)
-    await engine.complete(request, lambda delta: print("computing", flush=True))
-
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
-
-
-def descendants(pid: int) -> set[int]:
-    import psutil
-
-    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
-
-
-def is_running(pid: int) -> bool:
-    import psutil
-
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-@pytest.mark.engine
-@pytest.mark.skipif(sys.platform != "linux", reason="process groups and /dev/shm are Linux's")
-def test_nothing_outlives_a_killed_parent(cache_home: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(ENDLESS_SCRIPT)
-    shared_before = set(os.listdir("/dev/shm"))
-    with subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdout is not None and parent.stderr is not None
-        assert parent.stdout.readline() == "computing\n", parent.stderr.read()
-        children = descendants(parent.pid)
-        assert len(children) >= 2
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-        deadline = time.monotonic() + 5
-        while (alive := {pid for pid in children if is_running(pid)}) and (
-            time.monotonic() < deadline
-        ):
-            time.sleep(0.05)
-        assert alive == set()
-    left = set(os.listdir("/dev/shm")) - shared_before
-    assert not [name for name in left if name.startswith("psm_")]
 
 
 # --- what the engine's processes say -------------------------------------------------------------

@@ -407,6 +407,18 @@ async def test_where_warnings_are_errors_one_call_fails_and_the_engine_is_restar
     assert engine.num_starts == 2
 
 
+async def test_an_engine_that_answers_nothing_is_not_asked_for_ever() -> None:
+    class Mute(ScriptedEngine):
+        async def complete(self, request: Request, on_delta: Any = None) -> Any:
+            await super().complete(request, on_delta)
+
+    engine = Mute(last)
+    async with Session(engine):
+        with pytest.raises(EngineError, match="'scripted' gave None in place of a Completion"):
+            await llm(user("a"))
+    assert engine.num_requests == 1
+
+
 # --- leaving meanwhile ---------------------------------------------------------------------------
 
 
