@@ -87,6 +87,8 @@ def _run(options: argparse.Namespace) -> None:
     def progress(line: str) -> None:
         print(f"{time.monotonic() - start_s:6.0f} s  {line}", file=sys.stderr, flush=True)
 
+    if options.json is not None and not options.json.parent.is_dir():
+        raise ValueError(f"--json {options.json}: there is no directory {options.json.parent}")
     selection = _selection(options)
     records: list[Record] = []
 
