@@ -51,7 +51,7 @@ DEFAULT = Preset(
     settings=("pressure",),
     num_rounds=7,
     fewer_rounds={"agentscope": 3, "opwise": 3, "lspf": 3, "querywise": 1},
-    scale=0.5,
+    scale=0.25,
     shape=SHAPES["small"],
 )
 
