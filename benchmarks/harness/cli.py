@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
+
 from benchmarks.harness.groups import OURS
 from benchmarks.harness.measure import BoundBeaten, Plan, SystemFailed, WrongResult
 from benchmarks.harness.model import SHAPES
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.command(options)
     except (ValueError, OSError, RuntimeError, SystemFailed, WrongResult, BoundBeaten) as error:
         sys.exit(f"error: {error}")
+    except httpx.HTTPError as error:
+        sys.exit(f"error: the vLLM server does not answer: {error or type(error).__name__}")
     except KeyboardInterrupt:
         sys.exit(130)
 

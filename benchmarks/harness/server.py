@@ -35,7 +35,10 @@ class Server:
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
-        self._client = httpx.AsyncClient(timeout=30)
+        # The server closes a connection that was idle for some seconds, maybe just as it is used.
+        self._client = httpx.AsyncClient(
+            timeout=30, limits=httpx.Limits(max_keepalive_connections=0)
+        )
 
     @property
     def url(self) -> str:
