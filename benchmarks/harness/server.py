@@ -15,6 +15,7 @@ import httpx
 
 from benchmarks.harness.measured_engine import GAUGES, RequestLog, sample_of
 from benchmarks.harness.records import Sample
+from helium_agents.engines.vllm_watcher import MARKER
 
 _START_S = 240.0
 _STOP_S = 20.0
@@ -69,6 +70,7 @@ class Server:
                 "VLLM_LOGGING_LEVEL": "WARNING",
                 "VLLM_NO_USAGE_STATS": "1",
                 "HF_HUB_OFFLINE": "1",
+                MARKER: "benchmarks",  # its engine waits as the one in this process does
             },
             start_new_session=True,
         )

@@ -2,6 +2,10 @@
 
 vLLM calls `register` in every process it starts (entry point group ``vllm.general_plugins``); it
 acts only where `MARKER` says that the engine is ours.
+
+On a CPU the engine core and its workers wait for each other asleep. vLLM has them call
+``sched_yield`` without end, which takes a core of the few that compute; and where a scheduler
+forfeits the time of those who yield (Linux 6.18), other processes get none for seconds.
 """
 
 from __future__ import annotations
@@ -10,13 +14,17 @@ import atexit
 import faulthandler
 import multiprocessing
 import os
+import time
 
 from helium_agents.engines.engine_log import redirect_output
 from helium_agents.engines.vllm_watcher import MARKER
 
+_POLL_S = 1e-4
+"""What a step of the engine may come later; one of the smallest model takes fifty times as long."""
+
 
 def register() -> None:
-    """Send this process's output to our log and let it end at once, if it is of our engine."""
+    """If this process is of our engine: let it write to our log, wait asleep, and end at once."""
     if MARKER not in os.environ or multiprocessing.parent_process() is None:
         return
     redirect_output()
@@ -26,3 +34,12 @@ def register() -> None:
     # first and then the engine core; this, run after the exit handlers of all that is imported
     # from here on, makes closing an engine take half a second in place of four.
     atexit.register(os._exit, 0)
+    _wait_asleep()
+
+
+def _wait_asleep() -> None:
+    from vllm.distributed.device_communicators import shm_broadcast
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        shm_broadcast.sched_yield = lambda: time.sleep(_POLL_S)

@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from helium_agents.engines.engine import ChatMessage, Choice, Completion, Delta, Request
@@ -330,3 +331,21 @@ async def test_what_the_engine_can_hold_is_known(engine: VLLM) -> None:
     assert engine.capacity.max_model_tokens == 32_768
     assert engine.capacity.max_requests == 64
     assert (engine.is_started, engine.name) == (True, "embedded")
+
+
+async def test_the_engine_core_leaves_the_cores_to_those_that_compute(engine: VLLM) -> None:
+    before = cpu_s()
+    await asyncio.gather(*(ask(engine, words(seed, 200), max_tokens=48) for seed in range(8)))
+    used = {name: seconds - before[name] for name, seconds in cpu_s().items()}
+    # Waiting for its worker by `sched_yield`, it would use as much as that.
+    assert used["VLLM::EngineCore"] < 0.6 * used["VLLM::Worker"]
+
+
+def cpu_s() -> dict[str, float]:
+    """CPU seconds that the engine's processes have used, by their names."""
+    processes = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
+    return {
+        process.name(): sum(process.cpu_times()[:2])
+        for parent in processes
+        for process in (parent, *parent.children())
+    }
