@@ -30,6 +30,8 @@ from benchmarks.harness.testbed import Testbed
 from benchmarks.harness.workload import Inputs, Workload
 
 _SAMPLE_S = 0.25
+_LONGEST_RUN_S = 3600.0
+"""A run that takes longer hangs."""
 _SLOWER_IN_A_ROW = 2
 
 
@@ -204,12 +206,14 @@ async def measure(system: System, case: Case, bed: Testbed) -> Run:
     watcher = asyncio.create_task(watch())
     cpu_s, start_s = time.process_time(), time.perf_counter()
     try:
-        results = await system.run(case.batch, bed)
+        async with asyncio.timeout(_LONGEST_RUN_S):
+            results = await system.run(case.batch, bed)
         seconds = time.perf_counter() - start_s
         cpu_s = time.process_time() - cpu_s
     except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise SystemFailed(
-            f"{system.name} failed on {case.batch.workload.name}: {type(error).__name__}: {error}"
+            f"{system.name} failed on {case.batch.workload.name}: {reason}"
         ) from error
     finally:
         watcher.cancel()

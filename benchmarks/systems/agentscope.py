@@ -37,7 +37,13 @@ class AgentScope(GraphSystem):
         async def row(graph: CallGraph) -> list[str]:
             return await run_graph(graph, ask)
 
-        return await asyncio.gather(*map(row, batch.graphs))
+        try:
+            return await asyncio.gather(*map(row, batch.graphs))
+        finally:
+            # Dropped with open connections, a client closes them late, by the numbers of their
+            # files, which are the next client's by then: that one would wait for ever.
+            for model in self._models.values():
+                await model.client.close()
 
 
 def _model(bed: Testbed, max_tokens: int) -> Any:
