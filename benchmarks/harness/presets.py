@@ -10,7 +10,7 @@ from benchmarks.harness.model import SHAPES, ModelShape
 DEFAULT_WORKLOADS = (
     "mapred-mmlu", "mapred-tatqa", "debate", "reflect", "iterative", "parallel", "trading",
 )  # fmt: skip
-PEERS = ("raw", "raw-tuned", "langgraph", "agentscope", "opwise", "lspf", "querywise")
+PEERS = ("raw", "raw-tuned", "langgraph", "agentscope", "opwise", "lspf")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ DEFAULT = Preset(
     systems=("ours", *PEERS),
     settings=("pressure",),
     num_rounds=7,
-    fewer_rounds={"agentscope": 3, "opwise": 3, "lspf": 3, "querywise": 1},
+    fewer_rounds={"agentscope": 1, "opwise": 1, "lspf": 1},
     scale=0.25,
     shape=SHAPES["small"],
 )
@@ -61,7 +61,7 @@ FULL = Preset(
         *(f"grid-{shape}-p{number}" for shape in ("mapred", "debate") for number in range(1, 7)),
     ),
     systems=(
-        *("ours", *PEERS),
+        *("ours", *PEERS, "querywise"),
         *("ours-without-memo", "ours-without-sharing", "ours-without-substitute-known"),
         *("ours-without-merge-identical", "ours-without-subsume-shorter"),
         "ours-without-drop-unneeded",

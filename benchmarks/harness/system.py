@@ -60,6 +60,11 @@ class System(Protocol):
         ...
 
     @property
+    def same_as(self) -> str | None:
+        """A system that does exactly the same; where that one is measured, this is not again."""
+        ...
+
+    @property
     def planning_s(self) -> float:
         """Seconds that its last run spent on planning, as far as it says so."""
         ...
@@ -85,6 +90,7 @@ class GraphSystem:
 
     uses_server = False
     requirement: str | None = None
+    same_as: str | None = None
     planning_s = 0.0
 
     def __init__(self, name: str) -> None:

@@ -26,6 +26,7 @@ class Ours:
 
     uses_server = False
     requirement: str | None = None
+    same_as: str | None = None
 
     def __init__(
         self,

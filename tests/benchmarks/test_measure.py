@@ -16,6 +16,7 @@ from benchmarks.harness.measure import (
     Bounds,
     Case,
     Plan,
+    SystemFailed,
     WrongResult,
     make_batch,
     make_case,
@@ -163,6 +164,19 @@ async def test_who_loses_rows_is_caught(bed: Testbed) -> None:
 
 
 NO_BOUNDS = Bounds(0.0, 0.0, 0.0)
+
+
+class Hanging(GraphSystem):
+    """Never done."""
+
+    async def run(self, batch: Batch, bed: Testbed) -> Results:
+        return await asyncio.Future()
+
+
+async def test_a_run_that_hangs_fails(bed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.harness.measure._LONGEST_RUN_S", 0.05)
+    with pytest.raises(SystemFailed, match=r"hanging failed on debate: TimeoutError$"):
+        await measure(Hanging("hanging"), await make("debate"), bed)
 
 
 async def test_a_run_that_beats_the_physical_bound_fails(bed: Testbed) -> None:
