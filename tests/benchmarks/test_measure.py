@@ -209,6 +209,22 @@ async def test_records_of_a_case(bed: Testbed) -> None:
     assert any("sweep" in line for line in lines)
 
 
+async def test_a_sweep_that_finds_no_limit_shows_the_runs_of_raw(bed: Testbed) -> None:
+    case = await make("debate", 1)  # of which no fewer rows can be open
+    lines: list[str] = []
+
+    async def times(*names: str) -> list[tuple[float, ...]]:
+        plan = Plan([systems()[name] for name in names], 2)
+        records = await measure_case(case, NO_BOUNDS, plan, bed, lines.append)
+        return [tuple(record.times_s) for record in records]
+
+    tuned, raw = await times("raw-tuned", "raw")
+    assert tuned == raw
+    assert not any("round 1: raw-tuned" in line for line in lines)
+    (alone,) = await times("raw-tuned")  # is measured itself
+    assert len(alone) == 2
+
+
 async def test_the_first_day_fills_only_what_remembers(bed: Testbed) -> None:
     case = await make("trading", 1)
     assert 0 < len(case.needed) < len(case.known.calls)
