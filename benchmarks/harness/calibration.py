@@ -91,12 +91,18 @@ async def calibrate(
         clock: In seconds; what the engine's time is measured by.
 
     Raises:
-        ValueError: The engine is not started, or answers too few tokens to measure decode.
+        ValueError: The engine is not started, answers too few tokens to measure decode, or seems
+            to prefill in no time, because something else kept it from its shortest requests.
     """
     probe = await Probe.of(engine, clock)
     start_s = clock()
     first_token_s, prefill_points = await measure_prefill(probe, 0.35 * budget_s)
     token_s = min(point.token_s for point in prefill_points)
+    if token_s <= 0:
+        raise ValueError(
+            "a batch of prompts took no longer than the shortest one: the machine is too busy to "
+            "calibrate the engine; stop what else runs, and try again"
+        )
     decode_points = await measure_decode(probe, start_s + budget_s - clock(), token_s)
     await engine.reset_prefix_cache()
     return _fitted(

@@ -147,19 +147,18 @@ async def measure_case(
     for system in plan.systems:
         await bed.start(server=system.uses_server)
     tuned = {system.name: await _tuned(system, case, bed, report) for system in plan.systems}
+    same = {name: each.same_as for name, each in tuned.items() if each.same_as in tuned}
     runs: dict[str, list[tuple[int, Run]]] = {system.name: [] for system in plan.systems}
     for number in range(plan.num_rounds):
         for system in plan.in_round(number):
-            if tuned[system.name].same_as in tuned:
+            if system.name in same:
                 continue
             run = await measure(tuned[system.name], case, bed)
             runs[system.name].append((number, run))
             report(
                 f"{case.batch.workload.name}, round {number + 1}: {system.name} {run.seconds:.2f} s"
             )
-    for name, system in tuned.items():
-        if system.same_as in tuned:
-            runs[name] = runs[system.same_as]
+    runs |= {name: runs[other] for name, other in same.items()}
     ours = dict(runs.get(OURS, ()))
     return [
         _record(system, tuned[system.name], dict(runs[system.name]), ours, case, bounds, bed)

@@ -4,8 +4,8 @@ vLLM calls `register` in every process it starts (entry point group ``vllm.gener
 acts only where `MARKER` says that the engine is ours.
 
 On a CPU the engine core and its workers wait for each other asleep. vLLM has them call
-``sched_yield`` without end, which takes a core of the few that compute; and where a scheduler
-forfeits the time of those who yield (Linux 6.18), other processes get none for seconds.
+``sched_yield`` without end, which takes as much CPU time as computing; on two cores under Linux
+6.18 a third process, a client over HTTP, was seen to get none for seconds.
 """
 
 from __future__ import annotations
