@@ -16,7 +16,7 @@ import httpx
 from benchmarks.harness.groups import OURS
 from benchmarks.harness.measure import BoundBeaten, Plan, SystemFailed, WrongResult
 from benchmarks.harness.model import SHAPES
-from benchmarks.harness.presets import DEFAULT, FULL, GPU, QUICK, Preset
+from benchmarks.harness.presets import DEFAULT, FULL, GPU, NAMED, QUICK, Preset
 from benchmarks.harness.records import Record, read_records, write_records
 from benchmarks.harness.report import replace_section, report, summary
 from benchmarks.harness.runner import Selection, run_selection
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exits with 1 and one line where something is wrong."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         options.command(options)
     except (ValueError, OSError, RuntimeError, SystemFailed, WrongResult, BoundBeaten) as error:
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="How fast helium_agents is beside other systems, and beside what is possible.",
@@ -64,7 +65,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         ("gpu", GPU, "a model of Qwen3-8B's shape on a GPU"),
     ):
         size.add_argument(f"--{name}", dest="preset", action="store_const", const=preset, help=text)
-    run.add_argument("--workload", metavar="NAMES", help="comma-separated; see `list`")
+    run.add_argument(
+        "--workload",
+        metavar="NAMES",
+        help="comma-separated, see `list`; without a preset these have full size and the medium "
+        "model (all together: a quarter and the small one)",
+    )
     run.add_argument("--systems", metavar="NAMES", help="comma-separated; see `list`")
     run.add_argument(
         "--setting", choices=[*KV_TOKENS, "both"], help="whether the working set fits the KV cache"
@@ -82,7 +88,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--data", type=Path, help="directory with mmlu.jsonl and tatqa.jsonl")
     run.add_argument("--seed", type=int, default=1, help="of generated text")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the records")
-    run.set_defaults(command=_run, preset=DEFAULT)
+    run.set_defaults(command=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -93,7 +99,7 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.json is not None and not options.json.parent.is_dir():
         raise ValueError(f"--json {options.json}: there is no directory {options.json.parent}")
-    selection = _selection(options)
+    selection = selection_of(options)
     records: list[Record] = []
 
     def on_records(found: list[Record]) -> None:
@@ -108,8 +114,13 @@ def _run(options: argparse.Namespace) -> None:
             print(report(records))
 
 
-def _selection(options: argparse.Namespace) -> Selection:
-    preset: Preset = options.preset
+def selection_of(options: argparse.Namespace) -> Selection:
+    """What `run` is asked to measure.
+
+    Raises:
+        ValueError: Something that was named does not exist, or a number makes no sense.
+    """
+    preset: Preset = options.preset or (DEFAULT if options.workload is None else NAMED)
     chosen = _named(options.systems, preset.systems, systems(), "system")
     for system in chosen:
         if system.requirement is not None and find_spec(system.requirement) is None:

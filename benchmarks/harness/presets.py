@@ -1,9 +1,9 @@
-"""How much is measured: a quick look, the default table, or everything."""
+"""How much is measured: a quick look, the default table, named workloads, or everything."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.harness.model import SHAPES, ModelShape
 
@@ -55,6 +55,10 @@ DEFAULT = Preset(
     shape=SHAPES["small"],
 )
 
+NAMED = replace(DEFAULT, scale=1.0, shape=SHAPES["medium"])
+"""Where workloads are named there is time for their full size, and for a model that prefills more
+than it decodes."""
+
 FULL = Preset(
     workloads=(
         *DEFAULT_WORKLOADS,
@@ -69,8 +73,8 @@ FULL = Preset(
     settings=("pressure", "fits"),
     num_rounds=7,
     fewer_rounds={"querywise": 1},
-    scale=1.0,
-    shape=SHAPES["medium"],
+    scale=NAMED.scale,
+    shape=NAMED.shape,
 )
 
 GPU = Preset(
