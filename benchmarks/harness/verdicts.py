@@ -101,11 +101,9 @@ def _bound_sentence(found: Sequence[Group]) -> Iterator[str]:
             (record.attainable_s / record.median_s, row) for row, record in group.of_system(OURS)
         ]
         if shares:
-            least, most = min(shares), max(shares)
-            yield (
-                f"Ours reaches {least[0]:.0%} ({_name(least[1])}) to {most[0]:.0%} "
-                f"({_name(most[1])}) of what is attainable ({group.title})."
-            )
+            ends = dict.fromkeys((min(shares), max(shares)))  # one where there is only one
+            reached = " to ".join(f"{share:.0%} ({_name(row)})" for share, row in ends)
+            yield f"Ours reaches {reached} of what is attainable ({group.title})."
 
 
 def _undecided(found: Sequence[Group]) -> Iterator[str]:

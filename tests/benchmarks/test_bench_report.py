@@ -117,6 +117,7 @@ def test_sentences_say_where_ours_loses_wins_and_what_is_open() -> None:
 
 def test_no_loss_is_said_too() -> None:
     lines = sentences([record("ours"), record("raw", (1.2,) * 7)])
+    assert "- Ours reaches 80% (debate x 32) of what is attainable (pressure, published)." in lines
     assert lines[0] == (
         "- Ours loses none of 1 comparisons: no upper 95% limit of time ÷ ours lies below 1."
     )
