@@ -1,4 +1,4 @@
-"""Records by what they can be compared within: one setting and one variant."""
+"""Records by what they can be compared within: one engine, one setting and one variant."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class Group:
-    """The records of one setting and variant.
+    """The records of one engine, setting and variant.
 
     Args:
         setting: ``pressure`` or ``fits``.
         variant: ``published`` or ``distinct``.
+        engine: Device, model and scale, as far as they differ among the groups.
         records: By row and system.
         rows: Workloads in the order in which they were measured, small batches first.
         systems: Ours first, then in the order in which they were measured.
@@ -28,6 +29,7 @@ class Group:
 
     setting: str
     variant: str
+    engine: str
     records: dict[tuple[Row, str], Record]
     rows: list[Row]
     systems: list[str]
@@ -35,7 +37,7 @@ class Group:
     @property
     def title(self) -> str:
         """What it is called in a sentence."""
-        return f"{self.setting}, {self.variant}"
+        return ", ".join(filter(None, (self.setting, self.variant, self.engine)))
 
     def of_system(self, system: str) -> Iterator[tuple[Row, Record]]:
         """A system's records by row."""
@@ -46,15 +48,17 @@ class Group:
 
 
 def groups(records: Iterable[Record]) -> list[Group]:
-    """The records by setting and variant, in the order in which they were measured.
+    """The records by engine, setting and variant, in the order in which they were measured.
 
     Raises:
-        ValueError: One system has two records for the same workload, batch, setting and variant.
+        ValueError: One system has two records for the same workload and batch in a group.
     """
-    found: dict[tuple[str, str], Group] = {}
+    records = list(records)
+    engines = _engines(records)
+    found: dict[tuple[str, str, str], Group] = {}
     workloads: dict[str, int] = {}
     for record in records:
-        key = record.setting, record.variant
+        key = record.setting, record.variant, engines[record.engine]
         group = found.setdefault(key, Group(*key, {}, [], []))
         row = record.workload, record.num_items
         workloads.setdefault(record.workload, len(workloads))
@@ -72,3 +76,13 @@ def groups(records: Iterable[Record]) -> list[Group]:
         group.rows.sort(key=lambda row: (workloads[row[0]], row[1]))
         group.systems.sort(key=lambda system: system != OURS)
     return list(found.values())
+
+
+def _engines(records: Iterable[Record]) -> dict[tuple[str, ...], str]:
+    """What each engine is called: the words that not all of them share, without explanations."""
+    engines = dict.fromkeys(record.engine for record in records)
+    common = {words[0] for words in zip(*engines, strict=True) if len(set(words)) == 1}
+    return {
+        engine: ", ".join(words.partition(" (")[0] for words in engine if words not in common)
+        for engine in engines
+    }

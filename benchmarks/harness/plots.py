@@ -316,13 +316,16 @@ def _without_ablations(records: Sequence[Record]) -> list[Record]:
 
 def _main_batches(records: Sequence[Record]) -> list[Record]:
     """Of a workload measured with several batches the one that most systems ran, or the largest."""
-    batches: dict[tuple[str, str, str], Counter[int]] = {}
-    for record in records:
-        batches.setdefault(record.cell, Counter())[record.num_items] += 1
-    main = {
-        cell: max(counts, key=lambda size: (counts[size], size)) for cell, counts in batches.items()
-    }
-    return [record for record in records if record.num_items == main[record.cell]]
+    main = []
+    for group in groups(records):
+        sizes: dict[str, Counter[int]] = {}
+        for (workload, size), _ in group.records:
+            sizes.setdefault(workload, Counter())[size] += 1
+        for ((workload, size), _), record in group.records.items():
+            counts = sizes[workload]
+            if size == max(counts, key=lambda each: (counts[each], each)):
+                main.append(record)
+    return main
 
 
 def _looks(found: Sequence[Group]) -> dict[str, Look]:

@@ -152,9 +152,9 @@ class Record:
         return self.prompt_tokens - self.sent_tokens
 
     @property
-    def cell(self) -> tuple[str, str, str]:
-        """What the systems are compared within."""
-        return self.workload, self.setting, self.variant
+    def engine(self) -> tuple[str, str, str]:
+        """What computed it, in words: the device, the model, and the size."""
+        return self.device, self.model, f"scale {self.scale:g}"
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

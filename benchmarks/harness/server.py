@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import httpx
 
 from benchmarks.harness.measured_engine import GAUGES, RequestLog, sample_of
 from benchmarks.harness.records import Sample
-from helium_agents.engines.vllm_watcher import MARKER
+from helium_agents.engines.engine_processes import EngineProcesses
 
 _START_S = 240.0
 _STOP_S = 20.0
@@ -25,7 +24,7 @@ MODEL_NAME = "benchmark"
 
 
 class Server:
-    """The server's process.
+    """The server's processes, which end with this program however it ends.
 
     Args:
         arguments: Of ``vllm serve``, without host, port and the model's public name.
@@ -35,6 +34,8 @@ class Server:
         self.log = RequestLog()
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
+        # With their mark the server's engine also waits as the one in this process does.
+        self._processes = EngineProcesses(is_tracked=False)
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
         # The server closes a connection that was idle for some seconds, maybe just as it is used.
         self._client = httpx.AsyncClient(
@@ -56,7 +57,25 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self._root = f"http://127.0.0.1:{port}"
-        self._process = await asyncio.create_subprocess_exec(
+        try:
+            self._process = await self._run(port)
+            async with asyncio.timeout(_START_S):
+                while not await self._is_healthy():
+                    if self._process.returncode is not None:
+                        raise RuntimeError(f"the vLLM server ended at its start:\n{self._tail()}")
+                    await asyncio.sleep(0.2)
+            self._processes.note_shared_memory()
+        except TimeoutError:
+            message = f"the vLLM server did not answer in {_START_S:.0f} s:\n{self._tail()}"
+            await self.close()
+            raise RuntimeError(message) from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _run(self, port: int) -> asyncio.subprocess.Process:
+        self._processes.watch()
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "vllm.entrypoints.openai.api_server"),
             *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME),
@@ -70,22 +89,10 @@ class Server:
                 "VLLM_LOGGING_LEVEL": "WARNING",
                 "VLLM_NO_USAGE_STATS": "1",
                 "HF_HUB_OFFLINE": "1",
-                MARKER: "benchmarks",  # its engine waits as the one in this process does
-            },
-            start_new_session=True,
+            }
+            | self._processes.environment,
+            process_group=0,  # Ctrl-C is for this program, which then stops the server
         )
-        try:
-            async with asyncio.timeout(_START_S):
-                while not await self._is_healthy():
-                    if self._process.returncode is not None:
-                        raise RuntimeError(f"the vLLM server ended at its start:\n{self._tail()}")
-                    await asyncio.sleep(0.2)
-        except BaseException as error:
-            await self.close()
-            if isinstance(error, TimeoutError):
-                message = f"the vLLM server did not answer in {_START_S:.0f} s:\n{self._tail()}"
-                raise RuntimeError(message) from None
-            raise
 
     async def _is_healthy(self) -> bool:
         try:
@@ -115,19 +122,13 @@ class Server:
     async def close(self) -> None:
         """Stop the server and its engine. Idempotent."""
         process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    await process.wait()
+        await asyncio.to_thread(self._processes.end)
         if process is not None:
-            await _end(process)
+            await process.wait()
         await self._client.aclose()
         self._output.close()
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask the process to end, and then end its whole group."""
-    if process.returncode is None:
-        process.terminate()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_S):
-                await process.wait()
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()

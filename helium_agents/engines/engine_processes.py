@@ -23,11 +23,16 @@ _SWEEP_S = 0.02
 class EngineProcesses:
     """The processes of one start; at first there are none.
 
+    Args:
+        is_tracked: Whether multiprocessing tracks for this program what they share: if it is this
+            program that starts the engine, and not a server that it starts.
+
     Attributes:
         environment: Variables that those must find in their environment that are to belong to it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_tracked: bool = True) -> None:
+        self._is_tracked = is_tracked
         self._mark = f"{os.getpid()}-{os.urandom(8).hex()}"
         self._session = os.getsid(0)
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -73,7 +78,7 @@ class EngineProcesses:
         pids = self.pids()
         self._shared |= shared_memory(pids)
         kill(pids)
-        _unlink(self._shared)
+        self._unlink_shared()
         return bool(pids)
 
     def end(self) -> None:
@@ -88,12 +93,11 @@ class EngineProcesses:
             if watcher.stdin is not None:
                 watcher.stdin.close()
 
-
-def _unlink(paths: frozenset[str]) -> None:
-    for path in paths:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-            name = os.path.basename(path)
-            kind = "semaphore" if name.startswith("sem.") else "shared_memory"
-            # Or multiprocessing would report it as leaked when the program ends.
-            resource_tracker.unregister("/" + name.removeprefix("sem."), kind)
+    def _unlink_shared(self) -> None:
+        for path in self._shared:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+                if self._is_tracked:  # and would be reported as leaked when the program ends
+                    name = os.path.basename(path)
+                    kind = "semaphore" if name.startswith("sem.") else "shared_memory"
+                    resource_tracker.unregister("/" + name.removeprefix("sem."), kind)
