@@ -133,9 +133,10 @@ def selection_of(options: argparse.Namespace) -> Selection:
     settings = preset.settings
     if options.setting is not None:
         settings = tuple(KV_TOKENS) if options.setting == "both" else (options.setting,)
-    num_rounds = options.rounds or preset.num_rounds
+    num_rounds = preset.num_rounds if options.rounds is None else options.rounds
+    scale = preset.scale if options.scale is None else options.scale
     fewer = {name: min(n, num_rounds) for name, n in preset.fewer_rounds.items()}
-    for name, value in (("--rounds", num_rounds), ("--scale", options.scale or preset.scale)):
+    for name, value in (("--rounds", num_rounds), ("--scale", scale)):
         if value <= 0:
             raise ValueError(f"{name} {value} must be above 0")
     return Selection(
@@ -143,7 +144,7 @@ def selection_of(options: argparse.Namespace) -> Selection:
         variants=("published", "distinct") if options.variant == "both" else (options.variant,),
         settings=settings,
         plan=Plan(chosen, num_rounds, fewer),
-        scale=options.scale or preset.scale,
+        scale=scale,
         batch_factors=_factors(options.batches),
         shape=preset.shape if options.model is None else SHAPES[options.model],
         data=options.data,

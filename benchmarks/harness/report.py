@@ -83,7 +83,8 @@ def _conditions(records: Sequence[Record]) -> str:
     parts = []
     for (device, model, scale), tokens in caches.items():
         cache = "; ".join(f"{setting} {count:,} tokens" for setting, count in tokens.items())
-        lines = {"Machine": device, "Model": f"{model}, {scale}", "KV cache": cache}
+        engine = ", ".join(filter(None, (model, scale)))
+        lines = {"Machine": device, "Model": engine, "KV cache": cache}
         parts.append("\n".join(f"{name}: {text}." for name, text in lines.items() if text))
     return "\n\n".join(parts)
 

@@ -51,12 +51,11 @@ def test_both_settings_and_one_variant() -> None:
         ("--batches 1,two", "--batches 1,two: write numbers, e.g. 1,2,4"),
         ("--batches 0", "--batches 0: factors must be above 0"),
         ("--scale -1", "--scale -1.0 must be above 0"),
-        ("--rounds -2", "--rounds -2 must be above 0"),
+        ("--scale 0", "--scale 0.0 must be above 0"),
+        ("--rounds 0", "--rounds 0 must be above 0"),
     ],
 )
-def test_wrong_options_are_one_line(
-    line: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_options_are_one_line(line: str, message: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["run", *line.split()])
     assert str(stopped.value).startswith(f"error: {message}")
