@@ -211,7 +211,7 @@ def occupancy_plot(records: Sequence[Record]) -> Figure | None:
                 axes.plot(times, running, **line)
                 # The end of a run, which is what the lines are compared by.
                 axes.plot(times[-1:], running[-1:], clip_on=False, **look)
-        axes.set_title(f"{row[0]} x {row[1]} ({group.title})", loc="left")
+        axes.set_title(f"{row[0]} x {row[1]}\n{group.title}", loc="left")
         axes.set_xlabel("time, s")
         axes.set_ylabel("requests in the batch")
         axes.set_xlim(left=0)
@@ -269,7 +269,7 @@ def growth_plot(records: Sequence[Record]) -> Figure | None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
         axes.set_ylim(0, max(1.25, axes.get_ylim()[1]))
-        axes.set_title(f"{name} ({group.title})", loc="left")
+        axes.set_title(f"{name}\n{group.title}", loc="left")
         smallest = min(size for workload, size in group.rows if workload == name)
         axes.set_xlabel(f"batch (1x: {smallest} rows)")
         axes.set_ylabel("time of a row ÷ that at 1x")
