@@ -80,6 +80,7 @@ class Server:
             *("-m", "vllm.entrypoints.openai.api_server"),
             *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME),
             *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
             cwd=_ROOT,  # where the logits processor is found

@@ -1,7 +1,8 @@
-"""The vLLM server of the benchmarks says why it cannot start, and never outlives its program."""
+"""The vLLM server of the benchmarks answers the peers, says why it cannot start, and ends."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.harness.measure import make_batch, make_case, measure
+from benchmarks.harness.model import SHAPES
+from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.server import Server
+from benchmarks.harness.settings import EngineSettings
+from benchmarks.harness.testbed import Testbed
+from benchmarks.harness.workload import Inputs
+from benchmarks.systems import systems
+from benchmarks.workloads import workloads
 
 pytestmark = pytest.mark.engine
 
@@ -24,6 +33,25 @@ asyncio.run(Server(["--model", "missing"]).start())
 """
 MOST_S = 60
 """On a busy machine starting anything takes long."""
+
+
+async def test_peers_over_http_give_the_plain_programs_results(cache_home: Path) -> None:
+    settings = EngineSettings("pressure", 0.25, SHAPES["small"])
+    case = make_case(
+        await make_batch(workloads()["debate"], Inputs(2)), "published", Oracle(settings.shape)
+    )
+    output_tokens = sum(len(call.output_token_ids) for call in case.known.calls)
+    peers = [system for system in systems().values() if system.uses_server]
+    assert {system.name for system in peers} == {"langgraph", "agentscope"}
+    before = set(psutil.Process().children(recursive=True)), set(os.listdir("/dev/shm"))
+    async with Testbed(settings) as bed:
+        await bed.start(server=True)
+        for system in [*peers, *peers]:  # what one leaves behind must not hang its next run
+            run = await measure(system, case, bed)
+            assert len(run.requests) == case.batch.num_calls
+            assert sum(each.output_tokens for each in run.requests) == output_tokens
+    assert set(psutil.Process().children(recursive=True)) <= before[0]
+    assert set(os.listdir("/dev/shm")) <= before[1]
 
 
 async def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:

@@ -135,3 +135,27 @@ def test_a_watcher_that_is_gone_is_missed() -> None:
     with pytest.raises(EngineStartError, match=r"watches over .* has ended \(exit code -9\)"):
         processes.note_shared_memory()
     processes.end()
+
+
+def test_what_a_servers_engine_shares_is_removed_without_a_word() -> None:
+    """It is the server's tracker that knows of it; to tell ours would be an error there."""
+    program = """
+import os, subprocess, sys
+
+from helium_agents.engines.engine_processes import EngineProcesses
+
+processes = EngineProcesses(is_tracked=False)
+processes.watch()
+shares = "import time; from multiprocessing.shared_memory import SharedMemory as S; " \
+    "s = S(create=True, size=32); print(s.name, flush=True); time.sleep(60)"
+server = subprocess.Popen(
+    [sys.executable, "-c", shares], env=os.environ | processes.environment, stdout=-1, text=True
+)
+path = "/dev/shm/" + server.stdout.readline().strip()
+processes.note_shared_memory()
+assert os.path.exists(path)
+processes.end()
+assert not os.path.exists(path)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
