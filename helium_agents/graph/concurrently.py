@@ -11,7 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
-from helium_agents.graph.node import Failure, Outcome, Value
+from helium_agents.graph.outcome import Failure, Outcome, Value
+
+ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit)
+"""What asyncio raises out of the event loop when a task raises it; a task must not keep it back."""
 
 
 async def values_of(awaitables: Iterable[Awaitable[Any]]) -> list[Any]:
@@ -22,22 +25,35 @@ async def values_of(awaitables: Iterable[Awaitable[Any]]) -> list[Any]:
 async def outcomes_of(
     awaitables: Iterable[Awaitable[Any]], *, stop_at_failure: bool
 ) -> list[Outcome]:
-    """The outcomes of all awaitables, or of those up to the first failure in their order."""
+    """The outcomes of all awaitables, or of those up to the first failure in their order.
+
+    Not a `TaskGroup`: it would end at the first failure on the clock, and wrap what is no
+    `Exception` into a group.
+    """
     waited_for = list(awaitables)
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(_outcome(awaitable)) for awaitable in waited_for]
     outcomes: list[Outcome] = []
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_outcome(awaitable)) for awaitable in waited_for]
-            for task in tasks:
-                outcomes.append(await task)
-                if stop_at_failure and isinstance(outcomes[-1], Failure):
-                    for other in tasks[len(outcomes) :]:
-                        other.cancel()
-                    break
+        for task in tasks:
+            if not task.done():
+                await asyncio.wait((task,))  # unlike `await task`, it leaves the task its own end
+            outcomes.append(_result(task))
+            if stop_at_failure and isinstance(outcomes[-1], Failure):
+                break
     finally:
-        for awaitable in waited_for[len(outcomes) :]:  # some may never have begun
-            if isinstance(awaitable, Coroutine):
-                awaitable.close()
+        left = tasks[len(outcomes) :]
+        for task in left:
+            task.cancel()
+        try:
+            await ended(left)
+        finally:
+            for task in left:
+                if task.done() and not task.cancelled():
+                    task.exception()  # seen: what a cancelled task raises concerns nobody
+            for awaitable in waited_for[len(outcomes) :]:  # some may never have begun
+                if isinstance(awaitable, Coroutine):
+                    awaitable.close()
     return outcomes
 
 
@@ -62,5 +78,14 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
 async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
     try:
         return Value(await awaitable)
-    except Exception as error:
-        return Failure(error, error.__traceback__)
+    except ENDS_THE_PROGRAM:
+        raise
+    except BaseException as error:
+        return Failure(error)
+
+
+def _result(task: asyncio.Task[Outcome]) -> Outcome:
+    try:
+        return task.result()
+    except BaseException as error:  # it was cancelled by somebody else, or ends the program
+        return Failure(error)

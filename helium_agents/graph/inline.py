@@ -11,26 +11,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from helium_agents.errors import (
-    CallTimeout,
-    InvalidReply,
-    RefCancelled,
-    RefMisuse,
-    SessionError,
-    TransientEngineError,
-)
+from helium_agents.errors import CallTimeout, ImpureCall, RefCancelled, SessionError
 from helium_agents.graph.concurrently import values_of
-from helium_agents.graph.node import Body, Failure, Node, OperatorNode, Outcome, Value
-from helium_agents.graph.trace import Frame, current_frame, enter, entered, leave
+from helium_agents.graph.cycles import cycle_error, find_cycle, inline_waiters
+from helium_agents.graph.node import Body, Node, OperatorNode
+from helium_agents.graph.outcome import Failure, Outcome, Value
+from helium_agents.graph.trace import Frame, Tally, enter, entered, entered_frame, leave
 
 T = TypeVar("T")
-
-RETRYABLE = (TransientEngineError, InvalidReply)
-"""What `retries=` of an operator covers; any other exception is the program's own."""
 
 
 async def value_of(node: Node) -> Any:
     """The value of a call: known, run inline, or waited for in its session."""
+    check_may_await(node, entered_frame())
     if node.outcome is not None:
         return node.outcome.get()
     runner = node.frame.runner
@@ -41,26 +34,48 @@ async def value_of(node: Node) -> Any:
             "llm(...) needs a session to run in: put `async with Session(...)` around the call, "
             "or start the program with helium_agents.run(...)"
         )
-    if isinstance(node, OperatorNode):
-        _check_not_inside_itself(node)
     return await runner.wait(node)
+
+
+def check_may_await(node: Node, frame: Frame | None) -> None:
+    """Refuse to let a pure operator depend on a call that was made outside it and is not pure.
+
+    Raises:
+        ImpureCall: The frame is pure; the call is an unseeded draw, or of a plain operator.
+    """
+    if frame is None or not frame.is_pure or not (node.is_drawn or not node.is_planned):
+        return
+    if node.frame.is_pure and not node.is_drawn:
+        return  # made in here, where it was refused or need not be
+    what = "depends on an unseeded sample" if node.is_drawn else "is not pure"
+    caller = "a pure operator" if frame.node is None else f"the pure operator {frame.node.label}"
+    raise ImpureCall(
+        f"the Ref of {node.label}(...) {what}, but was awaited inside {caller}, whose result may "
+        "be shared: pass its value as an argument, or drop pure=True there"
+    )
 
 
 async def run_inline(node: OperatorNode) -> Any:
     """The value of an operator call, run here and now unless it already runs elsewhere."""
+    awaiter = entered_frame()
+    above = node.frame
+    if awaiter is not above and awaiter is not None:
+        check_may_await(node, awaiter)
     if node.is_running:
-        return await _wait_for_other(node)
-    runner = node.frame.runner
+        return await _wait_for_other(node, awaiter)
+    runner = above.runner
     if runner is not None:
         runner.on_awaited(node)
     node.is_running = True
+    node.awaiter = awaiter
+    item = above.item if awaiter is None or awaiter.item is None else awaiter.item
     try:
         if node.inputs or not node.body.is_bare:
-            value = await run_body(node, node.frame.item)
+            value = await run_body(node, item)
         else:  # the common case: `run_body` and `entered`, spelled out for their cost
-            above, body = node.frame, node.body
+            body = node.body
             level = (body.identity, node.call_key, node.ordinal, 0)
-            frame = Frame(runner, above, level, body.is_pure or above.is_pure, above.item, node)
+            frame = Frame(runner, above, level, body.is_pure or above.is_pure, item, node)
             token = enter(frame)
             try:
                 value = await body.fn(*node.args, **node.kwargs)
@@ -71,10 +86,10 @@ async def run_inline(node: OperatorNode) -> Any:
                 leave(token)
     except asyncio.CancelledError:
         message = f"{node.label}(...) was cancelled in the task that was running it"
-        _settle(node, Failure(RefCancelled(message), None))
+        _settle(node, Failure(RefCancelled(message)))
         raise
     except BaseException as error:
-        _settle(node, Failure(error, error.__traceback__))
+        _settle(node, Failure(error))
         raise
     node.settle(Value(value))
     if node.waiters is not None:
@@ -89,61 +104,79 @@ def _settle(node: OperatorNode, outcome: Outcome) -> None:
 
 def _wake_waiters(node: OperatorNode) -> None:
     waiters, node.waiters = node.waiters, None
-    for waiter in waiters or ():
+    for waiter, _ in waiters or ():
         if not waiter.done():
             waiter.set_result(None)
 
 
-async def _wait_for_other(node: OperatorNode) -> Any:
-    if node in current_frame().callers():
-        raise RefMisuse(f"{node.label}(...) awaits its own result, which would never come")
+async def _wait_for_other(node: OperatorNode, awaiter: Frame | None) -> Any:
+    runner = node.frame.runner
+    if awaiter is not None and awaiter.node is not None:
+        waiters_of = _inline_waiters if runner is None else runner.waiters_of
+        chain = find_cycle(awaiter.node, node, waiters_of)
+        if chain is not None:
+            raise cycle_error(chain)
     waiter = asyncio.get_running_loop().create_future()
     if node.waiters is None:
         node.waiters = []
-    node.waiters.append(waiter)
-    await waiter
+    entry = (waiter, awaiter)
+    node.waiters.append(entry)
+    if runner is not None:
+        runner.on_blocked(node, 1)
+    try:
+        await waiter
+    finally:
+        if runner is not None:
+            runner.on_blocked(node, -1)
+        if node.waiters is not None:
+            node.waiters.remove(entry)
     assert node.outcome is not None
     return node.outcome.get()
 
 
-def _check_not_inside_itself(node: OperatorNode) -> None:
-    key = node.key
-    if key is not None and any(caller.key == key for caller in current_frame().callers()):
-        raise RefMisuse(
-            f"{node.label}(...) awaits a call of itself with the same arguments, which would "
-            f"never come"
-        )
+def _inline_waiters(node: Node) -> list[Node]:
+    return [frame.node for frame in inline_waiters(node) if frame.node is not None]
 
 
 async def run_body(
-    node: OperatorNode, item: Any, on_attempt: Callable[[], None] | None = None
+    node: OperatorNode,
+    item: Any,
+    tally: Tally | None = None,
+    on_begin: Callable[[], None] | None = None,
 ) -> Any:
     """Run the operator's function in a frame of its own, resolving inputs, with its retries.
 
     Args:
         node: The call.
         item: The item of a `map` that the body works for.
-        on_attempt: Called when an attempt begins; who gives it keeps the timeout itself.
+        tally: Counts the model calls made for a pure operator.
+        on_begin: Called when the body begins; who gives it keeps the timeout itself.
     """
     if node.inputs:
         node = node.with_values(tuple(await values_of(map(value_of, node.inputs))))
+    attempts = _attempts(node, item, tally)
+    if on_begin is not None:
+        on_begin()
+        return await attempts
+    return await _within(node.body, attempts)
+
+
+async def _attempts(node: OperatorNode, item: Any, tally: Tally | None) -> Any:
     body = node.body
     for attempt in range(body.retries + 1):
-        with entered(node.body_frame(attempt, item)):
-            if on_attempt is not None:
-                on_attempt()
+        with entered(node.body_frame(attempt, item, tally)):
             try:
-                if body.timeout_s is None or on_attempt is not None:
-                    return await body.fn(*node.args, **node.kwargs)
-                return await _within(body, body.fn(*node.args, **node.kwargs))
-            except RETRYABLE:
-                if attempt == body.retries:
+                return await body.fn(*node.args, **node.kwargs)
+            except body.retry_on as error:
+                if attempt == body.retries or isinstance(error, asyncio.CancelledError):
                     raise
     raise AssertionError("unreachable")
 
 
 async def _within(body: Body, call: Awaitable[T]) -> T:
     """Await `call` for at most the operator's timeout."""
+    if body.timeout_s is None:
+        return await call
     try:
         async with asyncio.timeout(body.timeout_s) as scope:
             return await call

@@ -12,42 +12,17 @@ from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
-from helium_agents.errors import EncodingError, SessionError
+from helium_agents.errors import EncodingError, HeliumError, SessionError
 from helium_agents.graph.encoding import encode, fingerprint, freeze
 from helium_agents.graph.llm_key import join_digests, question_digest
+from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.sampling import Sampling
-from helium_agents.graph.trace import Frame
+from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import Slot, map_slots
 from helium_agents.graph.version import class_version, function_version
-
-
-@dataclass(slots=True)
-class Value:
-    """A call returned."""
-
-    value: Any
-
-    def get(self) -> Any:
-        """The value."""
-        return self.value
-
-
-@dataclass(slots=True)
-class Failure:
-    """A call raised; the traceback is the one of the first raise."""
-
-    exception: BaseException
-    traceback: TracebackType | None
-
-    def get(self) -> Any:
-        """Raise the exception as it was raised first."""
-        raise self.exception.with_traceback(self.traceback)
-
-
-Outcome = Value | Failure
 
 
 class Body:
@@ -58,8 +33,10 @@ class Body:
         name: What a person calls the operator.
         is_pure: Whether equal calls have equal results and no effects.
         explicit_version: Stands for the source where given.
-        retries: Further attempts after a transient failure.
-        timeout_s: Seconds that a waiter grants one call, counted from admission.
+        retries: Further attempts after a failure that `retry_on` names.
+        retry_on: The classes of exceptions that are worth a further attempt.
+        timeout_s: Seconds that a waiter grants one call, all attempts together, counted from when
+            the body begins.
     """
 
     def __init__(
@@ -70,6 +47,7 @@ class Body:
         is_pure: bool,
         explicit_version: str | None,
         retries: int,
+        retry_on: tuple[type[BaseException], ...],
         timeout_s: float | None,
     ) -> None:
         self.fn = fn
@@ -77,6 +55,7 @@ class Body:
         self.is_pure = is_pure
         self.explicit_version = explicit_version
         self.retries = retries
+        self.retry_on = retry_on
         self.timeout_s = timeout_s
         self.is_bare = timeout_s is None and not retries  # one attempt, as long as it takes
         self.owner: type | None = None
@@ -105,22 +84,35 @@ class Node:
         frame: The caller's frame.
         label: What a person calls it.
         inputs: Nodes whose values this call needs, in order of first use.
+
+    Attributes:
+        content: Digest of what is asked apart from the inputs; `None` for calls without a key.
+        key: The fingerprint; `None` for calls without one and where an input has none.
+        is_drawn: Whether the answer depends on an unseeded draw that the graph knows of.
+        awaiter: The frame in which a plain operator was first awaited, and runs.
+        place: Where in the user's code the call was made.
     """
 
     __slots__ = (
-        "__weakref__", "_settled_key", "flight", "frame", "inputs", "label", "outcome", "place",
+        "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
+        "key", "label", "outcome", "place",
     )  # fmt: skip
+
+    content: bytes | None
+    key: bytes | None
 
     def __init__(self, frame: Frame, label: str, inputs: tuple[Node, ...]) -> None:
         self.frame = frame
         self.label = label
         self.inputs = inputs
-        if inputs:
-            self._check_inputs()
         self.outcome: Outcome | None = None
         self.flight: Any = None
-        self._settled_key: tuple[bytes | None, bool, bytes] | None = None
-        self.place: tuple[CodeType, int] | None = None  # where the call was made
+        self.awaiter: Frame | None = None
+        self.place: tuple[CodeType, int] | None = None
+        self.is_drawn = False
+        self._identity: bytes | None = None
+        if inputs:
+            self._check_inputs()
 
     def _check_inputs(self) -> None:
         for source in self.inputs:
@@ -129,6 +121,22 @@ class Node:
                     f"{self.label}(...) was given the Ref of {source.label}(...), which belongs "
                     f"to another session: await it there and pass its value"
                 )
+            self.is_drawn = self.is_drawn or source.is_drawn
+
+    def _derive_key(self, content: bytes | None) -> None:
+        """Set content, key and identity; the inputs' are there, so that nothing recurses."""
+        self.content = self.key = content
+        if not self.inputs:
+            return
+        if content is not None:
+            keys = [source.key for source in self.inputs if source.key is not None]
+            is_known = len(keys) == len(self.inputs)
+            self.key = join_digests(b"d", content, *keys) if is_known else None
+        if self.key is None:
+            self._identity = self._identity_of(content)
+
+    def _identity_of(self, content: bytes | None) -> bytes:
+        return join_digests(b"i", content or b"", *(source.identity for source in self.inputs))
 
     @property
     def is_planned(self) -> bool:
@@ -136,37 +144,11 @@ class Node:
         return True
 
     @property
-    def content(self) -> bytes | None:
-        """Digest of what is asked apart from the inputs; `None` for calls without a key."""
-        raise NotImplementedError
-
-    @property
-    def key(self) -> bytes | None:
-        """The fingerprint; `None` for calls without one and while an input has none."""
-        if self._settled_key is not None:
-            return self._settled_key[0]
-        content = self.content
-        if content is None or not self.inputs:
-            return content
-        keys = [node.key for node in self.inputs]
-        return None if None in keys else join_digests(b"d", content, *keys)  # type: ignore[arg-type]
-
-    @property
     def identity(self) -> bytes:
         """What tells the call from others of the same run: its key, or else where it was made."""
-        if self._settled_key is not None:
-            return self._settled_key[2]
-        key = self.key
-        if key is not None:
-            return key
-        return join_digests(b"i", self.content or b"", *(node.identity for node in self.inputs))
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the answer depends on an unseeded draw that the graph knows of."""
-        if self._settled_key is not None:
-            return self._settled_key[1]
-        return bool(self.inputs) and any(node.is_drawn for node in self.inputs)
+        identity = self.key or self._identity
+        assert identity is not None
+        return identity
 
     @property
     def timeout_s(self) -> float | None:
@@ -175,11 +157,9 @@ class Node:
 
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and let go of what was only needed to compute it."""
-        if self.inputs:
-            self._settled_key = self.key, self.is_drawn, self.identity
-            self.inputs = ()
+        self.inputs = ()
         self.outcome = outcome
-        self.flight = None
+        self.flight = self.awaiter = None
 
 
 class OperatorNode(Node):
@@ -195,15 +175,7 @@ class OperatorNode(Node):
     """
 
     __slots__ = (
-        "_content",
-        "args",
-        "body",
-        "call_key",
-        "is_running",
-        "kwargs",
-        "ordinal",
-        "origin",
-        "waiters",
+        "args", "body", "call_key", "is_running", "kwargs", "ordinal", "origin", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -218,25 +190,28 @@ class OperatorNode(Node):
         self.frame = frame  # as in `Node`, spelled out: this is most of what a plain call costs
         self.label = body.name
         self.inputs = inputs
+        self.is_drawn = False
         if inputs:
             self._check_inputs()
-        self.outcome = self.flight = self._settled_key = self.place = None
+        self.outcome = self.flight = self.awaiter = self.place = None
+        self.content = self.key = self._identity = None
         self.body = body
         self.args = args
         self.kwargs = kwargs
         self.origin = origin
         self.is_running = False  # in the task of a first awaiter
         self.waiters: list[Any] | None = None  # who else waits for that
-        self._content: bytes | None = None
         key: Any
         if body.is_pure:
-            key = self.content  # also in the plain program, which refuses the same calls
+            # also in the plain program, which refuses the same calls
+            self._derive_key(self._content_of_pure())
+            key = self.content
             # what the caller changes later is not part of the call
             self.args, self.kwargs = freeze(args), freeze(kwargs)
         elif origin is None:
             key = _best_effort_key(args, kwargs)
             if inputs:
-                key = (key, *(source.identity for source in inputs))
+                key = fingerprint(key, *(source.identity for source in inputs))
         if origin is None:
             self.call_key: Any = key
             self.ordinal: int = frame.next_ordinal(body.identity, key)
@@ -248,20 +223,13 @@ class OperatorNode(Node):
         """Whether the operator is pure."""
         return self.body.is_pure
 
-    @property
-    def content(self) -> bytes | None:
-        """Operator, version and arguments; `None` for a plain operator."""
-        if not self.body.is_pure:
-            return None
-        if self._content is None:
-            body = self.body
-            try:
-                self._content = fingerprint(
-                    "operator", body.identity, body.version, self.args, self.kwargs
-                )
-            except EncodingError as error:
-                raise self._unencodable_argument(error) from None
-        return self._content
+    def _content_of_pure(self) -> bytes:
+        """Operator, version and arguments."""
+        body = self.body
+        try:
+            return fingerprint("operator", body.identity, body.version, self.args, self.kwargs)
+        except EncodingError as error:
+            raise self._unencodable_argument(error) from None
 
     @property
     def timeout_s(self) -> float | None:
@@ -285,12 +253,23 @@ class OperatorNode(Node):
         """The key, or for a plain operator the path of the call."""
         if self.body.is_pure:
             return super().identity
-        return fingerprint(self.frame.path, self.body.identity, self.call_key, self.ordinal)
+        if self._identity is None:
+            body = self.body
+            self._identity = fingerprint(
+                self.frame.path, body.identity, self.call_key, self.ordinal
+            )
+        return self._identity
 
-    def body_frame(self, attempt: int, item: Any) -> Frame:
-        """The frame in which the body runs for the given attempt."""
+    def body_frame(self, attempt: int, item: Any, tally: Tally | None) -> Frame:
+        """The frame in which the body runs for the given attempt.
+
+        Args:
+            attempt: Counts from 0.
+            item: The item of a `map` that the body works for.
+            tally: Counts the model calls made in it, for a pure operator.
+        """
         body, above = self.body, self.frame
-        return Frame(
+        frame = Frame(
             above.runner,
             above,
             (body.identity, self.call_key, self.ordinal, attempt),
@@ -298,6 +277,9 @@ class OperatorNode(Node):
             item,
             self if self.origin is None else self.origin,
         )
+        if tally is not None:
+            frame.tally = tally
+        return frame
 
     def with_values(self, values: tuple[Any, ...]) -> OperatorNode:
         """The same call with the inputs' values in place of the inputs."""
@@ -311,10 +293,9 @@ class OperatorNode(Node):
 
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and let go of the arguments."""
-        if self.inputs:
-            super().settle(outcome)
+        self.inputs = ()
         self.outcome = outcome
-        self.flight = None
+        self.flight = self.awaiter = None
         self.args, self.kwargs, self.is_running = (), {}, False
 
 
@@ -360,9 +341,12 @@ class LlmNode(Node):
         question: Digest of model, messages, sampling without `max_tokens`, and schema.
         family: The question, where answers of different lengths are prefixes: that is so for one
             greedy answer; `None` otherwise.
+        draws_again: Whether a reply that does not fit `schema=` is followed by another draw. Each
+            draw is a call of its own (see `attempt`), which may be shared; this one is not, since
+            who judges the draws, and how many are drawn, is no part of a key.
     """
 
-    __slots__ = ("_content", "_draw", "call", "family", "model_key", "question")
+    __slots__ = ("_draw", "call", "draws_again", "family", "model_key", "question")
 
     def __init__(
         self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
@@ -373,30 +357,24 @@ class LlmNode(Node):
         self.model_key = b"" if frame.runner is None else frame.runner.model_key(call.model)
         self.question = question_digest(self.model_key, call.messages, sampling, call.json_schema)
         self.family = self.question if sampling.has_prefixes else None
-        self._content: bytes | None = None
         self._draw = draw
         if draw is None and not sampling.is_deterministic:
             asked = join_digests(b"a", self._content_of(b""), *(node.identity for node in inputs))
             ordinal = frame.next_ordinal("llm", asked)
             self._draw = fingerprint(frame.path, "llm", asked, ordinal)
-
-    @property
-    def content(self) -> bytes:
-        """Model, messages, sampling, schema, and the draw of an unseeded sample."""
-        if self._content is None:
-            self._content = self._content_of(self._draw or b"")
-        return self._content
+        if self._draw is not None:
+            self.is_drawn = True
+        content = self._content_of(self._draw or b"")
+        self.draws_again = call.schema is not None and not sampling.is_greedy and call.retries > 0
+        if self.draws_again:
+            self.content = self.key = None
+            self._identity = self._identity_of(content)
+        else:
+            self._derive_key(content)
 
     def _content_of(self, draw: bytes) -> bytes:
         length = self.call.sampling.max_tokens.to_bytes(32)
         return join_digests(b"c", self.question, length, draw)
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether this is an unseeded sample, or depends on one."""
-        if self._draw is not None or not (self.inputs or self._settled_key):
-            return self._draw is not None
-        return super().is_drawn
 
     @property
     def timeout_s(self) -> float | None:
@@ -408,13 +386,19 @@ class LlmNode(Node):
         call = replace(self.call, messages=fill_messages(self.call.messages, values))
         return LlmNode(self.frame, call, draw=self._draw)
 
-    def with_attempt(self, attempt: int) -> LlmNode:
-        """A further draw of a sampled call: another seed, or another unseeded draw."""
-        sampling = self.call.sampling
-        if sampling.seed is not None:
-            sampling = replace(sampling, seed=(sampling.seed + attempt) % 2**31)
-        draw = None if self._draw is None else fingerprint(self._draw, attempt)
-        return LlmNode(self.frame, replace(self.call, sampling=sampling), self.inputs, draw)
+    def attempt(self, number: int) -> LlmNode:
+        """One draw of a sampled call, without judging it: another seed, or another unseeded draw.
+
+        Args:
+            number: Counts from 0, which is the call as it was asked.
+        """
+        sampling, draw = self.call.sampling, self._draw
+        if number and sampling.seed is not None:
+            sampling = replace(sampling, seed=(sampling.seed + number) % 2**31)
+        if number and draw is not None:
+            draw = fingerprint(draw, number)
+        call = replace(self.call, sampling=sampling, schema=None, timeout_s=None)
+        return LlmNode(self.frame, call, draw=draw)
 
 
 def fill_messages(
@@ -428,23 +412,29 @@ def fill_messages(
 
 
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+_SHORT_CHARACTERS = 64
 
 
 def _best_effort_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What tells siblings of a plain operator apart, where its arguments can be encoded.
 
-    Scalars stand for themselves, with their types, since 1 and 1.0 are equal; the rest is digested
-    now, for it may change later.
+    A few short scalars stand for themselves, with their types, since 1 and 1.0 are equal. The rest
+    is digested now: it may change later, and it may be large, and keys stay as long as the frame.
     """
-    if not kwargs:
+    if not kwargs and len(args) <= 2:
+        is_text = True
         for arg in args:
             if type(arg) is not str:
+                is_text = False
+                if type(arg) not in _SCALARS:
+                    break
+                if type(arg) is bytes and len(arg) > _SHORT_CHARACTERS:
+                    break
+            elif len(arg) > _SHORT_CHARACTERS:
                 break
         else:
-            return args
-        if _SCALARS.issuperset(map(type, args)):
-            return args, tuple(type(arg).__name__ for arg in args)
+            return args if is_text else (args, tuple(type(arg).__name__ for arg in args))
     try:
         return fingerprint(args, kwargs)
-    except EncodingError:
+    except HeliumError:  # no part of a key; then siblings are told apart by their order only
         return ()

@@ -3,16 +3,25 @@
 A frame says which session runs the calls made in it, which item of a `map` they belong to,
 whether they must be pure, and by which path they are reached. Paths identify draws: two unseeded
 samples are the same draw exactly when run, item and path are equal. That holds across runs of the
-same program, whatever the timing, because an ordinal counts only siblings with an equal key.
+same program, because an ordinal counts only siblings with an equal key, by order of creation. It
+depends on timing in one case: coroutines that are no operators run concurrently in one frame and
+make equal draws there; then whichever comes first has the first ordinal. Operators have a frame for
+each call, so giving each of them an argument of its own makes their draws independent of timing.
+
+Code of an event loop on which a session is open but whose task has no frame (a notebook's cell, a
+web handler that was there before) is in the root frame of that session.
 """
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
+from helium_agents.errors import SessionError
 from helium_agents.graph.encoding import fingerprint
 
 if TYPE_CHECKING:
@@ -42,6 +51,14 @@ class Runner(Protocol):
         """Somebody took care of a plain operator's call without awaiting it."""
         ...
 
+    def on_blocked(self, node: Node, change: int) -> None:
+        """Somebody begins (1) or ends (-1) to wait for a plain operator that runs elsewhere."""
+        ...
+
+    def waiters_of(self, node: Node) -> list[Node]:
+        """The operator calls that wait for a call, whoever computes it."""
+        ...
+
     def wait(self, node: Node) -> Coroutine[Any, Any, Any]:
         """The value of a pure or LLM node, computing it if needed."""
         ...
@@ -55,6 +72,15 @@ class Runner(Protocol):
         ...
 
 
+class Tally:
+    """A count that several frames add to."""
+
+    __slots__ = ("num_calls",)
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+
 class Frame:
     """One level of the call tree.
 
@@ -64,15 +90,18 @@ class Frame:
         level: What identifies this level below its parent: name, key, ordinal, attempt.
         is_pure: Whether only pure calls may be made here.
         item: The item of a `map` that this frame works for; opaque to the graph.
-        node: The operator call whose body runs in this frame.
+        node: The operator call whose body runs in this frame; by default that of the parent.
 
     Attributes:
         has_failed: Whether what ran in this frame was left by an exception.
+        depth: How many frames are above this one.
+        tally: Counts the model calls made for the innermost pure operator around this frame, so
+            that whoever shares its result knows what that saved. `None` where there is none.
     """
 
     __slots__ = (
-        "_level", "_ordinals", "_parent", "_path", "has_failed", "is_pure", "item", "node",
-        "runner",
+        "_level", "_ordinals", "_path", "depth", "has_failed", "is_pure", "item", "node",
+        "parent", "runner", "tally",
     )  # fmt: skip
 
     def __init__(
@@ -87,9 +116,15 @@ class Frame:
         self.runner = runner
         self.is_pure = is_pure
         self.item = item
-        self.node = node
         self.has_failed = False
-        self._parent = parent
+        self.parent = parent
+        self.tally: Tally | None
+        self.node: Node | None
+        if parent is None:
+            self.depth, self.tally, self.node = 0, None, node
+        else:
+            self.depth, self.tally = parent.depth + 1, parent.tally
+            self.node = parent.node if node is None else node
         self._level = level
         self._path: bytes | None = None
         self._ordinals: dict[tuple[str, Any], int] | None = None
@@ -98,17 +133,23 @@ class Frame:
     def path(self) -> bytes:
         """Digest of run, item and call path."""
         if self._path is None:
-            above = self._parent.path if self._parent is not None else b""
-            self._path = fingerprint(above, self._level)
+            without: list[Frame] = []
+            frame: Frame | None = self
+            while frame is not None and frame._path is None:
+                without.append(frame)
+                frame = frame.parent
+            path = b"" if frame is None or frame._path is None else frame._path
+            for each in reversed(without):
+                path = each._path = fingerprint(path, each._level)
+            return path
         return self._path
 
     def callers(self) -> Iterator[Node]:
         """The operator calls that this frame is inside of, innermost first."""
-        frame: Frame | None = self
-        while frame is not None:
-            if frame.node is not None:
-                yield frame.node
-            frame = frame._parent
+        node = self.node
+        while node is not None:
+            yield node
+            node = node.frame.node
 
     def next_ordinal(self, name: str, key: Any) -> int:
         """How many earlier calls of this frame had the same name and key; counts this one."""
@@ -126,9 +167,43 @@ entered_frame: Callable[[], Frame | None] = _FRAME.get
 """The frame of the code that is running, if there is one."""
 
 
+_open_roots: WeakKeyDictionary[AbstractEventLoop, list[Frame]] = WeakKeyDictionary()
+
+
+def offer_root(root: Frame, loop: AbstractEventLoop) -> None:
+    """Let code of the loop that is in no frame be in this one."""
+    _open_roots.setdefault(loop, []).append(root)
+
+
+def withdraw_root(root: Frame, loop: AbstractEventLoop) -> None:
+    """End what `offer_root` began. Idempotent."""
+    roots = _open_roots.get(loop, [])
+    if root in roots:
+        roots.remove(root)
+
+
 def current_frame() -> Frame:
-    """The frame of the code that is running; a fresh one without a session outside any."""
-    return entered_frame() or Frame(None)
+    """The frame of the code that is running.
+
+    Code without one is in the root frame of the session that is open on this event loop; where
+    there is none, in a fresh frame outside any session.
+
+    Raises:
+        SessionError: Several sessions are open, and nothing says which is meant.
+    """
+    frame = entered_frame()
+    if frame is not None:
+        return frame
+    loop = _get_running_loop()
+    roots = _open_roots.get(loop) if loop is not None else None
+    if not roots:
+        return Frame(None)
+    if len(roots) > 1:
+        raise SessionError(
+            f"{len(roots)} sessions are open on this event loop, and this task was begun outside "
+            f"all of them: say which one is meant, with `await session.run(fn, ...)`"
+        )
+    return roots[0]
 
 
 def set_frame(frame: Frame | None) -> Frame | None:

@@ -26,11 +26,16 @@ _NO_BLOCKS: frozenset[int] = frozenset()
 
 
 class WorkingSet:
-    """The blocks that one open item has touched."""
+    """The blocks that one open item has touched.
 
-    __slots__ = ("blocks", "num_fresh")
+    Args:
+        group: The map that the item belongs to.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("blocks", "group", "num_fresh")
+
+    def __init__(self, group: object = None) -> None:
+        self.group = group
         self.blocks: AbstractSet[int] = _NO_BLOCKS
         self.num_fresh = 0
 
@@ -45,7 +50,8 @@ class Admission:
     """Decides when the next item of a top-level map may open.
 
     Calls of an open item, nested maps included, are never held back: they could be what another
-    open item waits for. An item larger than everything runs alone.
+    open item waits for. For the same reason a map of which nothing is open may always open one item:
+    the items of another map may wait for it. An item larger than everything runs alone.
 
     Args:
         capacity: Asks for the engine's capacity: `None` while it is not started, or no limit.
@@ -68,6 +74,7 @@ class Admission:
         self._max_open_before_start = max_open_before_start
         self._open: set[WorkingSet] = set()
         self._num_by_block: Counter[int] = Counter()
+        self._num_by_group: Counter[object] = Counter()
         self._mean_fresh: float | None = None
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -80,9 +87,10 @@ class Admission:
 
     def admit(self, working_set: WorkingSet) -> bool:
         """Open the item if it fits now."""
-        is_admitted = self._fits()
+        is_admitted = self._fits() or not self._num_by_group[working_set.group]
         if is_admitted:
             self._open.add(working_set)
+            self._num_by_group[working_set.group] += 1
         return is_admitted
 
     def touch(self, working_set: WorkingSet, token_ids: Sequence[int]) -> bool:
@@ -105,6 +113,10 @@ class Admission:
         if working_set not in self._open:
             return
         self._open.remove(working_set)
+        self._num_by_group[working_set.group] -= 1
+        is_last = not self._num_by_group[working_set.group]
+        if is_last:
+            del self._num_by_group[working_set.group]
         for block in working_set.blocks:
             self._num_by_block[block] -= 1
             if not self._num_by_block[block]:
@@ -113,7 +125,7 @@ class Admission:
             mean = self._mean_fresh
             fresh = working_set.num_fresh
             self._mean_fresh = fresh if mean is None else mean + (fresh - mean) / 8
-        self._wake()
+        self._wake(always=is_last)
 
     def engine_started(self) -> None:
         """The capacity is known now."""
@@ -135,8 +147,8 @@ class Admission:
         still_to_come = sum(max(0.0, expected - item.num_fresh) for item in self._open)
         return len(self._num_by_block) + still_to_come + expected <= num_blocks
 
-    def _wake(self) -> None:
-        if self._waiting and self._fits():
+    def _wake(self, *, always: bool = False) -> None:
+        if self._waiting and (always or self._fits()):
             waiting, self._waiting = self._waiting, []
             for future in waiting:
                 if not future.done():

@@ -60,6 +60,19 @@ class EnginePool:
         except KeyError:
             raise self._unknown(model) from None
 
+    def open(self) -> None:
+        """The session begins to use the engines."""
+        for fleet in self._each_fleet():
+            fleet.open()
+
+    @property
+    def states(self) -> list[str]:
+        """What each engine is doing, in words."""
+        return [state for fleet in self._each_fleet() for state in fleet.states]
+
+    def _each_fleet(self) -> list[Fleet]:
+        return list(dict.fromkeys(self._fleets.values()))
+
     async def identify(self) -> None:
         """Compute the identity of every engine, off the event loop: large weights take a while."""
         known: dict[int, bytes] = {}
@@ -89,8 +102,8 @@ class EnginePool:
         return self._fleets[model]
 
     async def close(self) -> None:
-        """Stop the engines that this session started."""
-        for fleet in dict.fromkeys(self._fleets.values()):
+        """The session ends: stop the engines that none uses any more."""
+        for fleet in self._each_fleet():
             await fleet.close()
 
     def _unknown(self, model: str | None) -> SessionError:

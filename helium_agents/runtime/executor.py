@@ -1,66 +1,60 @@
-"""The executor: computes one flight, from resolved inputs to an answer that is remembered."""
+"""The executor: one planned flight, from its inputs to an answer that is remembered.
+
+From top to bottom: the inputs come; the call, now that they are known, is looked up once more; a
+model is asked or a body run; the answer is kept; the calls are settled.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from helium_agents.engines.engine import ChatMessage, Completion, Request
 from helium_agents.errors import (
     EncodingError,
     InvalidReply,
     PromptError,
-    RefCancelled,
+    RefMisuse,
     TransientEngineError,
 )
-from helium_agents.graph.concurrently import values_of
+from helium_agents.graph.concurrently import ended
+from helium_agents.graph.describe import describe
 from helium_agents.graph.encoding import encode
-from helium_agents.graph.freeze import freeze
 from helium_agents.graph.inline import run_body, value_of
-from helium_agents.graph.node import Failure, LlmNode, Node, OperatorNode, Outcome, Part, Value
+from helium_agents.graph.node import LlmNode, Node, OperatorNode, Part
+from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.ref import LEAK_MARK
-from helium_agents.graph.reply import Choice, Reply
+from helium_agents.graph.reply import Reply
+from helium_agents.graph.trace import Tally
 from helium_agents.graph.values import as_text
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
-from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.recall import (
-    Found,
-    Recall,
-    describe,
-    fit_choice,
-    is_memorable,
-    record_key,
-)
+from helium_agents.runtime.flights import Flight, Flights, Waiter
+from helium_agents.runtime.recall import Found, Recall, fit_choice, is_memorable
 from helium_agents.runtime.record import Answer
-from helium_agents.runtime.single_flight import Flight, Flights
+from helium_agents.runtime.settle import parse_choices
 from helium_agents.runtime.token_budget import TokenBudget
-from helium_agents.telemetry.events import CallSettled, Observer, Source
 
 FIRST_BACKOFF_S = 0.1
 """Wait before the first retry of a transient engine error; it doubles each time."""
 
 
 class Executor:
-    """Runs flights and settles their nodes.
+    """Runs planned flights.
 
     Args:
         engines: The session's engines.
-        flights: The table of running flights.
+        flights: All unfinished flights.
         recall: What is remembered, or `None`.
+        look_up: Finds the remembered answer of a call, where the rules put such in.
         shares: Whether a call may join an equal one in flight.
         budget: The session's token budget.
+        ask: The flight of a call that is wanted, for an item.
         touch: Tells admission which tokens an item's call holds in the KV cache; whether it cares.
-        finish: Told when the work of a flight's task is about to end.
-        emit: Takes events.
     """
-
-    planner: Planner  # set by the session: the two know each other
 
     def __init__(
         self,
@@ -68,213 +62,252 @@ class Executor:
         engines: EnginePool,
         flights: Flights,
         recall: Recall | None,
+        look_up: Callable[[Node], Found | None],
         shares: bool,
         budget: TokenBudget,
+        ask: Callable[[Node, Any], Flight],
         touch: Callable[[Any, Sequence[int]], bool],
-        finish: Callable[[asyncio.Task[None]], None],
-        emit: Observer,
     ) -> None:
         self._engines = engines
         self._flights = flights
         self._recall = recall
+        self._look_up = look_up
         self._shares = shares
         self._budget = budget
+        self._ask_for = ask
         self._touch = touch
-        self._finish = finish
-        self._emit = emit
         self._request_ids = count()
+
+    # --- what a plan may say of a call ---------------------------------------------------------
 
     def settle_known(self, flight: Flight, found: Found) -> None:
         """Give a flight that has not begun a remembered answer."""
-        self._credit(flight, "memo")
-        self._land(flight, Value(found.value))
+        flight.credit("earlier" if found.is_of_this_run else "memo")
+        flight.calls_below = found.calls_below
+        self._flights.land(flight, Value(found.value))
 
-    def fail(self, flight: Flight, error: Exception) -> None:
-        """Give a flight that has not begun the error that kept it from being planned."""
-        self._land(flight, Failure(error, error.__traceback__))
-
-    def compute(self, flight: Flight) -> Coroutine[Any, Any, None]:
-        """Compute a flight's answer and settle it."""
-        return self._fly(flight, self._answer)
-
-    def derive(self, flight: Flight, longer: Flight) -> Coroutine[Any, Any, None]:
-        """Cut a flight's answer from that of the same call with more tokens, and settle it."""
-        return self._fly(flight, partial(self._cut, longer))
-
-    # --- settling ------------------------------------------------------------------------------
-
-    async def _fly(
-        self, flight: Flight, answer: Callable[[Flight], Awaitable[tuple[Any, int]]]
-    ) -> None:
-        cached_tokens = 0
+    def start(self, flight: Flight) -> None:
+        """Compute a flight's answer as soon as its inputs are there."""
+        self._flights.plan(flight)
+        flight.doing = "its inputs"
         try:
-            value, cached_tokens = await answer(flight)
-            raw: Outcome = Value(value)
-        except asyncio.CancelledError:
-            return  # see `end`
-        except Exception as error:
-            raw = Failure(error, error.__traceback__)
-            await self._flights.leave_inputs(flight)  # as in `gather`, nothing is left running
-        if flight.waiters or not isinstance(raw, Failure):
-            self._land(flight, raw, cached_tokens)
-        assert flight.task is not None
-        self._finish(flight.task)
-
-    def end(self, flight: Flight) -> None:
-        """The flight's task has ended, perhaps by being cancelled, even before it began."""
-        if flight.waiters:
-            message = f"{describe(flight.node)} was cancelled while it was being computed"
-            self._land(flight, Failure(RefCancelled(message), None))
-        self._flights.release(flight)
-
-    def _land(self, flight: Flight, raw: Outcome, cached_tokens: int = 0) -> None:
-        """Settle the flight's nodes and wake everybody who waits."""
-        self._flights.forget(flight)
-        end_s = asyncio.get_running_loop().time()
-        answer = raw.value if isinstance(raw, Value) and isinstance(raw.value, Answer) else None
-        for node, source in flight.nodes:
-            if node.flight is not flight and node.flight is not None:
-                continue  # was abandoned, and then asked again: that is another computation
-            outcome = _deliver(node, raw)
-            node.settle(outcome)
-            is_llm = isinstance(node, LlmNode)
-            self._emit(
-                CallSettled(
-                    kind="llm" if is_llm else "operator",
-                    label=node.label,
-                    source="body" if source == "engine" and not is_llm else source,
-                    prompt_tokens=answer.prompt_tokens if answer else 0,
-                    cached_tokens=cached_tokens if source == "engine" else 0,
-                    output_tokens=answer.output_tokens if answer else 0,
-                    error=outcome.exception if isinstance(outcome, Failure) else None,
-                    start_s=flight.start_s,
-                    end_s=end_s,
-                )
-            )
-        if flight.stream is not None:
-            flight.stream.close(answer.choices[0].text if answer else None)
-        flight.land(raw)
-
-    def _credit(self, flight: Flight, source: Source) -> None:
-        """What was to be computed came from elsewhere."""
-        flight.nodes = [(node, source if s == "engine" else s) for node, s in flight.nodes]
-
-    # --- computing -----------------------------------------------------------------------------
-
-    async def _answer(self, flight: Flight) -> tuple[Any, int]:
-        """The raw answer, and how many of its prompt tokens were cached."""
-        asked = node = flight.node
-        if node.inputs:
-            node = _with_inputs(node, await values_of(map(value_of, node.inputs)))
-            if self._shares:
-                elsewhere = await self._answered_elsewhere(flight, asked, node)
-                if elsewhere is not None:
-                    return elsewhere.value, 0
-        cached_tokens, fits = 0, True
-        recall = self._recall
-        if recall is not None:
-            recall.check_may_compute(node)
-        if isinstance(node, LlmNode):
-            value, cached_tokens, fits = await self._ask(flight, node)
+            for source in flight.node.inputs:
+                if source.outcome is None:
+                    self._hold(flight, self._ask_for(source, flight.item), self._advance)
+        except RefMisuse as error:
+            self._flights.land(flight, Failure(error))
         else:
-            value = await self._run(flight, node)
-        if fits and recall is not None:
-            is_first = (
-                self._flights.is_unknown(flight) and self._flights.get(record_key(node)) is flight
-            )
-            recall.keep(node, asked, value, is_first=is_first)
-        return value, cached_tokens
+            self._advance(flight)
 
-    async def _answered_elsewhere(self, flight: Flight, asked: Node, node: Node) -> Found | None:
-        """The answer of a call whose inputs have just become known, if it is known or in flight."""
-        if asked.is_drawn:
-            found = None if self._recall is None else self._recall.look_up_drawn(node, asked)
-            if found is not None:
-                self._credit(flight, "memo")
-            return found
-        if not is_memorable(asked):
-            return None
-        found = self.planner.put_in_known(node)
-        if found is not None:
-            self._credit(flight, "memo")
-        else:
-            running = self._flights.get(node.key)
-            if running is None or running is flight:
-                self._flights.register_late(flight, node.key)
-                return None
-            waiter = flight.hold(running, flight.admit)
-            await waiter.future
-            assert waiter.flight.raw is not None
-            found = Found(waiter.flight.raw.get())
-            self._credit(flight, "joined")
-        if self._recall is not None:
-            self._recall.keep(node, asked, found.value)
-        return found
-
-    async def _cut(self, longer: Flight, flight: Flight) -> tuple[Any, int]:
-        """The answer as a prefix of a longer one.
+    def cut(self, flight: Flight, longer: Flight | None) -> None:
+        """Cut a flight's answer from that of the same call with more tokens.
 
         Where the longer call fails (it may be too long for the model) or its answer cannot be cut
         exactly, the call is computed for itself, as the plain program does.
         """
-        node, source = flight.node, longer.node
-        assert isinstance(node, LlmNode) and isinstance(source, LlmNode)
-        (hold,) = flight.holds
-        await hold.future
-        raw = hold.flight.raw
-        if isinstance(raw, Value):
+        if longer is None:  # it has landed
+            self.start(flight)
+            return
+        self._flights.plan(flight)
+        flight.doing = "a longer answer to the same question"
+        try:
+            hold = self._flights.hold(
+                flight,
+                longer,
+                lambda: _soon(self._take_prefix, flight, hold),
+                on_begun=flight.begin,
+            )
+        except RefMisuse as error:
+            self._flights.land(flight, Failure(error))
+
+    def _hold(self, flight: Flight, other: Flight, then: Callable[[Flight], None]) -> None:
+        self._flights.hold(flight, other, partial(_soon, then, flight))
+
+    # --- inputs --------------------------------------------------------------------------------
+
+    def _advance(self, flight: Flight) -> None:
+        """Go on if the inputs are there, or one that must fail the call has failed.
+
+        As in `gather`, that is the first failure in the order of the inputs, and what else was
+        wanted for this call only has ended before the call fails.
+        """
+        if flight.outcome is not None or flight.is_left or flight.task is not None:
+            return
+        inputs = flight.node.inputs
+        while flight.next_input < len(inputs):
+            outcome = inputs[flight.next_input].outcome
+            if outcome is None:
+                return
+            if isinstance(outcome, Failure):
+                failure = Failure(outcome.error)
+                ending = self._flights.leave_inputs(flight)
+                if ending:
+                    self._flights.run(flight, self._fail_after(flight, ending, failure))
+                else:
+                    self._flights.land(flight, failure)
+                return
+            flight.next_input += 1
+        self._begin(flight)
+
+    async def _fail_after(
+        self, flight: Flight, ending: list[asyncio.Task[None]], failure: Failure
+    ) -> None:
+        await ended(ending)
+        self._flights.land(flight, failure)
+
+    def _begin(self, flight: Flight) -> None:
+        """All inputs are there."""
+        asked = flight.node
+        try:
+            if not asked.is_planned:
+                work = self._run_plain(flight, asked)
+            else:
+                node = _with_inputs(asked) if asked.inputs else asked
+                if node is not asked and self._shares and self._is_elsewhere(flight, asked, node):
+                    return
+                work = self._compute(flight, asked, node)
+        except BaseException as error:  # a value that is no text, a store that cannot be read
+            self._flights.land(flight, Failure(error))
+            return
+        self._flights.run(flight, work)
+
+    def _is_elsewhere(self, flight: Flight, asked: Node, node: Node) -> bool:
+        """Whether a call whose inputs have just become known is known, or computed, already."""
+        recall = self._recall
+        if asked.is_drawn:
+            found = None if recall is None else recall.look_up_drawn(node, asked)
+        elif is_memorable(asked):
+            found = self._look_up(node)
+        else:
+            return False
+        if found is not None:
+            if recall is not None and not asked.is_drawn:
+                recall.keep(node, asked, found.value, calls_below=found.calls_below)
+            self.settle_known(flight, found)
+            return True
+        if asked.is_drawn:
+            return False
+        running = self._flights.get(node.key)
+        if running is None or running is flight:
+            self._flights.list(flight, node.key)
+            return False
+        flight.doing = "an equal call that is under way"
+        hold = self._flights.hold(
+            flight,
+            running,
+            lambda: _soon(self._take_equal, flight, hold, asked, node),
+            on_begun=flight.begin,
+        )
+        return True
+
+    # --- answers of other flights --------------------------------------------------------------
+
+    def _take_equal(self, flight: Flight, hold: Waiter, asked: Node, node: Node) -> None:
+        other = hold.flight
+        if flight.outcome is not None or flight.is_left or other.outcome is None:
+            return
+        flight.credit("joined")
+        flight.calls_below = other.calls_below
+        outcome: Outcome = other.outcome
+        if isinstance(outcome, Failure):
+            outcome = Failure(outcome.error)
+        elif self._recall is not None:
+            self._recall.keep(node, asked, outcome.value, calls_below=other.calls_below)
+        self._flights.land(flight, outcome)
+
+    def _take_prefix(self, flight: Flight, hold: Waiter) -> None:
+        if flight.outcome is not None or flight.is_left:
+            return
+        other, node = hold.flight, flight.node
+        source = other.node
+        if isinstance(other.outcome, Value):
+            assert isinstance(node, LlmNode) and isinstance(source, LlmNode)
             max_tokens, asked_max = (n.call.sampling.max_tokens for n in (source, node))
             engine = self._engines.engine(node.call.model)
-            choice = fit_choice(raw.value.choices[0], max_tokens, asked_max, engine)
+            answer = other.outcome.value
+            choice = fit_choice(answer.choices[0], max_tokens, asked_max, engine)
             if choice is not None:
-                self._credit(flight, "prefix")
-                return Answer((choice,), raw.value.prompt_tokens), 0
-        return await self._answer(flight)
+                flight.credit("prefix")
+                self._flights.land(flight, Value(Answer((choice,), answer.prompt_tokens)))
+                return
+        self.start(flight)
 
-    async def _run(self, flight: Flight, node: Node) -> Any:
+    # --- computing -----------------------------------------------------------------------------
+
+    async def _run_plain(self, flight: Flight, node: Node) -> None:
+        """Run a plain operator that is the input of a planned call."""
+        flight.doing = "its body, which runs"
+        self._flights.land(flight, Value(await value_of(node)))
+
+    async def _compute(self, flight: Flight, asked: Node, node: Node) -> None:
+        recall = self._recall
+        if recall is not None:
+            recall.check_may_compute(node)
+        if isinstance(node, OperatorNode):
+            value: Any = await self._run(flight, node)
+        else:
+            assert isinstance(node, LlmNode)
+            if node.draws_again:
+                self._flights.land(flight, Value(await self._draw_until_fit(flight, node)))
+                return
+            value = await self._ask(flight, node)
+        if recall is not None:
+            recall.keep(node, asked, value, calls_below=flight.calls_below)
+        self._flights.land(flight, Value(value))
+
+    async def _run(self, flight: Flight, node: OperatorNode) -> Any:
         """Run a pure operator's body."""
-        assert isinstance(node, OperatorNode)
-        value = await run_body(node, node.frame.item, on_attempt=flight.admit)
+        flight.doing = "its body, which runs"
+        tally = Tally()
         try:
-            encode(value)
-        except EncodingError as error:
-            raise EncodingError(
-                f"{node.label}(...) is pure, so its result is shared and remembered, but {error}",
-                error.path,
-            ) from None
+            value = await run_body(node, flight.item, tally, on_begin=flight.begin)
+        finally:
+            flight.calls_below = tally.num_calls
+        check_result(node, value)
         return value
 
-    async def _ask(self, flight: Flight, node: LlmNode) -> tuple[Answer, int, bool]:
-        """Ask the engine, again where it may help.
+    async def _draw_until_fit(self, flight: Flight, node: LlmNode) -> Reply[Any]:
+        """The first draw that fits the schema. Each is a call of its own, which others may share."""
+        retries = node.call.retries
+        for number in range(retries + 1):
+            attempt = node.attempt(number)
+            flight.doing = f"draw {number + 1} of at most {retries + 1}"
+            if attempt.outcome is None:
+                landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._flights.hold(
+                    flight,
+                    self._ask_for(attempt, flight.item),
+                    partial(_wake, landed),
+                    on_begun=flight.begin,
+                )
+                await landed
+            assert attempt.outcome is not None
+            choices = attempt.outcome.get().choices
+            try:
+                return Reply(choices, parse_choices(node, choices))
+            except InvalidReply:
+                if number == retries:
+                    raise
+        raise AssertionError("unreachable")
 
-        Returns the answer, how many of its prompt tokens were cached, and whether the answer fits
-        the schema. One that does not may still fit that of an equal call: each call parses it.
-        """
+    async def _ask(self, flight: Flight, node: LlmNode) -> Answer:
+        """Ask the engine, again where it may help."""
         call = node.call
         fleet = self._engines.fleet(call.model)
         messages = tuple([ChatMessage(role, _joined(parts)) for role, parts in call.messages])
+        flight.doing = "its engine, to render the prompt"
         prompt = await fleet.render(messages)
         for attempt in range(call.retries + 1):
-            is_last = attempt == call.retries
             try:
                 completion = await self._request(flight, fleet, node, messages, prompt)
             except TransientEngineError:
-                if is_last:
+                if attempt == call.retries:
                     raise
+                flight.doing = "a moment, after an error of the engine that may pass"
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
                 continue
-            answer = Answer(completion.choices, len(prompt))
-            if call.schema is None:
-                return answer, completion.cached_tokens, True
-            try:
-                _parse(node, answer.choices)
-            except Exception as error:
-                draws_again = not (is_last or call.sampling.is_greedy or flight.stream is not None)
-                if not draws_again or not isinstance(error, InvalidReply):
-                    return answer, completion.cached_tokens, False
-                node = node.with_attempt(attempt + 1)
-            else:
-                return answer, completion.cached_tokens, True
+            flight.cached_tokens = completion.cached_tokens
+            return Answer(completion.choices, len(prompt))
         raise AssertionError("unreachable")
 
     async def _request(
@@ -285,16 +318,18 @@ class Executor:
         messages: tuple[ChatMessage, ...],
         prompt: Sequence[int],
     ) -> Completion:
-        sampling, item, num_prompt = node.call.sampling, node.frame.item, len(prompt)
+        sampling, item, num_prompt = node.call.sampling, flight.item, len(prompt)
         request = Request(
             f"helium-{next(self._request_ids)}", messages, prompt, sampling, node.call.json_schema
         )
         budget, used_tokens = self._budget, 0
         most_tokens = num_prompt + sampling.n * sampling.max_tokens
         if not budget.try_reserve(most_tokens):
+            flight.doing = "room in the token budget"
             await budget.reserve(most_tokens)
         try:
-            flight.admit()
+            flight.doing = "its engine"
+            flight.begin()
             is_counted = self._touch(item, prompt)
             # Across deaths of the engine: the reservation is kept, a retry needs no new one.
             completion = await fleet.complete(request, flight.listen, partial(describe, node))
@@ -313,10 +348,10 @@ def _joined(parts: tuple[Part, ...]) -> str:
     return "".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
 
 
-def _with_inputs(node: Node, values: list[Any]) -> Node:
+def _with_inputs(node: Node) -> Node:
+    values = [source.outcome.get() for source in node.inputs if source.outcome is not None]
     if isinstance(node, LlmNode):
-        texts = tuple(map(_text_of, values, node.inputs))
-        return node.with_values(texts)
+        return node.with_values(tuple(map(_text_of, values, node.inputs)))
     assert isinstance(node, OperatorNode)
     return node.with_values(tuple(values))
 
@@ -331,36 +366,22 @@ def _text_of(value: Any, source: Node) -> str:
     return text
 
 
-def _deliver(node: Node, raw: Outcome) -> Outcome:
-    """The outcome of one node: its own copy of what is shared."""
-    if isinstance(raw, Failure):
-        return raw
-    if not isinstance(node, LlmNode):
-        return Value(freeze(raw.value))
+def check_result(node: Node, value: Any) -> None:
+    """Refuse a result of a pure operator that cannot be shared."""
     try:
-        return Value(Reply(raw.value.choices, _parse(node, raw.value.choices)))
-    except Exception as error:  # it does not fit, or a validator of the schema failed
-        return Failure(error, error.__traceback__)
+        encode(value)
+    except EncodingError as error:
+        raise EncodingError(
+            f"{node.label}(...) is pure, so its result is shared and remembered, but {error}",
+            error.path,
+        ) from None
 
 
-@lru_cache(maxsize=256)
-def _adapter(schema: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(schema)
+def _soon(step: Callable[..., None], *args: Any) -> None:
+    """Take a step in the next turn of the event loop: a chain of calls must not recurse."""
+    asyncio.get_running_loop().call_soon(step, *args)
 
 
-def _parse(node: LlmNode, choices: tuple[Choice, ...]) -> tuple[Any, ...]:
-    schema = node.call.schema
-    if schema is None:
-        return ()
-    adapter = _adapter(schema)
-    try:
-        return tuple(adapter.validate_json(choice.text) for choice in choices)
-    except ValidationError as error:
-        hint = (
-            f" because it was cut at max_tokens={node.call.sampling.max_tokens} (raise that)"
-            if any(choice.finish_reason == "length" for choice in choices)
-            else ""
-        )
-        raise InvalidReply(
-            f"the reply to {describe(node)} does not fit schema={schema!r}{hint}: {error}"
-        ) from error
+def _wake(landed: asyncio.Future[None]) -> None:
+    if not landed.done():
+        landed.set_result(None)

@@ -20,6 +20,7 @@ from dataclasses import replace
 from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
 from helium_agents.engines.replicas import Replicas
 from helium_agents.errors import EngineDied, PoisonRequest
+from helium_agents.graph.outcome import copy_error
 from helium_agents.runtime.lifeline import Lifeline, Listen, Spawn
 from helium_agents.telemetry.events import Observer
 
@@ -109,10 +110,19 @@ class Fleet:
                 if completion is not None:
                     return completion
 
+    def open(self) -> None:
+        """The session begins to use the engines."""
+        for line in self._all:
+            line.lease.take()
+
     async def close(self) -> None:
-        """Stop the engines that this session started."""
-        ours = (line.engine.close() for line in self._all if line.is_ours)
-        await asyncio.gather(*ours)
+        """The session ends: stop the engines that sessions have started and none uses any more."""
+        await asyncio.gather(*(line.lease.give_back() for line in self._all))
+
+    @property
+    def states(self) -> list[str]:
+        """What each engine is doing, in words."""
+        return [line.state for line in self._all]
 
     def _only(self) -> Lifeline | None:
         """The engine, where there is one only and it runs: then there is nothing to choose."""
@@ -138,7 +148,7 @@ class Fleet:
         ended = [(index, line) for index, line in self._lines if line.end is not None]
         if len(ended) == len(self._lines):
             assert ended[0][1].end is not None
-            raise ended[0][1].end
+            raise copy_error(ended[0][1].end)  # each call raises one of its own
         for index, line in ended:
             self._lines.remove((index, line))
             warnings.warn(

@@ -15,7 +15,9 @@ from typing import Any
 
 from helium_agents.engines.engine import Completion, Delta, Engine, Request
 from helium_agents.errors import EngineDied, EngineError, SessionError
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.runtime.company import Company
+from helium_agents.runtime.engine_lease import EngineLease
 from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -42,7 +44,7 @@ class Lifeline:
         is_up: Whether requests may be sent to it.
         end: Why it will not be started any more; `None` while it may.
         starting: The start that is under way.
-        is_ours: Whether this session has to close it.
+        lease: This session's use of the engine.
     """
 
     def __init__(
@@ -57,15 +59,26 @@ class Lifeline:
         self.engine = engine
         self.label = label
         self.is_up = False
-        self.end: Exception | None = None
+        self.end: BaseException | None = None
         self.starting: asyncio.Task[None] | None = None
-        self.is_ours = False
+        self.lease = EngineLease(engine)
         self._spawn = spawn
         self._on_started = on_started
         self._emit = emit
         self._company = Company()
         self._num_deaths = 0
         self._num_fruitless = 0
+
+    @property
+    def state(self) -> str:
+        """What it is doing, in words."""
+        if self.end is not None:
+            return f"engine {self.label!r} has ended: {self.end}"
+        if self.starting is not None:
+            return f"engine {self.label!r} is being started"
+        if not self.is_up:
+            return f"engine {self.label!r} is not started yet"
+        return f"engine {self.label!r} is up, open requests: {self._company.num_inside}"
 
     def begin(self) -> None:
         """See to it that the engine is up, or on its way."""
@@ -133,8 +146,7 @@ class Lifeline:
         )
 
     def _launch(self) -> None:
-        if not self.engine.is_started:  # nobody has, or who has closed it since
-            self.is_ours = True
+        self.lease.will_start()
         self.starting = self._spawn(self._start())
 
     async def _start(self) -> None:
@@ -146,7 +158,10 @@ class Lifeline:
         except asyncio.CancelledError:
             self.end = SessionError("the session was closed while its engine was starting")
             raise
-        except Exception as error:
+        except ENDS_THE_PROGRAM:
+            self.end = SessionError("the program was ended while its engine was starting")
+            raise
+        except BaseException as error:
             self.end = error
         else:
             self.is_up = True

@@ -17,6 +17,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Container,
+    Generator,
     Iterable,
     Sized,
 )
@@ -26,19 +27,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from helium_agents.errors import (
-    EncodingError,
     EngineDied,
     EngineStartError,
+    HeliumError,
     ItemError,
     MemoError,
     RefCancelled,
     SessionError,
     TokenBudgetExceeded,
 )
-from helium_agents.graph.concurrently import ended
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.encoding import encode, fingerprint
-from helium_agents.graph.node import Failure, Outcome, Value
-from helium_agents.graph.trace import Frame, current_frame, enter, leave
+from helium_agents.graph.outcome import Failure, Outcome, Value
+from helium_agents.graph.trace import Frame, enter, entered_frame, leave
 from helium_agents.runtime.admission import WorkingSet
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
 
@@ -70,19 +71,24 @@ class Item:
         index: Position in the input, from 0.
         row: The row.
         outer: The item that this one works for; `None` in a top-level map.
+        group: The map that it belongs to.
 
     Attributes:
         digest: What identifies the row: its fingerprint, or its position where it has none.
     """
 
-    __slots__ = ("__weakref__", "_outermost", "digest", "index", "row", "working_set")
+    __slots__ = (
+        "__weakref__", "_outermost", "digest", "index", "is_done", "opened_s", "row", "working_set",
+    )  # fmt: skip
 
     digest: bytes
 
-    def __init__(self, index: int, row: Any, outer: Item | None) -> None:
+    def __init__(self, index: int, row: Any, outer: Item | None, group: object) -> None:
         self.index = index
         self.row = row
-        self.working_set = WorkingSet()
+        self.opened_s: float | None = None
+        self.is_done = False  # it has its outcome, which need not be durable yet
+        self.working_set = WorkingSet(group)
         # not `self` where there is no outer one: a cycle would keep the row until it is collected
         self._outermost = None if outer is None else outer.admitted
 
@@ -120,7 +126,7 @@ class Map(AsyncIterator[T]):
             raise ValueError(f"on_error={on_error!r} must be 'raise' or 'collect'")
         if read_ahead < 1:
             raise ValueError(f"read_ahead={read_ahead} must be at least 1")
-        self._run = _MapRun(session, fn, rows, is_ordered=ordered, read_ahead=read_ahead, done=done)
+        self._run = MapRun(session, fn, rows, is_ordered=ordered, read_ahead=read_ahead, done=done)
         self._collects = on_error == "collect"
         # not __del__: the callback holds no reference to us and runs no code of ours in between
         weakref.finalize(self, self._run.cancel).atexit = False
@@ -164,16 +170,16 @@ class Map(AsyncIterator[T]):
             raise
         if isinstance(outcome, Value):
             return item.index, outcome.value
-        error = outcome.exception
-        if self._collects and not isinstance(error, ENDS_THE_RUN):
+        error = outcome.error
+        is_odd = not isinstance(error, Exception)  # the program's own way to stop, say
+        if self._collects and not (is_odd or isinstance(error, ENDS_THE_RUN)):
             return item.index, ItemError(item.index, item.row, error)  # type: ignore[return-value]
         await self.aclose()
-        row = repr(item.row)
-        error.add_note(f"in item {item.index}: {row if len(row) <= 200 else row[:197] + '...'}")
-        raise error.with_traceback(outcome.traceback)
+        error.add_note(f"in item {item.index}: {_shown(item.row)}")
+        raise error
 
 
-class _MapRun:
+class MapRun:
     """A map in progress. The iterator may be dropped; this ends on its own."""
 
     def __init__(
@@ -194,7 +200,7 @@ class _MapRun:
         self._done = done
         self._next_index = 0
         self._context = contextvars.copy_context()
-        caller = current_frame()
+        caller = entered_frame() or session.root
         ordinal = caller.next_ordinal("map", b"")
         self._frame = Frame(
             session, caller, ("map", ordinal), is_pure=caller.is_pure, item=caller.item
@@ -215,7 +221,27 @@ class _MapRun:
         if num_items is not None and isinstance(done, Sized):
             num_items = max(0, num_items - len(done))
         session.emit(MapOpened(num_items, caller.item is not None))
-        self._pump_task = session.spawn(self._pump(), self._context.copy())
+        self._open_items: dict[int, Item] = {}
+        self._num_uncommitted = 0
+        session.opened(self)
+        self._pump_task = session.spawn(self._pump(), self._context.copy(), self._end_pump)
+
+    @property
+    def state(self) -> str:
+        """What the map is doing, in words."""
+        name = getattr(self._fn, "__name__", "a function")
+        return (
+            f"map of {name}: rows read: {self._num_read}, items open: {len(self._open_items)}, "
+            f"their answers being written: {self._num_uncommitted}, results not taken yet: "
+            f"{len(self._finished)}"
+        )
+
+    def open_items(self, now_s: float) -> list[tuple[Item, str]]:
+        """The open items, each with what to say of it."""
+        return [
+            (item, f"item {item.index} of a map: {now_s - (item.opened_s or now_s):.1f} s")
+            for item in self._open_items.values()
+        ]
 
     async def next(self) -> tuple[Item, Outcome]:
         """The next finished item."""
@@ -224,14 +250,20 @@ class _MapRun:
             if taken is not None:
                 return taken
             if self._is_closed:
+                if self._source_error is not None:
+                    raise self._take_source_error()
                 raise StopAsyncIteration
             if self._is_exhausted and self._num_taken == self._num_read:
                 if self._source_error is not None:
-                    error, self._source_error = self._source_error, None
-                    raise error
+                    raise self._take_source_error()
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
+
+    def _take_source_error(self) -> BaseException:
+        error, self._source_error = self._source_error, None
+        assert error is not None
+        return error
 
     def take(self) -> tuple[Item, Outcome] | None:
         """The next finished item, if it is there."""
@@ -273,7 +305,7 @@ class _MapRun:
             num_opened = 0
             async with aclosing(_each(self._rows)) as rows:
                 async for row in rows:
-                    item = Item(self._num_read, row, self._frame.item)
+                    item = Item(self._num_read, row, self._frame.item, self)
                     frame = self._item_frame(item)
                     if item.index in self._done:
                         await self._skip()
@@ -286,14 +318,30 @@ class _MapRun:
                         await self._let_run()
         except asyncio.CancelledError:
             if not self._is_closed:  # the session was, or the source was cancelled from inside
-                message = "the map was cancelled before it had read all of its rows"
-                self._source_error = RefCancelled(message)
+                self._source_error = self._cancelled("before it had read all of its rows")
             raise
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
             self._source_error = error
-        finally:
-            self._is_exhausted = True
-            self._changed.set()
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
+
+    def _end_pump(self) -> None:
+        """No more rows are read, whatever the reason; the pump may never have begun."""
+        self._is_exhausted = True
+        self._changed.set()
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if self._pump_task.done() and not self._tasks:
+            self._session.ended(self)
+
+    def _cancelled(self, when: str) -> Exception:
+        """The error of what was cancelled, though not by closing the map."""
+        if not self._session.is_open:
+            return SessionError(f"the session was closed while a map was open, {when}")
+        return RefCancelled(f"the map was cancelled from inside, {when}")
 
     async def _let_run(self) -> None:
         """Let what is open get on before more is opened."""
@@ -325,12 +373,17 @@ class _MapRun:
 
     def _open(self, item: Item, frame: Frame) -> None:
         self._num_read += 1
+        item.opened_s = self._loop.time()
+        self._open_items[item.index] = item
         self._tasks[item.index] = self._session.spawn(
             self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
         )
 
     def _end_item(self, item: Item) -> None:
-        del self._tasks[item.index]
+        del self._tasks[item.index], self._open_items[item.index]
+        if not (item.is_done or self._is_closed):  # it was cancelled before it began
+            self._finish(item, Failure(self._cancelled(f"before item {item.index} was done")))
+        self._note_end()
         if not item.is_nested:
             self._session.admission.close(item.working_set)
 
@@ -351,18 +404,31 @@ class _MapRun:
         except asyncio.CancelledError:
             if self._is_closed:
                 return
-            message = f"item {item.index} was cancelled from inside"
-            outcome = Failure(RefCancelled(message), None)
-        except Exception as error:
-            outcome = Failure(error, error.__traceback__)
-        session.when_committed(partial(self._finish, item, outcome))
+            if not session.is_open:
+                return  # see `_end_item`
+            outcome = Failure(RefCancelled(f"item {item.index} was cancelled from inside"))
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            outcome = Failure(error)
+            if isinstance(error, ENDS_THE_PROGRAM):
+                item.is_done = True
+                self._finish(item, outcome)
+                raise
+        item.is_done = True
+        self._num_uncommitted += 1
+        session.when_committed(partial(self._commit, item, outcome))
         session.finish(self._tasks[item.index])
 
-    def _finish(self, item: Item, outcome: Outcome, commit_error: BaseException | None) -> None:
+    def _commit(self, item: Item, outcome: Outcome, commit_error: BaseException | None) -> None:
         """Hand over an item whose answers are durable, or never will be."""
+        self._num_uncommitted -= 1
         if commit_error is not None and isinstance(outcome, Value):
-            outcome = Failure(commit_error, commit_error.__traceback__)
-        failure = outcome.exception if isinstance(outcome, Failure) else None
+            outcome = Failure(commit_error)
+        self._finish(item, outcome)
+
+    def _finish(self, item: Item, outcome: Outcome) -> None:
+        failure = outcome.error if isinstance(outcome, Failure) else None
         self._session.emit(ItemClosed(item.index, item.is_nested, failure))
         self._finished[item.index] = (item, outcome)
         self._changed.set()
@@ -371,7 +437,7 @@ class _MapRun:
         """The item's frame: it is identified by its row and how often the row came before."""
         try:
             digest = fingerprint(item.row)
-        except EncodingError:
+        except HeliumError:  # no part of a key
             digest = encode(item.index)
         item.digest = digest
         short, occurrence = int.from_bytes(digest[:8], "big"), 0
@@ -385,9 +451,26 @@ class _MapRun:
 
 
 async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-    if isinstance(rows, AsyncIterable):
-        async for row in rows:
-            yield row
-    else:
-        for row in rows:
-            yield row
+    """The rows; a generator of rows is closed when no more are wanted."""
+    source: Any = aiter(rows) if isinstance(rows, AsyncIterable) else iter(rows)
+    try:
+        if isinstance(rows, AsyncIterable):
+            async for row in source:
+                yield row
+        else:
+            for row in source:
+                yield row
+    finally:
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
+        elif isinstance(source, Generator):
+            source.close()
+
+
+def _shown(row: Any) -> str:
+    """A row as a note names it."""
+    try:
+        text = repr(row)
+    except Exception as error:  # the row's own
+        text = f"<a {type(row).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from helium_agents.engines.engine import Choice, Engine
 from helium_agents.errors import DecodingError, ReplayMiss
+from helium_agents.graph.describe import describe
 from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.node import LlmNode, Node
 from helium_agents.memo.store import Store
@@ -30,6 +31,7 @@ from helium_agents.runtime.record import (
     alias_record,
     answer_record,
     read_record,
+    run_tag,
     value_record,
 )
 
@@ -42,9 +44,17 @@ MEMO_MODES: tuple[str, ...] = get_args(MemoMode)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A remembered answer: an `Answer` of a model, or the value of a pure operator."""
+    """A remembered answer.
+
+    Args:
+        value: An `Answer` of a model, or the value of a pure operator.
+        is_of_this_run: Whether this run has computed it, as opposed to one before it.
+        calls_below: Model calls that were made for the value of a pure operator.
+    """
 
     value: Any
+    is_of_this_run: bool = False
+    calls_below: int = 0
 
 
 class Recall:
@@ -54,6 +64,7 @@ class Recall:
         engines: The session's engines, which cut long answers and say what facts tell of them.
         store: Where answers that anybody may share are kept; `None` for nowhere.
         mode: How it is used; "off" is expressed by having none.
+        run_id: Tells the answers of this run from those of runs before it.
         run_log: Where the answers of this run's draws are kept; `None` for nowhere.
         keeps_facts: Whether anybody will ever look into `store` and ask what its entries are.
     """
@@ -63,17 +74,18 @@ class Recall:
         engines: EnginePool,
         store: Store | None,
         mode: MemoMode,
+        run_id: str,
         run_log: Store | None = None,
         *,
         keeps_facts: bool = True,
     ) -> None:
         self.mode = mode
+        self._run = run_tag(run_id)
         self._keeps_facts = keeps_facts
         self._engines = engines
         self._store = store
         self._run_log = run_log
         self._fresh: set[bytes] = set()
-        self._uncut: set[bytes] = set()  # where a longer answer is that could not be cut
         self._dirty: list[Store] = []
         self._waiting: list[Callable[[BaseException | None], None]] = []
         self._is_committing = False
@@ -100,50 +112,55 @@ class Recall:
         if record is None:
             return None
         if not isinstance(node, LlmNode):
-            return Found(record.value) if isinstance(record, ValueRecord) else None
+            if not isinstance(record, ValueRecord):
+                return None
+            return Found(record.value, record.run == self._run, record.calls_below)
         if not isinstance(record, AnswerRecord):
             return None
         engine = self._engines.engine(node.call.model)
         answer = _fit(record, node, engine)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
-            if key is not None and record.max_tokens > node.call.sampling.max_tokens:
-                self._uncut.add(key)
             record = self._read(store, node.key)
             answer = _fit(record, node, engine) if isinstance(record, AnswerRecord) else None
-        return None if answer is None else Found(answer)
+        return None if answer is None else Found(answer, record.run == self._run)
 
-    def keep(self, node: Node, asked: Node, value: Any, *, is_first: bool = False) -> None:
+    def keep(self, node: Node, asked: Node, value: Any, *, calls_below: int = 0) -> None:
         """Remember an answer, and what was asked.
 
         Args:
             node: The call with its inputs' values put in.
             asked: The call as it was asked; differs where there were inputs.
             value: An `Answer`, or the value of a pure operator.
-            is_first: Whether the call was looked up in vain, and no equal or longer one was
-                computed since.
+            calls_below: Model calls that were made for the value of a pure operator.
         """
         store = self._store_of(asked)
         if store is None or (self.mode == "replay-only" and store is self._store):
             return
+        record = self._record_of(node, value, calls_below)
         if asked.is_drawn:  # by the draw: whoever asks again is the same call
             key = _drawn_key(node, asked)
             if key is not None:
-                self._write(store, key, _to_record(node, value), node.label)
+                self._write(store, key, record, node.label)
             return
         key = record_key(node)
         plan_key = key if asked is node else record_key(asked)
         if key is None:
             return
-        if (not is_first or key in self._uncut) and self._has_longer(store, key, node):
+        if self._has_longer(store, key, node):
             key, plan_key = node.key, asked.key  # it could not be cut, or came since: keep both
             assert key is not None
         facts = b""
         if self._keeps_facts:
             model = self._engines.facts(node.call.model) if isinstance(node, LlmNode) else None
             facts = write_facts(node, model)
-        self._write(store, key, _to_record(node, value), node.label, facts)
+        self._write(store, key, record, node.label, facts)
         if plan_key is not None and plan_key != key:
             self._write(store, plan_key, alias_record(key), node.label)
+
+    def _record_of(self, node: Node, value: Any, calls_below: int) -> bytes:
+        if isinstance(node, LlmNode):
+            return answer_record(value, node.call.sampling.max_tokens, self._run)
+        return value_record(value, calls_below, self._run)
 
     def check_may_compute(self, node: Node) -> None:
         """Refuse to ask a model in replay-only mode; called before anything is computed.
@@ -260,15 +277,6 @@ def _has_committed(commit: Future[None]) -> bool:
     return commit.done() and not commit.cancelled() and commit.exception() is None
 
 
-def describe(node: Node) -> str:
-    """A call as an error message names it."""
-    if isinstance(node, LlmNode):
-        role, parts = node.call.messages[-1]
-        text = "".join(part if isinstance(part, str) else "{...}" for part in parts)
-        return f"llm({role}({text[:60] + '...' if len(text) > 60 else text!r}))"
-    return f"{node.label}(...)"
-
-
 def is_memorable(node: Node) -> bool:
     """Whether a call's answer may serve others: it is not a draw, and sharing is not refused."""
     if isinstance(node, LlmNode) and not node.call.is_shared:
@@ -296,12 +304,6 @@ def record_key(node: Node) -> bytes | None:
         return family
     keys = [source.key for source in node.inputs]
     return None if None in keys else join_digests(b"r", family, *keys)  # type: ignore[arg-type]
-
-
-def _to_record(node: Node, value: Any) -> bytes:
-    if isinstance(node, LlmNode):
-        return answer_record(value, node.call.sampling.max_tokens)
-    return value_record(value)
 
 
 def _fit(record: AnswerRecord, node: LlmNode, engine: Engine) -> Answer | None:

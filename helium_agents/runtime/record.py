@@ -10,12 +10,15 @@ import struct
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+from xxhash import xxh32_intdigest
+
 from helium_agents.engines.engine import Choice, FinishReason
 from helium_agents.errors import DecodingError
 from helium_agents.graph.encoding import decode, encode
 
-_ANSWER, _VALUE, _ALIAS = b"A", b"V", b"@"
-_HEAD = struct.Struct("<cQQH")  # kind, max_tokens, prompt tokens, number of choices
+_ANSWER, _VALUE, _ALIAS = b"B", b"W", b"@"
+_HEAD = struct.Struct("<cIQQH")  # kind, run, max_tokens, prompt tokens, number of choices
+_VALUE_HEAD = struct.Struct("<cII")  # kind, run, model calls below
 _CHOICE = struct.Struct("<BII")  # finish reason, bytes of text, number of token ids
 _REASONS = ("stop", "length")
 
@@ -34,17 +37,20 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True)
 class AnswerRecord:
-    """An answer, and the `max_tokens` that it was asked with."""
+    """An answer, the `max_tokens` that it was asked with, and the tag of the run that did."""
 
     answer: Answer
     max_tokens: int
+    run: int
 
 
 @dataclass(slots=True)
 class ValueRecord:
-    """The value of a pure operator."""
+    """The value of a pure operator, the model calls made for it, and the tag of the run."""
 
     value: Any
+    calls_below: int
+    run: int
 
 
 @dataclass(slots=True)
@@ -57,9 +63,14 @@ class AliasRecord:
 Record = AnswerRecord | ValueRecord | AliasRecord
 
 
-def answer_record(answer: Answer, max_tokens: int) -> bytes:
+def run_tag(run_id: str) -> int:
+    """What tells records of one run from those of others, in four bytes."""
+    return xxh32_intdigest(run_id.encode())
+
+
+def answer_record(answer: Answer, max_tokens: int, run: int) -> bytes:
     """The bytes of an answer."""
-    parts = [_HEAD.pack(_ANSWER, max_tokens, answer.prompt_tokens, len(answer.choices))]
+    parts = [_HEAD.pack(_ANSWER, run, max_tokens, answer.prompt_tokens, len(answer.choices))]
     for choice in answer.choices:
         text = choice.text.encode("utf-8", "surrogatepass")
         reason = _REASONS.index(choice.finish_reason)
@@ -71,9 +82,9 @@ def answer_record(answer: Answer, max_tokens: int) -> bytes:
     return b"".join(parts)
 
 
-def value_record(value: Any) -> bytes:
+def value_record(value: Any, calls_below: int, run: int) -> bytes:
     """The bytes of a pure operator's value."""
-    return _VALUE + encode(value)
+    return _VALUE_HEAD.pack(_VALUE, run, calls_below) + encode(value)
 
 
 def alias_record(key: bytes) -> bytes:
@@ -94,14 +105,17 @@ def read_record(data: bytes) -> Record:
         except (struct.error, IndexError, UnicodeDecodeError) as error:
             raise DecodingError(f"a damaged answer: {error}") from None
     if kind == _VALUE:
-        return ValueRecord(decode(data[1:]))
+        if len(data) < _VALUE_HEAD.size:
+            raise DecodingError("a damaged value: it is cut off")
+        _, run, calls_below = _VALUE_HEAD.unpack_from(data)
+        return ValueRecord(decode(data[_VALUE_HEAD.size :]), calls_below, run)
     if kind == _ALIAS:
         return AliasRecord(data[1:])
     raise DecodingError(f"no record begins with {kind!r}")
 
 
 def _read_answer(data: bytes) -> AnswerRecord:
-    _, max_tokens, prompt_tokens, num_choices = _HEAD.unpack_from(data)
+    _, run, max_tokens, prompt_tokens, num_choices = _HEAD.unpack_from(data)
     start, choices = _HEAD.size, []
     for _ in range(num_choices):
         reason, text_bytes, num_tokens = _CHOICE.unpack_from(data, start)
@@ -113,4 +127,4 @@ def _read_answer(data: bytes) -> AnswerRecord:
         choices.append(Choice(text, token_ids, cast("FinishReason", _REASONS[reason])))
     if start != len(data):
         raise DecodingError("a damaged answer: its length is wrong")
-    return AnswerRecord(Answer(tuple(choices), prompt_tokens), max_tokens)
+    return AnswerRecord(Answer(tuple(choices), prompt_tokens), max_tokens, run)

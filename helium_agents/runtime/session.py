@@ -23,35 +23,48 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import CodeType, TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
-from helium_agents.engines.default import default_engine
-from helium_agents.engines.engine import Engine
-from helium_agents.errors import CallTimeout, ImpureCall, SessionError
-from helium_agents.graph.concurrently import ended
-from helium_agents.graph.inline import value_of
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.engines.default import EngineLike, engines_by_name
+from helium_agents.errors import CallTimeout, ImpureCall, ItemError, SessionError
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
+from helium_agents.graph.cycles import check_not_inside_itself
+from helium_agents.graph.describe import describe
+from helium_agents.graph.inline import check_may_await, value_of
+from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
-from helium_agents.graph.trace import Frame, current_frame, set_frame
+from helium_agents.graph.outcome import Failure
+from helium_agents.graph.trace import (
+    Frame,
+    current_frame,
+    entered,
+    entered_frame,
+    offer_root,
+    set_frame,
+    withdraw_root,
+)
 from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
 from helium_agents.runtime.admission import Admission
+from helium_agents.runtime.demand import Demand
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
-from helium_agents.runtime.map import Item, Map
-from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.recall import MEMO_MODES, MemoMode, Recall, describe
-from helium_agents.runtime.single_flight import Flight, Flights, Waiter
+from helium_agents.runtime.flights import Flight, Flights, Waiter
+from helium_agents.runtime.map import Item, Map, MapRun
+from helium_agents.runtime.recall import MEMO_MODES, MemoMode, Recall
+from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import OnDone, Tasks
 from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.runtime.tracing import Trace
+from helium_agents.runtime.waiting import waiting
 from helium_agents.telemetry.events import Event, Observer
 from helium_agents.telemetry.summary import Summary
 
@@ -65,8 +78,11 @@ class Session:
     """Runs the calls that are made inside `async with Session(...)`.
 
     Args:
-        engine: What computes; several by name, for `llm(model=...)`, of which the first is the
-            default. Without one, a small embedded model whose text means nothing.
+        engine: What computes: an engine, or a model directory or name for `VLLM(...)`; several by
+            name, for `llm(model=...)`, of which the first is the default. Without one, a small
+            embedded model whose text means nothing. An engine that was started before
+            (`async with VLLM(...) as engine`) goes on after the session, and several sessions may
+            use it; one that was not is stopped with the last session that uses it.
         memo: Where answers are kept: a directory (made if needed), a store, or `None` for
             remembering within this session only.
         memo_mode: "read-write"; "refresh" (compute anew and replace); "replay-only" (a model call
@@ -81,13 +97,21 @@ class Session:
             with the same log gives every draw the answer that it had. It brings the `run_id`.
         record: Keep every call for `explain()`; memory then grows with the run.
 
+    Raises:
+        SessionError: An argument is of the wrong type or out of range.
+
+    A session serves every task of its event loop. `async with` opens it for a block, in which it
+    hides sessions around it; `await session.open()` and `close()` open it for as long as you like,
+    for a notebook or a web server. Code of a task that knows of no session is in the one that is
+    open; where several are, `await session.run(fn, ...)` says which.
+
     The plain program, which every exactness test compares with, is the same code under
     `Session(engine, rules=(), share=False, memo=None)`.
     """
 
     def __init__(
         self,
-        engine: Engine | Mapping[str, Engine] | None = None,
+        engine: EngineLike | Mapping[str, EngineLike] | None = None,
         *,
         memo: str | Path | Store | None = None,
         memo_mode: MemoMode = "read-write",
@@ -99,10 +123,7 @@ class Session:
         run_log: RunLog | None = None,
         record: bool = False,
     ) -> None:
-        if memo_mode not in MEMO_MODES:
-            raise SessionError(f"memo_mode={memo_mode!r} must be one of {', '.join(MEMO_MODES)}")
-        if token_budget is not None and token_budget < 1:
-            raise SessionError(f"token_budget={token_budget} must be at least 1")
+        _check_arguments(memo, memo_mode, rules, share, token_budget, observers, run_id)
         if run_log is not None:
             if not share:
                 raise SessionError("a run log needs sharing: leave out share=False")
@@ -114,7 +135,7 @@ class Session:
         self.run_id = run_id or uuid.uuid4().hex
         self._run_log = run_log
         self.summary = Summary()
-        self._engines = _by_name(default_engine() if engine is None else engine)
+        self._engines = engines_by_name(engine)
         self._memo = memo
         self._memo_mode: MemoMode = memo_mode
         self._rules = tuple(rules) if share else ()
@@ -122,34 +143,52 @@ class Session:
         self._budget = TokenBudget(token_budget)
         self._observers: tuple[Observer, ...] = (self.summary, *observers)
         self._trace = Trace() if record else None
-        self._is_open = False
+        self._state: Literal["new", "opening", "open", "closing", "closed"] = "new"
+        self._is_open = False  # as a field of its own, since every call asks
         self._unawaited: dict[Node, None] = {}
+        self._blocked: Counter[Node] = Counter()  # plain operators that others wait for
+        self._maps: dict[MapRun, None] = {}
         self._tasks = Tasks()
         self._num_at_once = 0
 
     # --- opening and closing -------------------------------------------------------------------
 
     async def __aenter__(self) -> Session:
+        await self.open()
+        self._outer_frame = set_frame(self._root)
+        return self
+
+    async def open(self) -> Session:
+        """Open the session for every task of this event loop, until `close`; returns itself.
+
+        Raises:
+            SessionError: It is open, or was.
+            MemoError: The memo cannot be opened.
+            EngineStartError: The model cannot be found.
+        """
         if current_frame().is_pure:
             raise ImpureCall("a session was opened inside a pure operator: drop pure=True there")
-        if self._is_open or hasattr(self, "_loop"):
-            raise SessionError("a session is opened once: make a new Session(...)")
+        if self._state != "new":
+            raise SessionError(
+                f"this session is {self._state}, and a session is opened once: make a new "
+                f"Session(...)"
+            )
+        self._state = "opening"
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._resources = AsyncExitStack()  # what the supervisor closes after the last task
         self._closing = asyncio.Event()
-        opened: asyncio.Future[None] = self._loop.create_future()
-        self._supervisor = asyncio.create_task(self._supervise(opened))
-        await opened
+        self._root = Frame(self, level=("run", self.run_id))
+        self._context.run(set_frame, self._root)
+        self._supervisor = self._loop.create_task(self._supervise())
         try:
             await self._assemble()
         except BaseException:
+            self._state = "closed"
             await self._stop()
             raise
-        self._is_open = True
-        self._root = Frame(self, level=("run", self.run_id))
-        self._outer_frame = set_frame(self._root)
-        self._context.run(set_frame, self._root)
+        self._state, self._is_open = "open", True
+        offer_root(self._root, self._loop)
         return self
 
     async def _assemble(self) -> None:
@@ -164,28 +203,30 @@ class Session:
         if recall is not None:
             self._resources.push_async_callback(recall.committed)
         await self._pool.identify()
+        self._pool.open()
         engine = self._pool.default
         self._admission = Admission(lambda: engine.capacity, lambda: engine.is_started)
-        self._flights = Flights()
+        settler = Settler(self._emit)
+        self._flights = Flights(self._tasks, self._context, settler.settle, self._closed_before)
+        look_up = _find_nothing
+        if recall is not None and substitute_known in self._rules:
+            look_up = recall.look_up
         self._executor = Executor(
             engines=self._pool,
             flights=self._flights,
             recall=recall,
+            look_up=look_up,
             shares=self._shares,
             budget=self._budget,
+            ask=lambda node, item: self._demand.ask(node, item),
             touch=self._touch,
-            finish=self._tasks.finish,
-            emit=self._emit,
         )
-        self._planner = self._executor.planner = Planner(
+        self._demand = Demand(
             self._rules,
             shares=self._shares,
             flights=self._flights,
-            look_up=(lambda node: None) if recall is None else recall.look_up,
-            launch=self._launch,
-            derive=self._derive,
-            settle=self._executor.settle_known,
-            fail=self._executor.fail,
+            look_up=look_up,
+            executor=self._executor,
             emit=self._emit,
         )
 
@@ -199,7 +240,9 @@ class Session:
             return None
         draws = None if self._run_log is None else self._run_log.store
         keeps_facts = self._memo is not None  # else the store goes with the session
-        return Recall(self._pool, store, self._memo_mode, draws, keeps_facts=keeps_facts)
+        return Recall(
+            self._pool, store, self._memo_mode, self.run_id, draws, keeps_facts=keeps_facts
+        )
 
     async def __aexit__(
         self,
@@ -207,17 +250,31 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._is_open = False
         set_frame(self._outer_frame)
-        for flight in list(self._flights.pending):
-            self._executor.fail(flight, self._closed_before(flight.node))
-        await self._stop()
+        await self.close()
         if error is None:
             self._warn_of_unawaited()
 
-    async def _supervise(self, opened: asyncio.Future[None]) -> None:
+    async def close(self) -> None:
+        """Cancel what is left, wait for its clean-up, and stop the engines that sessions started.
+
+        Whoever still waits for a call gets a `SessionError`. Idempotent.
+        """
+        if self._state == "new":
+            self._state = "closed"
+        if self._state == "closed":
+            return
+        if self._state == "open":
+            self._state, self._is_open = "closing", False
+            withdraw_root(self._root, self._loop)
+            for flight in (*self._flights.wanted, *self._flights.planned):
+                if flight.task is None:
+                    self._flights.land(flight, Failure(self._closed(flight.node)))
+        await self._stop()
+        self._state = "closed"
+
+    async def _supervise(self) -> None:
         async with self._resources:
-            opened.set_result(None)
             try:
                 await self._closing.wait()
             finally:
@@ -245,6 +302,38 @@ class Session:
 
     # --- what a user asks for ------------------------------------------------------------------
 
+    async def run(self, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
+        """Call an operator, or any async function, in this session, from any task of its loop.
+
+        Raises:
+            SessionError: The session is not open, or is one of another event loop.
+        """
+        self.check_open()
+        with entered(Frame(self, self._root, ("root",))):
+            return await fn(*args, **kwargs)
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[Row], Awaitable[T]],
+        rows: Iterable[Row] | AsyncIterable[Row],
+        *,
+        ordered: bool = ...,
+        on_error: Literal["raise"] = ...,
+        read_ahead: int = ...,
+        done: Container[int] = ...,
+    ) -> Map[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[Row], Awaitable[T]],
+        rows: Iterable[Row] | AsyncIterable[Row],
+        *,
+        ordered: bool = ...,
+        on_error: Literal["raise", "collect"],
+        read_ahead: int = ...,
+        done: Container[int] = ...,
+    ) -> Map[T | ItemError]: ...
     def map(
         self,
         fn: Callable[[Row], Awaitable[T]],
@@ -254,7 +343,7 @@ class Session:
         on_error: Literal["raise", "collect"] = "raise",
         read_ahead: int = 4096,
         done: Container[int] = (),
-    ) -> Map[T]:
+    ) -> Map[Any]:
         """Apply an operator to every row, streamed; iterate the result with `async for`.
 
         Items are opened as the engine's KV cache has room for their working sets. A result is
@@ -296,6 +385,18 @@ class Session:
             raise SessionError("explain() needs a session made with Session(record=True)")
         return self._trace.explain(self._rules if optimized else ())
 
+    def waiting(self) -> str:
+        """Which calls wait for what, and for how long, as a tree for a person."""
+        if not self._is_open:
+            return f"the session is {self._state}"
+        return waiting(
+            [*self._flights.wanted, *self._flights.planned],
+            self._blocked,
+            self._maps,
+            self._pool.states,
+            self._loop.time(),
+        )
+
     # --- what the graph asks for (graph.trace.Runner) ------------------------------------------
 
     def model_key(self, model: str | None) -> bytes:
@@ -306,7 +407,8 @@ class Session:
         """Raise unless the session is open and on this event loop."""
         if not self._is_open:
             raise SessionError(
-                "this belongs to a session that is not open: use it inside its `async with` block"
+                f"this belongs to a session that is not open (it is {self._state}): use it inside "
+                f"its `async with` block, or between open() and close()"
             )
         if _get_running_loop() is not self._loop:
             raise SessionError("this belongs to a session of another event loop")
@@ -331,54 +433,71 @@ class Session:
         """Somebody took care of a plain operator's call."""
         self._unawaited.pop(node, None)
 
+    def on_blocked(self, node: Node, change: int) -> None:
+        """Somebody begins (1) or ends (-1) to wait for a plain operator that runs elsewhere."""
+        self._blocked[node] += change
+        if not self._blocked[node]:
+            del self._blocked[node]
+
+    def waiters_of(self, node: Node) -> list[Node]:
+        """The operator calls that wait for a call, whoever computes it."""
+        return self._flights.waiters_of(node)
+
     async def wait(self, node: Node) -> Any:
         """The value of a pure or model call."""
         self.check_open()
-        found = self._planner.known_at_once(node)
+        frame = entered_frame()
+        item = self._check_awaiter(node, frame)
+        found = self._demand.known_at_once(node, item)
         if found is not None:
-            self._executor.settle_known(Flight(node, self._loop.time()), found)
+            self._executor.settle_known(Flight(node, self._loop.time(), item), found)
             self._num_at_once += 1
             if self._num_at_once % _HITS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)  # or a loop over remembered calls could not be interrupted
             assert node.outcome is not None
             return node.outcome.get()
-        flight = self._planner.demand(node)
-        if node.timeout_s is not None:
-            await self._land_within(flight, node, node.timeout_s)
+        flight = self._demand.ask(node, item)
+        if node.timeout_s is None:
+            await self._landed(flight, frame)
         else:
-            waiter = flight.add_waiter()
-            try:
-                await waiter.future
-            except BaseException as error:
-                await self._desert(waiter, error)
-                raise
-        if node.outcome is None:
-            raise self._closed_before(node)
+            await self._landed_within(flight, frame, node, node.timeout_s)
+        assert node.outcome is not None
         return node.outcome.get()
 
-    def _closed_before(self, node: Node) -> SessionError:
-        return SessionError(f"the session was closed before {describe(node)} was answered")
+    def _check_awaiter(self, node: Node, frame: Frame | None) -> Any:
+        """Check that the call may be awaited in the frame; returns the item it is wanted for."""
+        check_may_await(node, frame)
+        if isinstance(node, OperatorNode):
+            check_not_inside_itself(node, frame)
+        return node.frame.item if frame is None or frame.item is None else frame.item
 
-    async def _land(self, waiter: Waiter) -> None:
-        """Wait for the flight's outcome, or leave it."""
+    async def _landed(
+        self, flight: Flight, frame: Frame | None, on_begun: Callable[[], None] | None = None
+    ) -> None:
+        """Wait until a flight has landed, or leave it."""
+        landed: asyncio.Future[None] = self._loop.create_future()
+        wake = partial(_set_done, landed)
+        waiter = self._flights.wait(flight, wake, frame=frame, on_begun=on_begun)
         try:
-            await waiter.future
+            await landed
         except BaseException as error:
-            await self._desert(waiter, error)
+            await self._leave(waiter, error)
             raise
 
-    async def _desert(self, waiter: Waiter, why: BaseException) -> None:
-        """Leave a flight that is not settled, and see its end if it ends by that."""
+    async def _leave(self, waiter: Waiter, why: BaseException) -> None:
+        """Leave a flight, and see its end if it ends by that."""
+        ending = self._flights.leave(waiter)
+        # who closes a session waits for all; who is closed may await nothing any more
         if self._is_open and not isinstance(why, GeneratorExit):
-            await self._flights.leave(waiter)
-        else:  # who closes a session waits for all; who is closed may await nothing any more
-            self._flights.give_up(waiter)
+            await ended(ending)
 
-    async def _land_within(self, flight: Flight, node: Node, timeout_s: float) -> None:
+    async def _landed_within(
+        self, flight: Flight, frame: Frame | None, node: Node, timeout_s: float
+    ) -> None:
         try:
             async with asyncio.timeout(None) as scope:
-                await self._land(
-                    flight.add_waiter(lambda: scope.reschedule(self._loop.time() + timeout_s))
+                await self._landed(
+                    flight, frame, lambda: scope.reschedule(self._loop.time() + timeout_s)
                 )
         except TimeoutError as error:
             if not scope.expired():
@@ -387,11 +506,19 @@ class Session:
                 f"{describe(node)} did not finish within its timeout of {timeout_s} s"
             ) from error
 
+    def _closed_before(self, node: Node) -> SessionError | None:
+        """The error of a call that the session's end left without an answer, once it has ended."""
+        return None if self._is_open else self._closed(node)
+
+    def _closed(self, node: Node) -> SessionError:
+        return SessionError(f"the session was closed before {describe(node)} was answered")
+
     def start(self, node: Node) -> None:
         """Demand a node on the session's own behalf; its error, if any, stays with its Ref."""
         self.check_open()
         if node.is_planned:
-            self._planner.demand(node).add_waiter()  # one who never leaves
+            flight = self._demand.ask(node, node.frame.item)
+            self._flights.wait(flight, _never_mind)  # one who never leaves
         else:
             self.on_taken(node)
             self._spawn_in_session(_ignore_outcome(node))
@@ -400,21 +527,23 @@ class Session:
         """The text of a model call, piece by piece."""
         assert isinstance(node, LlmNode)
         self.check_open()
+        frame = entered_frame()
+        item = self._check_awaiter(node, frame)
         if node.outcome is not None:
             yield node.outcome.get().text
             return
-        flight = self._planner.demand(node)
+        flight = self._demand.ask(node, item)
         flight.stream = flight.stream or StreamBuffer()
-        waiter = flight.add_waiter()
+        landed: asyncio.Future[None] = self._loop.create_future()
+        waiter = self._flights.wait(flight, partial(_set_done, landed), frame=frame)
         try:
             async for piece in flight.stream.read():
                 yield piece
+            await landed
         except BaseException as error:
-            await self._desert(waiter, error)
+            await self._leave(waiter, error)
             raise
-        await self._land(waiter)
-        if node.outcome is None:
-            raise self._closed_before(node)
+        assert node.outcome is not None
         node.outcome.get()  # the error of a call that failed
 
     # --- what maps ask for ---------------------------------------------------------------------
@@ -423,6 +552,24 @@ class Session:
     def admission(self) -> Admission:
         """Decides when the next item opens."""
         return self._admission
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made."""
+        return self._is_open
+
+    @property
+    def root(self) -> Frame:
+        """The frame of code that is in no other frame of this session."""
+        return self._root
+
+    def opened(self, run: MapRun) -> None:
+        """A map was opened."""
+        self._maps[run] = None
+
+    def ended(self, run: MapRun) -> None:
+        """A map has nothing open any more."""
+        self._maps.pop(run, None)
 
     @property
     def is_watched(self) -> bool:
@@ -459,23 +606,14 @@ class Session:
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception as error:  # who watches must not break what is watched
+            except ENDS_THE_PROGRAM as error:
+                self._loop.call_soon(_raise, error)  # when the event is everywhere
+            except BaseException as error:  # who watches must not break what is watched
                 message = f"an observer of the session failed on {type(event).__name__}"
                 self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _spawn_in_session(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.spawn(work, self._context.copy())
-
-    def _launch(self, flight: Flight) -> None:
-        self._run_flight(flight, self._executor.compute(flight))
-
-    def _derive(self, flight: Flight, longer: Flight) -> None:
-        self._run_flight(flight, self._executor.derive(flight, longer))
-
-    def _run_flight(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
-        flight.task = self._tasks.spawn(
-            work, self._context.copy(), partial(self._executor.end, flight)
-        )
 
     def _touch(self, item: Any, token_ids: Sequence[int]) -> bool:
         if not isinstance(item, Item):
@@ -491,13 +629,50 @@ def _line_of(code: CodeType, instruction: int) -> int:
 
 
 async def _ignore_outcome(node: Node) -> None:
-    with suppress(Exception):  # it belongs to the Ref, which keeps it
+    try:
         await value_of(node)
+    except (asyncio.CancelledError, *ENDS_THE_PROGRAM):
+        raise
+    except BaseException:
+        return  # it belongs to the Ref, which keeps it
 
 
-def _by_name(engine: Engine | Mapping[str, Engine]) -> Mapping[str, Engine]:
-    if isinstance(engine, Mapping):
-        if not engine:
-            raise SessionError("engine={} names no engine: leave it out for the embedded model")
-        return engine
-    return {engine.name: engine}
+def _set_done(landed: asyncio.Future[None]) -> None:
+    if not landed.done():
+        landed.set_result(None)
+
+
+def _never_mind() -> None:
+    """Who started a call without awaiting it need not be woken."""
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _find_nothing(_: Node) -> None:
+    return None
+
+
+def _check_arguments(
+    memo: Any,
+    memo_mode: Any,
+    rules: Any,
+    share: Any,
+    token_budget: Any,
+    observers: Any,
+    run_id: Any,
+) -> None:
+    if not (memo is None or isinstance(memo, str | Path) or hasattr(memo, "get")):
+        raise SessionError(f"memo={memo!r} must be a directory, a store, or None")
+    if memo_mode not in MEMO_MODES:
+        raise SessionError(f"memo_mode={memo_mode!r} must be one of {', '.join(MEMO_MODES)}")
+    if not isinstance(share, bool):
+        raise SessionError(f"share={share!r} must be True or False")
+    for name, functions in (("rules", rules), ("observers", observers)):
+        if not isinstance(functions, list | tuple) or not all(map(callable, functions)):
+            raise SessionError(f"{name}={functions!r} must be a list or tuple of functions")
+    if token_budget is not None and (type(token_budget) is not int or token_budget < 1):
+        raise SessionError(f"token_budget={token_budget!r} must be a whole number, at least 1")
+    if not (run_id is None or isinstance(run_id, str)):
+        raise SessionError(f"run_id={run_id!r} must be text")

@@ -1,0 +1,382 @@
+"""Flights: one computation for all who want the same answer, for as long as anyone does.
+
+The whole life of a flight is in this file. It is
+
+- *wanted* from when somebody asks, until the frontier it belongs to is planned;
+- *planned*, while it waits for its inputs or for the flight whose answer it takes;
+- *running*, in a task of the session;
+- *landed*: it has an outcome, every call that it was for is settled, everybody who waits is woken;
+- or *left*: the last who wanted it is gone. Its task is cancelled, it gives up its own interest in
+  others, and its calls are back where they were before anyone asked.
+
+Cancelling one waiter never cancels the flight. Whatever ends a flight's task, the flight is landed
+or left after it: nobody ever joins a finished one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+from helium_agents.engines.engine import Delta
+from helium_agents.errors import RefCancelled
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
+from helium_agents.graph.cycles import cycle_error, find_cycle, inline_waiters
+from helium_agents.graph.describe import describe
+from helium_agents.graph.node import LlmNode, Node, OperatorNode
+from helium_agents.graph.outcome import Failure, Outcome
+from helium_agents.graph.trace import Frame
+from helium_agents.runtime.streaming import StreamBuffer
+from helium_agents.runtime.tasks import Tasks
+from helium_agents.telemetry.events import Source
+
+
+class Waiter:
+    """One who wants a flight's outcome.
+
+    Args:
+        flight: The flight, which may change while it is wanted.
+        wake: Called when it has landed.
+        frame: Where a Ref is awaited; `None` for who never leaves (`ref.start()`).
+        holder: The flight that needs it, as an input or to take its answer.
+        on_begun: Called once the computation proper begins.
+    """
+
+    __slots__ = ("flight", "frame", "holder", "on_begun", "since_s", "wake")
+
+    def __init__(
+        self,
+        flight: Flight,
+        wake: Callable[[], None],
+        *,
+        frame: Frame | None = None,
+        holder: Flight | None = None,
+        on_begun: Callable[[], None] | None = None,
+    ) -> None:
+        self.flight = flight
+        self.wake = wake
+        self.frame = frame
+        self.holder = holder
+        self.on_begun = on_begun
+        self.since_s = flight.start_s
+
+    @property
+    def node(self) -> Node | None:
+        """The call on whose behalf it waits, if any."""
+        if self.holder is not None:
+            return self.holder.node
+        return None if self.frame is None else self.frame.node
+
+
+class Flight:
+    """A computation in the making. See the module's first lines.
+
+    Args:
+        node: The call that it was begun for.
+        start_s: When, by the event loop's clock.
+        item: The item of a `map` for whom it is wanted first.
+
+    Attributes:
+        nodes: The calls that it answers, and how each came to it; the first asks.
+        waiters: Who wants it.
+        holds: Its own interest in other flights.
+        next_input: How many of the inputs are known to be there, in their order.
+        has_begun: Whether the computation proper has begun: timeouts count from then.
+        is_left: Whether nobody wants it any more.
+        looked_up_at: How many flights had landed when its answer was last looked up in vain.
+        doing: What it waits for, in words.
+        outcome: What it came to, before each call's own form is made of it.
+        cached_tokens: Prompt tokens that the engine had in its prefix cache.
+        calls_below: Model calls that were made for the result of a pure operator.
+    """
+
+    __slots__ = (
+        "cached_tokens", "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left", "item",
+        "keys", "looked_up_at", "next_input", "nodes", "outcome", "start_s", "stream", "task",
+        "waiters",
+    )  # fmt: skip
+
+    def __init__(self, node: Node, start_s: float, item: Any) -> None:
+        self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
+        self.waiters: dict[Waiter, None] = {}
+        self.holds: tuple[Waiter, ...] = ()
+        self.keys: tuple[bytes, ...] = ()  # where the table of flights lists us
+        self.task: asyncio.Task[None] | None = None
+        self.outcome: Outcome | None = None
+        self.has_plan = False
+        self.has_begun = False
+        self.is_left = False
+        self.cached_tokens = self.calls_below = 0
+        self.looked_up_at = -1
+        self.next_input = 0
+        self.stream: StreamBuffer | None = None
+        self.doing = "to be planned"
+        self.start_s = start_s
+        self.item = item
+        node.flight = self
+
+    @property
+    def node(self) -> Node:
+        """The call whose question is computed."""
+        return self.nodes[0][0]
+
+    def begin(self) -> None:
+        """The computation proper begins now."""
+        if not self.has_begun:
+            self.has_begun = True
+            for waiter in self.waiters:
+                if waiter.on_begun is not None:
+                    waiter.on_begun()
+
+    def listen(self) -> Callable[[Delta], None] | None:
+        """A request for the answer begins: who is to hear its text, if anybody."""
+        if self.stream is None:
+            return None
+        assert isinstance(self.node, LlmNode)
+        self.stream.restart(is_repeatable=self.node.call.sampling.is_deterministic)
+        return self.stream.on_delta
+
+    def credit(self, source: Source) -> None:
+        """What was to be computed came from elsewhere."""
+        self.nodes = [(node, source if s == "engine" else s) for node, s in self.nodes]
+
+
+Settle = Callable[[Flight, Outcome], None]
+
+
+class Flights:
+    """All unfinished flights, and every step of their lives.
+
+    Args:
+        tasks: The session's tasks.
+        context: Where flights run.
+        settle: Gives a landed flight's calls their outcomes.
+        closed: Makes the error of a call that the session's end left without an answer; `None`
+            while the session is open.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        context: Context,
+        settle: Settle,
+        closed: Callable[[Node], BaseException | None],
+    ) -> None:
+        self.wanted: dict[Flight, None] = {}
+        self.planned: dict[Flight, None] = {}
+        self.num_landed = 0
+        self._by_key: dict[bytes, Flight] = {}
+        self._tasks = tasks
+        self._context = context
+        self._settle = settle
+        self._closed = closed
+
+    # --- who computes what -------------------------------------------------------------------------
+
+    def get(self, key: bytes | None) -> Flight | None:
+        """The unfinished flight that computes the answer to `key`."""
+        return None if key is None else self._by_key.get(key)
+
+    def list(self, flight: Flight, *keys: bytes | None) -> None:
+        """List a flight under those of the keys that there are: it may then be joined."""
+        for key in keys:
+            if key is not None:
+                self._by_key[key] = flight
+                flight.keys = (*flight.keys, key)
+
+    def _unlist(self, flight: Flight) -> None:
+        self.wanted.pop(flight, None)
+        self.planned.pop(flight, None)
+        for key in flight.keys:
+            if self._by_key.get(key) is flight:
+                del self._by_key[key]
+        flight.keys = ()
+
+    def plan(self, flight: Flight) -> None:
+        """It is decided how the flight comes to its answer."""
+        self.wanted.pop(flight, None)
+        self.planned[flight] = None
+        flight.has_plan = True
+
+    # --- wanting -----------------------------------------------------------------------------------
+
+    def wait(
+        self,
+        flight: Flight,
+        wake: Callable[[], None],
+        *,
+        frame: Frame | None = None,
+        on_begun: Callable[[], None] | None = None,
+    ) -> Waiter:
+        """Register interest in an unfinished flight; who goes before it lands calls `leave`.
+
+        Raises:
+            RefMisuse: The flight waits for the one who would wait for it.
+        """
+        waiter = Waiter(flight, wake, frame=frame, on_begun=on_begun)
+        self._check_cycle(waiter, flight)
+        self._add(waiter)
+        return waiter
+
+    def hold(
+        self,
+        holder: Flight,
+        flight: Flight,
+        wake: Callable[[], None],
+        *,
+        on_begun: Callable[[], None] | None = None,
+    ) -> Waiter:
+        """Register a flight's own interest in another, until it ends.
+
+        Raises:
+            RefMisuse: The other waits for it.
+        """
+        waiter = Waiter(flight, wake, holder=holder, on_begun=on_begun)
+        self._check_cycle(waiter, flight)
+        holder.holds = (*holder.holds, waiter)
+        self._add(waiter)
+        return waiter
+
+    def _add(self, waiter: Waiter) -> None:
+        flight = waiter.flight
+        flight.waiters[waiter] = None
+        if flight.has_begun and waiter.on_begun is not None:
+            waiter.on_begun()
+
+    def join(self, flight: Flight, other: Flight, how: Source) -> None:
+        """Let another flight answer the calls and waiters of one that has not begun.
+
+        Raises:
+            RefMisuse: The other waits for one of the waiters.
+        """
+        for waiter in flight.waiters:
+            self._check_cycle(waiter, other)
+        for node, _ in flight.nodes:
+            other.nodes.append((node, how))
+            node.flight = other
+        for waiter in flight.waiters:
+            waiter.flight = other
+            if other.has_begun and waiter.on_begun is not None:
+                waiter.on_begun()
+        other.waiters |= flight.waiters
+        if flight.stream is not None:
+            other.stream = other.stream or StreamBuffer()
+            other.stream.absorb(flight.stream)
+        self._unlist(flight)
+        flight.nodes, flight.waiters = [], {}
+
+    # --- cycles ------------------------------------------------------------------------------------
+
+    def _check_cycle(self, waiter: Waiter, awaited: Flight) -> None:
+        waiting = waiter.node
+        if waiting is None or not _may_wait(awaited):
+            return
+        chain = find_cycle(_asking(waiting), awaited.node, self.waiters_of)
+        if chain is not None:
+            raise cycle_error(chain)
+
+    def waiters_of(self, node: Node) -> list[Node]:
+        """The calls that wait for a call, each as the one that asks for it and its equals."""
+        flight: Flight | None = node.flight
+        if flight is None:
+            frames = inline_waiters(node)
+            return [_asking(frame.node) for frame in frames if frame.node is not None]
+        return [_asking(waiter.node) for waiter in flight.waiters if waiter.node is not None]
+
+    # --- running -----------------------------------------------------------------------------------
+
+    def run(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        """Run a planned flight in a task; the work lands it, or else the task's end does."""
+        flight.task = self._tasks.spawn(
+            self._work(flight, work), self._context.copy(), partial(self._end, flight)
+        )
+
+    async def _work(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            self.land(flight, Failure(error))
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
+        if flight.outcome is not None and flight.task is not None:
+            self._tasks.finish(flight.task)
+
+    def _end(self, flight: Flight) -> None:
+        """The flight's task has ended, perhaps by being cancelled, even before it began."""
+        if flight.outcome is None:
+            message = f"{describe(flight.node)} was cancelled while it was being computed"
+            self.land(flight, Failure(self._closed(flight.node) or RefCancelled(message)))
+
+    def land(self, flight: Flight, outcome: Outcome) -> None:
+        """The outcome is there: settle the calls, and wake everybody. Does nothing a second time.
+
+        Of a flight that was left only a value counts, which the calls may have if they are asked
+        again; a failure may come of having been cancelled.
+        """
+        if flight.outcome is not None:
+            return
+        self._unlist(flight)
+        flight.outcome = outcome
+        if flight.is_left and isinstance(outcome, Failure):
+            return
+        self.num_landed += 1
+        try:
+            self._settle(flight, outcome)
+        finally:
+            waiters, flight.waiters = flight.waiters, {}
+            for waiter in waiters:
+                waiter.wake()
+            self.leave_inputs(flight)
+
+    # --- leaving -----------------------------------------------------------------------------------
+
+    async def left(self, waiter: Waiter) -> None:
+        """Leave, and wait for the clean-up of everything that ends by it."""
+        await ended(self.leave(waiter))
+
+    def leave_inputs(self, flight: Flight) -> list[asyncio.Task[None]]:
+        """End a flight's interest in others; returns the tasks that end by it."""
+        holds, flight.holds = flight.holds, ()
+        return self.leave(*holds)
+
+    def leave(self, *waiters: Waiter) -> list[asyncio.Task[None]]:
+        """End an interest; returns the tasks that end by it."""
+        ending: list[asyncio.Task[None]] = []
+        leaving = [*waiters]
+        while leaving:
+            waiter = leaving.pop()
+            flight = waiter.flight
+            flight.waiters.pop(waiter, None)
+            if flight.waiters or flight.outcome is not None or flight.is_left:
+                continue
+            self.leave_unwanted(flight)
+            if flight.task is not None:
+                if not flight.task.cancelling():  # a second time would interrupt its clean-up
+                    flight.task.cancel()
+                ending.append(flight.task)
+            leaving += flight.holds
+            flight.holds = ()
+        return ending
+
+    def leave_unwanted(self, flight: Flight) -> None:
+        """Nobody wants the flight: its calls are where they were before anyone asked."""
+        flight.is_left = True
+        self._unlist(flight)
+        for node, _ in flight.nodes:
+            if node.flight is flight:
+                node.flight = None
+
+
+def _may_wait(flight: Flight) -> bool:
+    """Whether the flight may wait for other calls: it has inputs, or runs an operator's body."""
+    return bool(flight.holds) or isinstance(flight.node, OperatorNode)
+
+
+def _asking(node: Node) -> Node:
+    flight: Flight | None = node.flight
+    return node if flight is None else flight.node

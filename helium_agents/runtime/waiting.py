@@ -1,0 +1,138 @@
+"""What waits for what, as a tree for a person: whoever stares at a program that stands still.
+
+At the top are those that nobody inside the session waits for: the program itself, items of maps,
+calls that were started and not awaited. Below each are the calls that it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from helium_agents.graph.cycles import inline_waiters
+from helium_agents.graph.describe import describe
+from helium_agents.graph.node import Node
+from helium_agents.graph.trace import Frame
+
+if TYPE_CHECKING:
+    from helium_agents.runtime.flights import Flight
+    from helium_agents.runtime.map import MapRun
+
+_MOST_LINES = 200
+_PROGRAM, _STARTED = "the program", "started, and awaited by nobody"
+
+
+@dataclass
+class _Entry:
+    """One line of the tree, and what stands below it."""
+
+    text: str = ""
+    below: dict[Any, None] = field(default_factory=dict)
+    is_root: bool = True
+
+
+class _Tree:
+    def __init__(self, now_s: float) -> None:
+        self._entries: dict[Any, _Entry] = {}
+        self._now_s = now_s
+
+    def add_flight(self, flight: Flight) -> None:
+        """A flight, below all who wait for it."""
+        seconds = self._now_s - flight.start_s
+        others = f" (and {len(flight.nodes) - 1} equal calls)" if len(flight.nodes) > 1 else ""
+        entry = self._entry(flight)
+        entry.text = f"{describe(flight.node)}{others}: {seconds:.1f} s, waits for {flight.doing}"
+        for waiter in flight.waiters:
+            if waiter.holder is not None:
+                self._put_below(flight, waiter.holder)
+            elif waiter.frame is not None:
+                self._put_below_frame(flight, waiter.frame)
+            else:
+                self._put_below(flight, self._top(_STARTED))
+
+    def add_blocked(self, node: Node) -> None:
+        """A plain operator, below all who wait for it."""
+        self._entry(node).text = f"{node.label}(...): runs"
+        for frame in inline_waiters(node):
+            self._put_below_frame(node, frame)
+
+    def add_item(self, item: Any, text: str) -> None:
+        """An item of a map."""
+        self._entry(item).text = text
+
+    def lines(self) -> list[str]:
+        """The tree as text, each entry once."""
+        found: list[str] = []
+        shown: set[int] = set()
+        stack = [(entry, 0) for entry in reversed(self._entries.values()) if entry.is_root]
+        while stack:
+            if len(found) == _MOST_LINES:
+                found.append("  ...")
+                break
+            entry, depth = stack.pop()
+            is_again = id(entry) in shown
+            found.append(f"{'  ' * (depth + 1)}{entry.text}{' (as above)' if is_again else ''}")
+            if not is_again:
+                shown.add(id(entry))
+                below = reversed(entry.below)
+                stack.extend((self._entries[child], depth + 1) for child in below)
+        return found
+
+    def _entry(self, key: Any) -> _Entry:
+        return self._entries.setdefault(key, _Entry())
+
+    def _top(self, text: str) -> str:
+        self._entry(text).text = text
+        return text
+
+    def _put_below(self, child: Any, above: Any) -> None:
+        self._entry(child).is_root = False
+        self._entry(above).below[child] = None
+
+    def _put_below_frame(self, child: Any, frame: Frame) -> None:
+        """Below the operator whose body waits, or else the item, or else the program."""
+        while True:
+            node = frame.node
+            if node is None or (frame.item is not None and node.frame.item is not frame.item):
+                above = frame.item if frame.item is not None else self._top(_PROGRAM)
+                self._put_below(child, above)
+                return
+            if node.flight is not None:
+                self._put_below(child, node.flight)
+                return
+            self._entry(node).text = f"{node.label}(...): runs"
+            self._put_below(child, node)
+            if node.awaiter is None or node.awaiter is frame:
+                self._put_below(node, self._top(_PROGRAM))
+                return
+            child, frame = node, node.awaiter
+
+
+def waiting(
+    flights: Sequence[Flight],
+    blocked: Iterable[Node],
+    maps: Iterable[MapRun],
+    engines: Sequence[str],
+    now_s: float,
+) -> str:
+    """The tree.
+
+    Args:
+        flights: All unfinished ones.
+        blocked: Plain operators that others wait for.
+        maps: The open maps.
+        engines: What each engine is doing.
+        now_s: By the event loop's clock.
+    """
+    tree = _Tree(now_s)
+    heads = [f"{len(flights)} calls are under way"]
+    for each in maps:
+        heads.append(each.state)
+        for item, text in each.open_items(now_s):
+            tree.add_item(item, text)
+    for flight in flights:
+        tree.add_flight(flight)
+    for node in blocked:
+        tree.add_blocked(node)
+    return "\n".join([*heads, *engines, *tree.lines()])
