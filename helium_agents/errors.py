@@ -46,7 +46,7 @@ class ImpureCall(HeliumError):
 
 
 class RefMisuse(HeliumError, TypeError):
-    """A `Ref` was used as text, as a truth value, or in place of its value."""
+    """A `Ref` was used in place of its value, or something else in place of a `Ref`."""
 
 
 class RefAttributeError(RefMisuse, AttributeError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine, Iterator
+from inspect import isawaitable
 from typing import Any, Literal, TypeVar, overload
 
+from helium_agents.errors import RefMisuse
+from helium_agents.graph.arguments import shown, wrong_flag
 from helium_agents.graph.concurrently import outcomes_of, values_of
 from helium_agents.graph.node import Failure
 
@@ -45,8 +48,32 @@ async def gather(*awaitables: Awaitable[Any], return_exceptions: bool = False) -
     Args:
         awaitables: Refs, coroutines, futures.
         return_exceptions: Give exceptions as results instead, and cancel nothing.
+
+    Raises:
+        RefMisuse: An argument cannot be awaited, such as a list of Refs; then nothing runs.
     """
+    wrong = _wrong_argument(awaitables) or wrong_flag("return_exceptions", return_exceptions)
+    if wrong is not None:
+        for awaitable in awaitables:  # nobody will await them
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()
+        raise RefMisuse(f"gather(...): {wrong}")
     if return_exceptions:
         outcomes = await outcomes_of(awaitables, stop_at_failure=False)
         return tuple(o.exception if isinstance(o, Failure) else o.value for o in outcomes)
     return tuple(await values_of(awaitables))
+
+
+def _wrong_argument(arguments: tuple[Any, ...]) -> str | None:
+    for position, argument in enumerate(arguments):
+        if isawaitable(argument):
+            continue
+        is_several = isinstance(argument, list | tuple | set | frozenset | Iterator)
+        fix = (
+            "give each on its own, as in gather(*refs)"
+            if is_several
+            else "call it, or give its Ref"
+        )
+        kind = type(argument).__name__
+        return f"argument {position}, {shown(argument)} ({kind}), cannot be awaited: {fix}"
+    return None

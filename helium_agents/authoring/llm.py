@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeVar, overload
 
 from pydantic import TypeAdapter
 
 from helium_agents.authoring.messages import Message, to_parts
-from helium_agents.errors import ImpureCall, PromptError
+from helium_agents.errors import ImpureCall, PromptError, RequestError
+from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
 from helium_agents.graph.node import LlmCall, LlmNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
-from helium_agents.graph.sampling import sampling_of
+from helium_agents.graph.sampling import sampling_of, stop_strings
 from helium_agents.graph.trace import current_frame
 
 S = TypeVar("S")
@@ -33,7 +33,7 @@ def llm(
     presence_penalty: float = ...,
     frequency_penalty: float = ...,
     repetition_penalty: float = ...,
-    stop: str | Sequence[str] = ...,
+    stop: str | list[str] | tuple[str, ...] | None = ...,
     seed: int | None = ...,
     n: int = ...,
     schema: None = ...,
@@ -54,7 +54,7 @@ def llm(
     presence_penalty: float = ...,
     frequency_penalty: float = ...,
     repetition_penalty: float = ...,
-    stop: str | Sequence[str] = ...,
+    stop: str | list[str] | tuple[str, ...] | None = ...,
     seed: int | None = ...,
     n: int = ...,
     share: bool = ...,
@@ -72,7 +72,7 @@ def llm(
     presence_penalty: float = 0.0,
     frequency_penalty: float = 0.0,
     repetition_penalty: float = 1.0,
-    stop: str | Sequence[str] = (),
+    stop: str | list[str] | tuple[str, ...] | None = None,
     seed: int | None = None,
     n: int = 1,
     schema: Any = None,
@@ -96,23 +96,32 @@ def llm(
         presence_penalty: In [-2, 2].
         frequency_penalty: In [-2, 2].
         repetition_penalty: Greater than 0; 1 is none.
-        stop: A string, or strings, that end the answer.
-        seed: Makes a sampled answer reproducible.
+        stop: A string, or a list of strings, that end the answer.
+        seed: Makes a sampled answer reproducible: a whole number from 0 to 2**63 - 1.
         n: Number of answers, in `reply.texts`.
         schema: A pydantic model, an Enum, or any type that pydantic validates: decoding is
             constrained to its JSON schema, and `reply.parsed` is the value.
         share: `False` keeps this call from being merged with equal ones and from the memo.
         retries: Further attempts after a transient engine error. A sampled reply that does not
             fit `schema` is drawn anew; a greedy one is not, since it would come out the same.
-        timeout: Seconds this waiter grants the call, counted from its admission.
+        timeout: Seconds this waiter grants the call, counted from its admission: an int or float
+            above 0.
 
     Raises:
-        PromptError: The messages are malformed.
-        RequestError: A sampling value is out of range.
+        PromptError: The messages or the schema are malformed.
+        RequestError: Another argument is of the wrong type or out of range.
         ImpureCall: An unseeded sample inside a pure operator.
         OffLoopCall: No event loop runs here.
     """
     check_on_loop("llm")
+    wrong = (
+        wrong_timeout(timeout)
+        or wrong_retries(retries)
+        or wrong_flag("share", share)
+        or wrong_name("model", model)
+    )
+    if wrong is not None:
+        raise RequestError(wrong)
     frame = current_frame()
     parts, inputs = to_parts(messages)
     sampling = sampling_of(  # by position: half the cost of names
@@ -124,7 +133,7 @@ def llm(
         presence_penalty,
         frequency_penalty,
         repetition_penalty,
-        (stop,) if isinstance(stop, str) else tuple(stop),
+        stop_strings(stop),
         seed,
         n,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any
+from typing import Any, Final
 
 from helium_agents.errors import PromptError
+from helium_agents.graph.arguments import complaint
 from helium_agents.graph.node import Node, Part
 from helium_agents.graph.ref import LEAK_MARK, Ref
 from helium_agents.graph.reply import Reply
@@ -22,9 +23,18 @@ class Prompt:
 
     Args:
         parts: Texts and Refs, in order.
+
+    Raises:
+        PromptError: The parts are something else.
     """
 
     parts: tuple[str | Ref[Any], ...]
+
+    def __post_init__(self) -> None:
+        parts: Any = self.parts
+        if type(parts) is not tuple or not all(isinstance(part, str | Ref) for part in parts):
+            want = "a tuple of texts and Refs; prompt(...) makes it of a template"
+            raise PromptError(complaint("parts", parts, want))
 
     def __str__(self) -> str:
         return "".join(str(part) for part in self.parts)
@@ -33,16 +43,28 @@ class Prompt:
         return f"prompt({''.join(p if isinstance(p, str) else repr(p) for p in self.parts)!r})"
 
 
+_ROLES: Final = ("system", "user", "assistant")
+
 Content = str | Prompt | Ref[Any] | Reply[Any]
 """What a message may hold: text, a prompt, a call's Ref, or a call's reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: who speaks (`system`, `user`, `assistant`) and what."""
+    """One message: who speaks (`system`, `user`, `assistant`) and what.
+
+    Raises:
+        PromptError: Another role, or content that has no text.
+    """
 
     role: str
     content: Content
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise PromptError(complaint("role", self.role, "system, user or assistant"))
+        if type(self.content) is not str:
+            _content_parts(self.content, f"the {self.role} message")
 
 
 def system(content: Content) -> Message:
@@ -71,12 +93,14 @@ def prompt(template: str, /, **values: Any) -> Prompt:
         values: One for each slot: text, numbers, prompts, replies, Refs.
 
     Raises:
-        PromptError: A slot without a value, a value without a slot, or a value that has no text.
+        PromptError: The template is no text, a slot has no value, a value has no slot, or no text.
 
     Example:
         >>> str(prompt("{a} and {b}", a="salt", b=3))
         'salt and 3'
     """
+    if not isinstance(template, str):
+        raise PromptError(complaint("template", template, "text with {name} slots"))
     parts: list[str | Ref[Any]] = []
     unused = set(values)
     for text, name in _slots_of(template):
@@ -91,7 +115,7 @@ def prompt(template: str, /, **values: Any) -> Prompt:
         raise PromptError(
             f"the prompt {_short(template)} has no slot for {', '.join(sorted(unused))}"
         )
-    return Prompt(tuple(part for part in parts if part != "" or isinstance(part, Ref)))
+    return Prompt(tuple(part for part in parts if isinstance(part, Ref) or part))
 
 
 def to_parts(

@@ -6,10 +6,18 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from types import FunctionType, MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from helium_agents.authoring.messages import Prompt
 from helium_agents.errors import ImpureCall, OperatorDefinitionError, RefMisuse
+from helium_agents.graph.arguments import (
+    shown,
+    wrong_flag,
+    wrong_name,
+    wrong_retries,
+    wrong_timeout,
+)
 from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
@@ -34,7 +42,16 @@ class Operator(Generic[P, T]):
         retries: int = 0,
         timeout: float | None = None,
     ) -> None:
-        _check_definition(fn, retries, timeout)
+        _check_function(fn, is_pure=pure)
+        wrong = (
+            wrong_flag("pure", pure)
+            or wrong_name("version", version)
+            or wrong_name("name", name)
+            or wrong_retries(retries)
+            or wrong_timeout(timeout)
+        )
+        if wrong is not None:
+            raise OperatorDefinitionError(f"@operator on {_name_of(fn)}: {wrong}")
         functools.update_wrapper(self, fn)
         # inspect and anyio take for a coroutine function what looks like one
         for attribute in ("__code__", "__defaults__", "__kwdefaults__", "__annotations__"):
@@ -48,7 +65,8 @@ class Operator(Generic[P, T]):
             retries=retries,
             timeout_s=timeout,
         )
-        self._signature = inspect.signature(fn)
+        # Of the function itself: what it wraps may have another signature or other defaults.
+        self._signature = inspect.signature(fn, follow_wrapped=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Ref[T]:
         """Record a call. Nothing runs until the Ref is awaited or started.
@@ -206,10 +224,11 @@ def operator(
             from its source and everything in its package that the source names.
         name: What people see; the function's name by default.
         retries: Further attempts after a transient engine error or an invalid reply.
-        timeout: Seconds a waiter grants one call.
+        timeout: Seconds a waiter grants one call: an int or float above 0.
 
     Raises:
-        OperatorDefinitionError: The function is not a coroutine function.
+        OperatorDefinitionError: The function is not a coroutine function, or an option is of the
+            wrong type or out of range.
     """
     options = {
         "pure": pure, "version": version, "name": name, "retries": retries, "timeout": timeout,
@@ -219,25 +238,37 @@ def operator(
     return Operator(fn, **options)  # type: ignore[arg-type]
 
 
-def _check_definition(fn: Any, retries: int, timeout: float | None) -> None:
-    name = getattr(fn, "__qualname__", repr(fn))
+def _check_function(fn: Any, *, is_pure: bool) -> None:
+    reason = None
     if isinstance(fn, staticmethod | classmethod):
-        raise OperatorDefinitionError(
-            f"@operator on {name}: put @operator under @{type(fn).__name__}, next to the function"
+        reason = f"put @operator under @{type(fn).__name__}, next to the function"
+    elif isinstance(fn, Operator | BoundOperator):
+        reason = "it is already an operator; decorate the function once, with all options"
+    elif isinstance(fn, functools.partial):
+        reason = (
+            "it is a partial, whose arguments would be in no key: make the function an operator, "
+            "and the partial of that, as in partial(operator(fn), ...)"
         )
-    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-        raise OperatorDefinitionError(
-            f"@operator on {name}: a generator cannot be an operator, since a call has one result. "
-            f"Return a list, or stream a single call with llm(...).stream()"
+    elif inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        reason = (
+            "a generator cannot be an operator, since a call has one result. Return a list, or "
+            "stream a single call with llm(...).stream()"
         )
-    if not inspect.iscoroutinefunction(fn):
-        raise OperatorDefinitionError(
-            f"@operator on {name}: an operator must be an `async def` function"
+    elif not isinstance(fn, FunctionType | MethodType) or not inspect.iscoroutinefunction(fn):
+        reason = "an operator must be an `async def` function"
+        if inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+            reason += "; put @operator on the __call__ method of its class"
+    elif is_pure and isinstance(fn, MethodType):
+        reason = (
+            "it is a bound method, whose object would be in no key: put @operator on the method "
+            "in its class"
         )
-    if retries < 0:
-        raise OperatorDefinitionError(f"@operator on {name}: retries={retries} is negative")
-    if timeout is not None and timeout <= 0:
-        raise OperatorDefinitionError(f"@operator on {name}: timeout={timeout} is not positive")
+    if reason is not None:
+        raise OperatorDefinitionError(f"@operator on {_name_of(fn)}: {reason}")
+
+
+def _name_of(fn: Any) -> str:
+    return getattr(fn, "__qualname__", None) or shown(fn)
 
 
 def _pure_caller(frame: Any) -> str:

@@ -8,6 +8,7 @@ waits for the value) per task that drives it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, NoReturn, TypeVar
 
@@ -17,8 +18,12 @@ from helium_agents.graph.node import LlmNode, Node, OperatorNode
 
 T_co = TypeVar("T_co", covariant=True)
 
-LEAK_MARK = "<helium_agents Ref "
-"""What the representation of every Ref begins with; rendered prompts are scanned for it."""
+LEAK_MARK = f"<helium_agents Ref {os.urandom(4).hex()} "
+"""What the representation of every Ref of this process begins with; prompts are scanned for it.
+
+The random part is there so that a text that merely quotes or discusses such a representation can
+be asked.
+"""
 
 
 class Ref(Coroutine[Any, Any, T_co]):
@@ -134,6 +139,13 @@ class Ref(Coroutine[Any, Any, T_co]):
 
     def __bool__(self) -> bool:
         self._refuse("a truth value")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Ref):
+            return self is other
+        self._refuse("something to be compared with a value")
+
+    __hash__ = object.__hash__
 
     def __iter__(self) -> NoReturn:
         self._refuse("a sequence")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from helium_agents import Ref, Session, gather, llm, operator, user
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.errors import RefMisuse
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 
@@ -54,6 +55,42 @@ async def test_results_come_in_the_order_of_the_arguments(session: Session) -> N
     assert await gather(call("a", 9), call("b", 1), call("c", 5)) == ("a", "b", "c")
     assert await gather() == ()
     assert await gather(call("a")) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda ref: ([ref],), r"argument 0.*list.*gather\(\*refs\)"),
+        (lambda ref: ((ref,),), r"argument 0.*tuple.*gather\(\*refs\)"),
+        (lambda ref: ({ref},), r"argument 0.*set.*gather\(\*refs\)"),
+        (lambda ref: ((each for each in [ref]),), r"generator.*gather\(\*refs\)"),
+        (lambda ref: (ref, call), r"argument 1.*Operator.*awaited"),
+        (lambda ref: (ref, 1), r"argument 1.*1.*int.*awaited"),
+        (lambda ref: (ref, None), "argument 1.*None"),
+    ],
+)
+@pytest.mark.parametrize("return_exceptions", [False, True])
+async def test_what_cannot_be_awaited_is_refused_before_anything_runs(
+    session: Session, make: Any, message: str, return_exceptions: bool
+) -> None:
+    ref = call("a")
+    with pytest.raises(RefMisuse, match=message):
+        await gather(*make(ref), return_exceptions=return_exceptions)
+    await ticks(3)
+    assert log == []
+    ref.close()
+
+
+async def test_coroutines_beside_a_wrong_argument_are_closed(session: Session) -> None:
+    async def coroutine() -> None: ...
+
+    with pytest.raises(RefMisuse):
+        await gather(coroutine(), 1, coroutine())  # type: ignore[call-overload]
+
+
+async def test_return_exceptions_is_true_or_false(session: Session) -> None:
+    with pytest.raises(RefMisuse, match="return_exceptions='no'"):
+        await gather(call("a"), return_exceptions="no")  # type: ignore[call-overload]
 
 
 async def test_it_takes_whatever_can_be_awaited(session: Session) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+import weakref
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helium_agents import (
+    Message,
     Prompt,
     Ref,
     Session,
@@ -123,8 +128,39 @@ async def test_the_same_conversation_however_it_was_composed(
 async def test_a_value_without_text_is_refused(session: Session) -> None:
     with pytest.raises(PromptError, match=r"words\(\.\.\.\).*list"):
         await llm(user(words("a b")))
-    with pytest.raises(PromptError, match="user message 1 is a list"):
-        llm(system("a"), user(["b"]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [["b"], None, True, b"b", {"a": 1}, llm, object()])
+def test_content_without_text_is_refused_where_the_message_is_made(content: Any) -> None:
+    for make in (system, user, assistant, lambda content: Message("user", content)):
+        with pytest.raises(PromptError, match=rf"message is a {type(content).__name__}.*string"):
+            make(content)
+
+
+@pytest.mark.parametrize("role", ["robot", "", "User", None, 3, ["user"]])
+def test_a_message_of_another_role_is_refused(role: Any) -> None:
+    with pytest.raises(PromptError, match=r"role=.*system, user or assistant"):
+        Message(role, "a")
+
+
+@pytest.mark.parametrize("template", [3, None, b"a", ["a"], Prompt(("a",))])
+def test_a_template_must_be_text(template: Any) -> None:
+    with pytest.raises(PromptError, match=r"template=.*text"):
+        prompt(template)
+
+
+@pytest.mark.parametrize("parts", ["ab", (3,), [("a",)], None])
+def test_a_prompt_is_made_of_texts_and_refs(parts: Any) -> None:
+    with pytest.raises(PromptError, match=r"parts=.*prompt"):
+        Prompt(parts)
+
+
+async def test_numbers_and_text_like_values_are_content(
+    session: Session, engine: ScriptedEngine
+) -> None:
+    reply = await llm(user("a"))
+    await llm(system(3), user(2.5), assistant(reply), user(Decimal("1.0")))  # type: ignore
+    assert [text for _, text in conversations(engine)[1]] == ["3", "2.5", "a", "1.0"]
 
 
 async def test_messages_must_be_messages(session: Session) -> None:
@@ -167,6 +203,40 @@ async def test_refs_are_no_sequences(session: Session) -> None:
         with pytest.raises(TypeError):
             use()
     assert await ref == ["a", "b"]
+
+
+async def test_refs_are_not_compared_with_what_may_be_their_values(session: Session) -> None:
+    ref, other = upper("a"), upper("a")
+    for use in (
+        lambda: ref == "A",
+        lambda: ref == "A",
+        lambda: ref != "A",
+        lambda: ref == None,  # noqa: E711
+        lambda: [ref] == ["A"],
+        lambda: "A" in [ref],
+        lambda: ref in ["A"],
+        lambda: {"a": ref} == {"a": "A"},
+    ):
+        with pytest.raises(RefMisuse, match=f"compared.*{FIXES}"):
+            use()
+    with pytest.raises(TypeError):
+        _ = ref < "A"  # type: ignore[operator]
+    assert ref == ref and ref != other and ref in [other, ref] and [ref] == [ref]
+    assert {ref: 1}[ref] == 1 and weakref.WeakKeyDictionary({ref: 1})[ref] == 1
+    assert len(weakref.WeakSet([ref, other, ref])) == len({ref, other, ref}) == 2
+    assert await gather(ref, other) == ("A", "A")
+
+
+async def test_refs_compare_by_identity_under_asyncio(session: Session) -> None:
+    refs = [upper(letter) for letter in "abc"]
+    assert await asyncio.gather(*refs, refs[0]) == ["A", "B", "C", "A"]
+    done, _ = await asyncio.wait([asyncio.ensure_future(ref) for ref in refs])
+    assert {task.result() for task in done} == {"A", "B", "C"}
+    assert sorted([await each for each in asyncio.as_completed(refs)]) == ["A", "B", "C"]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ref) for ref in refs]  # type: ignore[arg-type]
+    assert [task.result() for task in tasks] == ["A", "B", "C"]
+    assert await asyncio.wait_for(refs[0], 1) == "A"
 
 
 async def test_refs_have_no_attributes_of_their_values(session: Session) -> None:
@@ -216,6 +286,29 @@ async def test_representations_that_leak_through_a_value_are_found(
     with pytest.raises(PromptError, match="representation of a Ref"):
         await llm(user(prompt("{x}", x=leaky())))
     assert engine.num_requests == 0
+
+
+async def test_text_about_refs_can_be_asked(session: Session, engine: ScriptedEngine) -> None:
+    """Also the representation of a Ref, as somebody quotes it from another program."""
+    command = [sys.executable, "-c", OTHER_PROGRAM]
+    quoted = (await asyncio.to_thread(subprocess.check_output, command, text=True)).strip()
+    assert quoted.startswith("<helium_agents Ref ")
+    for text in (quoted, "what is <helium_agents Ref of?", "<helium_agents Ref ", quoted * 2):
+        assert (await llm(user(text))).text == text
+        assert (await llm(user(prompt("{x}", x=upper(text))))).text == text.upper()
+
+
+OTHER_PROGRAM = """
+import asyncio
+from helium_agents import operator
+@operator
+async def upper(): ...
+async def main():
+    ref = upper()
+    print(repr(ref))
+    ref.close()
+asyncio.run(main())
+"""
 
 
 # --- Refs and sessions ----------------------------------------------------------------------------

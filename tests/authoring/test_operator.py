@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
+import re
 import threading
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -132,12 +135,98 @@ def test_generators_and_synchronous_functions_are_refused() -> None:
         operator(staticmethod(double))
 
 
-@pytest.mark.parametrize(("name", "value"), [("retries", -1), ("timeout", 0), ("timeout", -1.0)])
-def test_options_are_checked(name: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("retries", -1),
+        ("retries", True),
+        ("retries", 1.0),
+        ("timeout", 0),
+        ("timeout", -1.0),
+        ("timeout", math.nan),
+        ("timeout", "3"),
+        ("timeout", timedelta(seconds=3)),
+        ("pure", "yes"),
+        ("version", 1),
+        ("version", ""),
+        ("name", 3),
+        ("name", ""),
+    ],
+)
+def test_options_are_checked(name: str, value: Any) -> None:
     async def fn() -> None: ...
 
-    with pytest.raises(OperatorDefinitionError, match=f"fn.*{name}={value}"):
+    with pytest.raises(OperatorDefinitionError, match=rf"fn.*{name}={re.escape(repr(value))}"):
         operator(**{name: value})(fn)
+
+
+def test_what_is_no_function_is_refused_with_what_to_write_instead() -> None:
+    async def fn(a: int, b: int) -> int:
+        return a + b
+
+    class Asked:
+        async def __call__(self) -> None: ...
+
+    for made, fix in (
+        (functools.partial(fn, 1), r"partial\(operator\(fn\), \.\.\.\)"),
+        (functools.partial(functools.partial(fn, 1), b=2), r"partial\(operator\(fn\)"),
+        (Asked(), "__call__"),
+        (Asked, "async def"),
+        (double, "already an operator"),
+        (Team("a").greet, "already an operator"),
+        ("fn", "async def"),
+        (3, "async def"),
+    ):
+        with pytest.raises(OperatorDefinitionError, match=fix):
+            operator(made)
+
+
+async def test_a_partial_of_an_operator_shares_with_the_whole_call(session: Session) -> None:
+    half = functools.partial(operator(pure=True, version="1")(add), 1)
+    other = functools.partial(operator(pure=True, version="1")(add), b=2)
+    assert await gather(half(2), half(3), other(1), other(2)) == (3, 4, 3, 4)
+    assert sorted(log) == [(1, 2), (1, 3), (2, 2)]
+
+
+async def add(a: int, b: int = 0) -> int:
+    log.append((a, b))
+    return a + b
+
+
+async def test_a_pure_operator_cannot_be_made_of_a_bound_method(session: Session) -> None:
+    class Adder:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        async def add(self, other: int) -> int:
+            return self.number + other
+
+    with pytest.raises(OperatorDefinitionError, match=r"add.*bound.*@operator.*class"):
+        operator(pure=True, version="1")(Adder(1).add)
+    one, two = operator(Adder(1).add), operator(Adder(2).add)
+    assert await gather(one(1), two(1)) == (2, 3)
+
+
+async def test_a_pure_wrapper_is_called_as_it_was(session: Session) -> None:
+    """Its key must not bind to the signature of what it wraps, which may be another."""
+
+    def more(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fn)
+        async def wrapper(a: int, b: int = 10) -> Any:
+            return await fn(a, b)
+
+        return wrapper
+
+    def given(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fn)
+        async def wrapper(b: int) -> Any:
+            return await fn(5, b)
+
+        return wrapper
+
+    for wrap, args, expected in ((more, (1,), 11), (given, (1,), 6)):
+        assert await wrap(add)(*args) == expected
+        assert await operator(pure=True, version="1")(wrap(add))(*args) == expected
 
 
 # --- plain calls ----------------------------------------------------------------------------------
