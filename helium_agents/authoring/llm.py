@@ -114,14 +114,8 @@ def llm(
         OffLoopCall: No event loop runs here.
     """
     check_on_loop("llm")
-    wrong = (
-        wrong_timeout(timeout)
-        or wrong_retries(retries)
-        or wrong_flag("share", share)
-        or wrong_name("model", model)
-    )
-    if wrong is not None:
-        raise RequestError(wrong)
+    if not (timeout is model is None and share is True and type(retries) is int and retries >= 0):
+        _check_options(model, share, retries, timeout)
     frame = current_frame()
     parts, inputs = to_parts(messages)
     sampling = sampling_of(  # by position: half the cost of names
@@ -133,7 +127,7 @@ def llm(
         presence_penalty,
         frequency_penalty,
         repetition_penalty,
-        stop_strings(stop),
+        () if stop is None else stop_strings(stop),
         seed,
         n,
     )
@@ -148,6 +142,17 @@ def llm(
     if frame.runner is not None:
         frame.runner.on_created(node)
     return Ref(node)
+
+
+def _check_options(model: Any, share: Any, retries: Any, timeout: Any) -> None:
+    wrong = (
+        wrong_name("model", model)
+        or wrong_flag("share", share)
+        or wrong_retries(retries)
+        or wrong_timeout(timeout)
+    )
+    if wrong is not None:
+        raise RequestError(wrong)
 
 
 @lru_cache(maxsize=256)
