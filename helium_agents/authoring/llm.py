@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from functools import lru_cache
+from types import UnionType
 from typing import Any, TypeVar, overload
 
-from pydantic import TypeAdapter
-
 from helium_agents.authoring.messages import Message, to_parts
-from helium_agents.errors import ImpureCall, PromptError, RequestError
+from helium_agents.errors import ImpureCall, RequestError
 from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
 from helium_agents.graph.node import LlmCall, LlmNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
+from helium_agents.graph.reply_schema import reply_schema
 from helium_agents.graph.sampling import sampling_of, stop_strings
 from helium_agents.graph.trace import current_frame
 
@@ -61,6 +59,26 @@ def llm(
     retries: int = ...,
     timeout: float | None = ...,
 ) -> Ref[Reply[S]]: ...
+@overload
+def llm(
+    *messages: Message,
+    schema: dict[str, Any] | UnionType,
+    model: str | None = ...,
+    max_tokens: int = ...,
+    temperature: float = ...,
+    top_p: float = ...,
+    top_k: int = ...,
+    min_p: float = ...,
+    presence_penalty: float = ...,
+    frequency_penalty: float = ...,
+    repetition_penalty: float = ...,
+    stop: str | list[str] | tuple[str, ...] | None = ...,
+    seed: int | None = ...,
+    n: int = ...,
+    share: bool = ...,
+    retries: int = ...,
+    timeout: float | None = ...,
+) -> Ref[Reply[Any]]: ...
 def llm(
     *messages: Message,
     model: str | None = None,
@@ -100,7 +118,8 @@ def llm(
         seed: Makes a sampled answer reproducible: a whole number from 0 to 2**63 - 1.
         n: Number of answers, in `reply.texts`.
         schema: A pydantic model, an Enum, or any type that pydantic validates: decoding is
-            constrained to its JSON schema, and `reply.parsed` is the value.
+            constrained to its JSON schema, and `reply.parsed` is the value. Or a JSON schema as a
+            dict: then `reply.parsed` is the JSON value.
         share: `False` keeps this call from being merged with equal ones and from the memo.
         retries: Further attempts after a transient engine error. A sampled reply that does not
             fit `schema` is drawn anew; a greedy one is not, since it would come out the same.
@@ -114,7 +133,8 @@ def llm(
         OffLoopCall: No event loop runs here.
     """
     check_on_loop("llm")
-    if not (timeout is model is None and share is True and type(retries) is int and retries >= 0):
+    is_usual = timeout is None and model is None and share is True
+    if not (is_usual and type(retries) is int and retries >= 0):
         _check_options(model, share, retries, timeout)
     frame = current_frame()
     parts, inputs = to_parts(messages)
@@ -136,8 +156,9 @@ def llm(
             "an unseeded sample (temperature > 0) was asked for inside a pure operator, whose "
             "result may be shared: give llm(...) a seed=, or drop pure=True"
         )
-    json_schema = None if schema is None else _json_schema(schema)
-    call = LlmCall(parts, sampling, schema, json_schema, model, share, retries, timeout)
+    asked = None if schema is None else reply_schema(schema)
+    json_schema = None if asked is None else asked.json_schema
+    call = LlmCall(parts, sampling, asked, json_schema, model, share, retries, timeout)
     node = LlmNode(frame, call, inputs)
     if frame.runner is not None:
         frame.runner.on_created(node)
@@ -153,13 +174,3 @@ def _check_options(model: Any, share: Any, retries: Any, timeout: Any) -> None:
     )
     if wrong is not None:
         raise RequestError(wrong)
-
-
-@lru_cache(maxsize=256)
-def _json_schema(schema: Any) -> str:
-    try:
-        return json.dumps(TypeAdapter(schema).json_schema(), ensure_ascii=False)
-    except Exception as error:
-        raise PromptError(
-            f"schema={schema!r} is nothing that pydantic can turn into a JSON schema: {error}"
-        ) from error

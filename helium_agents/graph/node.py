@@ -19,6 +19,7 @@ from helium_agents.errors import EncodingError, HeliumError, SessionError
 from helium_agents.graph.encoding import encode, fingerprint, freeze
 from helium_agents.graph.llm_key import join_digests, question_digest
 from helium_agents.graph.outcome import Outcome
+from helium_agents.graph.reply_schema import ReplySchema
 from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import Slot, map_slots
@@ -310,7 +311,7 @@ class LlmCall:
     Args:
         messages: Pairs of a role and its content's parts; neighbouring texts are joined.
         sampling: How to sample.
-        schema: Anything pydantic can validate, or `None`.
+        schema: What the reply must fit, or `None`.
         json_schema: The JSON schema text of `schema`, or `None`.
         model: The engine's name in the session, or `None` for the default.
         is_shared: Whether equal calls may be merged and remembered.
@@ -320,7 +321,7 @@ class LlmCall:
 
     messages: tuple[tuple[str, tuple[Part, ...]], ...]
     sampling: Sampling
-    schema: Any = None
+    schema: ReplySchema | None = None
     json_schema: str | None = None
     model: str | None = None
     is_shared: bool = True

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import enum
+import json
 import math
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from helium_agents import Session, gather, llm, user
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import HeliumError, RequestError
+from helium_agents.errors import HeliumError, InvalidReply, PromptError, RequestError
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 
@@ -126,3 +129,66 @@ async def test_subclasses_of_numbers_and_text_count_as_what_they_are(
 
 async def test_a_short_timeout_is_fine(session: Session) -> None:
     assert (await llm(user("a"), timeout=60, retries=0, share=False, model=None)).text == "a"
+
+
+# --- schema= --------------------------------------------------------------------------------------
+
+NUMBER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"number": {"type": "integer"}},
+    "required": ["number"],
+}
+
+
+def saying(text: str) -> ScriptedEngine:
+    return ScriptedEngine(lambda _: text)
+
+
+async def test_a_schema_may_be_a_json_schema() -> None:
+    engine = saying('{"number": 3}')
+    async with Session(engine):
+        reply = await llm(user("a"), schema=NUMBER)
+        assert reply.parsed == {"number": 3}
+        assert json.loads(engine.requests[0].json_schema or "") == NUMBER
+        first, second = await gather(*(llm(user("a"), schema=dict(NUMBER)) for _ in range(2)))
+        assert first.parsed == second.parsed and first.parsed is not second.parsed
+        assert engine.num_requests == 1
+
+
+async def test_a_json_schema_that_is_changed_after_the_call_changes_nothing() -> None:
+    schema = copy.deepcopy(NUMBER)
+    async with Session(saying('{"number": 3}')):
+        ref = llm(user("a"), schema=schema)
+        schema["properties"]["number"]["type"] = "string"
+        assert (await ref).parsed == {"number": 3}
+        with pytest.raises(InvalidReply, match="not of type 'string'"):
+            await llm(user("a"), schema=schema)
+
+
+async def test_a_scripted_engine_answers_a_json_schema_by_example() -> None:
+    async with Session(ScriptedEngine()):
+        assert isinstance((await llm(user("a"), schema=NUMBER)).parsed["number"], int)
+
+
+async def test_a_wrong_json_schema_is_refused_where_it_is_given(session: Session) -> None:
+    with pytest.raises(PromptError, match=r"schema=.*'nonsense'.*\$\.type"):
+        llm(user("a"), schema={"type": "nonsense"})
+
+
+async def test_a_union_parses_in_its_own_order() -> None:
+    class A(BaseModel):
+        x: int
+
+    class B(BaseModel):
+        x: int
+
+    async with Session(saying('{"x": 3}')):
+        assert type((await llm(user("a"), schema=A | B)).parsed) is A
+        assert type((await llm(user("a"), schema=B | A)).parsed) is B
+
+
+async def test_a_reply_that_was_cut_under_a_schema_says_so() -> None:
+    async with Session(saying('{"number": 3 }')):
+        for schema in (NUMBER, dict[str, int]):
+            with pytest.raises(InvalidReply, match=r"llm\(user\('a'\)\) was cut at max_tokens=2,"):
+                await llm(user("a"), schema=schema, max_tokens=2)
