@@ -149,7 +149,19 @@ class ItemError(HeliumError):
     """
 
     def __init__(self, index: int, row: Any, cause: BaseException) -> None:
-        super().__init__(f"item {index} failed: {type(cause).__name__}: {cause}")
+        super().__init__(f"item {index} failed: {_in_words(cause)}")
         self.index = index
         self.row = row
         self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is copied and pickled: with its cause, which Python would leave behind."""
+        return type(self), (self.index, self.row, self.__cause__), vars(self)
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:
+        text = "<no text, str() raises>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
