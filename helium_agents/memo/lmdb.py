@@ -6,9 +6,9 @@ long it stays open, `lmdb_scan` and `lmdb_check` how to go through all of it. Th
 and does what the port says.
 
 Several processes may use one directory at once, each with a store of its own; LMDB lets one write
-at a time. A store that is open does not survive a fork: the child shares LMDB's lock table with its
-parent, so that even *closing* the environment there can free the parent's reader slot. The child
-gets an error that says so. A store that was only constructed opens after the fork as usual.
+at a time. A store that is open does not survive a fork: the child gets an error that says so, and
+may open a store of its own in the same directory (`lmdb_directory` says how that is made safe). A
+store that was only constructed opens after the fork as usual.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ class LmdbStore:
         if opened.pid != os.getpid():
             raise MemoError(
                 f"the memo in {self.path} was open when this process was forked, and cannot be "
-                "used here: open it after the fork, or start processes with 'spawn'"
+                "used here: open another store for it after the fork"
             )
         return opened
 
@@ -327,6 +327,7 @@ class LmdbStore:
             raise explain(self.path, error) from error
 
     def _read(self, opened: Directory, key: bytes) -> Entry | None:
+        opened.reading.append(None)
         try:
             try:
                 reading = opened.env.begin(db=opened.tables.entries, buffers=True)
@@ -339,6 +340,8 @@ class LmdbStore:
                 entry = decode(record)
         except lmdb.Error as error:
             raise opened.explain(error) from error
+        finally:
+            opened.reading.pop()
         if entry is None:
             self._num_corrupt += 1
         return entry

@@ -3,12 +3,19 @@
 It knows no store, so that a store which was dropped and not closed can be collected: what it put is
 then written, and the environment released, by what is kept here. The same happens at the end of the
 program, which waits a few seconds for it and not longer, since another process may hold the lock.
+
+A child that is forked may not use what it inherits, but it may open the directory for itself. LMDB
+allows that only once the inherited environment is closed, and closing one amid a transaction frees
+the parent's slot in the table of readers. So a fork waits until nothing is being read or written
+here, and the child closes what it inherits before anything else runs in it. Where a transaction
+goes on for too long, the child leaves all as it is, and cannot open that directory.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 import warnings
 import weakref
@@ -36,6 +43,8 @@ _MAX_PACKED_BYTES: Final = 2**20
 _READER_CHECK_S: Final = 30.0
 _WAIT_AT_DROP_S: Final = 1.0
 _WAIT_AT_EXIT_S: Final = 5.0
+_WAIT_AT_FORK_S: Final = 0.5
+_POLL_S: Final = 0.0005
 
 
 class Directory:
@@ -46,6 +55,9 @@ class Directory:
         max_bytes: The bound that each write holds.
         read_only: Have no writer.
 
+    Attributes:
+        reading: One element for each read transaction that is open: a count that needs no lock.
+
     Raises:
         MemoError: If it cannot be opened.
     """
@@ -55,6 +67,8 @@ class Directory:
         self.path = path
         self.writer: Writer[Update] | None = None
         self.touched: deque[bytes] = deque(maxlen=_MAX_TOUCHED)
+        self.reading: list[None] = []
+        self._is_writing = threading.RLock()
         self._max_bytes = max_bytes
         self._packed_bytes = 0.0
         self._packed_until_s = time.monotonic()
@@ -84,11 +98,14 @@ class Directory:
 
     def read(self, query: Callable[[lmdb.Transaction[bytes], Tables], _T]) -> _T:
         """The result of a query on one state of the tables."""
+        self.reading.append(None)
         try:
             with self.begin() as txn:
                 return query(txn, self.tables)
         except lmdb.Error as error:
             raise self.explain(error) from error
+        finally:
+            self.reading.pop()
 
     def explain(self, error: BaseException) -> MemoError:
         """The error in words."""
@@ -119,8 +136,31 @@ class Directory:
         elif failure := self.writer.abandon(self.env.close, wait_s):
             warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
 
+    def pause(self, until_s: float) -> bool:
+        """Let no write begin, and wait for what is under way; whether nothing is under way.
+
+        Args:
+            until_s: How long to wait, as a time of `time.monotonic`.
+        """
+        if not self._is_writing.acquire(timeout=max(0.0, until_s - time.monotonic())):
+            return False
+        while self.reading and time.monotonic() < until_s:
+            time.sleep(_POLL_S)
+        if not self.reading:
+            return True
+        self.resume()
+        return False
+
+    def resume(self) -> None:
+        """Let writes begin again."""
+        self._is_writing.release()
+
     def _write(self, batch: Batch[Update]) -> list[Any]:
         """Write a batch and the order of use in one transaction; runs on the writer thread."""
+        with self._is_writing:
+            return self._write_now(batch)
+
+    def _write_now(self, batch: Batch[Update]) -> list[Any]:
         touched = dict.fromkeys(self.touched.popleft() for _ in range(len(self.touched)))
         self._check_readers()
         if not batch:
@@ -186,3 +226,44 @@ _open_directories: weakref.WeakSet[Directory] = weakref.WeakSet()
 def _abandon_all() -> None:
     for directory in list(_open_directories):
         directory.abandon(_WAIT_AT_EXIT_S)
+
+
+# --- forks ---------------------------------------------------------------------------------------
+
+
+class _Fork:
+    """What is paused while a process forks; one fork at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._paused: list[Directory] = []
+
+    def before(self) -> None:
+        """Wait, not for long, until nothing is being read or written."""
+        self._lock.acquire()
+        until_s = time.monotonic() + _WAIT_AT_FORK_S
+        self._paused = [directory for directory in _open_directories if directory.pause(until_s)]
+
+    def after_in_parent(self) -> None:
+        """Go on."""
+        for directory in self._paused:
+            directory.resume()
+        self._paused = []
+        self._lock.release()
+
+    def after_in_child(self) -> None:
+        """Close what is inherited, except what another thread has begun to read at the last."""
+        for directory in self._paused:
+            if not directory.reading:
+                directory.env.close()
+        _open_directories.clear()
+        self._paused = []
+        self._lock.release()
+
+
+_fork: Final = _Fork()
+os.register_at_fork(
+    before=_fork.before,
+    after_in_parent=_fork.after_in_parent,
+    after_in_child=_fork.after_in_child,
+)

@@ -139,7 +139,10 @@ def explain(path: Path, error: BaseException) -> MemoError:
     if isinstance(error, MemoError):
         return error
     if _OPEN_TWICE in str(error):
-        advice = "use one store for all of it (LMDB allows no second one)"
+        advice = (
+            "use one store for all of it, since LMDB allows no second one (after a fork amid a "
+            "long read or write: start processes with 'spawn')"
+        )
     elif getattr(error, "code", None) == errno.EIO:
         advice = _FULL_DISK  # what LMDB says of a write that the disk cut short
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:

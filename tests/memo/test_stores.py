@@ -740,7 +740,7 @@ def test_killed_in_mid_write_keeps_what_was_acknowledged(path: Path) -> None:
 
 
 def test_fork(path: Path) -> None:
-    """A forked child is refused, harms nobody by it, and may open what was not open yet."""
+    """A forked child may not use an open store, but may open its directory, and harms nobody."""
     code = """
     import gc, threading
     opened, unopened = LmdbStore(path), LmdbStore(path + "2")
@@ -764,13 +764,19 @@ def test_fork(path: Path) -> None:
             status = 1
             try:
                 for use in (lambda: opened.get(key(1)), opened.commit, opened.stats, opened.clear,
-                            lambda: opened.put(key(1), b"", label="a"), LmdbStore(path).open):
+                            lambda: opened.put(key(1), b"", label="a")):
                     try:
                         use()
                     except MemoError:
                         continue
                     raise AssertionError("the child could use an inherited store")
+                own = LmdbStore(path)
+                assert own.get(key(1)) is not None
+                own.put(key(-os.getpid()), b"child", label="child")
+                own.commit().result()
                 opened.close()
+                assert own.get(key(-os.getpid())) == b"child"
+                own.close()
                 unopened.put(key(os.getpid()), b"child", label="a")
                 unopened.commit().result()
                 unopened.close()
@@ -782,13 +788,110 @@ def test_fork(path: Path) -> None:
         assert os.waitpid(pid, 0)[1] == 0
         assert opened.get(key(1)) is not None
         assert with_reader.get(key(1)) is None
+        assert opened.get(key(-pid)) == b"child"
     stop.set()
     thread.join()
+    assert opened.verify().problems == []
     opened.close()
     print(unopened.stats().num_entries)
     unopened.close()
     """
     assert finish(start(code, path)) == "10\n"
+
+
+def test_a_read_in_the_parent_is_not_disturbed_by_a_child(path: Path) -> None:
+    """What a read sees stays where it is, however much a child writes meanwhile."""
+    code = """
+    store = LmdbStore(path)
+    def fill(store, count):
+        for number in range(count):
+            store.put(key(number), os.urandom(1000), label="a")
+    fill(store, 500)
+    store.commit().result()
+    asked, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.read(asked[0], 1)
+            own = LmdbStore(path)
+            for _ in range(20):
+                fill(own, 500)
+                own.commit().result()
+            own.close()
+            os.write(done[1], b"x")
+            os.read(asked[0], 1)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def read(txn, tables):
+        before = list(txn.cursor(db=tables.entries))
+        os.write(asked[1], b"x")
+        os.read(done[0], 1)
+        assert list(txn.cursor(db=tables.entries)) == before
+        assert len(store._use().env.readers().splitlines()) > 1
+        return len(before)
+
+    assert store._use().read(read) == 500
+    os.write(asked[1], b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+    assert store.verify().problems == []
+    store.close()
+    """
+    finish(start(code, path))
+
+
+def test_a_fork_amid_a_read_leaves_the_read_alone(path: Path) -> None:
+    """The child then may not close what is being read, so it is told to open it elsewhere."""
+    code = """
+    store = LmdbStore(path)
+    store.put(key(1), b"one", label="a")
+    store.commit().result()
+
+    def fork_amid(txn, tables):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                LmdbStore(path).open()
+            except MemoError as error:
+                status = 0 if "fork" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert len(store._use().env.readers().splitlines()) > 1
+        return len(list(txn.cursor(db=tables.entries)))
+
+    assert store._use().read(fork_amid) == 1
+    store.close()
+    """
+    finish(start(code, path))
+
+
+def test_a_forked_pool_remembers_in_one_directory(path: Path) -> None:
+    """As a program would: a session with a memo is open, and workers open their own."""
+    code = """
+    import multiprocessing
+    parent = LmdbStore(path)
+    parent.put(key(0), b"parent", label="a")
+    parent.commit().result()
+
+    def work(number):
+        store = LmdbStore(path)
+        found = store.get(key(0))
+        store.put(key(number), b"%d" % number, label="a")
+        store.close()
+        return found
+
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(work, range(1, 13)) == [b"parent"] * 12
+    assert [parent.get(key(number)) for number in range(1, 13)] == [
+        b"%d" % number for number in range(1, 13)
+    ]
+    parent.close()
+    """
+    finish(start(code, path))
 
 
 def test_map_covers_bound_and_file(path: Path) -> None:
