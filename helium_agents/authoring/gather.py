@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 from helium_agents.errors import RefMisuse
 from helium_agents.graph.arguments import shown, wrong_flag
 from helium_agents.graph.concurrently import outcomes_of, values_of
-from helium_agents.graph.node import Failure
+from helium_agents.graph.outcome import Failure
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -36,7 +36,7 @@ async def gather(
 @overload
 async def gather(
     *awaitables: Awaitable[A], return_exceptions: Literal[True]
-) -> tuple[A | Exception, ...]: ...
+) -> tuple[A | BaseException, ...]: ...
 async def gather(*awaitables: Awaitable[Any], return_exceptions: bool = False) -> tuple[Any, ...]:
     """Await all, concurrently; the results come in the order of the arguments.
 
@@ -60,7 +60,7 @@ async def gather(*awaitables: Awaitable[Any], return_exceptions: bool = False) -
         raise RefMisuse(f"gather(...): {wrong}")
     if return_exceptions:
         outcomes = await outcomes_of(awaitables, stop_at_failure=False)
-        return tuple(o.exception if isinstance(o, Failure) else o.value for o in outcomes)
+        return tuple(o.error if isinstance(o, Failure) else o.value for o in outcomes)
     return tuple(await values_of(awaitables))
 
 

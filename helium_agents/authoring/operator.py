@@ -10,7 +10,13 @@ from types import FunctionType, MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from helium_agents.authoring.messages import Prompt
-from helium_agents.errors import ImpureCall, OperatorDefinitionError, RefMisuse
+from helium_agents.errors import (
+    ImpureCall,
+    InvalidReply,
+    OperatorDefinitionError,
+    RefMisuse,
+    TransientEngineError,
+)
 from helium_agents.graph.arguments import (
     shown,
     wrong_flag,
@@ -28,6 +34,11 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 T = TypeVar("T")
 
+RetryOn = type[BaseException] | tuple[type[BaseException], ...]
+
+RETRIED: tuple[type[BaseException], ...] = (TransientEngineError, InvalidReply)
+"""What `retries=` of an operator covers by default."""
+
 
 class Operator(Generic[P, T]):
     """An async function whose call returns a `Ref`. Made by `@operator`; see there."""
@@ -40,6 +51,7 @@ class Operator(Generic[P, T]):
         version: str | None = None,
         name: str | None = None,
         retries: int = 0,
+        retry_on: RetryOn = RETRIED,
         timeout: float | None = None,
     ) -> None:
         _check_function(fn, is_pure=pure)
@@ -48,6 +60,7 @@ class Operator(Generic[P, T]):
             or wrong_name("version", version)
             or wrong_name("name", name)
             or wrong_retries(retries)
+            or _wrong_classes(retry_on)
             or wrong_timeout(timeout)
         )
         if wrong is not None:
@@ -63,6 +76,7 @@ class Operator(Generic[P, T]):
             is_pure=pure,
             explicit_version=version,
             retries=retries,
+            retry_on=retry_on if isinstance(retry_on, tuple) else (retry_on,),
             timeout_s=timeout,
         )
         # Of the function itself: what it wraps may have another signature or other defaults.
@@ -199,6 +213,7 @@ def operator(
     version: str | None = ...,
     name: str | None = ...,
     retries: int = ...,
+    retry_on: RetryOn = ...,
     timeout: float | None = ...,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Operator[P, T]]: ...
 def operator(
@@ -209,6 +224,7 @@ def operator(
     version: str | None = None,
     name: str | None = None,
     retries: int = 0,
+    retry_on: RetryOn = RETRIED,
     timeout: float | None = None,
 ) -> Any:
     """Make an async function an operator: its calls become nodes of the session's plan.
@@ -223,15 +239,23 @@ def operator(
         version: Stands for the source in keys; without it a pure operator's version is computed
             from its source and everything in its package that the source names.
         name: What people see; the function's name by default.
-        retries: Further attempts after a transient engine error or an invalid reply.
-        timeout: Seconds a waiter grants one call: an int or float above 0.
+        retries: Further attempts after a failure that `retry_on` names, at once and in the same
+            call: the body runs again from its start. Unseeded samples in it are drawn anew.
+        retry_on: The class of exceptions, or a tuple of classes, that are worth a further attempt,
+            as tenacity's ``retry_if_exception_type``. By default transient engine errors and
+            replies that do not fit their schema; a program's own exceptions are not retried unless
+            they are named, as in ``retry_on=(TimeoutError, ConnectionError)``. Prefect retries
+            them all, for which write ``retry_on=Exception``.
+        timeout: Seconds a waiter grants one call, all attempts together, counted from when its
+            body begins: an int or float above 0.
 
     Raises:
         OperatorDefinitionError: The function is not a coroutine function, or an option is of the
             wrong type or out of range.
     """
     options = {
-        "pure": pure, "version": version, "name": name, "retries": retries, "timeout": timeout,
+        "pure": pure, "version": version, "name": name, "retries": retries, "retry_on": retry_on,
+        "timeout": timeout,
     }  # fmt: skip
     if fn is None:
         return lambda fn: Operator(fn, **options)  # type: ignore[arg-type]
@@ -265,6 +289,13 @@ def _check_function(fn: Any, *, is_pure: bool) -> None:
         )
     if reason is not None:
         raise OperatorDefinitionError(f"@operator on {_name_of(fn)}: {reason}")
+
+
+def _wrong_classes(retry_on: Any) -> str | None:
+    classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+    if all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+        return None
+    return f"retry_on={shown(retry_on)} must be a class of exceptions, or a tuple of such classes"
 
 
 def _name_of(fn: Any) -> str:

@@ -10,7 +10,7 @@ from helium_agents.engines.engine import Engine
 from helium_agents.errors import SessionError
 
 EngineLike = Engine | str | Path
-"""An engine, or what `VLLM(...)` takes for a model: a directory, or the name of a hub repository."""
+"""An engine, or what `VLLM(...)` takes for a model: a directory, or a hub repository's name."""
 
 _ABILITIES = ("name", "capacity", "is_started", "identity", "start", "render", "complete", "close")
 

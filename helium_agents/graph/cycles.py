@@ -1,8 +1,8 @@
 """Cycles of calls that await one another, found when the last of them would begin to wait.
 
 Who awaits whom is followed upwards: from the call that is about to wait, to those who wait for it,
-and so on. If what it is about to wait for is among them, nobody would ever come first. A task that a
-call's body starts counts as the call itself: whether it will be awaited cannot be known.
+and so on. If what it is about to wait for is among them, nobody would ever come first. A task that
+a call's body starts counts as the call itself: whether it will be awaited cannot be known.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class Admission:
     """Decides when the next item of a top-level map may open.
 
     Calls of an open item, nested maps included, are never held back: they could be what another
-    open item waits for. For the same reason a map of which nothing is open may always open one item:
-    the items of another map may wait for it. An item larger than everything runs alone.
+    open item waits for. For the same reason a map of which nothing is open may always open one
+    item: the items of another map may wait for it. An item larger than everything runs alone.
 
     Args:
         capacity: Asks for the engine's capacity: `None` while it is not started, or no limit.

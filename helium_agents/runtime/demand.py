@@ -164,7 +164,7 @@ class Demand:
                     known[node.key] = found
         return known
 
-    # --- making the plan happen --------------------------------------------------------------------
+    # --- making the plan happen -----------------------------------------------------------------
 
     def _carry_out(self, plan: LogicalPlan, nodes: dict[int, Node]) -> None:
         """Make the plan happen, calls before their inputs: whoever needs one holds it by then."""
@@ -229,7 +229,7 @@ class Demand:
         if isinstance(step, Known | Same):
             return step
         if isinstance(step, Prefix):
-            self._flights.list(flight, node.key)
+            self._flights.enlist(flight, node.key)
             return step
         if planned.content is not None and self._shares:
             running = self._flights.get(planned.key)
@@ -238,9 +238,9 @@ class Demand:
             family = record_key(node)
             longest = self._flights.get(family)
             if longest is not None and _max_tokens(longest.node) > _max_tokens(node):
-                self._flights.list(flight, node.key)
+                self._flights.enlist(flight, node.key)
                 return _Cut(longest)
-            self._flights.list(flight, family, planned.key)
+            self._flights.enlist(flight, family, planned.key)
         return COMPUTE
 
 

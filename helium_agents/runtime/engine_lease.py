@@ -42,7 +42,7 @@ class EngineLease:
             self._use.is_ours = True
 
     async def give_back(self) -> None:
-        """The session ends; stops the engine if sessions own it and no other uses it. Idempotent."""
+        """The session ends: stop the engine if sessions own it and no other uses it. Idempotent."""
         use, self._use = self._use, None
         if use is None:
             return

@@ -7,7 +7,7 @@ model is asked or a body run; the answer is kept; the calls are settled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -189,7 +189,7 @@ class Executor:
             return False
         running = self._flights.get(node.key)
         if running is None or running is flight:
-            self._flights.list(flight, node.key)
+            self._flights.enlist(flight, node.key)
             return False
         flight.doing = "an equal call that is under way"
         hold = self._flights.hold(
@@ -267,7 +267,7 @@ class Executor:
         return value
 
     async def _draw_until_fit(self, flight: Flight, node: LlmNode) -> Reply[Any]:
-        """The first draw that fits the schema. Each is a call of its own, which others may share."""
+        """The first draw that fits the schema; each is a call of its own, which others may share."""
         retries = node.call.retries
         for number in range(retries + 1):
             attempt = node.attempt(number)

@@ -94,9 +94,9 @@ class Flight:
     """
 
     __slots__ = (
-        "cached_tokens", "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left", "item",
-        "keys", "looked_up_at", "next_input", "nodes", "outcome", "start_s", "stream", "task",
-        "waiters",
+        "cached_tokens", "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left",
+        "item", "keys", "looked_up_at", "next_input", "nodes", "outcome", "start_s", "stream",
+        "task", "waiters",
     )  # fmt: skip
 
     def __init__(self, node: Node, start_s: float, item: Any) -> None:
@@ -174,13 +174,13 @@ class Flights:
         self._settle = settle
         self._closed = closed
 
-    # --- who computes what -------------------------------------------------------------------------
+    # --- who computes what ----------------------------------------------------------------------
 
     def get(self, key: bytes | None) -> Flight | None:
         """The unfinished flight that computes the answer to `key`."""
         return None if key is None else self._by_key.get(key)
 
-    def list(self, flight: Flight, *keys: bytes | None) -> None:
+    def enlist(self, flight: Flight, *keys: bytes | None) -> None:
         """List a flight under those of the keys that there are: it may then be joined."""
         for key in keys:
             if key is not None:
@@ -201,7 +201,7 @@ class Flights:
         self.planned[flight] = None
         flight.has_plan = True
 
-    # --- wanting -----------------------------------------------------------------------------------
+    # --- wanting --------------------------------------------------------------------------------
 
     def wait(
         self,
@@ -268,7 +268,7 @@ class Flights:
         self._unlist(flight)
         flight.nodes, flight.waiters = [], {}
 
-    # --- cycles ------------------------------------------------------------------------------------
+    # --- cycles ---------------------------------------------------------------------------------
 
     def _check_cycle(self, waiter: Waiter, awaited: Flight) -> None:
         waiting = waiter.node
@@ -286,7 +286,7 @@ class Flights:
             return [_asking(frame.node) for frame in frames if frame.node is not None]
         return [_asking(waiter.node) for waiter in flight.waiters if waiter.node is not None]
 
-    # --- running -----------------------------------------------------------------------------------
+    # --- running --------------------------------------------------------------------------------
 
     def run(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
         """Run a planned flight in a task; the work lands it, or else the task's end does."""
@@ -324,7 +324,7 @@ class Flights:
         flight.outcome = outcome
         if flight.is_left and isinstance(outcome, Failure):
             return
-        self.num_landed += 1
+        self.num_landed += flight.task is not None  # otherwise nothing new is remembered
         try:
             self._settle(flight, outcome)
         finally:
@@ -333,11 +333,7 @@ class Flights:
                 waiter.wake()
             self.leave_inputs(flight)
 
-    # --- leaving -----------------------------------------------------------------------------------
-
-    async def left(self, waiter: Waiter) -> None:
-        """Leave, and wait for the clean-up of everything that ends by it."""
-        await ended(self.leave(waiter))
+    # --- leaving --------------------------------------------------------------------------------
 
     def leave_inputs(self, flight: Flight) -> list[asyncio.Task[None]]:
         """End a flight's interest in others; returns the tasks that end by it."""

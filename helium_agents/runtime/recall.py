@@ -120,8 +120,10 @@ class Recall:
         engine = self._engines.engine(node.call.model)
         answer = _fit(record, node, engine)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
-            record = self._read(store, node.key)
-            answer = _fit(record, node, engine) if isinstance(record, AnswerRecord) else None
+            own = self._read(store, node.key)
+            if not isinstance(own, AnswerRecord):
+                return None
+            record, answer = own, _fit(own, node, engine)
         return None if answer is None else Found(answer, record.run == self._run)
 
     def keep(self, node: Node, asked: Node, value: Any, *, calls_below: int = 0) -> None:

@@ -125,7 +125,7 @@ class _NotingRecall(Recall):
     """What a store remembers; says what it does not."""
 
     def __init__(self, engines: EnginePool, store: Store, note: Callable[[Node], None]) -> None:
-        super().__init__(engines, store, "replay-only")
+        super().__init__(engines, store, "replay-only", run_id="")
         self._note = note
 
     def check_may_compute(self, node: Node) -> None:

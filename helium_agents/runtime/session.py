@@ -12,6 +12,7 @@ import contextvars
 import uuid
 import warnings
 from asyncio import _get_running_loop
+from collections import Counter
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -23,8 +24,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from collections import Counter
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import CodeType, TracebackType
@@ -58,7 +58,7 @@ from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flights import Flight, Flights, Waiter
 from helium_agents.runtime.map import Item, Map, MapRun
-from helium_agents.runtime.recall import MEMO_MODES, MemoMode, Recall
+from helium_agents.runtime.recall import MEMO_MODES, Found, MemoMode, Recall
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import OnDone, Tasks
@@ -208,7 +208,7 @@ class Session:
         self._admission = Admission(lambda: engine.capacity, lambda: engine.is_started)
         settler = Settler(self._emit)
         self._flights = Flights(self._tasks, self._context, settler.settle, self._closed_before)
-        look_up = _find_nothing
+        look_up: Callable[[Node], Found | None] = _find_nothing
         if recall is not None and substitute_known in self._rules:
             look_up = recall.look_up
         self._executor = Executor(

@@ -19,7 +19,7 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
 from helium_agents.runtime.flights import Flight
 from helium_agents.runtime.record import Answer
-from helium_agents.telemetry.events import CallSettled, Observer, Source
+from helium_agents.telemetry.events import CallSettled, Observer
 
 
 class Settler:

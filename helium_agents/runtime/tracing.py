@@ -8,7 +8,7 @@ from helium_agents.graph.node import Node
 from helium_agents.graph.plan import LogicalPlan
 from helium_agents.optimizer.optimize import optimize
 from helium_agents.optimizer.rules import Rule
-from helium_agents.runtime.planner import plan_node
+from helium_agents.runtime.demand import plan_node
 
 
 class Trace:
