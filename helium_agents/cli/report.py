@@ -17,12 +17,13 @@ def savings(summary: Summary, *, has_memo: bool, seconds: float) -> str:
 
     Args:
         summary: The counts.
-        has_memo: Whether a persistent memo was used; tells what "remembered" means.
+        has_memo: Whether a memo was used; without one, what was known before the session is the
+            log of a run that is resumed.
         seconds: How long the whole took.
     """
     return table(
         [
-            ("asked", f"{count(summary.num_calls, 'model call')}{_operator_calls(summary)}"),
+            ("asked", _asked(summary)),
             *_computed(summary),
             *_saved(summary, has_memo),
             ("time", f"{duration(seconds)}, {_engine(summary)}"),
@@ -49,41 +50,48 @@ def echo_failures(traced: Traced) -> None:
         echo_warning(text)
 
 
-def _operator_calls(summary: Summary) -> str:
+def _asked(summary: Summary) -> str:
+    asked = f"{count(summary.num_plain_calls, 'model call')} in the plain program"
     num_calls = sum(summary.operators_by_source.values())
     if not num_calls:
-        return ""
+        return asked
     num_run = summary.operators_by_source["body"]
-    return f", {count(num_calls, 'pure operator call')} ({num_run:,} run)"
+    return f"{asked}, {count(num_calls, 'pure operator call')} ({num_run:,} run)"
 
 
 def _computed(summary: Summary) -> list[tuple[str, str]]:
+    failed = count(summary.num_failed_calls, "model call")
+    failures = [("failed", failed)] if summary.num_failed_calls else []
     if not summary.num_computed:
-        return [("computed", "nothing")]
+        return [("computed", "nothing"), *failures]
     cached = f"{summary.prefix_hit_rate:.0%} of them from the prefix cache"
     return [
         ("computed", count(summary.num_computed, "model call")),
         ("", f"{summary.prompt_tokens:,} prompt tokens, {cached}"),
         ("", f"{summary.output_tokens:,} output tokens"),
+        *failures,
     ]
 
 
 def _saved(summary: Summary, has_memo: bool) -> list[tuple[str, str]]:
-    num_saved = summary.num_calls - summary.num_computed
-    if not num_saved:
+    if not summary.num_saved:
         return [("saved", "no model call")]
     counts = summary.as_dict()
     how = (
         ("merged", "merged with an equal call"),
-        ("memo_hits", "from the memo" if has_memo else "answered before in this run"),
+        ("memo_hits", "from the memo" if has_memo else "answered before the run was resumed"),
+        ("earlier_hits", "answered earlier in this run"),
         ("prefix_answers", "cut from a longer answer"),
+        ("calls_below", "in pure operators that did not have to run"),
     )
     parts = ", ".join(f"{counts[name]:,} {text}" for name, text in how if counts[name])
-    tokens = f"{summary.saved_prompt_tokens:,} prompt and {summary.saved_output_tokens:,} output"
-    return [
-        ("saved", f"{count(num_saved, 'model call')}: {parts}"),
-        ("", f"{tokens} tokens not computed"),
-    ]
+    lines = [("saved", f"{count(summary.num_saved, 'model call')}: {parts}")]
+    prompt_tokens, output_tokens = summary.saved_prompt_tokens, summary.saved_output_tokens
+    if prompt_tokens or output_tokens:
+        least = "at least " if summary.num_calls_below else ""  # theirs are not known
+        tokens = f"{prompt_tokens:,} prompt and {output_tokens:,} output tokens"
+        lines.append(("", f"{least}{tokens} not computed"))
+    return lines
 
 
 def _engine(summary: Summary) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Source = Literal["engine", "body", "memo", "merged", "joined", "prefix"]
-"""How a call got its answer: the engine computed it; the operator's body ran; the memo had it; a
-rule merged it with an equal call; it joined an equal call in flight; it was cut from a longer
-answer."""
+Source = Literal["engine", "body", "memo", "earlier", "merged", "joined", "prefix"]
+"""How a call got its answer: the engine computed it; the operator's body ran; the memo had it before
+the session began; it was remembered earlier in the same session; a rule merged it with an equal
+call; it joined an equal call in flight; it was cut from a longer answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,8 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
         error: The exception, or `None`.
         start_s: When it was demanded, by the event loop's clock.
         end_s: When it was settled, by the event loop's clock.
+        calls_below: Of a pure operator whose body did not run: the model calls that the plain
+            program would have made in it.
     """
 
     kind: Literal["llm", "operator"]
@@ -106,6 +108,7 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
     error: BaseException | None
     start_s: float
     end_s: float
+    calls_below: int = 0
 
 
 Event = (

@@ -142,6 +142,8 @@ class Progress:
             parts.append(f"{counts['merged']:,} merged")
         if counts["memo_hits"]:
             parts.append(f"{counts['memo_hits']:,} from memo")
+        if counts["earlier_hits"]:
+            parts.append(f"{counts['earlier_hits']:,} answered earlier")
         if summary.prompt_tokens:
             parts.append(f"prefix hits {summary.prefix_hit_rate:.0%}")
         return parts

@@ -18,6 +18,8 @@ class Summary:
         num_failed_calls: Model calls that ended in an error.
         calls_by_source: Answered model calls by how their answer came about.
         operators_by_source: Pure operator calls likewise.
+        num_calls_below: Model calls that were never made, since the body of the pure operator
+            that makes them did not have to run.
         prompt_tokens: Prompt tokens sent to engines.
         cached_tokens: Those that were in the engine's prefix cache.
         output_tokens: Tokens computed by engines.
@@ -31,6 +33,7 @@ class Summary:
     num_failed_calls: int = 0
     calls_by_source: Counter[str] = field(default_factory=Counter)
     operators_by_source: Counter[str] = field(default_factory=Counter)
+    num_calls_below: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -45,6 +48,8 @@ class Summary:
                 self._count_call(event)
             else:
                 self.operators_by_source[event.source] += 1
+                if event.source != "body":
+                    self.num_calls_below += event.calls_below
         elif isinstance(event, ItemClosed):
             if not event.is_nested:
                 self.num_items += 1
@@ -56,6 +61,16 @@ class Summary:
     def num_calls(self) -> int:
         """Model calls that the program made."""
         return sum(self.calls_by_source.values()) + self.num_failed_calls
+
+    @property
+    def num_plain_calls(self) -> int:
+        """Model calls that the plain program would have made."""
+        return self.num_calls + self.num_calls_below
+
+    @property
+    def num_saved(self) -> int:
+        """Model calls of the plain program that got an answer without an engine."""
+        return self.num_plain_calls - self.num_computed - self.num_failed_calls
 
     @property
     def num_computed(self) -> int:
@@ -78,9 +93,14 @@ class Summary:
             "computed": self.num_computed,
             "merged": calls["merged"] + calls["joined"],
             "memo_hits": calls["memo"],
+            "earlier_hits": calls["earlier"],
             "prefix_answers": calls["prefix"],
             "operator_calls": sum(self.operators_by_source.values()),
             "operator_memo_hits": self.operators_by_source["memo"],
+            "operator_earlier_hits": self.operators_by_source["earlier"],
+            "calls_below": self.num_calls_below,
+            "plain_calls": self.num_plain_calls,
+            "saved_calls": self.num_saved,
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "output_tokens": self.output_tokens,

@@ -48,7 +48,7 @@ def test_line_says_what_happened() -> None:
     assert progress.line() == "answer: 0/10 items · 0 calls · loading Qwen... 7 s"
     progress(EngineStarted("Qwen", 7.0))
     progress.remember_rate()
-    for source in ("engine", "engine", "merged", "joined", "memo"):
+    for source in ("engine", "engine", "merged", "joined", "memo", "earlier"):
         progress(settled(source))
     progress(ItemClosed(0, is_nested=False, error=None))
     progress(ItemClosed(1, is_nested=False, error=ValueError()))
@@ -56,8 +56,8 @@ def test_line_says_what_happened() -> None:
     clock.now_s = 9.0
     progress.remember_rate()
     assert progress.line() == (
-        "answer: 2/10 items (1 failed) · 5 calls · 20 tok/s · 2 merged · 1 from memo · "
-        "prefix hits 50% · eta 8.0 s"
+        "answer: 2/10 items (1 failed) · 6 calls · 20 tok/s · 2 merged · 1 from memo · "
+        "1 answered earlier · prefix hits 50% · eta 8.0 s"
     )
 
 
