@@ -64,7 +64,11 @@ def execute(
     """
     status: Status
     try:
-        run_until_stopped(batch.run(session), on_stop)
+        run_until_stopped(
+            batch.run(session),
+            on_stop,
+            waiting=lambda: session.waiting(),  # type: ignore[attr-defined]
+        )
     except Stopped as stopped:
         status, exit_code, message = "interrupted", stopped.exit_code, "stopped"
     except TokenBudgetExceeded as error:

@@ -1,7 +1,8 @@
 """Running until done or told to stop: Ctrl-C and SIGTERM end a run cleanly.
 
 The first signal cancels the run, which aborts its open calls and stops its engine; a second one
-raises `KeyboardInterrupt` wherever the program is.
+raises `KeyboardInterrupt` wherever the program is. Ctrl-\\ (SIGQUIT) ends nothing: it prints what
+waits for what, and the run goes on.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
+
+import click
 
 T = TypeVar("T")
 
@@ -29,12 +33,19 @@ class Stopped(Exception):
         self.exit_code = 128 + signal_number
 
 
-def run_until_stopped(work: Coroutine[Any, Any, T], on_stop: Callable[[], None] | None = None) -> T:
+def run_until_stopped(
+    work: Coroutine[Any, Any, T],
+    on_stop: Callable[[], None] | None = None,
+    *,
+    waiting: Callable[[], str] | None = None,
+) -> T:
     """Run a coroutine in an event loop of its own.
 
     Args:
         work: What to run.
         on_stop: Called on the event loop at the first signal, before the clean-up.
+        waiting: Says what waits for what; called on the event loop at each SIGQUIT, which without
+            it does what it did before.
 
     Raises:
         Stopped: A signal came.
@@ -60,9 +71,13 @@ def run_until_stopped(work: Coroutine[Any, Any, T], on_stop: Callable[[], None] 
 
         for number in _STOPPING:
             signal.signal(number, handle)
+        if waiting is not None:
+            # on the loop, where no call is half way through a change
+            say = partial(loop.call_soon_threadsafe, lambda: click.echo(waiting(), err=True))
+            signal.signal(signal.SIGQUIT, lambda number, frame: say())
         return await work
 
-    previous = {number: signal.getsignal(number) for number in _STOPPING}
+    previous = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGQUIT)}
     try:
         result = asyncio.run(cancellable())
     except (Exception, KeyboardInterrupt, asyncio.CancelledError):

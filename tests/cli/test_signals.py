@@ -14,7 +14,7 @@ import pytest
 from jsonl import read_lines, write_rows
 
 PROGRAM = """
-from helium_agents.cli import main
+from helium_agents.cli import job, main
 from helium_agents.cli.job import Job
 from helium_agents.engines.engine import Capacity
 from helium_agents.engines.scripted import ScriptedEngine
@@ -25,6 +25,11 @@ class Engine(ScriptedEngine):
         with open("closed", "w") as file:
             file.write(f"{self.num_open} open, {len(self.aborted)} aborted")
 
+class Session(job.Session):
+    def waiting(self):
+        return f"{self.summary.num_calls} calls were answered"
+
+job.Session = Session
 Job.engine = lambda job: Engine(latency_s=0.05, capacity=Capacity(100, 1, 100, 4))
 main()
 """
@@ -110,3 +115,20 @@ def test_a_second_signal_stops_a_workflow_that_blocks(start: Start) -> None:
     _, message = process.communicate(timeout=20)
     assert process.returncode == 130
     assert message == "stopped\n"
+
+
+def test_what_waits_for_what_is_printed_each_time_and_the_run_goes_on(start: Start) -> None:
+    process = start("answer")
+    assert process.stderr is not None
+    wait_until(lambda: num_lines() >= 3)
+    numbers = []
+    for _ in range(2):
+        process.send_signal(signal.SIGQUIT)
+        line = process.stderr.readline()
+        numbers.append(int(line.removesuffix(" calls were answered\n")))
+        wait_until(lambda: num_lines() > numbers[-1])
+    assert 3 <= numbers[0] < numbers[1]
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert message.startswith("stopped\n")
