@@ -6,6 +6,7 @@ that the memo can answer never waits for an inference library.
 
 from __future__ import annotations
 
+import os
 import traceback
 from typing import Any
 
@@ -27,6 +28,8 @@ class _HeliumGroup(click.Group):
     """Turns errors that are meant for people into one short message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):  # see no-color.org
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

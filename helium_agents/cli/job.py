@@ -150,7 +150,9 @@ class Job:
             if shows_progress:
                 from helium_agents.telemetry.progress import Progress
 
-                progress = stack.enter_context(Progress(batch.workflow.name, sys.stderr))
+                name, num_done = batch.workflow.name, len(batch.done)
+                progress = Progress(name, sys.stderr, num_done=num_done)
+                stack.enter_context(progress)
                 observers, on_stop = (progress,), progress.stopping
             session = self.session(engine, run_log, observers)
             ending = execute(

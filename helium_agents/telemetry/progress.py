@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -23,6 +24,9 @@ from helium_agents.telemetry.summary import Summary
 
 _DRAW_INTERVAL_S = 0.2
 _PLAIN_INTERVAL_S = 10.0
+_ECHO_COLUMNS = 4
+"""Left free at the right, or the ^C that a terminal echoes would begin a line that stays behind."""
+
 _WINDOW_S = 30.0
 """Rates are over the last half minute: a batch whose first rows are remembered slows down later."""
 
@@ -33,6 +37,8 @@ class Progress:
     Args:
         name: What is running.
         file: Where to show it, usually ``sys.stderr``.
+        num_done: Items that an earlier part of the run has answered: they count as done, and the
+            session does not know of them.
         clock: Seconds that only grow.
         plain_interval_s: Seconds between lines where `file` is no terminal.
     """
@@ -42,6 +48,7 @@ class Progress:
         name: str,
         file: TextIO,
         *,
+        num_done: int = 0,
         clock: Callable[[], float] = time.monotonic,
         plain_interval_s: float = _PLAIN_INTERVAL_S,
     ) -> None:
@@ -49,6 +56,7 @@ class Progress:
         self._name = name
         self._clock = clock
         self._start_s = clock()
+        self._num_done = num_done
         self._num_items: int | None = None
         self._status = "preparing"
         self._status_since_s = self._start_s
@@ -76,7 +84,7 @@ class Progress:
         self.summary(event)
         match event:
             case MapOpened(num_items=num_items, is_nested=False):
-                self._num_items = num_items
+                self._num_items = None if num_items is None else self._num_done + num_items
                 self.set_status("")
             case EngineStarting(model=model):
                 self.set_status(f"loading {model}")
@@ -112,24 +120,28 @@ class Progress:
             else:
                 self._console.print(self.line(), soft_wrap=True, markup=False)
 
-    def _picture(self) -> Group:
-        num_done, num_items = self.summary.num_items, self._num_items
-        bar = ProgressBar(total=num_items, completed=num_done, width=None)
+    def _picture(self) -> Constrain:
+        bar = ProgressBar(total=self._num_items, completed=self._num_closed, width=None)
         first = Table.grid(padding=(0, 1), expand=True)
         for ratio in (None, 1, None, None):
             first.add_column(ratio=ratio, no_wrap=True)
         eta = self._eta()
         first.add_row(self._name, bar, self._items(), f"eta {eta}" if eta else "")
         second = Text(" · ".join(self._counts()), style="dim", no_wrap=True, overflow="ellipsis")
-        if not self._status:
-            return Group(first, second)
-        status = Text(self._shown_status(), style="yellow", no_wrap=True, overflow="ellipsis")
-        return Group(first, second, status)
+        lines: list[RenderableType] = [first, second]
+        if self._status:
+            status = self._shown_status()
+            lines.append(Text(status, style="yellow", no_wrap=True, overflow="ellipsis"))
+        return Constrain(Group(*lines), max(1, self._console.width - _ECHO_COLUMNS))
+
+    @property
+    def _num_closed(self) -> int:
+        return self._num_done + self.summary.num_items
 
     def _items(self, unit: str = "") -> str:
         total = "" if self._num_items is None else f"/{self._num_items:,}"
         failed = self.summary.num_failed_items
-        text = f"{self.summary.num_items:,}{total}{unit}"
+        text = f"{self._num_closed:,}{total}{unit}"
         return f"{text} ({failed:,} failed)" if failed else text
 
     def _counts(self) -> list[str]:
@@ -174,7 +186,7 @@ class Progress:
         items_per_s, _ = self._rates()
         if self._num_items is None or not items_per_s:
             return ""
-        return duration((self._num_items - self.summary.num_items) / items_per_s)
+        return duration((self._num_items - self._num_closed) / items_per_s)
 
 
 def duration(seconds: float) -> str:

@@ -107,6 +107,13 @@ def test_help_has_examples(helium: Helium, command: str) -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_no_color_is_honoured(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for command in ("run flow.py:answer --input none --output out.jsonl", "explain none.py:answer"):
+        assert "\x1b[" in helium(command, expect=1, color=True).stderr
+        assert "\x1b[" not in helium(command, 1, color=True, env={"NO_COLOR": "1"}).stderr
+
+
 def test_version(helium: Helium) -> None:
     assert helium("--version").stdout.startswith("helium, version ")
 

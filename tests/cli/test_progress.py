@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import time
+
+import pytest
 
 from helium_agents.telemetry.events import (
     CallSettled,
@@ -74,6 +77,17 @@ def test_rates_are_of_the_last_half_minute() -> None:
     assert progress.line().endswith("eta 7 min 30 s")
 
 
+def test_rows_of_an_earlier_part_of_the_run_count_as_done() -> None:
+    clock = Clock()
+    progress = Progress("answer", io.StringIO(), clock=clock, num_done=4)
+    progress(MapOpened(6, is_nested=False))
+    progress.remember_rate()
+    progress(ItemClosed(4, is_nested=False, error=None))
+    clock.now_s = 1.0
+    progress.remember_rate()
+    assert progress.line() == "answer: 5/10 items · 0 calls · eta 5.0 s"
+
+
 def test_plain_lines_elsewhere_than_on_a_terminal() -> None:
     file = io.StringIO()
     with Progress("answer", file, plain_interval_s=0.01) as progress:
@@ -85,6 +99,26 @@ def test_plain_lines_elsewhere_than_on_a_terminal() -> None:
     assert len(lines) >= 2
     assert lines[-1] == "answer: 0/3 items · 0 calls"
     assert "\x1b" not in file.getvalue()
+
+
+def test_a_terminal_has_room_to_echo_what_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    with Progress("a workflow of a long name", file) as progress:
+        progress(MapOpened(3, is_nested=False))
+        for source in ("engine", "merged", "memo", "earlier"):
+            progress(settled(source))
+        deadline_s = time.monotonic() + 5
+        while "calls" not in file.getvalue() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).split("\n")
+    drawn = [line.rpartition("\r")[2] for line in lines]
+    assert max(map(len, drawn)) == 26, "a ^C after it stays on its line, so that all can be erased"
 
 
 def test_nothing_is_printed_by_a_quick_run() -> None:
