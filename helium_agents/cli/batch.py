@@ -36,6 +36,7 @@ class Batch:
 
     Attributes:
         num_failed: How many rows failed, an earlier part of the run included.
+        num_answered: How many rows have been answered and written since.
         done: Indices of the rows that an earlier part of the run has answered.
         first_failure: The error of the first row that failed since.
     """
@@ -53,6 +54,7 @@ class Batch:
         self.rows = rows
         self.output = output
         self.num_failed = 0
+        self.num_answered = 0
         self.done: range | set[int] = range(0)
         self.first_failure: ItemError | None = None
         self._on_error: OnError = on_error
@@ -70,7 +72,8 @@ class Batch:
             item, has_failed = self._read(index, line)
             if item >= num_rows:
                 raise InputError(
-                    f"{self.output.part} has a line of row {item}, but there are {num_rows} rows: "
+                    f"{self.output.part} has a line of row {item + 1:,}, but there are "
+                    f"{num_rows:,} rows: "
                     "resume with the --limit that the run began with, or without one"
                 )
             self.num_failed += has_failed
@@ -82,17 +85,22 @@ class Batch:
         """Run it in a session that is not open yet, and give the output its name.
 
         What stops the run is raised; the lines so far are in the output's part file.
+
+        Raises:
+            ItemError: A row failed, and failures are not collected.
         """
         async with session:
             results = session.map(
                 self._answer,
                 self.rows,
                 ordered=self._is_ordered,
-                on_error=self._on_error,
+                on_error="collect",  # for the failed row's index
                 done=self.done,
             )
             async with aclosing(results), aclosing(results.indexed()) as indexed:
                 async for index, value in indexed:
+                    if isinstance(value, ItemError) and self._on_error == "raise":
+                        raise value
                     self.output.write(self._line(index, value))
         self.output.finish()
 
@@ -126,6 +134,7 @@ class Batch:
             # a lone surrogate in a message must not fail the run: escape what is not ASCII then
             text = json.dumps(fields, ensure_ascii=False)
             return text if _is_unicode(text) else json.dumps(fields)
+        self.num_answered += 1
         return value if self._is_ordered else f'{{"item": {index}, "value": {value}}}'
 
 

@@ -55,7 +55,7 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
     click.echo(
         f"Experts answer questions about {documents} with {model or 'a small embedded model'}."
     )
-    result = job.run(shows_traceback=is_debug())
+    result = job.run(shows_traceback=is_debug(), run_again="Run it again")
     if result.ending.status == "finished":
         _show_answers(output)
         _report(result)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import islice
 from typing import Any
 
 import click
 
-from helium_agents.cli.execute import stdout_for_report
+from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
 from helium_agents.cli.job import Job
+from helium_agents.cli.options import echo_error
 from helium_agents.cli.report import count, echo_failures, table
 from helium_agents.cli.signals import run_until_stopped
 from helium_agents.cli.trace import Traced, trace
@@ -22,6 +24,8 @@ _NUM_TRACED = 3
 def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
     """Check the workflow, rows, output, memo and model, and trace the first rows.
 
+    Exits with 1 where every row that was traced failed.
+
     Raises:
         HeliumError: What a run would fail on.
     """
@@ -32,11 +36,16 @@ def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
         num_remembered = _num_remembered(job)
         rows = list(islice(batch.rows, _NUM_TRACED))
         traced = run_until_stopped(trace(batch.workflow, rows))
+    has_failed = bool(rows) and len(traced.failures) == len(rows)
     if as_json:
         click.echo(json.dumps(_as_dict(job, traced, num_remembered)))
     elif not quiet:
         click.echo(_as_text(job, traced, num_remembered))
+    if has_failed or not (as_json or quiet):
         echo_failures(traced)
+    if has_failed:
+        echo_error("every row that was traced failed: see why before you run it on a model")
+        sys.exit(EXIT_FAILED)
 
 
 def _num_remembered(job: Job) -> int | None:

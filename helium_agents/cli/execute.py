@@ -17,11 +17,12 @@ from typing import Literal, NoReturn
 import click
 
 from helium_agents.cli.batch import Batch
-from helium_agents.cli.failure import explain_failure, user_place
+from helium_agents.cli.failure import explain_failure, explain_item, may_pass, user_place
 from helium_agents.cli.options import echo_error
 from helium_agents.cli.signals import Stopped, run_until_stopped
-from helium_agents.errors import TokenBudgetExceeded
+from helium_agents.errors import ItemError, TokenBudgetExceeded
 from helium_agents.runtime.session import Session
+from helium_agents.telemetry.summary import Summary
 
 Status = Literal["finished", "already finished", "failed", "over budget", "interrupted"]
 
@@ -45,11 +46,33 @@ class Ending:
     message: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """How to go on with a run that did not finish.
+
+    Args:
+        run_again: What to do, as the beginning of a sentence.
+        is_remembered: Whether a row that was answered is not computed again then.
+    """
+
+    run_again: str
+    is_remembered: bool = True
+
+    def after_stop(self) -> str:
+        """Where nothing has to be changed."""
+        return f"{self.run_again} to go on{': nothing is lost' if self.is_remembered else ''}."
+
+    def after_fault(self) -> str:
+        """Where the same would come again."""
+        run_again = self.run_again[0].lower() + self.run_again[1:]
+        return f"Correct what is at fault, then {run_again} to go on: what is done stays."
+
+
 def execute(
     batch: Batch,
     session: Session,
     *,
-    advice: str = "",
+    advice: Advice | None = None,
     on_stop: Callable[[], None] | None = None,
     shows_traceback: bool = False,
 ) -> Ending:
@@ -58,11 +81,13 @@ def execute(
     Args:
         batch: What to run; its output is open.
         session: Where; not open yet.
-        advice: How to go on with what a run that was stopped has computed.
+        advice: How to go on with what a run that was stopped has computed; `None` where there is
+            no way.
         on_stop: Called when the user asks to stop.
         shows_traceback: Whether to print the traceback of an error that ends the run.
     """
     status: Status
+    is_fault = False
     try:
         run_until_stopped(
             batch.run(session),
@@ -74,18 +99,24 @@ def execute(
     except TokenBudgetExceeded as error:
         status, exit_code = "over budget", EXIT_OVER_BUDGET
         message = f"stopped by the token budget: {error}"
+    except ItemError as error:
+        assert error.__cause__ is not None
+        if shows_traceback:
+            traceback.print_exception(error.__cause__)
+        status, exit_code, is_fault = "failed", EXIT_FAILED, not may_pass(error.__cause__)
+        message = explain_item(error, batch.rows, batch.workflow)
     except Exception as error:
         if shows_traceback:
             traceback.print_exc()
-        status, exit_code = "failed", EXIT_FAILED
+        status, exit_code, is_fault = "failed", EXIT_FAILED, not may_pass(error)
         message = explain_failure(error, batch.workflow)
     else:
         if batch.num_failed:
             return Ending("finished", EXIT_SOME_FAILED, _some_failed(batch))
         return Ending("finished")
-    remains = [_remains(batch)] if batch.output.num_lines else []
-    if advice and (remains or session.summary.num_computed):
-        remains.append(advice)
+    remains = _remains(batch, session.summary, advice)
+    if advice is not None and (remains or session.summary.num_computed):
+        remains.append(advice.after_fault() if is_fault else advice.after_stop())
     return Ending(status, exit_code, "\n".join([message, " ".join(remains)]).rstrip())
 
 
@@ -112,9 +143,18 @@ def stdout_for_report() -> Iterator[None]:
         os.close(saved)
 
 
-def _remains(batch: Batch) -> str:
-    output, num_rows = batch.output, len(batch.rows)
-    return f"{output.num_lines:,} of {num_rows:,} rows are in {output.part}."
+def _remains(batch: Batch, summary: Summary, advice: Advice | None) -> list[str]:
+    """What became of the rows that were finished."""
+    num_lines, num_rows = batch.output.num_lines, len(batch.rows)
+    # where lines are in the order of the rows, one that is not finished holds back later ones
+    num_more = summary.num_items - summary.num_failed_items - batch.num_answered
+    if advice is None or not advice.is_remembered or num_more <= 0:
+        return [f"{num_lines:,} of {num_rows:,} rows are in {batch.output.part}."] * (num_lines > 0)
+    are = "is" if num_more == 1 else "are"
+    if not num_lines:
+        return [f"{num_more:,} of {num_rows:,} rows {are} remembered."]
+    written = f"{num_lines:,} of {num_rows:,} rows are in {batch.output.part}"
+    return [f"{written}, {num_more:,} more {are} remembered."]
 
 
 def _some_failed(batch: Batch) -> str:
@@ -125,4 +165,5 @@ def _some_failed(batch: Batch) -> str:
     assert first.__cause__ is not None
     place = user_place(first.__cause__, batch.workflow)
     where = f"\n  at {place}" if place else ""
-    return f"{failed} The first: {first}{where}"
+    error = f"{type(first.__cause__).__name__}: {first.__cause__}"
+    return f"{failed} The first is {batch.rows.place(first.index)}: {error}{where}"

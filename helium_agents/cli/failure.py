@@ -7,16 +7,34 @@ import os
 import traceback
 
 from helium_agents.cli.loading import OURS, Workflow
-from helium_agents.errors import HeliumError
+from helium_agents.cli.rows import Rows, shorten
+from helium_agents.errors import EngineDied, HeliumError, ItemError, TransientEngineError
 from helium_agents.runtime.map import ENDS_THE_RUN
 
 
-def explain_failure(error: BaseException, workflow: Workflow) -> str:
+MAY_PASS = (TransientEngineError, EngineDied, TimeoutError, ConnectionError)
+"""Failures that may not come again, though nothing was corrected."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same run may go well the next time, though nothing was corrected."""
+    return isinstance(_first(error), MAY_PASS)
+
+
+def explain_item(error: ItemError, rows: Rows, workflow: Workflow) -> str:
+    """What a person needs to know of an error that ended a run, and of the row that raised it."""
+    assert error.__cause__ is not None
+    place = f"in {rows.place(error.index)}: {shorten(repr(error.row), 200)}"
+    return explain_failure(error.__cause__, workflow, place)
+
+
+def explain_failure(error: BaseException, workflow: Workflow, place_of_row: str = "") -> str:
     """What a person needs to know of an error that ended a run.
 
     Args:
         error: What was raised.
         workflow: Whose file is the user's code.
+        place_of_row: Which row raised it, where that is known.
     """
     message = _describe(error)
     if isinstance(error, ENDS_THE_RUN):  # nobody's row is at fault
@@ -25,7 +43,8 @@ def explain_failure(error: BaseException, workflow: Workflow) -> str:
     if first is not error:
         message += f"; the first: {_describe(first)}"
     place = user_place(first, workflow) or user_place(error, workflow)
-    return "\n".join([message, *_notes(error), *([f"  at {place}"] if place else [])])
+    details = [place_of_row, *_notes(error), f"at {place}" if place else ""]
+    return "\n  ".join([message, *filter(None, details)])
 
 
 def user_place(error: BaseException, workflow: Workflow) -> str | None:
@@ -52,7 +71,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _notes(error: BaseException) -> list[str]:
-    return [f"  {note}" for note in getattr(error, "__notes__", ())]
+    return list(getattr(error, "__notes__", ()))
 
 
 def _is_users(filename: str, workflow: Workflow) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from helium_agents.cli.batch import Batch, OnError
-from helium_agents.cli.execute import Ending, execute
+from helium_agents.cli.execute import Advice, Ending, execute
 from helium_agents.cli.loading import load_workflow
 from helium_agents.cli.options import echo_warning
 from helium_agents.cli.output import Output
@@ -126,8 +126,19 @@ class Job:
             run_log=run_log,
         )
 
-    def run(self, *, shows_progress: bool = True, shows_traceback: bool = False) -> Result:
+    def run(
+        self,
+        *,
+        shows_progress: bool = True,
+        shows_traceback: bool = False,
+        run_again: str | None = None,
+    ) -> Result:
         """Run it, with progress on stderr if wanted.
+
+        Args:
+            shows_progress: Whether to show how far it is.
+            shows_traceback: Whether to print the traceback of an error that ends it.
+            run_again: What a person does to go on where it was stopped; by default, `--resume`.
 
         Raises:
             HeliumError: It cannot begin. Once it has, how it ends is in the result.
@@ -158,7 +169,7 @@ class Job:
             ending = execute(
                 batch,
                 session,
-                advice=self._advice(),
+                advice=self._advice(run_again),
                 on_stop=on_stop,
                 shows_traceback=shows_traceback,
             )
@@ -170,10 +181,11 @@ class Job:
         """Whether a run that was stopped has left nothing that is worth going on with."""
         return self.batch.output.num_lines == 0 and run_log.is_empty
 
-    def _advice(self) -> str:
+    def _advice(self, run_again: str | None) -> Advice:
         """How to go on with what a run that was stopped has computed."""
         place = " in place of --overwrite" if self.overwrite else ""
-        return f"Run it again with --resume{place} to go on: nothing is lost."
+        is_remembered = self.memo_mode in ("read-write", "replay-only")
+        return Advice(run_again or f"Run it again with --resume{place}", is_remembered)
 
     def _check_memo(self) -> None:
         if self.memo_mode in ("refresh", "replay-only") and self.memo is None:

@@ -46,7 +46,7 @@ def count(number: int, noun: str) -> str:
 def echo_failures(traced: Traced) -> None:
     """Warn on stderr of rows whose trace failed."""
     for index, message in traced.failures.items():
-        text = f"row {index} failed on placeholder answers, which may be to blame: {message}"
+        text = f"row {index + 1:,} failed on placeholder answers, which may be to blame: {message}"
         echo_warning(text)
 
 

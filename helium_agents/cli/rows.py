@@ -53,6 +53,15 @@ class Rows:
                 raise InputError(self._explain(number, line, error)) from None
             yield row
 
+    def place(self, index: int) -> str:
+        """A row as a person counts: ``row 5 (line 6 of rows.jsonl)``.
+
+        Args:
+            index: The row's, from 0.
+        """
+        number, _ = next(islice(_numbered_lines(self.path), index, None))
+        return f"row {index + 1:,} (line {number:,} of {self.path})"
+
     def _explain(self, number: int, line: bytes, error: ValidationError) -> str:
         faults = error.errors(include_url=False, include_context=False)
         place = f"{self.path}:{number}"
@@ -75,11 +84,12 @@ class Rows:
 
 def _explain_fault(fault: Any) -> str:
     place = ".".join(map(str, fault["loc"]))
-    got = "" if fault["type"] == "missing" else f" (got {_shorten(repr(fault['input']))})"
+    got = "" if fault["type"] == "missing" else f" (got {shorten(repr(fault['input']))})"
     return f"{place + ': ' if place else ''}{fault['msg']}{got}"
 
 
-def _shorten(text: str, max_characters: int = 60) -> str:
+def shorten(text: str, max_characters: int = 60) -> str:
+    """Text of at most so many characters, its end left out where it is longer."""
     return text if len(text) <= max_characters else text[: max_characters - 3] + "..."
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonl import Helium, read_lines
 
+from helium_agents.cli.job import Job
+from helium_agents.engines.engine import Completion
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.memo.open import open_store
 
@@ -93,6 +97,24 @@ def test_demo_twice(helium: Helium, engine: ScriptedEngine) -> None:
     second = helium("demo").stdout
     assert "Every call came from the memo, so the engine was not even started" in second
     assert (engine.num_requests, engine.num_starts) == (num_requests, 1)
+
+
+def test_an_interrupted_demo_is_not_told_of_options_that_it_does_not_have(
+    helium: Helium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(ScriptedEngine):
+        async def complete(self, *arguments: Any) -> Completion:
+            if self.num_requests == 40:
+                os.kill(os.getpid(), signal.SIGINT)
+            return await super().complete(*arguments)
+
+    engine = Interrupted()
+    monkeypatch.setattr(Job, "engine", lambda job: engine)
+    message = helium("demo", expect=130).stderr
+    assert message.startswith("stopped\n")
+    assert "Run it again to go on: nothing is lost." in message
+    assert "--" not in message
+    assert "Run it again" in helium("demo").stdout
 
 
 # --- the program -------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def test_a_limit_may_be_raised_but_not_below_what_is_there(
     helium(f"{RUN} --limit 4", expect=1)
     before = Path("out.jsonl.part").read_bytes()
     message = helium(f"{RUN} --limit 2 --resume", expect=1).stderr
-    assert "has a line of row 2, but there are 2 rows: resume with the --limit" in message
+    assert "has a line of row 3, but there are 2 rows: resume with the --limit" in message
     assert Path("out.jsonl.part").read_bytes() == before
     helium(f"{RUN} --resume")
     assert len(read_lines("out.jsonl")) == 6

@@ -43,6 +43,12 @@ def test_limit_leaves_the_rest_unread(folder: Path) -> None:
     assert len(rows) == len(list(rows)) == 2
 
 
+def test_a_row_is_named_as_a_person_counts(folder: Path) -> None:
+    rows = rows_of(b'{"question": "a"}\n\n{"question": "b"}\n')
+    assert rows.place(0) == "row 1 (line 1 of input.jsonl)"
+    assert rows.place(1) == "row 2 (line 3 of input.jsonl)"
+
+
 def test_no_rows(folder: Path) -> None:
     assert len(rows_of(b"")) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -111,15 +112,54 @@ def test_a_mode_that_needs_a_memo(helium: Helium, mode: str) -> None:
 
 def test_an_error_names_the_row_and_the_line_of_the_workflow(helium: Helium) -> None:
     write_rows(Path("rows.jsonl"), 20, unlucky=7)
+    Path("rows.jsonl").write_text("\n" + Path("rows.jsonl").read_text())
     message = helium(RUN, expect=1).stderr
-    assert message.splitlines()[-4:] == [
+    *lines, advice = message.splitlines()
+    assert lines[-3:] == [
         "error: ValueError: thirteen is unlucky",
-        "  in item 7: Row(question='question 7', number=13)",
+        "  in row 8 (line 9 of rows.jsonl): Row(question='question 7', number=13)",
         '  at flow.py:22, in check: raise ValueError("thirteen is unlucky")',
-        "7 of 20 rows are in out.jsonl.part. Run it again with --resume to go on: nothing is lost.",
     ]
+    assert re.fullmatch(
+        r"7 of 20 rows are in out.jsonl.part(, \d+ more (is|are) remembered)?\. Correct what is at "
+        r"fault, then run it again with --resume to go on: what is done stays\.",
+        advice,
+    )
     assert len(read_lines("out.jsonl.part")) == 7
     assert not Path("out.jsonl").exists()
+
+
+SLOW_TO_FAIL = """
+import asyncio
+from helium_agents import llm, user
+
+async def go(row):
+    await llm(user(row["question"]), max_tokens=8)
+    if row["question"] == "question 0":
+        await asyncio.sleep(0.5)
+        raise {error}
+"""
+
+
+def test_rows_that_wait_for_an_earlier_one_are_not_lost(
+    helium: Helium, engine: ScriptedEngine
+) -> None:
+    Path("slow.py").write_text(SLOW_TO_FAIL.format(error="ValueError('at last')"))
+    run = "run slow.py:go --input rows.jsonl --output out.jsonl"
+    message = helium(run, expect=1).stderr
+    assert re.search(r"\d of 20 rows are remembered\. Correct what is at fault, then run it", message)
+    message = helium(f"{run} --overwrite --memo memo --memo-mode off", expect=1).stderr
+    assert "remembered" not in message
+    num_requests = engine.num_requests
+    helium(f"{run} --memo memo --overwrite --on-error collect", expect=3)
+    helium(f"{run} --memo memo --overwrite --on-error collect", expect=3)
+    assert engine.num_requests == num_requests + 20
+
+
+def test_what_may_pass_is_not_called_a_fault(helium: Helium) -> None:
+    Path("slow.py").write_text(SLOW_TO_FAIL.format(error="TimeoutError('no answer')"))
+    message = helium("run slow.py:go --input rows.jsonl --output out.jsonl", expect=1).stderr
+    assert "rows are remembered. Run it again with --resume to go on: nothing is lost." in message
 
 
 def test_the_first_error_of_a_task_group_is_shown(helium: Helium) -> None:
@@ -154,6 +194,7 @@ def test_collected_errors_are_lines(helium: Helium) -> None:
     }
     assert [index for index, line in enumerate(lines) if "error" in line] == [7]
     assert "1 of 20 rows failed" in result.stderr
+    assert "The first is row 8 (line 8 of rows.jsonl): ValueError: thirteen" in result.stderr
     assert "flow.py:22, in check" in result.stderr
 
 
@@ -264,8 +305,18 @@ def test_dry_run_finds_what_a_run_would_fail_on(helium: Helium) -> None:
 def test_dry_run_warns_of_rows_that_fail_on_placeholders(helium: Helium) -> None:
     write_rows(Path("rows.jsonl"), 20, unlucky=1)
     message = helium(f"{RUN} --dry-run").stderr
-    assert "warning: row 1 failed on placeholder answers, which may be to blame" in message
+    assert "warning: row 2 failed on placeholder answers, which may be to blame" in message
     assert "flow.py:22" in message
+
+
+@pytest.mark.parametrize("options", ["", " --json", " --quiet"])
+def test_dry_run_of_which_every_row_failed_is_a_failure(helium: Helium, options: str) -> None:
+    write_rows(Path("rows.jsonl"), 1, unlucky=0)
+    result = helium(f"{RUN} --dry-run{options}", expect=1)
+    assert "error: every row that was traced failed" in result.stderr
+    assert "row 1 failed on placeholder answers" in result.stderr
+    if options == " --json":
+        assert list(json.loads(result.stdout)["failed_rows"]) == ["0"], "indices for programs"
 
 
 def test_engine_is_told_what_the_command_line_says(
