@@ -7,7 +7,10 @@ terminals, exit codes or how engines are chosen.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from contextlib import aclosing
+from itertools import count
 from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -57,8 +60,29 @@ class Batch:
         self.num_answered = 0
         self.done: range | set[int] = range(0)
         self.first_failure: ItemError | None = None
+        self._in_part = self.done
+        self._kept: Iterator[tuple[int, bytes]] = iter(())
+        self._next_kept: tuple[int, bytes] | None = None
         self._on_error: OnError = on_error
         self._is_ordered = is_ordered
+
+    def keep_finished(self, *, retries: bool) -> None:
+        """Go on from the finished output: its lines are taken over in their places.
+
+        Args:
+            retries: Leave out the rows that failed, to compute them again.
+
+        Raises:
+            InputError: A line is not one of this batch.
+        """
+        done = set(self._in_part)
+        for item, has_failed, _ in self._finished_lines():
+            if not (has_failed and retries):
+                self.num_failed += has_failed
+                done.add(item)
+        self.done = done
+        self._kept = ((item, line) for item, _, line in self._finished_lines() if item in done)
+        self._next_kept = next(self._kept, None)
 
     def take_up(self) -> None:
         """Go on after the rows whose lines are in the open output.
@@ -79,16 +103,18 @@ class Batch:
             self.num_failed += has_failed
             if not self._is_ordered:
                 done.add(item)
-        self.done = range(self.output.num_lines) if self._is_ordered else done
+        self.done = self._in_part = range(self.output.num_lines) if self._is_ordered else done
 
     async def run(self, session: Session) -> None:
-        """Run it in a session that is not open yet, and give the output its name.
+        """Run it in a session that is not open yet, so that all lines are in the part file.
 
-        What stops the run is raised; the lines so far are in the output's part file.
+        What stops the run is raised; the lines so far are in the part file.
 
         Raises:
             ItemError: A row failed, and failures are not collected.
         """
+        is_open = (index for index in count() if index not in self.done)
+        self._write_kept(next(is_open) if self._is_ordered else math.inf)
         async with session:
             results = session.map(
                 self._answer,
@@ -99,14 +125,28 @@ class Batch:
             )
             async with aclosing(results), aclosing(results.indexed()) as indexed:
                 async for index, value in indexed:
+                    self._write_kept(index)
                     if isinstance(value, ItemError) and self._on_error == "raise":
                         raise value
                     self.output.write(self._line(index, value))
-        self.output.finish()
+        self._write_kept(math.inf)
 
     async def _answer(self, row: Any) -> str:
         """The row's result as JSON text; having none is a failure of the row."""
         return to_json(await self.workflow.fn(row), self.workflow.name)
+
+    def _finished_lines(self) -> Iterator[tuple[int, bool, bytes]]:
+        """Row, whether it failed, and line, of the finished output beyond what the part file has."""
+        for index, line in enumerate(self.output.finished_lines()):
+            item, has_failed = self._read(index, line)
+            if item not in self._in_part:
+                yield item, has_failed, line
+
+    def _write_kept(self, before: float) -> None:
+        """Take over finished lines, up to that of row `before`."""
+        while self._next_kept is not None and self._next_kept[0] < before:
+            self.output.write(self._next_kept[1].decode().removesuffix("\n"))
+            self._next_kept = next(self._kept, None)
 
     def _read(self, index: int, line: bytes) -> tuple[int, bool]:
         """The row that a line is of, and whether the row failed."""

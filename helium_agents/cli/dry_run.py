@@ -33,6 +33,8 @@ def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
         batch = job.batch
         if job.model is not None:
             find_model(job.model)
+        if job.resume:
+            job.finished(job.about(job.engine()))
         num_remembered = _num_remembered(job)
         rows = list(islice(batch.rows, _NUM_TRACED))
         traced = run_until_stopped(trace(batch.workflow, rows))

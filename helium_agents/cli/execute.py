@@ -52,11 +52,13 @@ class Advice:
 
     Args:
         run_again: What to do, as the beginning of a sentence.
+        retry: How to compute the rows anew that failed, in a sentence.
         is_remembered: Whether a row that was answered is not computed again then.
     """
 
     run_again: str
-    is_remembered: bool = True
+    retry: str
+    is_remembered: bool
 
     def after_stop(self) -> str:
         """Where nothing has to be changed."""
@@ -72,6 +74,7 @@ def execute(
     batch: Batch,
     session: Session,
     *,
+    finish: Callable[[], None],
     advice: Advice | None = None,
     on_stop: Callable[[], None] | None = None,
     shows_traceback: bool = False,
@@ -81,6 +84,7 @@ def execute(
     Args:
         batch: What to run; its output is open.
         session: Where; not open yet.
+        finish: Gives the output its name, once all lines are there.
         advice: How to go on with what a run that was stopped has computed; `None` where there is
             no way.
         on_stop: Called when the user asks to stop.
@@ -90,7 +94,7 @@ def execute(
     is_fault = False
     try:
         run_until_stopped(
-            batch.run(session),
+            _run(batch, session, finish),
             on_stop,
             waiting=lambda: session.waiting(),  # type: ignore[attr-defined]
         )
@@ -112,7 +116,8 @@ def execute(
         message = explain_failure(error, batch.workflow)
     else:
         if batch.num_failed:
-            return Ending("finished", EXIT_SOME_FAILED, _some_failed(batch))
+            retry = "" if advice is None else f" {advice.retry}"
+            return Ending("finished", EXIT_SOME_FAILED, f"{_some_failed(batch)}{retry}")
         return Ending("finished")
     remains = _remains(batch, session.summary, advice)
     if advice is not None and (remains or session.summary.num_computed):
@@ -141,6 +146,11 @@ def stdout_for_report() -> Iterator[None]:
     finally:
         os.dup2(saved, 1)
         os.close(saved)
+
+
+async def _run(batch: Batch, session: Session, finish: Callable[[], None]) -> None:
+    await batch.run(session)
+    finish()
 
 
 def _remains(batch: Batch, summary: Summary, advice: Advice | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Mapping
@@ -13,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from helium_agents.cli.batch import Batch, OnError
-from helium_agents.cli.execute import Advice, Ending, execute
+from helium_agents.cli.execute import EXIT_SOME_FAILED, Advice, Ending, execute
 from helium_agents.cli.loading import load_workflow
+from helium_agents.cli.made_of import MadeOf, file_digest
 from helium_agents.cli.options import echo_warning
 from helium_agents.cli.output import Output
+from helium_agents.cli.report import count
 from helium_agents.cli.rows import Rows
 from helium_agents.engines.engine import Engine
 from helium_agents.engines.vllm import VLLM
@@ -52,6 +53,7 @@ class Job:
     unordered: bool = False
     overwrite: bool = False
     resume: bool = False
+    retry_failed: bool = False
 
     @cached_property
     def batch(self) -> Batch:
@@ -65,6 +67,8 @@ class Job:
             raise InputError("--input and --output are the same file: choose another --output")
         if self.overwrite and self.resume:
             raise InputError("--overwrite starts over and --resume goes on: give one of them")
+        if self.retry_failed and not self.resume:
+            raise InputError("--retry-failed goes on with an output: give --resume too")
         output = Output(self.output_path, overwrite=self.overwrite, resume=self.resume)
         workflow = load_workflow(self.target)
         rows = Rows(self.input_path, workflow, self.limit)
@@ -90,25 +94,57 @@ class Job:
         return {
             "workflow": f"{workflow.fn.__module__}:{workflow.name}",
             "model": engine.identity(),
-            "input": _file_digest(self.input_path),
+            "input": file_digest(self.input_path),
             "order of lines": "as finished" if self.unordered else "that of the rows",
         }
 
-    def run_log(self, about: Mapping[str, str]) -> RunLog:
+    def finished(self, about: Mapping[str, str]) -> MadeOf | None:
+        """What the output was made of, where it is finished and there is none to go on with.
+
+        Raises:
+            InputError: It is of other work, or has not what is asked for.
+        """
+        output, num_rows = self.batch.output, len(self.batch.rows)
+        if not output.is_finished:
+            return None
+        made_of = output.made_of()
+        retries = self.retry_failed and made_of.num_failed > 0  # maybe since the fault was corrected
+        made_of.check_same(output.path, about, None if retries else self._source)
+        if made_of.num_rows > num_rows:
+            raise InputError(
+                f"{output.path} has {made_of.num_rows:,} rows, more than the {num_rows:,} that are "
+                "asked for: raise --limit, or choose another --output"
+            )
+        if made_of.num_failed and self.on_error == "raise" and not retries:
+            raise InputError(
+                f"{_failed_rows(made_of, output)}: add --retry-failed to compute them again, or "
+                "--on-error collect to leave them as they are"
+            )
+        return made_of
+
+    def run_log(self, about: Mapping[str, str], finished: MadeOf | None) -> RunLog:
         """The log of the run that begins or is resumed, open; the output must be open.
+
+        Args:
+            about: What identifies the work.
+            finished: What the output was made of, where the run goes on from a finished one.
 
         Raises:
             MemoError: The run to resume was of other work.
             InputError: There are lines to go on with, but no log.
         """
-        path = self.batch.output.run_path
-        if not self.resume:
-            RunLog.discard(path)
-        elif not RunLog.is_in(path):
-            self.batch.output.check_is_empty()
-        source = _source_version(self.batch.workflow.fn)
-        log = RunLog(path, about, {"source": source})
-        if log.notes.get("source") != source:
+        output = self.batch.output
+        if not self.resume or finished is not None:
+            RunLog.discard(output.run_path)
+        elif not RunLog.is_in(output.run_path):
+            output.check_is_empty()
+        notes = {"source": self._source}
+        if finished is not None:
+            notes |= {"source": finished.source, "finished": finished.digest}
+            notes["retries"] = "failed rows" if self.retry_failed else ""
+        run_id = None if finished is None else finished.run_id
+        log = RunLog(output.run_path, about, notes, run_id=run_id)
+        if log.notes.get("source") != self._source:
             echo_warning("the workflow's source has changed since the run began; rows done stay")
         return log
 
@@ -144,18 +180,17 @@ class Job:
             HeliumError: It cannot begin. Once it has, how it ends is in the result.
         """
         batch = self.batch
-        if batch.output.is_finished:
-            RunLog.discard(batch.output.run_path)
-            message = f"{batch.output.path} was finished already: nothing is left to do"
-            return Result(self, Ending("already finished", message=message), Summary(), 0.0)
         start_s = time.perf_counter()
         engine = self.engine()
         about = self.about(engine)  # before anything is replaced: there may be no such model
+        finished = self.finished(about)
+        if finished is not None and self._has_all(finished):
+            RunLog.discard(batch.output.run_path)
+            return Result(self, _already_finished(finished, batch.output), Summary(), 0.0)
         with ExitStack() as stack:
             stack.enter_context(batch.output)
-            run_log = stack.enter_context(self.run_log(about))
-            if run_log.is_resumed:
-                batch.take_up()
+            run_log = stack.enter_context(self.run_log(about, finished))
+            self._take_up(run_log)
             observers: tuple[Observer, ...] = ()
             on_stop = None
             if shows_progress:
@@ -169,6 +204,7 @@ class Job:
             ending = execute(
                 batch,
                 session,
+                finish=lambda: batch.output.finish(self._made_of(run_log, about)),
                 advice=self._advice(run_again),
                 on_stop=on_stop,
                 shows_traceback=shows_traceback,
@@ -181,11 +217,65 @@ class Job:
         """Whether a run that was stopped has left nothing that is worth going on with."""
         return self.batch.output.num_lines == 0 and run_log.is_empty
 
+    @cached_property
+    def _source(self) -> str:
+        """The version of the workflow's source; empty where it has none."""
+        fn: Any = self.batch.workflow.fn
+        try:
+            return function_version(getattr(fn, "__wrapped__", fn)).hex()
+        except VersionError:
+            return ""
+
+    def _has_all(self, finished: MadeOf) -> bool:
+        """Whether a finished output leaves nothing to do."""
+        retries = self.retry_failed and finished.num_failed
+        return finished.num_rows == len(self.batch.rows) and not retries
+
+    def _made_of(self, run_log: RunLog, about: dict[str, str]) -> MadeOf:
+        return MadeOf(
+            run_id=run_log.run_id,
+            about=about,
+            source=self._source,
+            num_rows=len(self.batch.rows),
+            num_failed=self.batch.num_failed,
+        )
+
+    def _take_up(self, run_log: RunLog) -> None:
+        """Go on with what is there: lines of the unfinished run, and of the output before it.
+
+        Raises:
+            InputError: It is not what the run began with, or not what is asked for.
+        """
+        batch, output, notes = self.batch, self.batch.output, run_log.notes
+        if run_log.is_resumed:
+            batch.take_up()
+        if batch.num_failed and self.on_error == "raise":
+            raise InputError(
+                f"{count(batch.num_failed, 'row')} in {output.part} failed: add --on-error collect "
+                "to go on all the same; once it is finished, --retry-failed computes them again"
+            )
+        if batch.num_failed and self.retry_failed:
+            echo_warning(
+                "rows that failed in the unfinished run stay so for now: once it is finished, "
+                "--retry-failed computes them again"
+            )
+        if "finished" in notes:
+            if run_log.is_resumed and output.finished_digest() != notes["finished"]:
+                raise InputError(
+                    f"the run in {output.run_path} goes on from {output.path}, which has changed "
+                    "since: put it back, or give --overwrite to start over"
+                )
+            batch.keep_finished(retries=bool(notes["retries"]))
+
     def _advice(self, run_again: str | None) -> Advice:
         """How to go on with what a run that was stopped has computed."""
         place = " in place of --overwrite" if self.overwrite else ""
         is_remembered = self.memo_mode in ("read-write", "replay-only")
-        return Advice(run_again or f"Run it again with --resume{place}", is_remembered)
+        return Advice(
+            run_again or f"Run it again with --resume{place}",
+            f"Run it again with --resume --retry-failed{place} to compute only them.",
+            is_remembered,
+        )
 
     def _check_memo(self) -> None:
         if self.memo_mode in ("refresh", "replay-only") and self.memo is None:
@@ -233,17 +323,17 @@ class Result:
         }
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+def _already_finished(finished: MadeOf, output: Output) -> Ending:
+    if finished.num_failed:
+        message = f"{_failed_rows(finished, output)}: --retry-failed computes them again"
+        return Ending("already finished", EXIT_SOME_FAILED, message)
+    message = f"{output.path} was finished already: nothing is left to do"
+    return Ending("already finished", message=message)
 
 
-def _source_version(fn: Any) -> str:
-    """The version of a workflow's source; empty where it has none."""
-    try:
-        return function_version(getattr(fn, "__wrapped__", fn)).hex()
-    except VersionError:
-        return ""
+def _failed_rows(finished: MadeOf, output: Output) -> str:
+    failed = f"{finished.num_failed:,} of {count(finished.num_rows, 'row')} failed"
+    return f"{output.path} was finished already, but {failed}"
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

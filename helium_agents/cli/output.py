@@ -1,8 +1,8 @@
 """The output file: whole lines in `NAME.part`, which becomes `NAME` when the run is finished.
 
-Whoever finds `NAME` finds all of it. Whatever stops a run, the lines so far are in `NAME.part`, and
-what else it needs to go on is in `NAME.run`. Resuming takes the whole lines as they are, and drops
-what a kill or a power cut left of another.
+Whoever finds `NAME` finds all of it, and beside it what it was made of. Whatever stops a run, the
+lines so far are in `NAME.part`, and what else it needs to go on is in `NAME.run`. Resuming takes the
+whole lines as they are, and drops what a kill or a power cut left of another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from helium_agents.cli.made_of import MadeOf, file_digest
 from helium_agents.errors import InputError
+from helium_agents.memo.run_log import RunLog
 
 
 class Output:
@@ -38,9 +40,8 @@ class Output:
 
     def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path
-        self._target = Path(os.path.realpath(path))
-        name = f"{self._target.name}.part"
-        self.part = self._target.with_name(name) if path.is_symlink() else path.with_name(name)
+        self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        self.part = self._target.with_name(f"{self._target.name}.part")
         self.run_path = self.part.with_suffix(".run")
         self.num_lines = 0
         self._overwrites = overwrite
@@ -70,7 +71,32 @@ class Output:
     @property
     def is_finished(self) -> bool:
         """Whether the run that is to be resumed had come to its end."""
-        return self._resumes and self._target.exists() and not self.part.exists()
+        if not (self._resumes and self._target.exists()):
+            return False
+        if not self.part.exists():
+            return True
+        # a run that was killed before it began has left no more than this
+        return not (self.part.stat().st_size or RunLog.is_in(self.run_path))
+
+    def made_of(self) -> MadeOf:
+        """What the finished output was made of.
+
+        Raises:
+            InputError: Nothing is known of it.
+        """
+        return MadeOf.read(self._target)
+
+    def finished_digest(self) -> str:
+        """The digest of the finished output; empty where there is none.
+
+        Not that of the note: the next one may be there already.
+        """
+        return file_digest(self._target) if self._target.exists() else ""
+
+    def finished_lines(self) -> Iterator[bytes]:
+        """The lines of the finished output."""
+        with self._target.open("rb") as lines:
+            yield from lines
 
     def check_is_empty(self) -> None:
         """Refuse to begin where there are lines already.
@@ -114,9 +140,14 @@ class Output:
             raise InputError(f"cannot write {self.part}: {error.strerror}") from error
         self.num_lines += 1
 
-    def finish(self) -> None:
-        """Make the file durable and give it its name."""
+    def finish(self, made_of: MadeOf) -> None:
+        """Make the file durable, note what it was made of, and give it its name.
+
+        Raises:
+            InputError: The note cannot be written.
+        """
         os.fsync(self._fd)
+        made_of.write(self._target, self.part)
         os.replace(self.part, self._target)
         directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -63,10 +63,20 @@ _EXIT_CODES = examples(
 @click.option(
     "--unordered",
     is_flag=True,
-    help='Write rows as they finish, as {"item": index, "value": result}.',
+    help='Write rows as they finish, as {"item": index from 0, "value": result}.',
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier output, finished or not.")
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a run that was stopped or killed, or with a finished output under a larger "
+    "--limit. What the output was made of must be the same.",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="With --resume: compute those rows of a finished output again that failed.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and trace 3 rows; run no model.")
 @json_option
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -77,7 +87,9 @@ def run(dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     Each line of the input is a JSON value; it becomes what the workflow's parameter is annotated
     with (a pydantic model, a dataclass, JSON types). What the workflow returns becomes a line of
     the output, in the order of the rows. Lines are collected in OUTPUT.part, which is renamed when
-    all are there; until then OUTPUT.run holds what --resume needs besides.
+    all are there; until then OUTPUT.run holds what --resume needs besides. What a finished output
+    was made of is noted in the hidden file .OUTPUT.made-of.json, by which --resume refuses other
+    work. Ctrl-Backslash prints what waits for what while the run goes on.
     """
     from helium_agents.cli.execute import end, stdout_for_report
     from helium_agents.cli.job import Job

@@ -21,6 +21,7 @@ from helium_agents.memo.lmdb_environment import UNFINISHED
 from helium_agents.memo.lmdb_tables import DATA_FILE
 
 _MAX_BYTES = 16 * 2**30  # nothing of it may be evicted while the run lasts
+_DIGEST_CHARACTERS = 64
 _ABOUT = "run.json"
 _UNBORN = "run.json.part"  # while it begins, and while it is deleted
 _STORE = (DATA_FILE, "lock.mdb")
@@ -34,6 +35,7 @@ class RunLog:
         about: What identifies the work, e.g. the model. A run is resumed only where all of it is
             equal.
         notes: What else to keep about the run when it begins.
+        run_id: Of the run that goes on in the one that begins; by default it gets a new one.
 
     Attributes:
         run_id: Identifies the run; the same after resuming.
@@ -50,6 +52,8 @@ class RunLog:
         path: str | os.PathLike[str],
         about: Mapping[str, str] | None = None,
         notes: Mapping[str, str] | None = None,
+        *,
+        run_id: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.notes = dict(notes or {})
@@ -57,7 +61,7 @@ class RunLog:
         if self.is_resumed:
             self._take_up(about or {})
         else:
-            self.run_id = uuid.uuid4().hex
+            self.run_id = run_id or uuid.uuid4().hex
             self._begin(about or {})
         self.store = LmdbStore(self.path, max_bytes=_MAX_BYTES)
         self.store.open()
@@ -129,12 +133,12 @@ class RunLog:
             self.run_id, self.notes, began_with = known["run_id"], known["notes"], known["about"]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise MemoError(f"{self.path} is not the log of a run: {error!r}") from error
-        for name, value in about.items():
-            if began_with.get(name) != value:
-                raise MemoError(
-                    f"the run in {self.path} cannot go on: its {name} has changed since it began. "
-                    f"Use the same {name}, or start over"
-                )
+        changed = differences(began_with, about)
+        if changed:
+            raise MemoError(
+                f"the run in {self.path} cannot go on: {'; '.join(changed)} since it began. Use the "
+                "same, or start over"
+            )
 
     def _begin(self, about: Mapping[str, str]) -> None:
         self.discard(self.path)  # of a run that was killed before it began
@@ -149,3 +153,18 @@ class RunLog:
             part.replace(self.path / _ABOUT)
         except OSError as error:
             raise MemoError(f"no run can be logged in {self.path}: {error}") from error
+
+
+def differences(began_with: Mapping[str, str], about: Mapping[str, str]) -> list[str]:
+    """What is not as it was: ``its workflow has changed (flow:answer, now flow:ask)``."""
+    return [
+        f"its {name} has changed{_values(began_with.get(name, ''), value)}"
+        for name, value in about.items()
+        if began_with.get(name) != value
+    ]
+
+
+def _values(was: str, now: str) -> str:
+    """Both values, unless one is a digest, which says nothing to a person."""
+    is_readable = was and now and max(len(was), len(now)) < _DIGEST_CHARACTERS
+    return f" ({was}, now {now})" if is_readable else ""

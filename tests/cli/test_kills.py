@@ -14,7 +14,7 @@ from jsonl import write_rows
 from benchmarks.kill_runs import kill_scripted
 
 BEFORE_EACH_CHANGE = """
-import os, signal, sys
+import json, os, signal, sys
 from itertools import count
 from pathlib import Path
 
@@ -40,8 +40,9 @@ def live(killed_before, *options):
         except SystemExit as end:
             os._exit(end.code or 0)
     status = os.waitpid(pid, 0)[1]
-    assert status in (0, signal.SIGKILL), status
-    return status == 0
+    refused = os.waitstatus_to_exitcode(status) == 1
+    assert refused or status in (0, signal.SIGKILL), status
+    return "refused" if refused else status == 0
 
 
 def dying(change, left):
@@ -54,30 +55,36 @@ def dying(change, left):
 
 
 def left_behind():
-    return {path.name for path in Path().glob("out.jsonl*")}
+    return {path.name: path.read_bytes() for path in Path().glob("*out.jsonl*") if path.is_file()}
 
 
-def check(old, *options):
+def check(before, *options):
     "Kill before each change in turn, and again when it goes on; whatever comes of it is whole."
     for number in count():
-        if old is not None:
-            Path("out.jsonl").write_bytes(old)
-        if live(number, *options):
+        for name in left_behind():
+            Path(name).unlink()
+        for name, data in before.items():
+            Path(name).write_bytes(data)
+        if live(number, *options) is True:
             break
-        has_begun = Path("out.jsonl.part").exists() or old is None
+        has_begun = Path("out.jsonl.run", "run.json").exists()
         live(number, "--resume")
-        assert live(None, "--resume")
-        assert left_behind() == {"out.jsonl"}, left_behind()
-        output = Path("out.jsonl").read_bytes()
-        assert output == (expected if has_begun or output == expected else old), output
-        Path("out.jsonl").unlink()
+        if live(None, "--resume") == "refused":  # nothing is known of what was to be overwritten
+            assert not has_begun and before == {"out.jsonl": b"old"}, (number, before)
+            assert left_behind().items() >= before.items()
+            continue
+        assert not Path("out.jsonl.run").exists()
+        assert left_behind() == {"out.jsonl": expected, NOTE: left_behind()[NOTE]}, left_behind()
+        assert json.loads(left_behind()[NOTE])["num_rows"] == 2
     return number
 
 
-assert live(None)
-expected = Path("out.jsonl").read_bytes()
-Path("out.jsonl").unlink()
-print(check(None), check(b"old", "--overwrite"))
+NOTE = ".out.jsonl.made-of.json"
+assert live(None, "--limit", "1") is True
+first_row = left_behind()
+assert live(None, "--overwrite") is True
+expected = left_behind()["out.jsonl"]
+print(check({}), check({"out.jsonl": b"old"}, "--overwrite"), check(first_row, "--resume"))
 """
 
 

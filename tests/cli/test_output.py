@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from helium_agents.cli.made_of import MadeOf
 from helium_agents.cli.output import Output
 from helium_agents.errors import InputError
+from helium_agents.memo.run_log import RunLog
+
+
+MADE_OF = MadeOf(run_id="run", about={"model": "one"}, source="", num_rows=2, num_failed=0)
 
 
 @pytest.fixture
@@ -23,7 +28,7 @@ def test_file_has_its_name_only_when_it_is_finished(path: Path) -> None:
         output.write("é")
         assert not path.exists()
         assert output.part.read_bytes() == "1\né\n".encode()
-        output.finish()
+        output.finish(MADE_OF)
     assert path.read_text(encoding="utf-8") == "1\né\n"
     assert not output.part.exists()
     assert output.num_lines == 2
@@ -31,7 +36,7 @@ def test_file_has_its_name_only_when_it_is_finished(path: Path) -> None:
 
 def test_finished_without_lines_is_an_empty_file(path: Path) -> None:
     with Output(path) as output:
-        output.finish()
+        output.finish(MADE_OF)
     assert path.read_bytes() == b""
 
 
@@ -58,7 +63,7 @@ def test_an_existing_output_needs_overwrite_and_is_there_until_replaced(path: Pa
     with Output(path, overwrite=True) as output:
         output.write("new")
         assert path.read_text() == "old\n"
-        output.finish()
+        output.finish(MADE_OF)
     assert path.read_text() == "new\n"
 
 
@@ -123,7 +128,12 @@ def test_whether_there_is_anything_to_resume(path: Path) -> None:
     assert not Output(path, overwrite=True).is_finished
     output = Output(path, resume=True)
     output.part.touch()
-    assert not output.is_finished
+    assert output.is_finished, "nothing has begun"
+    with RunLog(output.run_path):
+        assert not output.is_finished
+    output.part.write_text("2\n")
+    RunLog.discard(output.run_path)
+    assert not output.is_finished, "lines that nothing is known of"
 
 
 def test_two_runs_cannot_write_one_output(path: Path) -> None:
@@ -140,7 +150,7 @@ def test_two_runs_cannot_write_one_output(path: Path) -> None:
         ):
             pass
         output.write("2")
-        output.finish()
+        output.finish(MADE_OF)
     assert path.read_text() == "1\n2\n"
 
 
@@ -154,7 +164,7 @@ def test_output_that_another_run_has_just_finished_is_not_truncated(
         def finish_in_between(*arguments: Any) -> int:
             fd = opening(*arguments)
             monkeypatch.undo()
-            output.finish()
+            output.finish(MADE_OF)
             return fd
 
         monkeypatch.setattr(os, "open", finish_in_between)
@@ -171,7 +181,7 @@ def test_symbolic_link_is_followed(path: Path, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "data" / "real.jsonl")
     with Output(path) as output:
         output.write("1")
-        output.finish()
+        output.finish(MADE_OF)
     assert path.is_symlink()
     assert (tmp_path / "data" / "real.jsonl").read_text() == "1\n"
 

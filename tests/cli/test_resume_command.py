@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from jsonl import Helium, read_lines, write_rows
 
 from helium_agents.cli.job import Job
+from helium_agents.cli.made_of import MadeOf
 from helium_agents.cli.output import Output
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
@@ -127,7 +129,7 @@ def test_resuming_what_never_began_begins(helium: Helium) -> None:
 def test_resuming_after_the_last_line_was_written(
     helium: Helium, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(output: Output) -> None:
+    def fail(output: Output, made_of: MadeOf) -> None:
         raise InputError("the file does not get its name")
 
     with monkeypatch.context() as patch:
@@ -217,7 +219,7 @@ def test_other_work_is_refused_and_what_is_there_is_kept(
     if changed == "model":
         engine._identity = "another model"
     message = helium(f"{options} --resume", expect=1).stderr
-    assert f"cannot go on: its {changed} has changed since it began" in message
+    assert re.search(rf"cannot go on: its {changed} has changed.* since it began", message)
     engine._identity = "scripted"
     assert Path("out.jsonl.part").read_bytes() == stopped
     helium(f"{RUN} --resume")

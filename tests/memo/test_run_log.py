@@ -51,7 +51,7 @@ def test_notes_are_those_of_the_beginning(path: Path) -> None:
 @pytest.mark.parametrize("name", ABOUT)
 def test_other_work_is_not_resumed(path: Path, name: str) -> None:
     run_id = begin(path)
-    with pytest.raises(MemoError, match=f"its {name} has changed since it began. Use the same"):
+    with pytest.raises(MemoError, match=rf"its {name} has changed \({ABOUT[name]}, now another\)"):
         RunLog(path, ABOUT | {name: "another"})
     with RunLog(path, ABOUT) as log:
         assert log.run_id == run_id
