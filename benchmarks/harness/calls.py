@@ -110,6 +110,11 @@ class _Recorder:
 
     def on_taken(self, node: Node) -> None: ...
 
+    def on_blocked(self, node: Node, change: int) -> None: ...
+
+    def waiters_of(self, node: Node) -> list[Node]:
+        return []
+
     def start(self, node: Node) -> None:
         raise ValueError("a workflow of the benchmarks must not start calls, only await them")
 

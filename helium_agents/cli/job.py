@@ -108,7 +108,9 @@ class Job:
         if not output.is_finished:
             return None
         made_of = output.made_of()
-        retries = self.retry_failed and made_of.num_failed > 0  # maybe since the fault was corrected
+        retries = (
+            self.retry_failed and made_of.num_failed > 0
+        )  # maybe since the fault was corrected
         made_of.check_same(output.path, about, None if retries else self._source)
         if made_of.num_rows > num_rows:
             raise InputError(

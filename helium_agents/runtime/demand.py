@@ -167,9 +167,16 @@ class Demand:
     # --- making the plan happen -----------------------------------------------------------------
 
     def _carry_out(self, plan: LogicalPlan, nodes: dict[int, Node]) -> None:
-        """Make the plan happen, calls before their inputs: whoever needs one holds it by then."""
+        """Make the plan happen.
+
+        First calls take hold of what they need, calls before their inputs, so that what nobody
+        holds by then is needed by none. Then what is to be computed begins, in the order in which
+        it was asked for.
+        """
         actions = self._actions(plan, nodes)
-        for planned in reversed(plan.in_order()):
+        in_order = plan.in_order()
+        to_compute: list[Flight] = []
+        for planned in reversed(in_order):
             action = actions.get(planned.id)
             flight: Flight | None = nodes[planned.id].flight
             if action is None or flight is None:
@@ -189,7 +196,10 @@ class Demand:
                 case _Cut(other):
                     self._executor.cut(flight, other)
                 case _:
-                    self._executor.start(flight)
+                    self._executor.hold_inputs(flight)
+                    to_compute.append(flight)
+        for flight in reversed(to_compute):
+            self._executor.advance(flight)
 
     def _follow(self, flight: Flight, representative: Node) -> None:
         if representative.flight is not None:

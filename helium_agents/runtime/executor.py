@@ -88,16 +88,20 @@ class Executor:
 
     def start(self, flight: Flight) -> None:
         """Compute a flight's answer as soon as its inputs are there."""
+        self.hold_inputs(flight)
+        self.advance(flight)
+
+    def hold_inputs(self, flight: Flight) -> None:
+        """See to it that the inputs of a flight come, or fail it where they would wait for it."""
         self._flights.plan(flight)
         flight.doing = "its inputs"
         try:
             for source in flight.node.inputs:
                 if source.outcome is None:
-                    self._hold(flight, self._ask_for(source, flight.item), self._advance)
+                    other = self._ask_for(source, flight.item)
+                    self._flights.hold(flight, other, partial(_soon, self.advance, flight))
         except RefMisuse as error:
             self._flights.land(flight, Failure(error))
-        else:
-            self._advance(flight)
 
     def cut(self, flight: Flight, longer: Flight | None) -> None:
         """Cut a flight's answer from that of the same call with more tokens.
@@ -120,12 +124,9 @@ class Executor:
         except RefMisuse as error:
             self._flights.land(flight, Failure(error))
 
-    def _hold(self, flight: Flight, other: Flight, then: Callable[[Flight], None]) -> None:
-        self._flights.hold(flight, other, partial(_soon, then, flight))
-
     # --- inputs --------------------------------------------------------------------------------
 
-    def _advance(self, flight: Flight) -> None:
+    def advance(self, flight: Flight) -> None:
         """Go on if the inputs are there, or one that must fail the call has failed.
 
         As in `gather`, that is the first failure in the order of the inputs, and what else was
@@ -142,7 +143,7 @@ class Executor:
                 failure = Failure(outcome.error)
                 ending = self._flights.leave_inputs(flight)
                 if ending:
-                    self._flights.run(flight, self._fail_after(flight, ending, failure))
+                    self._flights.run(flight, partial(self._fail_after, flight, ending, failure))
                 else:
                     self._flights.land(flight, failure)
                 return
@@ -160,12 +161,12 @@ class Executor:
         asked = flight.node
         try:
             if not asked.is_planned:
-                work = self._run_plain(flight, asked)
+                work = partial(self._run_plain, flight, asked)
             else:
                 node = _with_inputs(asked) if asked.inputs else asked
                 if node is not asked and self._shares and self._is_elsewhere(flight, asked, node):
                     return
-                work = self._compute(flight, asked, node)
+                work = partial(self._compute, flight, asked, node)
         except BaseException as error:  # a value that is no text, a store that cannot be read
             self._flights.land(flight, Failure(error))
             return
@@ -240,17 +241,18 @@ class Executor:
         self._flights.land(flight, Value(await value_of(node)))
 
     async def _compute(self, flight: Flight, asked: Node, node: Node) -> None:
+        if isinstance(node, LlmNode) and node.draws_again:
+            self._flights.land(flight, Value(await self._draw_until_fit(flight, node)))
+            return
         recall = self._recall
         if recall is not None:
             recall.check_may_compute(node)
-        if isinstance(node, OperatorNode):
-            value: Any = await self._run(flight, node)
-        else:
-            assert isinstance(node, LlmNode)
-            if node.draws_again:
-                self._flights.land(flight, Value(await self._draw_until_fit(flight, node)))
-                return
+        value: Any
+        if isinstance(node, LlmNode):
             value = await self._ask(flight, node)
+        else:
+            assert isinstance(node, OperatorNode)
+            value = await self._run(flight, node)
         if recall is not None:
             recall.keep(node, asked, value, calls_below=flight.calls_below)
         self._flights.land(flight, Value(value))
@@ -267,7 +269,7 @@ class Executor:
         return value
 
     async def _draw_until_fit(self, flight: Flight, node: LlmNode) -> Reply[Any]:
-        """The first draw that fits the schema; each is a call of its own, which others may share."""
+        """The first draw that fits the schema; each is a call of its own, which may be shared."""
         retries = node.call.retries
         for number in range(retries + 1):
             attempt = node.attempt(number)

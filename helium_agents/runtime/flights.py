@@ -23,7 +23,7 @@ from typing import Any
 
 from helium_agents.engines.engine import Delta
 from helium_agents.errors import RefCancelled
-from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.graph.cycles import cycle_error, find_cycle, inline_waiters
 from helium_agents.graph.describe import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
@@ -288,15 +288,15 @@ class Flights:
 
     # --- running --------------------------------------------------------------------------------
 
-    def run(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+    def run(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a planned flight in a task; the work lands it, or else the task's end does."""
         flight.task = self._tasks.spawn(
             self._work(flight, work), self._context.copy(), partial(self._end, flight)
         )
 
-    async def _work(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+    async def _work(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await work
+            await work()
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:

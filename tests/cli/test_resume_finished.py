@@ -76,7 +76,9 @@ def test_another_model_is_refused(helium: Helium, engine: ScriptedEngine) -> Non
     helium(RUN)
     engine._identity = "another"
     message = helium(f"{RUN} --resume", expect=1).stderr
-    assert "out.jsonl is of other work than is asked for: its model has changed (scripted" in message
+    assert (
+        "out.jsonl is of other work than is asked for: its model has changed (scripted" in message
+    )
     assert "or give --overwrite in place of --resume to make it anew" in message
 
 
@@ -92,7 +94,9 @@ def test_another_version_of_the_workflow_is_refused(helium: Helium, limit: str) 
 def test_an_output_of_which_nothing_is_known_is_refused(helium: Helium) -> None:
     OUT.write_text('{"precious": true}\n')
     message = helium(f"{RUN} --resume", expect=1).stderr
-    assert "nothing is known of how out.jsonl was made (there is no .out.jsonl.made-of.json" in message
+    assert (
+        "nothing is known of how out.jsonl was made (there is no .out.jsonl.made-of.json" in message
+    )
     helium(f"{RUN} --overwrite")
     OUT.write_text(OUT.read_text().replace("question 3", "edited"))
     message = helium(f"{RUN} --resume", expect=1).stderr
@@ -279,5 +283,3 @@ def test_draws_of_more_rows_are_new(helium: Helium, folder: Path) -> None:
     helium(f"{run} --resume")
     assert OUT.read_bytes().startswith(before)
     assert len(set(read_lines(OUT))) == 4
-
-

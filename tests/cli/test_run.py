@@ -147,7 +147,9 @@ def test_rows_that_wait_for_an_earlier_one_are_not_lost(
     Path("slow.py").write_text(SLOW_TO_FAIL.format(error="ValueError('at last')"))
     run = "run slow.py:go --input rows.jsonl --output out.jsonl"
     message = helium(run, expect=1).stderr
-    assert re.search(r"\d of 20 rows are remembered\. Correct what is at fault, then run it", message)
+    assert re.search(
+        r"\d of 20 rows are remembered\. Correct what is at fault, then run it", message
+    )
     message = helium(f"{run} --overwrite --memo memo --memo-mode off", expect=1).stderr
     assert "remembered" not in message
     num_requests = engine.num_requests

@@ -224,7 +224,7 @@ async def test_two_maps_share_the_room(started: Any) -> None:
         rows = [[long_text(f"{kind}{i}", 4) for i in range(20)] for kind in "ab"]
         found = await gather(*(aiter_to_list(session.map(opened, mine)) for mine in rows))
     assert [len(results) for results in found] == [20, 20]
-    assert max(opened.history[16:]) == 2
+    assert max(opened.history[16:]) <= 3  # two fit; a map that has none open may open one
 
 
 async def test_a_map_that_was_given_up_makes_room_for_the_next(started: Any) -> None:

@@ -321,7 +321,7 @@ async def test_a_session_remembers_what_it_was_told() -> None:
     engine = ScriptedEngine(script)
     async with Session(engine) as session:
         assert [await ask("x") for _ in range(3)] == ["x of 1"] * 3
-        assert session.summary.calls_by_source == {"engine": 1, "memo": 2}
+        assert session.summary.calls_by_source == {"engine": 1, "earlier": 2}
     async with Session(engine, memo_mode="off"):
         assert [await ask("x") for _ in range(2)] == ["x of 2", "x of 3"]
     async with Session(engine, share=False, rules=()):

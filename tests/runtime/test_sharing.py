@@ -157,7 +157,7 @@ class TestGreedy:
         replies = await one_by_one(*(llm(user("q")) for _ in range(5)))
         assert engine.num_requests == 1
         assert len(set(replies)) == 1
-        assert session.summary.calls_by_source == {"engine": 1, "memo": 4}
+        assert session.summary.calls_by_source == {"engine": 1, "earlier": 4}
 
     async def test_later_calls_join_the_one_in_flight(self) -> None:
         gate = Gate()
@@ -466,7 +466,7 @@ class TestSubsumption:
         assert engine.num_requests == 1
         assert reply.text == words(256)
         assert reply.finish_reason == "length"
-        assert session.summary.calls_by_source == {"engine": 1, "memo": 1}
+        assert session.summary.calls_by_source == {"engine": 1, "earlier": 1}
 
     async def test_a_shorter_answer_does_not_reach_further(
         self, engine: ScriptedEngine, session: Session
