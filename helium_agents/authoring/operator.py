@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from helium_agents.authoring.messages import Prompt
 from helium_agents.errors import (
+    EncodingError,
     ImpureCall,
     InvalidReply,
     OperatorDefinitionError,
@@ -28,7 +29,7 @@ from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.trace import current_frame, entered_frame
-from helium_agents.graph.values import Slot, replace_leaves
+from helium_agents.graph.values import Slot, leaves_of, replace_leaves
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -106,13 +107,19 @@ class Operator(Generic[P, T]):
 
         The loosely typed form of a call: with it a dependent call is known, and can be planned,
         before its input exists. Refs may stand inside tuples, lists and dict values.
+
+        Raises:
+            EncodingError: An argument contains itself or is nested too deeply; or, of a pure
+                operator, cannot be part of a key.
+            RefMisuse: An argument is a prompt.
         """
         return self._defer(self.body, args, kwargs)
 
     def _call(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
         if body.is_pure:
-            for argument in (args, kwargs):
-                replace_leaves(argument, self._refuse_ref)
+            for leaf in leaves_of((args, kwargs)):
+                if isinstance(leaf, Ref):
+                    raise self._refusal_of(leaf)
         return self._record(body, args, kwargs, ())
 
     def _defer(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
@@ -128,7 +135,13 @@ class Operator(Generic[P, T]):
                 )
             return leaf
 
-        args, kwargs = replace_leaves(args, to_slot), replace_leaves(kwargs, to_slot)
+        try:
+            args, kwargs = replace_leaves(args, to_slot), replace_leaves(kwargs, to_slot)
+        except RecursionError:
+            raise EncodingError(
+                f"{self.body.name}.defer(...) cannot look for Refs in an argument that contains "
+                f"itself or is nested too deeply: await the Refs, and call it with their values"
+            ) from None
         return self._record(body, args, kwargs, tuple(inputs))
 
     def _record(
@@ -157,13 +170,11 @@ class Operator(Generic[P, T]):
             frame.runner.on_created(node)
         return Ref(node)
 
-    def _refuse_ref(self, leaf: Any) -> Any:
-        if isinstance(leaf, Ref):
-            raise RefMisuse(
-                f"{self.body.name}(...) is pure and was given the Ref of {leaf.node.label}(...): "
-                f"await it first, or call {self.body.name}.defer(...), which receives its value"
-            )
-        return leaf
+    def _refusal_of(self, ref: Ref[Any]) -> RefMisuse:
+        return RefMisuse(
+            f"{self.body.name}(...) is pure and was given the Ref of {ref.node.label}(...): await "
+            f"it first, or call {self.body.name}.defer(...), which receives its value"
+        )
 
     @overload
     def __get__(self, instance: None, owner: type) -> Operator[P, T]: ...

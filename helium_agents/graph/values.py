@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -18,11 +18,28 @@ class Slot:
     index: int
 
 
+def leaves_of(value: Any) -> Iterator[Any]:
+    """Everything inside tuples, lists and dict values, at any depth and in no order, once."""
+    containers: list[Iterable[Any]] = [(value,)]
+    seen: set[int] = set()
+    while containers:
+        for item in containers.pop():
+            if type(item) in (tuple, list, dict):
+                if id(item) not in seen:  # one may contain itself
+                    seen.add(id(item))
+                    containers.append(item.values() if type(item) is dict else item)
+            else:
+                yield item
+
+
 def replace_leaves(value: Any, replace: Callable[[Any], Any]) -> Any:
     """Apply `replace` to everything inside tuples, lists and dict values, rebuilding on change.
 
     Containers that hold nothing replaced are returned as they are, so that plain arguments keep
     their identity.
+
+    Raises:
+        RecursionError: The value contains itself, or is nested too deeply.
     """
     if type(value) is tuple or type(value) is list:
         items = [replace_leaves(item, replace) for item in value]

@@ -68,7 +68,7 @@ class Directory:
         self.writer: Writer[Update] | None = None
         self.touched: deque[bytes] = deque(maxlen=_MAX_TOUCHED)
         self.reading: list[None] = []
-        self._is_writing = threading.RLock()
+        self._write_lock = threading.RLock()
         self._max_bytes = max_bytes
         self._packed_bytes = 0.0
         self._packed_until_s = time.monotonic()
@@ -142,7 +142,7 @@ class Directory:
         Args:
             until_s: How long to wait, as a time of `time.monotonic`.
         """
-        if not self._is_writing.acquire(timeout=max(0.0, until_s - time.monotonic())):
+        if not self._write_lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
             return False
         while self.reading and time.monotonic() < until_s:
             time.sleep(_POLL_S)
@@ -153,11 +153,11 @@ class Directory:
 
     def resume(self) -> None:
         """Let writes begin again."""
-        self._is_writing.release()
+        self._write_lock.release()
 
     def _write(self, batch: Batch[Update]) -> list[Any]:
         """Write a batch and the order of use in one transaction; runs on the writer thread."""
-        with self._is_writing:
+        with self._write_lock:
             return self._write_now(batch)
 
     def _write_now(self, batch: Batch[Update]) -> list[Any]:

@@ -831,6 +831,51 @@ async def test_frozen_inside_deferred_calls(session: Session) -> None:
     assert await late == 1
 
 
+# --- odd arguments --------------------------------------------------------------------------------
+
+
+def odd_arguments() -> list[Any]:
+    """A list in itself, and a dict in itself."""
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    keyed: dict[str, Any] = {}
+    keyed["self"] = keyed
+    return [cyclic, keyed]
+
+
+async def test_pure_operators_refuse_arguments_that_contain_themselves(session: Session) -> None:
+    for odd in odd_arguments():
+        with pytest.raises(EncodingError, match=r"total.*contains itself"):
+            total(odd)
+
+
+async def test_plain_operators_take_arguments_that_contain_themselves(session: Session) -> None:
+    @operator
+    async def first(value: Any) -> Any:
+        return value
+
+    for odd in odd_arguments():
+        assert await first(odd) is odd
+
+
+async def test_defer_refuses_arguments_that_contain_themselves(session: Session) -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    for odd in (*odd_arguments(), deep):
+        for deferred in (double, total):
+            with pytest.raises(EncodingError, match=rf"{deferred.__name__}\.defer.*itself"):
+                deferred.defer(odd)
+
+
+async def test_one_list_in_many_places_is_looked_into_once(session: Session) -> None:
+    tower: list[Any] = [words("a")]
+    for _ in range(60):
+        tower = [tower, tower]
+    with pytest.raises(RefMisuse, match="was given the Ref of words"):
+        total(tower)
+
+
 # --- run ------------------------------------------------------------------------------------------
 
 

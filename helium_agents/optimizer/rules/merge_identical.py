@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import COMPUTE, LogicalPlan, Prefix, Same, Step
+from helium_agents.graph.plan import COMPUTE, Known, LogicalPlan, Prefix, Same, Step
 
 
 def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
@@ -26,10 +26,14 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     #4 llm of #2 same as #3 *
     """
     first_by_question: dict[tuple[bytes, tuple[int, ...]], int] = {}
+    first_known: dict[bytes, int] = {}
     steps: dict[int, Step] = {}
 
     def representative(id_: int) -> int:
-        step = steps.get(id_, plan.nodes[id_].step)
+        node = plan.nodes[id_]
+        step = steps.get(id_, node.step)
+        if isinstance(step, Known) and node.key is not None:
+            return first_known.setdefault(node.key, id_)  # equal calls, known each for itself
         return step.of if isinstance(step, Same) else id_
 
     for node in plan.in_order():
