@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import xxhash
 
 from helium_agents.errors import MemoError
+from helium_agents.graph.arguments import complaint, is_finite, is_whole
 from helium_agents.memo.facts import max_facts_bytes
 from helium_agents.memo.store import KEY_BYTES
 
@@ -23,6 +24,7 @@ _HEADER: Final = struct.Struct("<BQdH")
 _CHECKED_HEADER: Final = struct.Struct("<dH")
 _CHECKED_FROM: Final = _HEADER.size - _CHECKED_HEADER.size
 _MAX_LABEL_BYTES: Final = 0xFFFF
+_MAX_BYTES: Final = 2**63 - 1
 
 
 class Entry(NamedTuple):
@@ -125,7 +127,8 @@ def check_label(label: str) -> None:
 
 def check_bounds(max_bytes: int, ttl_s: float | None) -> None:
     """Raise `MemoError` unless the byte bound and the time to live make sense."""
-    if max_bytes <= 0:
-        raise MemoError(f"max_bytes={max_bytes}: a memo needs a positive byte bound")
-    if ttl_s is not None and not ttl_s >= 0:
-        raise MemoError(f"ttl_s={ttl_s}: give seconds, or None to keep entries for ever")
+    if not is_whole(max_bytes, 1, _MAX_BYTES):
+        raise MemoError(complaint("max_bytes", max_bytes, "a whole number of bytes, at least 1"))
+    if ttl_s is not None and not (is_finite(ttl_s) and ttl_s >= 0):
+        want = "a finite number of seconds, at least 0, or None to keep entries for ever"
+        raise MemoError(complaint("ttl_s", ttl_s, want))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from helium_agents.errors import MemoError
+from helium_agents.graph.arguments import complaint
 from helium_agents.memo.store import Store
 
 SESSION_MAX_BYTES = 192 * 2**20
@@ -22,7 +24,7 @@ def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> S
         read_only: Open a directory for reading only; it must then exist.
 
     Raises:
-        MemoError: The directory cannot be used.
+        MemoError: The directory cannot be used, or `memo` is something else.
     """
     if memo is None:
         from helium_agents.memo.memory import MemoryStore
@@ -34,4 +36,7 @@ def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> S
         store = LmdbStore(memo, read_only=read_only)
         store.open()  # so that a wrong path is said now, not at the first call
         return store
+    if isinstance(memo, type) or not callable(getattr(memo, "put", None)):
+        want = "a directory, a store such as LmdbStore(...), or None"
+        raise MemoError(complaint("memo", memo, want))
     return memo

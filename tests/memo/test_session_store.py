@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tracemalloc
+from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from helium_agents import Session, llm, user
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.errors import MemoError
+from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.memo.open import ENTRY_OVERHEAD_BYTES, open_store
 
@@ -42,3 +50,30 @@ async def test_facts_are_kept_where_somebody_may_read_them() -> None:
         await llm(user("x"))
     (entry,) = store.entries()
     assert entry.has_facts
+
+
+@pytest.mark.parametrize("make", [MemoryStore, lambda **bounds: LmdbStore("unused", **bounds)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_bytes", 0),
+        ("max_bytes", 2.0**30),
+        ("max_bytes", "4GB"),
+        ("max_bytes", True),
+        ("max_bytes", None),
+        ("ttl_s", -1),
+        ("ttl_s", math.nan),
+        ("ttl_s", math.inf),
+        ("ttl_s", "3"),
+        ("ttl_s", timedelta(days=1)),
+    ],
+)
+def test_wrong_bounds_are_refused_where_they_are_given(make: Any, name: str, value: Any) -> None:
+    with pytest.raises(MemoError, match=f"{name}={re.escape(repr(value))}"):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize("memo", [3, True, LmdbStore, {}, b"memo"])
+def test_what_is_no_store_is_refused(memo: Any) -> None:
+    with pytest.raises(MemoError, match=r"memo=.*directory"):
+        open_store(memo)
