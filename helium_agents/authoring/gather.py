@@ -69,11 +69,7 @@ def _wrong_argument(arguments: tuple[Any, ...]) -> str | None:
         if isawaitable(argument):
             continue
         is_several = isinstance(argument, list | tuple | set | frozenset | Iterator)
-        fix = (
-            "give each on its own, as in gather(*refs)"
-            if is_several
-            else "call it, or give its Ref"
-        )
+        fix = "give each by itself, as in gather(*refs)" if is_several else "give a Ref or the like"
         kind = type(argument).__name__
         return f"argument {position}, {shown(argument)} ({kind}), cannot be awaited: {fix}"
     return None
