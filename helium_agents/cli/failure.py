@@ -11,7 +11,6 @@ from helium_agents.cli.rows import Rows, shorten
 from helium_agents.errors import EngineDied, HeliumError, ItemError, TransientEngineError
 from helium_agents.runtime.map import ENDS_THE_RUN
 
-
 MAY_PASS = (TransientEngineError, EngineDied, TimeoutError, ConnectionError)
 """Failures that may not come again, though nothing was corrected."""
 

@@ -11,6 +11,7 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 from xxhash import xxh3_64
 
@@ -196,6 +197,14 @@ class Replicas:
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so."""
         return self.engines[0].truncate(choice, max_tokens)
+
+    async def __aenter__(self) -> Self:
+        """Start it for a block, in which any number of sessions may use it."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Stop all of them. Idempotent."""

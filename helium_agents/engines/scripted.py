@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from xxhash import xxh3_64_hexdigest, xxh32_intdigest
 
@@ -116,6 +116,14 @@ class ScriptedEngine:
     async def close(self) -> None:
         """Be stopped."""
         self._is_started = self._is_dead = False
+
+    async def __aenter__(self) -> Self:
+        """Start it for a block, in which any number of sessions may use it."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     def die(self, error: EngineDied | None = None) -> None:
         """Be gone like an engine whose process is killed: what is open fails, until `start`.

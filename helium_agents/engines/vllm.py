@@ -12,7 +12,7 @@ from contextlib import aclosing
 from datetime import date, datetime, time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from helium_agents.engines.detokenize import Truncator
 from helium_agents.engines.engine import (
@@ -183,6 +183,14 @@ class VLLM:
         """Stop the engine and its processes. Idempotent; requests that are open fail."""
         async with self._starting:
             await self._close()
+
+    async def __aenter__(self) -> Self:
+        """Start it for a block, in which any number of sessions may use it."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def _close(self) -> None:
         engine, self._engine, self._capacity = self._engine, None, None

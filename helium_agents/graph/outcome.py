@@ -7,6 +7,7 @@ traceback, the notes and the `__context__` that the others add to it.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -81,14 +82,17 @@ def _twin(error: E) -> E:
     cls = type(error)
     base = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
     has_slots = any(vars(each).get("__slots__") for each in cls.__mro__[: cls.__mro__.index(base)])
-    if base.__basicsize__ == BaseException.__basicsize__ and not has_slots:
-        twin: E = base.__new__(cls, *error.args)  # its state is its arguments and attributes
-        return twin
     if has_slots:
         raise TypeError("slots are not copied")
+    if base.__basicsize__ == BaseException.__basicsize__:
+        with suppress(TypeError):  # of a class that was not made by a class statement all the same
+            bare: E = base.__new__(cls, *error.args)
+            return bare  # its state is its arguments and attributes
     twin = copy.copy(error)
     if type(twin) is not cls or twin is error:
         raise TypeError("it copies itself as something else")
+    if not error.args:
+        twin.args = ()  # pydantic's are made from arguments that they do not keep
     if isinstance(error, AttributeError | NameError):  # which forget these when they are copied
         for name in ("name", "obj"):
             if hasattr(error, name):

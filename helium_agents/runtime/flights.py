@@ -369,8 +369,8 @@ class Flights:
 
 
 def _may_wait(flight: Flight) -> bool:
-    """Whether the flight may wait for other calls: it has inputs, or runs an operator's body."""
-    return bool(flight.holds) or isinstance(flight.node, OperatorNode)
+    """Whether the flight may wait for other calls: it has inputs, or an operator's body runs."""
+    return bool(flight.holds) or (flight.task is not None and isinstance(flight.node, OperatorNode))
 
 
 def _asking(node: Node) -> Node:

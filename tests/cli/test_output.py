@@ -13,7 +13,6 @@ from helium_agents.cli.output import Output
 from helium_agents.errors import InputError
 from helium_agents.memo.run_log import RunLog
 
-
 MADE_OF = MadeOf(run_id="run", about={"model": "one"}, source="", num_rows=2, num_failed=0)
 
 

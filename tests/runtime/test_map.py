@@ -600,3 +600,74 @@ async def test_two_readers_of_one_map() -> None:
         async with asyncio.timeout(5):
             first, second = await asyncio.gather(read(), read())
     assert sorted(first + second) == list(range(8))
+
+
+# --- maps inside what rows share -------------------------------------------------------------------
+
+
+async def echo_row(row: int) -> str:
+    return (await llm(user(f"part {row}"))).text
+
+
+@pytest.mark.parametrize("options", [{}, {"rules": (), "share": False, "memo": None}])
+@pytest.mark.parametrize("pure", [False, True])
+@pytest.mark.parametrize("is_started", [False, True])
+@pytest.mark.parametrize("num_rows", [9, 40])
+async def test_a_map_inside_a_call_that_all_rows_share(
+    options: dict[str, Any], pure: bool, is_started: bool, num_rows: int
+) -> None:
+    engine = ScriptedEngine(lambda request: request.messages[-1].content)
+    async with Session(engine, **options) as session:
+
+        async def corpus() -> list[str]:
+            return [text async for text in session.map(echo_row, range(20))]
+
+        shared = operator(pure=pure, version="1")(corpus)()
+        if is_started:
+            shared.start()
+
+        async def row(number: int) -> int:
+            return len(await shared) + number
+
+        async with asyncio.timeout(10):
+            found = [each async for each in session.map(row, range(num_rows))]
+    assert found == [20 + number for number in range(num_rows)]
+
+
+async def test_a_generator_of_rows_is_closed_when_no_more_are_wanted() -> None:
+    closed: list[str] = []
+
+    def rows() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.append("sync")
+
+    async def async_rows() -> AsyncIterator[int]:
+        try:
+            for number in range(1000):
+                yield number
+        finally:
+            closed.append("async")
+
+    async with Session(ScriptedEngine()) as session:
+        for source in (rows(), async_rows()):
+            async with session.map(echo_row, source, read_ahead=2) as results:
+                async for _ in results:
+                    break
+    assert closed == ["sync", "async"]
+
+
+async def test_a_row_that_cannot_be_shown_still_fails_by_its_own_error() -> None:
+    class Row:
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    async def fail(row: Row) -> None:
+        raise ValueError("the row's own")
+
+    async with Session(ScriptedEngine()) as session:
+        with pytest.raises(ValueError, match="the row's own") as caught:
+            async for _ in session.map(fail, [Row()]):
+                pass
+    assert caught.value.__notes__ == ["in item 0: <a Row whose repr raised RuntimeError>"]
