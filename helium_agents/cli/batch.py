@@ -60,7 +60,7 @@ class Batch:
         self.num_answered = 0
         self.done: range | set[int] = range(0)
         self.first_failure: ItemError | None = None
-        self._in_part = self.done
+        self._in_part: range | set[int] = self.done
         self._kept: Iterator[tuple[int, bytes]] = iter(())
         self._next_kept: tuple[int, bytes] | None = None
         self._on_error: OnError = on_error
@@ -136,7 +136,7 @@ class Batch:
         return to_json(await self.workflow.fn(row), self.workflow.name)
 
     def _finished_lines(self) -> Iterator[tuple[int, bool, bytes]]:
-        """Row, whether it failed, and line, of the finished output beyond what the part file has."""
+        """Row, whether it failed, and line: those of the finished output that are not in `part`."""
         for index, line in enumerate(self.output.finished_lines()):
             item, has_failed = self._read(index, line)
             if item not in self._in_part:

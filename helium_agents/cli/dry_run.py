@@ -13,6 +13,7 @@ from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
 from helium_agents.cli.job import Job
 from helium_agents.cli.options import echo_error
 from helium_agents.cli.report import count, echo_failures, table
+from helium_agents.cli.resuming import Resuming
 from helium_agents.cli.signals import run_until_stopped
 from helium_agents.cli.trace import Traced, trace
 from helium_agents.engines.model_source import find_model
@@ -34,7 +35,7 @@ def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
         if job.model is not None:
             find_model(job.model)
         if job.resume:
-            job.finished(job.about(job.engine()))
+            Resuming(job, job.about(job.engine()))
         num_remembered = _num_remembered(job)
         rows = list(islice(batch.rows, _NUM_TRACED))
         traced = run_until_stopped(trace(batch.workflow, rows))

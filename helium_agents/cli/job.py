@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,15 +13,13 @@ from typing import Any
 from helium_agents.cli.batch import Batch, OnError
 from helium_agents.cli.execute import EXIT_SOME_FAILED, Advice, Ending, execute
 from helium_agents.cli.loading import load_workflow
-from helium_agents.cli.made_of import MadeOf, file_digest
-from helium_agents.cli.options import echo_warning
+from helium_agents.cli.made_of import file_digest
 from helium_agents.cli.output import Output
-from helium_agents.cli.report import count
+from helium_agents.cli.resuming import Resuming
 from helium_agents.cli.rows import Rows
 from helium_agents.engines.engine import Engine
 from helium_agents.engines.vllm import VLLM
-from helium_agents.errors import InputError, VersionError
-from helium_agents.graph.version import function_version
+from helium_agents.errors import InputError
 from helium_agents.memo.lmdb_tables import DATA_FILE
 from helium_agents.memo.run_log import RunLog
 from helium_agents.runtime.recall import MemoMode
@@ -98,58 +95,6 @@ class Job:
             "order of lines": "as finished" if self.unordered else "that of the rows",
         }
 
-    def finished(self, about: Mapping[str, str]) -> MadeOf | None:
-        """What the output was made of, where it is finished and there is none to go on with.
-
-        Raises:
-            InputError: It is of other work, or has not what is asked for.
-        """
-        output, num_rows = self.batch.output, len(self.batch.rows)
-        if not output.is_finished:
-            return None
-        made_of = output.made_of()
-        retries = (
-            self.retry_failed and made_of.num_failed > 0
-        )  # maybe since the fault was corrected
-        made_of.check_same(output.path, about, None if retries else self._source)
-        if made_of.num_rows > num_rows:
-            raise InputError(
-                f"{output.path} has {made_of.num_rows:,} rows, more than the {num_rows:,} that are "
-                "asked for: raise --limit, or choose another --output"
-            )
-        if made_of.num_failed and self.on_error == "raise" and not retries:
-            raise InputError(
-                f"{_failed_rows(made_of, output)}: add --retry-failed to compute them again, or "
-                "--on-error collect to leave them as they are"
-            )
-        return made_of
-
-    def run_log(self, about: Mapping[str, str], finished: MadeOf | None) -> RunLog:
-        """The log of the run that begins or is resumed, open; the output must be open.
-
-        Args:
-            about: What identifies the work.
-            finished: What the output was made of, where the run goes on from a finished one.
-
-        Raises:
-            MemoError: The run to resume was of other work.
-            InputError: There are lines to go on with, but no log.
-        """
-        output = self.batch.output
-        if not self.resume or finished is not None:
-            RunLog.discard(output.run_path)
-        elif not RunLog.is_in(output.run_path):
-            output.check_is_empty()
-        notes = {"source": self._source}
-        if finished is not None:
-            notes |= {"source": finished.source, "finished": finished.digest}
-            notes["retries"] = "failed rows" if self.retry_failed else ""
-        run_id = None if finished is None else finished.run_id
-        log = RunLog(output.run_path, about, notes, run_id=run_id)
-        if log.notes.get("source") != self._source:
-            echo_warning("the workflow's source has changed since the run began; rows done stay")
-        return log
-
     def session(
         self, engine: Engine, run_log: RunLog, observers: tuple[Observer, ...] = ()
     ) -> Session:
@@ -185,14 +130,14 @@ class Job:
         start_s = time.perf_counter()
         engine = self.engine()
         about = self.about(engine)  # before anything is replaced: there may be no such model
-        finished = self.finished(about)
-        if finished is not None and self._has_all(finished):
+        resuming = Resuming(self, about)
+        if resuming.has_all:
             RunLog.discard(batch.output.run_path)
-            return Result(self, _already_finished(finished, batch.output), Summary(), 0.0)
+            return Result(self, _already_finished(resuming), Summary(), 0.0)
         with ExitStack() as stack:
             stack.enter_context(batch.output)
-            run_log = stack.enter_context(self.run_log(about, finished))
-            self._take_up(run_log)
+            run_log = stack.enter_context(resuming.run_log())
+            resuming.take_up(run_log)
             observers: tuple[Observer, ...] = ()
             on_stop = None
             if shows_progress:
@@ -206,7 +151,7 @@ class Job:
             ending = execute(
                 batch,
                 session,
-                finish=lambda: batch.output.finish(self._made_of(run_log, about)),
+                finish=lambda: batch.output.finish(resuming.made_of(run_log)),
                 advice=self._advice(run_again),
                 on_stop=on_stop,
                 shows_traceback=shows_traceback,
@@ -218,56 +163,6 @@ class Job:
     def _has_nothing(self, run_log: RunLog) -> bool:
         """Whether a run that was stopped has left nothing that is worth going on with."""
         return self.batch.output.num_lines == 0 and run_log.is_empty
-
-    @cached_property
-    def _source(self) -> str:
-        """The version of the workflow's source; empty where it has none."""
-        fn: Any = self.batch.workflow.fn
-        try:
-            return function_version(getattr(fn, "__wrapped__", fn)).hex()
-        except VersionError:
-            return ""
-
-    def _has_all(self, finished: MadeOf) -> bool:
-        """Whether a finished output leaves nothing to do."""
-        retries = self.retry_failed and finished.num_failed
-        return finished.num_rows == len(self.batch.rows) and not retries
-
-    def _made_of(self, run_log: RunLog, about: dict[str, str]) -> MadeOf:
-        return MadeOf(
-            run_id=run_log.run_id,
-            about=about,
-            source=self._source,
-            num_rows=len(self.batch.rows),
-            num_failed=self.batch.num_failed,
-        )
-
-    def _take_up(self, run_log: RunLog) -> None:
-        """Go on with what is there: lines of the unfinished run, and of the output before it.
-
-        Raises:
-            InputError: It is not what the run began with, or not what is asked for.
-        """
-        batch, output, notes = self.batch, self.batch.output, run_log.notes
-        if run_log.is_resumed:
-            batch.take_up()
-        if batch.num_failed and self.on_error == "raise":
-            raise InputError(
-                f"{count(batch.num_failed, 'row')} in {output.part} failed: add --on-error collect "
-                "to go on all the same; once it is finished, --retry-failed computes them again"
-            )
-        if batch.num_failed and self.retry_failed:
-            echo_warning(
-                "rows that failed in the unfinished run stay so for now: once it is finished, "
-                "--retry-failed computes them again"
-            )
-        if "finished" in notes:
-            if run_log.is_resumed and output.finished_digest() != notes["finished"]:
-                raise InputError(
-                    f"the run in {output.run_path} goes on from {output.path}, which has changed "
-                    "since: put it back, or give --overwrite to start over"
-                )
-            batch.keep_finished(retries=bool(notes["retries"]))
 
     def _advice(self, run_again: str | None) -> Advice:
         """How to go on with what a run that was stopped has computed."""
@@ -325,17 +220,11 @@ class Result:
         }
 
 
-def _already_finished(finished: MadeOf, output: Output) -> Ending:
-    if finished.num_failed:
-        message = f"{_failed_rows(finished, output)}: --retry-failed computes them again"
+def _already_finished(resuming: Resuming) -> Ending:
+    if resuming.num_failed:
+        message = f"{resuming.described}: add --retry-failed to compute them again"
         return Ending("already finished", EXIT_SOME_FAILED, message)
-    message = f"{output.path} was finished already: nothing is left to do"
-    return Ending("already finished", message=message)
-
-
-def _failed_rows(finished: MadeOf, output: Output) -> str:
-    failed = f"{finished.num_failed:,} of {count(finished.num_rows, 'row')} failed"
-    return f"{output.path} was finished already, but {failed}"
+    return Ending("already finished", message=f"{resuming.described}: nothing is left to do")
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

@@ -1,8 +1,8 @@
 """The output file: whole lines in `NAME.part`, which becomes `NAME` when the run is finished.
 
 Whoever finds `NAME` finds all of it, and beside it what it was made of. Whatever stops a run, the
-lines so far are in `NAME.part`, and what else it needs to go on is in `NAME.run`. Resuming takes the
-whole lines as they are, and drops what a kill or a power cut left of another.
+lines so far are in `NAME.part`, and what else it needs to go on is in `NAME.run`. Resuming takes
+the whole lines as they are, and drops what a kill or a power cut left of another.
 """
 
 from __future__ import annotations

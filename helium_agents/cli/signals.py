@@ -1,8 +1,8 @@
 """Running until done or told to stop: Ctrl-C and SIGTERM end a run cleanly.
 
 The first signal cancels the run, which aborts its open calls and stops its engine; a second one
-raises `KeyboardInterrupt` wherever the program is. SIGQUIT (Ctrl-Backslash) ends nothing: it prints what
-waits for what, and the run goes on.
+raises `KeyboardInterrupt` wherever the program is. SIGQUIT (Ctrl-Backslash) ends nothing: it prints
+what waits for what, and the run goes on.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class RunLog:
         changed = differences(began_with, about)
         if changed:
             raise MemoError(
-                f"the run in {self.path} cannot go on: {'; '.join(changed)} since it began. Use the "
-                "same, or start over"
+                f"the run in {self.path} cannot go on: {'; '.join(changed)} since it began. Use "
+                "the same, or start over"
             )
 
     def _begin(self, about: Mapping[str, str]) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Source = Literal["engine", "body", "memo", "earlier", "merged", "joined", "prefix"]
-"""How a call got its answer: the engine computed it; the operator's body ran; the memo had it before
-the session began; it was remembered earlier in the same session; a rule merged it with an equal
-call; it joined an equal call in flight; it was cut from a longer answer."""
+"""How a call got its answer: the engine computed it; the operator's body ran; the memo had it
+before the session began; it was remembered earlier in the same session; a rule merged it with an
+equal call; it joined an equal call in flight; it was cut from a longer answer."""
 
 
 @dataclass(frozen=True, slots=True)

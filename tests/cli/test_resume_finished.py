@@ -51,7 +51,7 @@ def change_source(old: str, new: str) -> None:
     del sys.modules["flow"]
 
 
-# --- other work ------------------------------------------------------------------------------------
+# --- other work -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_matters_not_to_the_answers_may_differ(helium: Helium) -> None:
     assert message == "out.jsonl was finished already: nothing is left to do\n"
 
 
-# --- more rows -------------------------------------------------------------------------------------
+# --- more rows ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", ["", "--unordered"])
@@ -165,7 +165,7 @@ def test_what_a_run_goes_on_from_must_stay(helium: Helium, ill: set[str]) -> Non
     assert OUT.read_text() == "something else\n"
 
 
-# --- failures --------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_failures_are_not_passed_over_in_silence(helium: Helium, two_failed: byt
     message = helium(f"{RUN} --resume", expect=1).stderr
     assert "out.jsonl was finished already, but 2 of 10 rows failed: add --retry-failed" in message
     message = helium(f"{RUN} --resume --on-error collect", expect=3).stderr
-    assert "2 of 10 rows failed: --retry-failed computes them again" in message
+    assert "2 of 10 rows failed: add --retry-failed to compute them again" in message
     assert OUT.read_bytes() == two_failed
 
 
