@@ -32,10 +32,11 @@ def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
     """
     with stdout_for_report():
         batch = job.batch
+        engine = job.engine()
         if job.model is not None:
             find_model(job.model)
         if job.resume:
-            Resuming(job, job.about(job.engine()))
+            Resuming(job, job.about(engine))
         num_remembered = _num_remembered(job)
         rows = list(islice(batch.rows, _NUM_TRACED))
         traced = run_until_stopped(trace(batch.workflow, rows))

@@ -6,6 +6,7 @@ wait seconds for torch to be imported.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -94,8 +95,8 @@ def find_model(
         download_dir: Hugging Face cache to use in place of the user's.
 
     Raises:
-        EngineStartError: There is no such directory, or the repository is neither in the local
-            cache nor can the hub be asked.
+        EngineStartError: There is no such directory, its config.json is broken, or the repository
+            is neither in the local cache nor can the hub be asked.
     """
     if model is None:
         return ModelSource("embedded", str(embedded_model_dir()), None, embedded_model_dir())
@@ -103,6 +104,7 @@ def find_model(
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "params.json")):
             raise EngineStartError(f"{path} is not a model directory: it has no config.json")
+        _check_configuration(path / "config.json")
         return ModelSource(path.resolve().name, str(path.resolve()), None, path.resolve())
     if isinstance(model, Path) or not _REPO_ID.fullmatch(model):
         raise EngineStartError(f"there is no model directory {path}")
@@ -111,6 +113,18 @@ def find_model(
     commit = _commit(model, revision or "main", repository)
     snapshot = repository / "snapshots" / commit
     return ModelSource(model, model, commit, snapshot if snapshot.is_dir() else None)
+
+
+def _check_configuration(path: Path) -> None:
+    """Refuse a broken config.json here, where no engine has been started for it."""
+    try:
+        configuration = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise EngineStartError(
+            f"{path} is not valid JSON ({error}): copy the model's directory again"
+        ) from None
+    if not isinstance(configuration, dict):
+        raise EngineStartError(f"{path} is no JSON object: copy the model's directory again")
 
 
 def _hub_cache() -> Path:

@@ -61,7 +61,8 @@ class VLLM:
         **engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
 
     Raises:
-        EngineStartError: `max_model_tokens` does not fit into `kv_tokens`.
+        EngineStartError: There is no such `dtype`, or `max_model_tokens` does not fit into
+            `kv_tokens`.
     """
 
     def __init__(

@@ -32,6 +32,8 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.engine_processes import EngineProcesses
 from helium_agents.engines.vllm_launched import Launched
@@ -132,7 +134,16 @@ def _explained(error: Exception, log: EngineLog) -> EngineStartError:
         return explained
     if isinstance(error, ImportError):
         return EngineStartError(f"vLLM is installed but cannot be imported: {text}")
+    if isinstance(error, ValidationError):
+        text = _first_fault(error)
     return EngineStartError(f"vLLM did not start: {text or type(error).__name__}")
+
+
+def _first_fault(error: ValidationError) -> str:
+    """What pydantic says of the first argument that does not fit, without its input and links."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = f"{fault['loc'][0]}: " if fault["loc"] else ""
+    return place + fault["msg"].removeprefix("Value error, ")
 
 
 def _is_no_obituary(record: logging.LogRecord) -> bool:

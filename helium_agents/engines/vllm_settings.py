@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ _IDENTITY_FORMAT = 1
 _BLOCK_TOKENS = 32
 _CPU_KV_TOKENS = 65_536
 _NOMINAL_KV_BYTES = 1 << 26
+
+_DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
+"""What vLLM takes; checked where it is given, and not when the engine is started."""
 
 _HARMLESS_ARGUMENTS = frozenset(
     {
@@ -79,6 +83,12 @@ class Settings:
     engine_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            close = get_close_matches(str(self.dtype), _DTYPES, n=1)
+            what_to_do = f"did you mean {close[0]}?" if close else "choose one"
+            raise EngineStartError(
+                f"dtype {self.dtype!r} is none of {', '.join(_DTYPES)}: {what_to_do}"
+            )
         limit, capacity = self.max_model_tokens, self.kv_tokens
         if limit is not None and capacity is not None and limit > capacity:
             raise EngineStartError(

@@ -11,8 +11,10 @@ from click.testing import CliRunner
 from jsonl import Helium, read_lines, write_rows
 
 from helium_agents.cli import job, main
+from helium_agents.cli.job import Job
 from helium_agents.engines.scripted import ScriptedEngine
 
+ENGINE = Job.engine
 RUN = "run flow.py:answer --input rows.jsonl --output out.jsonl"
 
 
@@ -294,9 +296,12 @@ def test_dry_run_counts_equal_calls_once_and_the_memo(helium: Helium) -> None:
 
 def test_dry_run_finds_what_a_run_would_fail_on(helium: Helium) -> None:
     Path("empty_model").mkdir()
+    Path("broken_model").mkdir()
+    Path("broken_model/config.json").write_text('{"model_type": ')
     for options, message in (
         ("--model /no/such/model", "there is no model directory /no/such/model"),
         ("--model ./empty_model", "it has no config.json"),
+        ("--model ./broken_model", "broken_model/config.json is not valid JSON (Expecting"),
         ("--memo nowhere --memo-mode replay-only", "there is no memo in nowhere"),
     ):
         assert message in helium(f"{RUN} --dry-run {options}", expect=1).stderr
@@ -309,6 +314,19 @@ def test_dry_run_warns_of_rows_that_fail_on_placeholders(helium: Helium) -> None
     message = helium(f"{RUN} --dry-run").stderr
     assert "warning: row 2 failed on placeholder answers, which may be to blame" in message
     assert "flow.py:22" in message
+
+
+@pytest.mark.parametrize("command", [RUN, f"{RUN} --dry-run"])
+def test_a_dtype_that_is_none_is_one_sentence(
+    folder: Path, command: str, helium: Helium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Job, "engine", ENGINE)
+    message = helium(f"{command} --dtype flot16", expect=1).stderr
+    assert message == (
+        "error: dtype 'flot16' is none of auto, float16, bfloat16, float32, half, float: did you "
+        "mean float16?\n"
+    )
+    assert not Path("out.jsonl.part").exists()
 
 
 @pytest.mark.parametrize("options", ["", " --json", " --quiet"])

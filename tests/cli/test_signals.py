@@ -100,7 +100,8 @@ def test_a_signal_stops_the_run_cleanly(start: Start, number: int, code: int) ->
     assert not Path("out.jsonl").exists()
     assert re.fullmatch(
         rf"stopped\n{num_rows} of 500 rows are in out.jsonl.part"
-        r"(, \d+ more (is|are) remembered)?\. Run it again with --resume to go on: nothing is lost\.\n",
+        r"(, \d+ more (is|are) remembered)?\. "
+        r"Run it again with --resume to go on: nothing is lost\.\n",
         message,
     )
     assert Path("closed").read_text().startswith("0 open, ")
