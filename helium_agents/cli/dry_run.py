@@ -14,7 +14,6 @@ from helium_agents.cli.job import Job
 from helium_agents.cli.options import echo_error
 from helium_agents.cli.report import count, echo_failures, table
 from helium_agents.cli.resuming import Resuming
-from helium_agents.cli.signals import run_until_stopped
 from helium_agents.cli.trace import Traced, trace
 from helium_agents.engines.model_source import find_model
 from helium_agents.memo.open import open_store
@@ -39,7 +38,7 @@ def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
             Resuming(job, job.about(engine))
         num_remembered = _num_remembered(job)
         rows = list(islice(batch.rows, _NUM_TRACED))
-        traced = run_until_stopped(trace(batch.workflow, rows))
+        traced = trace(batch.workflow, rows)
     has_failed = bool(rows) and len(traced.failures) == len(rows)
     if as_json:
         click.echo(json.dumps(_as_dict(job, traced, num_remembered)))

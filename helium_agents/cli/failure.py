@@ -52,7 +52,7 @@ def user_place(error: BaseException, workflow: Workflow) -> str | None:
         if _is_users(frame.filename, workflow):
             source = linecache.getline(frame.filename, frame.lineno or 0).strip()
             shown = f", in {frame.name}" + (f": {source}" if source else "")
-            return f"{_relative(frame.filename)}:{frame.lineno}{shown}"
+            return f"{relative(frame.filename)}:{frame.lineno}{shown}"
     return None
 
 
@@ -81,6 +81,7 @@ def _is_users(filename: str, workflow: Workflow) -> bool:
     return is_below and "site-packages" not in path and not path.startswith(OURS)
 
 
-def _relative(path: str) -> str:
+def relative(path: str) -> str:
+    """A path as a person would write it here."""
     relative = os.path.relpath(path)
     return path if relative.startswith(os.pardir) else relative

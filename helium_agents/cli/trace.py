@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from helium_agents.cli.failure import explain_failure
 from helium_agents.cli.loading import Workflow
+from helium_agents.cli.signals import run_until_stopped
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import ItemError
+from helium_agents.errors import InputError, ItemError
+from helium_agents.graph.node import LlmNode, Node
+from helium_agents.runtime.map import Item
 from helium_agents.runtime.session import Session
+from helium_agents.telemetry.events import Observer
 
 _MAX_ROW_S = 10.0
 """A loop that waits for the right answer may never end on placeholders."""
+
+_MAX_ROWS_AT_ONCE = 16
+"""So many share the time that each of them has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +51,53 @@ class Traced:
         return sum(self.calls_by_row)
 
 
-async def trace(workflow: Workflow, rows: Sequence[Any]) -> Traced:
-    """Run a workflow on placeholder answers, one row after another.
+def trace(workflow: Workflow, rows: Sequence[Any], observers: Sequence[Observer] = ()) -> Traced:
+    """Run a workflow on placeholder answers, some rows at a time.
 
     Its own code runs, with what that does to the world; no engine does, and nothing is kept.
+
+    Raises:
+        Stopped: A signal came.
     """
-    calls_by_row: list[int] = []
+    session = _Tracing(ScriptedEngine(keep_requests=False), record=True, observers=observers)
+    return run_until_stopped(
+        _trace(session, workflow, rows),
+        waiting=lambda: session.waiting(),  # type: ignore[attr-defined]
+    )
+
+
+class _Tracing(Session):
+    """A session that knows which row made which model call."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._nodes: list[tuple[int, LlmNode]] = []
+
+    def on_created(self, node: Node) -> None:
+        """A call was made."""
+        super().on_created(node)
+        if isinstance(node, LlmNode) and isinstance(node.frame.item, Item):
+            self._nodes.append((node.frame.item.admitted.index, node))
+
+    def calls_by_row(self, num_rows: int) -> tuple[int, ...]:
+        """How many model calls of each row have come to an end."""
+        counts = Counter(index for index, node in self._nodes if node.outcome is not None)
+        return tuple(counts[index] for index in range(num_rows))
+
+
+async def _trace(session: _Tracing, workflow: Workflow, rows: Sequence[Any]) -> Traced:
     failures: dict[int, str] = {}
-    async with Session(ScriptedEngine(keep_requests=False), record=True) as session:
-        for index, row in enumerate(rows):
-            num_before = session.summary.num_calls
-            failure = await _run_row(session, workflow, row)
-            if failure is not None:
-                failures[index] = failure
-            calls_by_row.append(session.summary.num_calls - num_before)
+    async with session:
+        results = session.map(
+            partial(_run_row, workflow), rows, on_error="collect", read_ahead=_MAX_ROWS_AT_ONCE
+        )
+        async with aclosing(results), aclosing(results.indexed()) as indexed:
+            async for index, result in indexed:
+                if isinstance(result, ItemError):
+                    assert result.__cause__ is not None
+                    failures[index] = explain_failure(result.__cause__, workflow)
         return Traced(
-            tuple(calls_by_row),
+            session.calls_by_row(len(rows)),
             session.summary.num_computed,
             failures,
             session.explain(),
@@ -64,15 +105,12 @@ async def trace(workflow: Workflow, rows: Sequence[Any]) -> Traced:
         )
 
 
-async def _run_row(session: Session, workflow: Workflow, row: Any) -> str | None:
-    """Run one row; returns what went wrong."""
+async def _run_row(workflow: Workflow, row: Any) -> None:
+    limit = asyncio.timeout(_MAX_ROW_S)
     try:
-        async with asyncio.timeout(_MAX_ROW_S):
-            async with session.map(workflow.fn, [row], on_error="collect") as results:
-                result = await anext(results)
-    except TimeoutError:
-        return f"it did not end within {_MAX_ROW_S:.0f} s"
-    if isinstance(result, ItemError):
-        assert result.__cause__ is not None
-        return explain_failure(result.__cause__, workflow)
-    return None
+        async with limit:
+            await workflow.fn(row)
+    except TimeoutError as error:
+        if limit.expired():
+            raise InputError(f"it did not end within {_MAX_ROW_S:.0f} s") from error
+        raise

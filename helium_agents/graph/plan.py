@@ -69,6 +69,7 @@ class PlanNode(NamedTuple):
         max_tokens: Most tokens of the answer (model calls).
         parent: Id of the operator call whose body made this call, where known.
         step: How its answer comes about.
+        text: The first words of what is asked, for a person; empty where nobody will read it.
     """
 
     id: int
@@ -81,6 +82,7 @@ class PlanNode(NamedTuple):
     max_tokens: int | None = None
     parent: int | None = None
     step: Step = COMPUTE
+    text: str = ""
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -161,7 +163,10 @@ class LogicalPlan:
         self.in_order()
 
     def explain(self) -> str:
-        """The plan as text for a person: callers above their calls, inputs named by number."""
+        """The plan as text for a person: callers above their calls, other calls by their numbers.
+
+        ``= #8`` is answered together with call 8, ``= start of #8`` with a part of its answer.
+        """
         return _explain(self)
 
 
@@ -192,32 +197,36 @@ def _explain(plan: LogicalPlan) -> str:
     num_operators = sum(node.kind == "operator" for node in plan)
     num_computed = sum(node.kind == "llm" and node.step is COMPUTE for node in plan)
     lines = [
-        f"{len(plan)} nodes: {num_operators} operator calls, {len(plan) - num_operators} model "
-        f"calls, of which {num_computed} to compute"
+        f"{_count(len(plan), 'node')}: {_count(num_operators, 'operator call')}, "
+        f"{_count(len(plan) - num_operators, 'model call')}, of which {num_computed:,} to compute"
     ]
     stack = [(node, 0) for node in reversed(children.get(None, []))]
     while stack:
         node, depth = stack.pop()
-        lines.append(_explain_node(node, depth, is_sink=node.id in plan.sinks))
+        lines.append("  " * depth + _explain_node(node))
         stack.extend((child, depth + 1) for child in reversed(children.get(node.id, [])))
     return "\n".join(lines)
 
 
-def _explain_node(node: PlanNode, depth: int, *, is_sink: bool) -> str:
-    parts = [f"{'  ' * depth}#{node.id} {node.label}"]
+def _explain_node(node: PlanNode) -> str:
+    parts = [f"#{node.id} {node.label}"]
     if node.max_tokens is not None:
         parts.append(f"max_tokens={node.max_tokens}")
     if node.inputs:
         parts.append("of " + ", ".join(f"#{id_}" for id_ in node.inputs))
-    if node.key is not None:
-        parts.append(f"key={node.key.hex()[:8]}")
     match node.step:
         case Known():
             parts.append("known")
         case Same(of):
-            parts.append(f"same as #{of}")
+            parts.append(f"= #{of}")
         case Prefix(of):
-            parts.append(f"prefix of #{of}")
-    if is_sink:
-        parts.append("*")
+            parts.append(f"= start of #{of}")
+    if node.key is not None:
+        parts.append(f"key={node.key.hex()[:8]}")
+    if node.text:
+        parts.append(f'"{node.text}"')
     return " ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

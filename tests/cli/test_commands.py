@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonl import Helium, read_lines
+from jsonl import Helium, read_lines, write_rows
 
 from helium_agents.cli.job import Job
 from helium_agents.engines.engine import Completion
@@ -25,17 +26,75 @@ def test_explain_makes_up_a_row(helium: Helium, engine: ScriptedEngine) -> None:
     text = helium("explain flow.py:answer").stdout
     assert "on 1 row made up" in text
     assert "Answers are placeholders" in text
-    assert text.count("#1 answer") == 2, "before and after the rules"
+    assert text.count("#1 answer") == 1, "one tree"
+    assert re.search(r'  #2 llm max_tokens=8 key=\w{8} "\w{8}"\n', text)
     assert engine.num_starts == 0
 
 
 def test_explain_shows_what_the_rules_make_of_equal_calls(helium: Helium) -> None:
     Path("rows.jsonl").write_text('{"question": "a"}\n' * 2)
-    before, after = helium("explain flow.py:answer --input rows.jsonl --limit 2").stdout.split(
-        "After the rules"
+    text = helium("explain flow.py:answer --input rows.jsonl --limit 2").stdout
+    assert "4 nodes: 2 operator calls, 2 model calls, of which 1 to compute" in text
+    assert re.search(r'  #4 llm max_tokens=8 = #2 key=\w{8} "a"\n', text)
+
+
+def test_explain_says_what_its_marks_mean(helium: Helium) -> None:
+    Path("short.py").write_text(
+        "from helium_agents import gather, llm, prompt, user\n"
+        "async def go(row):\n"
+        "    draft = llm(user(row['question']), max_tokens=8)\n"
+        "    short, again = llm(user(row['question']), max_tokens=4), llm(user('again'))\n"
+        "    await gather(llm(user(prompt('improve {draft}', draft=draft))), short, again)\n"
     )
-    assert "same as" not in before
-    assert "same as" in after
+    text = helium("explain short.py:go --input rows.jsonl").stdout
+    tree, _, legend = text.partition("\n\n")[2].partition("\n\n")
+    assert "= start of #1 key=" in tree
+    assert "of #1 key=" in tree
+    assert '"improve {#1}"' in tree
+    assert "  of #2          needs the answer of call 2" in legend
+    assert "  = start of #2  the same with fewer tokens" in legend
+    assert "  = #2 " not in legend, "which is not in the tree"
+
+
+def test_explain_of_many_rows_runs_some_at_once(helium: Helium) -> None:
+    Path("slow.py").write_text(
+        "import asyncio\n"
+        "from helium_agents import llm, user\n"
+        "running = most = 0\n"
+        "async def go(row):\n"
+        "    global running, most\n"
+        "    running += 1\n"
+        "    most = max(most, running)\n"
+        "    await asyncio.sleep(0.01)\n"
+        "    await llm(user(row['question']))\n"
+        "    running -= 1\n"
+        "async def most_running(row):\n"
+        "    raise ValueError(most)\n"
+    )
+    write_rows(Path("rows.jsonl"), 100)
+    report = json.loads(helium("explain slow.py:go --input rows.jsonl --limit 100 --json").stdout)
+    assert (report["rows"], report["calls"]) == (100, 100)
+    assert sys.modules["slow"].most == 16
+
+
+def test_explain_says_so_where_no_sensible_row_can_be_made_up(helium: Helium, folder: Path) -> None:
+    Path("rows.jsonl").unlink()
+    (folder / "picky.py").write_text(
+        "from pydantic import BaseModel\n"
+        "class Row(BaseModel):\n"
+        "    choices: list[str]\n"
+        "async def go(row: Row):\n"
+        "    return row.choices[3]\n"
+    )
+    (folder / "data").mkdir()
+    Path("data/others.jsonl").write_text('{"something": "else"}\n')
+    result = helium("explain picky.py:go", expect=1)
+    assert result.stdout == ""
+    assert "no row can be made up for `row: Row` that makes sense to go: give real" in result.stderr
+    assert "it failed before it asked anything: IndexError" in result.stderr
+    Path("data/rows.jsonl").write_text('{"choices": ["a", "b", "c", "d"]}\n')
+    assert "--input data/rows.jsonl" in helium("explain picky.py:go", expect=1).stderr
+    helium("explain picky.py:go --input data/rows.jsonl")
 
 
 def test_explain_as_json(helium: Helium) -> None:

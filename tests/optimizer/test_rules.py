@@ -480,19 +480,19 @@ def test_explain() -> None:
             PlanNode(4, "operator", "expert", parent=1),
             ask(5, "a", key="a", max_tokens=64, step=Same(3))._replace(parent=4),
             ask(6, "b", 3, 5, max_tokens=256, step=Known("x"))._replace(parent=1),
-            ask(7, "c", max_tokens=16, step=Prefix(6))._replace(parent=99),
+            ask(7, "c", max_tokens=16, step=Prefix(6))._replace(parent=99, text="Say it in"),
         ],
         [1, 7],
     )
     assert plan.explain() == (
         "7 nodes: 3 operator calls, 4 model calls, of which 1 to compute\n"
-        "#1 answer *\n"
+        "#1 answer\n"
         "  #2 expert\n"
         "    #3 llm max_tokens=64 key=61\n"
         "  #4 expert\n"
-        "    #5 llm max_tokens=64 key=61 same as #3\n"
+        "    #5 llm max_tokens=64 = #3 key=61\n"
         "  #6 llm max_tokens=256 of #3, #5 known\n"
-        "#7 llm max_tokens=16 prefix of #6 *"
+        '#7 llm max_tokens=16 = start of #6 "Say it in"'
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -48,28 +49,58 @@ async def explained(optimized: bool, **options: Any) -> str:
 async def test_as_asked() -> None:
     assert await explained(False) == (
         "14 nodes: 6 operator calls, 8 model calls, of which 8 to compute\n"
-        "#1 answer *\n"
-        "  #2 expert *\n"
-        "    #5 llm max_tokens=64 *\n"
-        "  #3 expert *\n"
-        "    #6 llm max_tokens=64 *\n"
-        "  #4 expert *\n"
-        "    #7 llm max_tokens=64 *\n"
-        "  #8 llm max_tokens=128 *\n"
-        "  #9 llm max_tokens=16 of #8 *\n"
-        "  #10 llm max_tokens=32 of #8 *\n"
-        "  #11 merge of #9 *\n"
-        "  #12 merge of #10 *\n"
-        "    #14 llm max_tokens=256 *\n"  # of #11 too, whose text turned out to be the same
-        "  #13 llm max_tokens=256 *"
+        "#1 answer\n"
+        "  #2 expert\n"
+        '    #3 llm max_tokens=64 "as doctor"\n'
+        "  #4 expert\n"
+        '    #5 llm max_tokens=64 "as lawyer"\n'
+        "  #6 expert\n"
+        '    #7 llm max_tokens=64 "as doctor"\n'
+        '  #8 llm max_tokens=128 "3570 4930 7f71 1f18 90d2 ... 8c58 3570 4930 7f71 1f18"\n'
+        '  #9 llm max_tokens=16 of #8 "shorten {#8}"\n'
+        '  #10 llm max_tokens=32 of #8 "shorten {#8}"\n'
+        "  #11 merge of #9\n"
+        "  #12 merge of #10\n"
+        # of #11 too, as its text is the same:
+        '    #13 llm max_tokens=256 "merge 9e6d 3800 4436 c67a"\n'
+        '  #14 llm max_tokens=256 "luck"'
     )
 
 
 async def test_optimized() -> None:
     text = await explained(True)
-    assert "    #7 llm max_tokens=64 same as #5 *" in text
-    assert "  #9 llm max_tokens=16 of #8 prefix of #10 *" in text
-    assert "  #13 llm max_tokens=256 *" in text
+    assert '    #7 llm max_tokens=64 = #3 "as doctor"' in text
+    assert '  #9 llm max_tokens=16 of #8 = start of #10 "shorten {#8}"' in text
+    assert '  #14 llm max_tokens=256 "luck"' in text
+
+
+async def test_rows_that_run_at_once_are_told_apart_as_if_they_had_not() -> None:
+    async def row(number: int) -> str:
+        await asyncio.sleep(0.001 * (3 - number))
+        return await expert(f"{number % 2}")
+
+    async with Session(ScriptedEngine(), record=True) as session:
+        async for _ in session.map(expert, ["one", "two"]):
+            pass
+        async for _ in session.map(row, range(3), ordered=False):
+            pass
+        first, *lines = without_keys(session.explain(optimized=True)).splitlines()
+    assert first == "10 nodes: 5 operator calls, 5 model calls, of which 4 to compute"
+    assert lines[:4] == [
+        "#1 expert",
+        '  #2 llm max_tokens=64 "as one"',
+        "#3 expert",
+        '  #4 llm max_tokens=64 "as two"',
+    ]
+    numbers = [int(line.split()[0].removeprefix("#")) for line in lines]
+    assert numbers == list(range(1, 11)), "from top to bottom"
+
+
+async def test_of_long_prompts_both_ends_are_shown() -> None:
+    async with Session(ScriptedEngine(), record=True) as session:
+        llm(user("a document\nof words " + "and words " * 1000 + "and a question"))
+        (_, line) = session.explain().splitlines()
+    assert line.endswith('"a document of words and ... and words and a question"')
 
 
 async def test_is_the_same_every_time() -> None:
@@ -91,8 +122,8 @@ async def test_before_anything_ran() -> None:
         llm(user(prompt("b {it}", it=draft)))
         assert without_keys(session.explain()) == (
             "2 nodes: 0 operator calls, 2 model calls, of which 2 to compute\n"
-            "#1 llm max_tokens=256 *\n"
-            "#2 llm max_tokens=256 of #1 *"
+            '#1 llm max_tokens=256 "a"\n'
+            '#2 llm max_tokens=256 of #1 "b {#1}"'
         )
 
 
@@ -115,7 +146,7 @@ async def test_shows_what_this_session_does(options: dict[str, Any]) -> None:
 async def test_a_call_that_is_not_shared_is_not_merged() -> None:
     async with Session(ScriptedEngine(), record=True) as session:
         await gather(llm(user("a"), share=False), llm(user("a"), share=False), llm(user("a")))
-        assert "same as" not in session.explain(optimized=True)
+        assert " = #" not in session.explain(optimized=True)
 
 
 async def test_needs_a_record() -> None:

@@ -16,8 +16,8 @@ def drop_unneeded(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
     ...                     PlanNode(2, "llm", "llm", b"b", inputs=(1,), step=Known("answer"))],
     ...                    sinks=[2])
     >>> print(drop_unneeded(plan, {}).explain())
-    1 nodes: 0 operator calls, 1 model calls, of which 0 to compute
-    #2 llm of #1 known *
+    1 node: 0 operator calls, 1 model call, of which 0 to compute
+    #2 llm of #1 known
     """
     needed: set[int] = set()
     stack = list(plan.sinks)

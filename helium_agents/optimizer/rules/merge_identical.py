@@ -21,9 +21,9 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     >>> print(merge_identical(plan, {}).explain())
     4 nodes: 0 operator calls, 4 model calls, of which 2 to compute
     #1 llm
-    #2 llm same as #1
-    #3 llm of #1 *
-    #4 llm of #2 same as #3 *
+    #2 llm = #1
+    #3 llm of #1
+    #4 llm of #2 = #3
     """
     first_by_question: dict[tuple[bytes, tuple[int, ...]], int] = {}
     first_known: dict[bytes, int] = {}

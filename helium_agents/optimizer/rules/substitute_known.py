@@ -19,7 +19,7 @@ def substitute_known(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPl
     >>> print(substitute_known(plan, {b"ab": "answer"}).explain())
     2 nodes: 0 operator calls, 2 model calls, of which 1 to compute
     #1 llm key=61
-    #2 llm of #1 key=6162 known *
+    #2 llm of #1 known key=6162
     """
     steps: dict[int, Step] = {
         node.id: Known(known[node.key])

@@ -16,8 +16,8 @@ def subsume_shorter(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     ...                    sinks=[1, 2])
     >>> print(subsume_shorter(plan, {}).explain())
     2 nodes: 0 operator calls, 2 model calls, of which 1 to compute
-    #1 llm max_tokens=64 prefix of #2 *
-    #2 llm max_tokens=512 *
+    #1 llm max_tokens=64 = start of #2
+    #2 llm max_tokens=512
     """
 
     def representative(id_: int) -> int:
