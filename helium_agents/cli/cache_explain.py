@@ -23,6 +23,7 @@ from helium_agents.cli.options import (
     workflow_argument,
 )
 from helium_agents.cli.report import count
+from helium_agents.cli.rows import place_of_row
 from helium_agents.cli.units import age, duration
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 @click.option("--input", "input_path", type=FILE, required=True, help="Rows: a JSON value a line.")
 @click.option(
     "--row", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
-    help="Which row, from 0.",
+    help='Which row, from 0, like the "item" of an error\'s line.',
 )  # fmt: skip
 @click.option(
     "--ttl",
@@ -108,7 +109,7 @@ def _report(
 ) -> None:
     found = f"{count(rehearsed.num_found, 'call')} answered from the memo"
     missing = f"{len(misses):,} missing" if misses else "none missing"
-    click.echo(f"{target} on row {row} of {input_path}: {found}, {missing}")
+    click.echo(f"{target} on {place_of_row(input_path, row)}: {found}, {missing}")
     for first, *others in _alike(misses):
         more = f" (and {len(others):,} more)" if others else ""
         click.echo(f"\n{_call(first)}{more}\n  {first.reason}")

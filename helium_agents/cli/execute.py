@@ -116,7 +116,7 @@ def execute(
         message = explain_failure(error, batch.workflow)
     else:
         if batch.num_failed:
-            retry = "" if advice is None else f" {advice.retry}"
+            retry = "" if advice is None else f"\n{advice.retry}"
             return Ending("finished", EXIT_SOME_FAILED, f"{_some_failed(batch)}{retry}")
         return Ending("finished")
     remains = _remains(batch, session.summary, advice)

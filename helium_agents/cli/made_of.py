@@ -1,6 +1,6 @@
 """What a finished output was made of, so that nobody goes on with it as if it were other work.
 
-It lies beside the output as the hidden file `.NAME.made-of.json`. Whoever reads it knows by the
+It lies beside the output as the hidden file `.NAME.made_of.json`. Whoever reads it knows by the
 output's digest whether it is about the file that is there, so that it need not change together with
 it: a note that is left over, or an output that was edited, is found out.
 """
@@ -95,7 +95,7 @@ class MadeOf(BaseModel, frozen=True):
 
 def path_beside(output: Path) -> Path:
     """Where it is noted what an output was made of."""
-    return output.with_name(f".{output.name}.made-of.json")
+    return output.with_name(f".{output.name}.made_of.json")
 
 
 def file_digest(path: Path) -> str:

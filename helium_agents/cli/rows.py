@@ -54,13 +54,8 @@ class Rows:
             yield row
 
     def place(self, index: int) -> str:
-        """A row as a person counts: ``row 5 (line 6 of rows.jsonl)``.
-
-        Args:
-            index: The row's, from 0.
-        """
-        number, _ = next(islice(_numbered_lines(self.path), index, None))
-        return f"row {index + 1:,} (line {number:,} of {self.path})"
+        """A row as a person counts; `index` is from 0."""
+        return place_of_row(self.path, index)
 
     def _explain(self, number: int, line: bytes, error: ValidationError) -> str:
         faults = error.errors(include_url=False, include_context=False)
@@ -80,6 +75,17 @@ class Rows:
         if len(faults) > _MAX_FAULTS:
             lines.append(f"  and {len(faults) - _MAX_FAULTS} more")
         return "\n".join([*lines, "correct the line, or the annotation"])
+
+
+def place_of_row(path: Path, index: int) -> str:
+    """A row as a person counts: ``row 5 (line 6 of rows.jsonl)``.
+
+    Args:
+        path: The file of rows.
+        index: The row's, from 0.
+    """
+    number, _ = next(islice(_numbered_lines(path), index, None))
+    return f"row {index + 1:,} (line {number:,} of {path})"
 
 
 def _explain_fault(fault: Any) -> str:

@@ -88,7 +88,7 @@ def run(dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     with (a pydantic model, a dataclass, JSON types). What the workflow returns becomes a line of
     the output, in the order of the rows. Lines are collected in OUTPUT.part, which is renamed when
     all are there; until then OUTPUT.run holds what --resume needs besides. What a finished output
-    was made of is noted in the hidden file .OUTPUT.made-of.json, by which --resume refuses other
+    was made of is noted in the hidden file .OUTPUT.made_of.json, by which --resume refuses other
     work. Ctrl-Backslash prints what waits for what while the run goes on.
     """
     from helium_agents.cli.execute import end, stdout_for_report

@@ -228,7 +228,7 @@ def test_a_change_is_named(
     num_requests, num_starts, before = engine.num_requests, engine.num_starts, digests(memo)
     change(folder, "You are brief.", "You are very brief.")
     text = helium(f"{EXPLAIN} --row 2").stdout
-    assert "row 2 of rows.jsonl: 1 call answered from the memo, 1 missing" in text
+    assert "on row 3 (line 3 of rows.jsonl): 1 call answered from the memo, 1 missing" in text
     assert "llm in draft: Why?" in text
     assert "the message 0 (system) differs from the nearest stored call" in text
     assert "'You are brief.' -> 'You are very brief.'" in text

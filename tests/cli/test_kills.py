@@ -79,7 +79,7 @@ def check(before, *options):
     return number
 
 
-NOTE = ".out.jsonl.made-of.json"
+NOTE = ".out.jsonl.made_of.json"
 assert live(None, "--limit", "1") is True
 first_row = left_behind()
 assert live(None, "--overwrite") is True

@@ -95,15 +95,15 @@ def test_an_output_of_which_nothing_is_known_is_refused(helium: Helium) -> None:
     OUT.write_text('{"precious": true}\n')
     message = helium(f"{RUN} --resume", expect=1).stderr
     assert (
-        "nothing is known of how out.jsonl was made (there is no .out.jsonl.made-of.json" in message
+        "nothing is known of how out.jsonl was made (there is no .out.jsonl.made_of.json" in message
     )
     helium(f"{RUN} --overwrite")
     OUT.write_text(OUT.read_text().replace("question 3", "edited"))
     message = helium(f"{RUN} --resume", expect=1).stderr
     assert "it has been changed or replaced since it was finished" in message
     assert "edited" in OUT.read_text()
-    Path(".out.jsonl.made-of.json").write_text("{")
-    assert ".out.jsonl.made-of.json cannot be read" in helium(f"{RUN} --resume", expect=1).stderr
+    Path(".out.jsonl.made_of.json").write_text("{")
+    assert ".out.jsonl.made_of.json cannot be read" in helium(f"{RUN} --resume", expect=1).stderr
 
 
 def test_what_matters_not_to_the_answers_may_differ(helium: Helium) -> None:
