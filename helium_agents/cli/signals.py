@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Coroutine
-from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
-
-import click
 
 T = TypeVar("T")
 
@@ -72,9 +70,8 @@ def run_until_stopped(
         for number in _STOPPING:
             signal.signal(number, handle)
         if waiting is not None:
-            # on the loop, where no call is half way through a change
-            say = partial(loop.call_soon_threadsafe, lambda: click.echo(waiting(), err=True))
-            signal.signal(signal.SIGQUIT, lambda number, frame: say())
+            # not by click.echo, which finds its way around the progress bar's stand-in for stderr
+            loop.add_signal_handler(signal.SIGQUIT, lambda: print(waiting(), file=sys.stderr))
         return await work
 
     previous = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGQUIT)}
