@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import aclosing
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -77,6 +78,7 @@ class Batch:
         """
         done = set(self._in_part)
         for item, has_failed, _ in self._finished_lines():
+            self._check_is_asked_for(item, self.output.path)
             if not (has_failed and retries):
                 self.num_failed += has_failed
                 done.add(item)
@@ -91,15 +93,9 @@ class Batch:
             InputError: A line is not one of this batch.
         """
         done: set[int] = set()
-        num_rows = len(self.rows)
         for index, line in enumerate(self.output.read_lines()):
             item, has_failed = self._read(index, line)
-            if item >= num_rows:
-                raise InputError(
-                    f"{self.output.part} has a line of row {item + 1:,}, but there are "
-                    f"{num_rows:,} rows: "
-                    "resume with the --limit that the run began with, or without one"
-                )
+            self._check_is_asked_for(item, self.output.part)
             self.num_failed += has_failed
             if not self._is_ordered:
                 done.add(item)
@@ -141,6 +137,13 @@ class Batch:
             item, has_failed = self._read(index, line)
             if item not in self._in_part:
                 yield item, has_failed, line
+
+    def _check_is_asked_for(self, item: int, path: Path) -> None:
+        if item >= len(self.rows):
+            raise InputError(
+                f"{path} has a line of row {item + 1:,}, but there are {len(self.rows):,} rows: "
+                "resume with the --limit that the run began with, or without one"
+            )
 
     def _write_kept(self, before: float) -> None:
         """Take over finished lines, up to that of row `before`."""

@@ -146,6 +146,8 @@ def test_going_on_can_be_stopped_and_gone_on_with(
         assert "in row 8 (line 8 of rows.jsonl)" in message
         assert OUT.read_bytes() == before, "whoever finds it finds all of it"
         assert Path("out.jsonl.part").read_bytes().startswith(before)
+    message = helium(f"{RUN} {options} --resume --limit 3", expect=1).stderr
+    assert "has a line of row 4, but there are 3 rows: resume with the --limit" in message
     ill.clear()
     helium(f"{RUN} {options} --resume")
     assert OUT.read_bytes().startswith(before)
