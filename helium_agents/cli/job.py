@@ -205,13 +205,14 @@ class Result:
         job, output = self.job, self.job.batch.output
         is_whole = self.ending.status in ("finished", "already finished")
         written = output.path if is_whole else output.part
+        num_rows = len(job.batch.rows)
         return {
             "status": self.ending.status,
             "workflow": job.target,
             "input": str(job.input_path),
             "output": str(written) if is_whole or output.num_lines else None,
-            "rows": len(job.batch.rows),
-            "rows_written": output.num_lines,
+            "rows": num_rows,
+            "rows_written": num_rows if is_whole else output.num_lines,
             "model": job.model or "embedded",
             "memo": None if job.memo is None else str(job.memo),
             "seconds": round(self.seconds, 3),

@@ -71,17 +71,17 @@ class _Tracing(Session):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._nodes: list[tuple[int, LlmNode]] = []
+        self._model_calls: list[tuple[int, LlmNode]] = []
 
     def on_created(self, node: Node) -> None:
         """A call was made."""
         super().on_created(node)
         if isinstance(node, LlmNode) and isinstance(node.frame.item, Item):
-            self._nodes.append((node.frame.item.admitted.index, node))
+            self._model_calls.append((node.frame.item.admitted.index, node))
 
     def calls_by_row(self, num_rows: int) -> tuple[int, ...]:
         """How many model calls of each row have come to an end."""
-        counts = Counter(index for index, node in self._nodes if node.outcome is not None)
+        counts = Counter(index for index, node in self._model_calls if node.outcome is not None)
         return tuple(counts[index] for index in range(num_rows))
 
 

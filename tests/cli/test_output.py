@@ -183,6 +183,8 @@ def test_symbolic_link_is_followed(path: Path, tmp_path: Path) -> None:
         output.finish(MADE_OF)
     assert path.is_symlink()
     assert (tmp_path / "data" / "real.jsonl").read_text() == "1\n"
+    assert Output(path, resume=True).made_of().about == MADE_OF.about, "kept beside the real one"
+    assert {file.name for file in tmp_path.iterdir()} == {"data", "out.jsonl"}
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_resuming_what_was_finished_changes_nothing(helium: Helium, engine: Scri
     assert result.stderr == "out.jsonl was finished already: nothing is left to do\n"
     report = json.loads(helium(f"{RUN} --resume --json").stdout)
     assert (report["status"], report["output"]) == ("already finished", "out.jsonl")
+    assert (report["rows"], report["rows_written"]) == (6, 6)
     assert Path("out.jsonl").stat() == before
     assert (engine.num_starts, files()) == (1, {"out.jsonl"})
 
