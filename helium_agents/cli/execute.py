@@ -96,7 +96,7 @@ def execute(
         run_until_stopped(
             _run(batch, session, finish),
             on_stop,
-            waiting=lambda: session.waiting(),  # type: ignore[attr-defined]
+            waiting=lambda: session.waiting(),
         )
     except Stopped as stopped:
         status, exit_code, message = "interrupted", stopped.exit_code, "stopped"

@@ -62,7 +62,7 @@ def trace(workflow: Workflow, rows: Sequence[Any], observers: Sequence[Observer]
     session = _Tracing(ScriptedEngine(keep_requests=False), record=True, observers=observers)
     return run_until_stopped(
         _trace(session, workflow, rows),
-        waiting=lambda: session.waiting(),  # type: ignore[attr-defined]
+        waiting=lambda: session.waiting(),
     )
 
 
