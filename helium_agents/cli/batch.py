@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from itertools import count
 from pathlib import Path
@@ -113,7 +113,7 @@ class Batch:
         self._write_kept(next(is_open) if self._is_ordered else math.inf)
         async with session:
             results = session.map(
-                self._answer,
+                self._answer(),
                 self.rows,
                 ordered=self._is_ordered,
                 on_error="collect",  # for the failed row's index
@@ -127,9 +127,15 @@ class Batch:
                     self.output.write(self._line(index, value))
         self._write_kept(math.inf)
 
-    async def _answer(self, row: Any) -> str:
-        """The row's result as JSON text; having none is a failure of the row."""
-        return to_json(await self.workflow.fn(row), self.workflow.name)
+    def _answer(self) -> Callable[[Any], Awaitable[str]]:
+        """The workflow, its result as JSON text; having none is a failure of the row."""
+        fn, name = self.workflow.fn, self.workflow.name
+
+        async def answer(row: Any) -> str:
+            return to_json(await fn(row), name)
+
+        answer.__name__ = name  # by which the session tells what it waits for
+        return answer
 
     def _finished_lines(self) -> Iterator[tuple[int, bool, bytes]]:
         """Row, whether it failed, and line: those of the finished output that are not in `part`."""

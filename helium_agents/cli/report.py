@@ -82,7 +82,7 @@ def _saved(summary: Summary, has_memo: bool) -> list[tuple[str, str]]:
         ("memo_hits", "from the memo" if has_memo else "answered before the run was resumed"),
         ("earlier_hits", "answered earlier in this run"),
         ("prefix_answers", "cut from a longer answer"),
-        ("calls_below", "in pure operators that did not have to run"),
+        ("calls_below", "that only led up to an answer that was there"),
     )
     parts = ", ".join(f"{counts[name]:,} {text}" for name, text in how if counts[name])
     lines = [("saved", f"{count(summary.num_saved, 'model call')}: {parts}")]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from helium_agents.cli.failure import explain_failure
@@ -89,7 +88,7 @@ async def _trace(session: _Tracing, workflow: Workflow, rows: Sequence[Any]) -> 
     failures: dict[int, str] = {}
     async with session:
         results = session.map(
-            partial(_run_row, workflow), rows, on_error="collect", read_ahead=_MAX_ROWS_AT_ONCE
+            _limited(workflow), rows, on_error="collect", read_ahead=_MAX_ROWS_AT_ONCE
         )
         async with aclosing(results), aclosing(results.indexed()) as indexed:
             async for index, result in indexed:
@@ -105,12 +104,18 @@ async def _trace(session: _Tracing, workflow: Workflow, rows: Sequence[Any]) -> 
         )
 
 
-async def _run_row(workflow: Workflow, row: Any) -> None:
-    limit = asyncio.timeout(_MAX_ROW_S)
-    try:
-        async with limit:
-            await workflow.fn(row)
-    except TimeoutError as error:
-        if limit.expired():
-            raise InputError(f"it did not end within {_MAX_ROW_S:.0f} s") from error
-        raise
+def _limited(workflow: Workflow) -> Callable[[Any], Awaitable[None]]:
+    """The workflow, which is ended where it takes too long."""
+
+    async def run(row: Any) -> None:
+        limit = asyncio.timeout(_MAX_ROW_S)
+        try:
+            async with limit:
+                await workflow.fn(row)
+        except TimeoutError as error:
+            if limit.expired():
+                raise InputError(f"it did not end within {_MAX_ROW_S:.0f} s") from error
+            raise
+
+    run.__name__ = workflow.name  # by which the session tells what it waits for
+    return run

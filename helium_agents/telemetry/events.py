@@ -95,8 +95,8 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
         error: The exception, or `None`.
         start_s: When it was demanded, by the event loop's clock.
         end_s: When it was settled, by the event loop's clock.
-        calls_below: Of a pure operator whose body did not run: the model calls that the plain
-            program would have made in it.
+        calls_below: Of a call that was neither run nor asked: the model calls that the plain
+            program would have made for it besides, as in a pure operator's body.
     """
 
     kind: Literal["llm", "operator"]

@@ -18,8 +18,8 @@ class Summary:
         num_failed_calls: Model calls that ended in an error.
         calls_by_source: Answered model calls by how their answer came about.
         operators_by_source: Pure operator calls likewise.
-        num_calls_below: Model calls that were never made, since the body of the pure operator
-            that makes them did not have to run.
+        num_calls_below: Model calls that were never made, since they only lead up to an answer
+            that was there already.
         prompt_tokens: Prompt tokens sent to engines.
         cached_tokens: Those that were in the engine's prefix cache.
         output_tokens: Tokens computed by engines.
@@ -48,8 +48,8 @@ class Summary:
                 self._count_call(event)
             else:
                 self.operators_by_source[event.source] += 1
-                if event.source != "body":
-                    self.num_calls_below += event.calls_below
+            if event.source not in ("body", "engine"):
+                self.num_calls_below += event.calls_below
         elif isinstance(event, ItemClosed):
             if not event.is_nested:
                 self.num_items += 1

@@ -49,7 +49,7 @@ def test_calls_below_a_pure_call_that_did_not_run_are_saved() -> None:
     text = report_of(*events)
     assert "asked     40 model calls in the plain program, 4 pure operator calls (2 run)" in text
     assert "computed  30 model calls" in text
-    assert "saved     10 model calls: 10 in pure operators that did not have to run" in text
+    assert "saved     10 model calls: 10 that only led up to an answer that was there" in text
     assert "tokens not computed" not in text, "of calls that were never made none are known"
     more = report_of(*events, settled("merged"))
     assert "at least 100 prompt and 20 output tokens not computed" in more
