@@ -51,7 +51,9 @@ def echo_failures(traced: Traced) -> None:
 
 
 def _asked(summary: Summary) -> str:
-    asked = f"{count(summary.num_plain_calls, 'model call')} in the plain program"
+    asked = count(summary.num_plain_calls, "model call")
+    if summary.num_calls_below:
+        asked += f" in the plain program, {summary.num_calls:,} here"
     num_calls = sum(summary.operators_by_source.values())
     if not num_calls:
         return asked

@@ -47,7 +47,7 @@ def test_calls_below_a_pure_call_that_did_not_run_are_saved() -> None:
     summary = summary_of(*events)
     assert (summary.num_calls, summary.num_plain_calls, summary.num_saved) == (30, 40, 10)
     text = report_of(*events)
-    assert "asked     40 model calls in the plain program, 4 pure operator calls (2 run)" in text
+    assert "asked     40 model calls in the plain program, 30 here, 4 pure operator calls" in text
     assert "computed  30 model calls" in text
     assert "saved     10 model calls: 10 that only led up to an answer that was there" in text
     assert "tokens not computed" not in text, "of calls that were never made none are known"
@@ -77,6 +77,6 @@ def test_what_was_known_before_came_from_the_memo_or_the_run_log(
 
 def test_a_failed_call_is_not_saved() -> None:
     text = report_of(settled("engine"), settled("engine", error=ValueError()))
-    assert "asked     2 model calls" in text
+    assert "asked     2 model calls\n" in text
     assert "failed    1 model call" in text
     assert "saved     no model call" in text
