@@ -17,7 +17,7 @@ from helium_agents.cli.made_of import file_digest
 from helium_agents.cli.output import Output
 from helium_agents.cli.resuming import Resuming
 from helium_agents.cli.rows import Rows
-from helium_agents.engines.engine import Engine
+from helium_agents.engines.engine import Engine, PartedIdentity
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import InputError
 from helium_agents.memo.lmdb_tables import DATA_FILE
@@ -88,9 +88,11 @@ class Job:
     def about(self, engine: Engine) -> dict[str, str]:
         """What identifies the work, all of which must be the same where a run is resumed."""
         workflow = self.batch.workflow
+        parts = engine.identity_parts() if isinstance(engine, PartedIdentity) else {}
         return {
             "workflow": f"{workflow.fn.__module__}:{workflow.name}",
             "model": engine.identity(),
+            **{f"model's {name}": value for name, value in parts.items()},  # to say what differs
             "input": file_digest(self.input_path),
             "order of lines": "as finished" if self.unordered else "that of the rows",
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from jsonl import Helium, read_lines, write_rows
 
+from helium_agents.cli.job import Job
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import RequestError
@@ -80,6 +81,19 @@ def test_another_model_is_refused(helium: Helium, engine: ScriptedEngine) -> Non
         "out.jsonl is of other work than is asked for: its model has changed (scripted" in message
     )
     assert "or give --overwrite in place of --resume to make it anew" in message
+
+
+def test_what_differs_about_the_model_is_named(
+    helium: Helium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Parted(ScriptedEngine):
+        def identity_parts(self) -> dict[str, str]:
+            return {"dtype": self.identity()}
+
+    monkeypatch.setattr(Job, "engine", lambda job: Parted(identity=job.dtype))
+    helium(f"{RUN} --dtype float32")
+    message = helium(f"{RUN} --dtype float16 --resume", expect=1).stderr
+    assert "its model's dtype has changed (float32, now float16)" in message
 
 
 @pytest.mark.parametrize("limit", ["", " --limit 5"])
