@@ -1,15 +1,55 @@
-"""One real engine for all tests that need one."""
+"""One real engine for all tests that need one, and an end for a test that hangs."""
 
 from __future__ import annotations
 
+import faulthandler
+import signal
+import sys
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import pytest_asyncio
 
 from helium_agents.engines.vllm import VLLM
+from helium_agents.graph.trace import open_runners
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--most-seconds", type=float, default=120, help="how long one test may take (120)"
+    )
+
+
+class TookTooLong(BaseException):
+    """Not an `Exception`, so that no test takes it for its own."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End a test that hangs, and say what its sessions wait for."""
+    most_s = item.config.getoption("--most-seconds") * (
+        4 if item.get_closest_marker("engine") else 1
+    )
+
+    def end(*_: object) -> NoReturn:
+        capture = item.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            print(f"\n{item.nodeid} took longer than {most_s} s", file=sys.stderr)
+            for runner in open_runners():
+                print(runner.waiting(), file=sys.stderr)
+            faulthandler.dump_traceback(all_threads=True)
+        raise TookTooLong
+
+    previous = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, most_s)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,9 @@ class _Recorder:
     def waiters_of(self, node: Node) -> list[Node]:
         return []
 
+    def waiting(self) -> str:
+        return "nothing waits: calls are only recorded"
+
     def start(self, node: Node) -> None:
         raise ValueError("a workflow of the benchmarks must not start calls, only await them")
 

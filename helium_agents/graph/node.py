@@ -91,12 +91,14 @@ class Node:
         key: The fingerprint; `None` for calls without one and where an input has none.
         is_drawn: Whether the answer depends on an unseeded draw that the graph knows of.
         awaiter: The frame in which a plain operator was first awaited, and runs.
+        is_spared: Whether it was not asked so far, since the call that it is an input of was
+            answered without it.
         place: Where in the user's code the call was made.
     """
 
     __slots__ = (
         "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
-        "key", "label", "outcome", "place",
+        "is_spared", "key", "label", "outcome", "place",
     )  # fmt: skip
 
     content: bytes | None
@@ -110,7 +112,7 @@ class Node:
         self.flight: Any = None
         self.awaiter: Frame | None = None
         self.place: tuple[CodeType, int] | None = None
-        self.is_drawn = False
+        self.is_drawn = self.is_spared = False
         self._identity: bytes | None = None
         if inputs:
             self._check_inputs()
@@ -191,7 +193,7 @@ class OperatorNode(Node):
         self.frame = frame  # as in `Node`, spelled out: this is most of what a plain call costs
         self.label = body.name
         self.inputs = inputs
-        self.is_drawn = False
+        self.is_drawn = self.is_spared = False
         if inputs:
             self._check_inputs()
         self.outcome = self.flight = self.awaiter = self.place = None

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """What a frame knows of its session."""
 
+    def waiting(self) -> str:
+        """Which calls wait for what, and for how long."""
+        ...
+
     def model_key(self, model: str | None) -> bytes:
         """Identity of the model called `model` (`None`: the default), as part of keys."""
         ...
@@ -180,6 +184,12 @@ def withdraw_root(root: Frame, loop: AbstractEventLoop) -> None:
     roots = _open_roots.get(loop, [])
     if root in roots:
         roots.remove(root)
+
+
+def open_runners() -> list[Runner]:
+    """The sessions that are open in this process, on whatever event loop."""
+    roots = [root for each in list(_open_roots.values()) for root in each]
+    return [root.runner for root in roots if root.runner is not None]
 
 
 def current_frame() -> Frame:

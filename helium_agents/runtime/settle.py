@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from helium_agents.engines.engine import Choice
 from helium_agents.graph.describe import describe
@@ -19,7 +19,7 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
 from helium_agents.runtime.flights import Flight
 from helium_agents.runtime.record import Answer
-from helium_agents.telemetry.events import CallSettled, Observer
+from helium_agents.telemetry.events import CallSettled, Observer, Source
 
 
 class Settler:
@@ -35,42 +35,74 @@ class Settler:
     def settle(self, flight: Flight, outcome: Outcome) -> None:
         """Settle the flight's calls, each with a form of the outcome that is its own."""
         end_s = asyncio.get_running_loop().time()
-        answer = outcome.value if isinstance(outcome, Value) else None
-        usage = answer if isinstance(answer, Answer) else None
         for node, source in flight.nodes:
             if node.outcome is not None or node.flight not in (flight, None):
                 continue  # was left, and then asked again: that is another computation
             delivered = _deliver(node, outcome)
+            num_spared = _spare_inputs(node) if node.inputs else 0
             node.settle(delivered)
-            if not node.is_planned:
-                continue
-            is_llm = isinstance(node, LlmNode)
-            error = delivered.error if isinstance(delivered, Failure) else None
-            if is_llm and isinstance(node, LlmNode) and node.draws_again:
-                if error is None:
-                    continue  # its draws were counted
-                num_calls = 0
-            else:
-                num_calls = 1 if is_llm else flight.calls_below
-            if node.frame.tally is not None:
-                node.frame.tally.num_calls += num_calls
-            self._emit(
-                CallSettled(
-                    kind="llm" if is_llm else "operator",
-                    label=node.label,
-                    source="body" if source == "engine" and not is_llm else source,
-                    prompt_tokens=usage.prompt_tokens if usage else 0,
-                    cached_tokens=flight.cached_tokens if source == "engine" else 0,
-                    output_tokens=usage.output_tokens if usage else 0,
-                    error=error,
-                    start_s=flight.start_s,
-                    end_s=end_s,
-                    calls_below=0 if is_llm else num_calls,
-                )
-            )
+            if node.is_planned:
+                self._report(flight, node, source, delivered, num_spared, end_s)
         if flight.stream is not None:
+            answer = outcome.value if isinstance(outcome, Value) else None
             text = answer.choices[0].text if isinstance(answer, Answer | Reply) else None
             flight.stream.close(text)
+
+    def _report(
+        self,
+        flight: Flight,
+        node: Node,
+        source: Source,
+        outcome: Outcome,
+        num_spared: int,
+        end_s: float,
+    ) -> None:
+        """Say how a call was settled, and count it for the pure operator around it."""
+        kind: Literal["llm", "operator"]
+        if isinstance(node, LlmNode):
+            if node.draws_again and isinstance(outcome, Value):
+                return  # its draws were counted
+            kind, num_calls = "llm", 0 if node.draws_again else 1
+            calls_below = num_spared - node.is_spared
+        else:
+            kind, num_calls, calls_below = "operator", 0, flight.calls_below + num_spared
+        if node.frame.tally is not None:
+            node.frame.tally.num_calls += num_calls + calls_below
+        has_run = source == "engine" and kind == "operator"
+        found = flight.outcome.value if isinstance(flight.outcome, Value) else None
+        answer = found if isinstance(found, Answer) else None
+        self._emit(
+            CallSettled(
+                kind=kind,
+                label=node.label,
+                source="body" if has_run else source,
+                prompt_tokens=0 if answer is None else answer.prompt_tokens,
+                cached_tokens=flight.cached_tokens if source == "engine" else 0,
+                output_tokens=0 if answer is None else answer.output_tokens,
+                error=outcome.error if isinstance(outcome, Failure) else None,
+                start_s=flight.start_s,
+                end_s=end_s,
+                calls_below=0 if has_run else calls_below,
+            )
+        )
+
+
+def _spare_inputs(node: Node) -> int:
+    """Note that a call is answered though some of its inputs were never asked.
+
+    Returns how many model calls the plain program would have made for them. What a pure operator
+    among them would have asked is not known.
+    """
+    num_calls = 0
+    stack = list(node.inputs)
+    while stack:
+        source = stack.pop()
+        if source.outcome is not None or source.flight is not None or source.is_spared:
+            continue
+        source.is_spared = True
+        num_calls += isinstance(source, LlmNode)
+        stack.extend(source.inputs)
+    return num_calls
 
 
 def _deliver(node: Node, outcome: Outcome) -> Outcome:
@@ -95,4 +127,6 @@ def parse_choices(node: LlmNode, choices: tuple[Choice, ...]) -> tuple[Any, ...]
         InvalidReply: An answer does not fit.
     """
     call = node.call
+    if call.schema is None:  # nearly always
+        return ()
     return parse_reply(call.schema, choices, call.sampling.max_tokens, partial(describe, node))

@@ -96,7 +96,8 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
         start_s: When it was demanded, by the event loop's clock.
         end_s: When it was settled, by the event loop's clock.
         calls_below: Of a call that was neither run nor asked: the model calls that the plain
-            program would have made for it besides, as in a pure operator's body.
+            program would have made for it besides, as in a pure operator's body. -1 for a model
+            call that was counted so before, and is asked all the same.
     """
 
     kind: Literal["llm", "operator"]

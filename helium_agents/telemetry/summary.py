@@ -48,8 +48,7 @@ class Summary:
                 self._count_call(event)
             else:
                 self.operators_by_source[event.source] += 1
-            if event.source not in ("body", "engine"):
-                self.num_calls_below += event.calls_below
+            self.num_calls_below += event.calls_below
         elif isinstance(event, ItemClosed):
             if not event.is_nested:
                 self.num_items += 1

@@ -198,7 +198,7 @@ def test_a_model_names_the_part_of_it_that_differs(tmp_path: Path) -> None:
         "chat_template.jinja": "chat template", "config.json": "configuration",
     }  # fmt: skip
     for name, part in changes.items():
-        (tmp_path / name).write_text("[]")
+        (tmp_path / name).write_text('{"a": 1}')
         after = VLLM(tmp_path).identity_parts()
         assert [key for key in after if after[key] != before[key]] == [part]
         before = after

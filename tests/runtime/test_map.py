@@ -63,7 +63,7 @@ async def counting() -> AsyncIterator[int]:
         yield number
 
 
-# --- results --------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_items_are_seen_by_observers() -> None:
     assert sorted(closed) == [(0, None), (1, None)]
 
 
-# --- errors ---------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------
 
 
 @operator
@@ -298,7 +298,7 @@ async def test_an_engine_that_does_not_start_ends_the_run(on_error: Any) -> None
     assert engine.num_starts == 1
 
 
-# --- the end of the loop --------------------------------------------------------------------------
+# --- the end of the loop -------------------------------------------------------------------------
 
 
 async def settled() -> None:
@@ -425,7 +425,7 @@ async def test_maps_closed_at_any_moment_do_not_use_up_the_admission() -> None:
             assert len([text async for text in session.map(ask, range(20))]) == 20
 
 
-# --- bounds ---------------------------------------------------------------------------------------
+# --- bounds --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -510,7 +510,7 @@ async def test_items_larger_than_the_engine_run_alone_once_that_is_known() -> No
     assert most_open == 1
 
 
-# --- nesting --------------------------------------------------------------------------------------
+# --- nesting -------------------------------------------------------------------------------------
 
 
 async def test_nested_maps() -> None:
@@ -602,7 +602,7 @@ async def test_two_readers_of_one_map() -> None:
     assert sorted(first + second) == list(range(8))
 
 
-# --- maps inside what rows share -------------------------------------------------------------------
+# --- maps inside what rows share -----------------------------------------------------------------
 
 
 async def echo_row(row: int) -> str:

@@ -1,4 +1,4 @@
-"""Exceptions that are no `Exception`, and exceptions that several wait for: each comes out as itself."""
+"""Exceptions that are no `Exception`, or that several wait for: each comes out as itself."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def test_an_observer_that_raises_anything_breaks_nothing() -> None:
     assert {type(error) for error in heard} == {Odd}
 
 
-# --- one object each -------------------------------------------------------------------------------
+# --- one object each -----------------------------------------------------------------------------
 
 
 class Detailed(Exception):
@@ -162,7 +162,7 @@ class Detailed(Exception):
 
 @operator(pure=True)
 async def fails_in_detail(text: str) -> str:
-    (await llm(user(text))).text
+    await llm(user(text))
     try:
         raise KeyError(text)
     except KeyError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from gate import Gate, ticks, until
 
-from helium_agents import MemoryStore, Session, gather, llm, operator, user
+from helium_agents import MemoryStore, Ref, Session, gather, llm, operator, prompt, user
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import SessionError
@@ -168,7 +168,7 @@ async def test_a_death_while_two_sessions_use_the_engine() -> None:
         assert engine.num_starts == 2
 
 
-# --- what a session is given -----------------------------------------------------------------------
+# --- what a session is given ---------------------------------------------------------------------
 
 
 def test_the_name_of_a_model_is_enough() -> None:
@@ -203,7 +203,7 @@ def test_arguments_are_checked_where_they_are_given(options: Any, message: str) 
         Session(**options)
 
 
-# --- what waits ------------------------------------------------------------------------------------
+# --- what waits ----------------------------------------------------------------------------------
 
 
 @operator(pure=True)
@@ -255,7 +255,7 @@ async def test_waiting_of_a_session_that_is_not_open() -> None:
     assert session.waiting() == "the session is closed"
 
 
-# --- savings ---------------------------------------------------------------------------------------
+# --- savings -------------------------------------------------------------------------------------
 
 
 @operator(pure=True)
@@ -290,4 +290,23 @@ async def test_calls_below_a_shared_or_remembered_result_count_as_saved() -> Non
         await twice("c")
         assert session.summary.operators_by_source == {"memo": 3, "body": 2, "earlier": 1}
         assert session.summary.num_plain_calls == 8
+    store.close()
+
+
+async def test_inputs_that_were_spared_count_as_saved_once() -> None:
+    def chain(text: str) -> tuple[Ref[Any], Ref[Any]]:
+        draft = llm(user(text))
+        return draft, llm(user(prompt("better {it}", it=draft)))
+
+    store = MemoryStore()
+    async with Session(echo(), memo=store) as session:
+        refs = [chain("a") for _ in range(3)]
+        await gather(*(end for _, end in refs))
+        assert (session.summary.num_plain_calls, session.summary.num_computed) == (6, 2)
+    async with Session(echo(), memo=store) as session:
+        draft, end = chain("a")
+        await end
+        assert (session.summary.num_plain_calls, session.summary.num_calls) == (2, 1)
+        await draft
+        assert (session.summary.num_plain_calls, session.summary.num_calls) == (2, 2)
     store.close()
