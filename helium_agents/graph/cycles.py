@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
 from helium_agents.errors import RefMisuse
-from helium_agents.graph.describe import describe
+from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Frame
 

@@ -153,7 +153,9 @@ async def run_body(
         on_begin: Called when the body begins; who gives it keeps the timeout itself.
     """
     if node.inputs:
-        node = node.with_values(tuple(await values_of(map(value_of, node.inputs))))
+        above = node.frame
+        with entered(Frame(above.runner, above, ("inputs",), item=item, node=node)):
+            node = node.with_values(tuple(await values_of(map(value_of, node.inputs))))
     attempts = _attempts(node, item, tally)
     if on_begin is not None:
         on_begin()

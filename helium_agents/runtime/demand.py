@@ -99,7 +99,7 @@ class Demand:
         loop = asyncio.get_running_loop()
         flight = Flight(node, loop.time(), item)
         if not node.is_planned:  # a plain operator, wanted as an input: it needs no plan
-            self._executor.start(flight)
+            self._executor.run_plain(flight)
             return flight
         if not self._is_ticking:
             self._is_ticking = True

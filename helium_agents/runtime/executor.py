@@ -20,10 +20,10 @@ from helium_agents.errors import (
     RefMisuse,
     TransientEngineError,
 )
-from helium_agents.graph.concurrently import ended
-from helium_agents.graph.describe import describe
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.encoding import encode
 from helium_agents.graph.inline import run_body, value_of
+from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode, Part
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.ref import LEAK_MARK
@@ -99,9 +99,19 @@ class Executor:
             for source in flight.node.inputs:
                 if source.outcome is None:
                     other = self._ask_for(source, flight.item)
-                    self._flights.hold(flight, other, partial(_soon, self.advance, flight))
+                    wake = partial(self._soon, flight, self._advance)
+                    self._flights.hold(flight, other, wake)
         except RefMisuse as error:
             self._flights.land(flight, Failure(error))
+
+    def run_plain(self, flight: Flight) -> None:
+        """Run a plain operator that is the input of a planned call; it sees to its own inputs."""
+        self._flights.plan(flight)
+        self._flights.run(flight, partial(self._run_plain, flight))
+
+    async def _run_plain(self, flight: Flight) -> None:
+        flight.doing = "its body, which runs"
+        self._flights.land(flight, Value(await value_of(flight.node)))
 
     def cut(self, flight: Flight, longer: Flight | None) -> None:
         """Cut a flight's answer from that of the same call with more tokens.
@@ -118,7 +128,7 @@ class Executor:
             hold = self._flights.hold(
                 flight,
                 longer,
-                lambda: _soon(self._take_prefix, flight, hold),
+                lambda: self._soon(flight, self._take_prefix, hold),
                 on_begun=flight.begin,
             )
         except RefMisuse as error:
@@ -127,13 +137,30 @@ class Executor:
     # --- inputs --------------------------------------------------------------------------------
 
     def advance(self, flight: Flight) -> None:
-        """Go on if the inputs are there, or one that must fail the call has failed.
+        """Go on if the inputs are there, or one that must fail the call has failed."""
+        self._take(flight, self._advance)
+
+    def _soon(self, flight: Flight, step: Callable[..., None], *args: Any) -> None:
+        """Take a step in the next turn of the event loop: a chain of calls must not recurse."""
+        asyncio.get_running_loop().call_soon(self._take, flight, step, *args)
+
+    def _take(self, flight: Flight, step: Callable[..., None], *args: Any) -> None:
+        """Take a step of a flight that is not over; whatever it raises is the flight's failure."""
+        if flight.outcome is not None or flight.is_left or flight.task is not None:
+            return
+        try:
+            step(flight, *args)
+        except BaseException as error:  # a value that is no text, a store that cannot be read
+            self._flights.land(flight, Failure(error))
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
+
+    def _advance(self, flight: Flight) -> None:
+        """Begin if all inputs are there, or fail if one is certain to fail the call.
 
         As in `gather`, that is the first failure in the order of the inputs, and what else was
         wanted for this call only has ended before the call fails.
         """
-        if flight.outcome is not None or flight.is_left or flight.task is not None:
-            return
         inputs = flight.node.inputs
         while flight.next_input < len(inputs):
             outcome = inputs[flight.next_input].outcome
@@ -159,18 +186,9 @@ class Executor:
     def _begin(self, flight: Flight) -> None:
         """All inputs are there."""
         asked = flight.node
-        try:
-            if not asked.is_planned:
-                work = partial(self._run_plain, flight, asked)
-            else:
-                node = _with_inputs(asked) if asked.inputs else asked
-                if node is not asked and self._shares and self._is_elsewhere(flight, asked, node):
-                    return
-                work = partial(self._compute, flight, asked, node)
-        except BaseException as error:  # a value that is no text, a store that cannot be read
-            self._flights.land(flight, Failure(error))
-            return
-        self._flights.run(flight, work)
+        node = _with_inputs(asked) if asked.inputs else asked
+        if node is asked or not self._shares or not self._is_elsewhere(flight, asked, node):
+            self._flights.run(flight, partial(self._compute, flight, asked, node))
 
     def _is_elsewhere(self, flight: Flight, asked: Node, node: Node) -> bool:
         """Whether a call whose inputs have just become known is known, or computed, already."""
@@ -196,7 +214,7 @@ class Executor:
         hold = self._flights.hold(
             flight,
             running,
-            lambda: _soon(self._take_equal, flight, hold, asked, node),
+            lambda: self._soon(flight, self._take_equal, hold, asked, node),
             on_begun=flight.begin,
         )
         return True
@@ -205,8 +223,7 @@ class Executor:
 
     def _take_equal(self, flight: Flight, hold: Waiter, asked: Node, node: Node) -> None:
         other = hold.flight
-        if flight.outcome is not None or flight.is_left or other.outcome is None:
-            return
+        assert other.outcome is not None
         flight.credit("joined")
         flight.calls_below = other.calls_below
         outcome: Outcome = other.outcome
@@ -217,8 +234,6 @@ class Executor:
         self._flights.land(flight, outcome)
 
     def _take_prefix(self, flight: Flight, hold: Waiter) -> None:
-        if flight.outcome is not None or flight.is_left:
-            return
         other, node = hold.flight, flight.node
         source = other.node
         if isinstance(other.outcome, Value):
@@ -234,11 +249,6 @@ class Executor:
         self.start(flight)
 
     # --- computing -----------------------------------------------------------------------------
-
-    async def _run_plain(self, flight: Flight, node: Node) -> None:
-        """Run a plain operator that is the input of a planned call."""
-        flight.doing = "its body, which runs"
-        self._flights.land(flight, Value(await value_of(node)))
 
     async def _compute(self, flight: Flight, asked: Node, node: Node) -> None:
         if isinstance(node, LlmNode) and node.draws_again:
@@ -377,11 +387,6 @@ def check_result(node: Node, value: Any) -> None:
             f"{node.label}(...) is pure, so its result is shared and remembered, but {error}",
             error.path,
         ) from None
-
-
-def _soon(step: Callable[..., None], *args: Any) -> None:
-    """Take a step in the next turn of the event loop: a chain of calls must not recurse."""
-    asyncio.get_running_loop().call_soon(step, *args)
 
 
 def _wake(landed: asyncio.Future[None]) -> None:

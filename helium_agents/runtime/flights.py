@@ -25,7 +25,7 @@ from helium_agents.engines.engine import Delta
 from helium_agents.errors import RefCancelled
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.graph.cycles import cycle_error, find_cycle, inline_waiters
-from helium_agents.graph.describe import describe
+from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.trace import Frame
@@ -45,7 +45,7 @@ class Waiter:
         on_begun: Called once the computation proper begins.
     """
 
-    __slots__ = ("flight", "frame", "holder", "on_begun", "since_s", "wake")
+    __slots__ = ("flight", "frame", "holder", "on_begun", "wake")
 
     def __init__(
         self,
@@ -61,7 +61,6 @@ class Waiter:
         self.frame = frame
         self.holder = holder
         self.on_begun = on_begun
-        self.since_s = flight.start_s
 
     @property
     def node(self) -> Node | None:
@@ -281,10 +280,10 @@ class Flights:
     def waiters_of(self, node: Node) -> list[Node]:
         """The calls that wait for a call, each as the one that asks for it and its equals."""
         flight: Flight | None = node.flight
-        if flight is None:
-            frames = inline_waiters(node)
-            return [_asking(frame.node) for frame in frames if frame.node is not None]
-        return [_asking(waiter.node) for waiter in flight.waiters if waiter.node is not None]
+        found = [frame.node for frame in inline_waiters(node)]
+        if flight is not None:
+            found += [waiter.node for waiter in flight.waiters]
+        return [_asking(waiting) for waiting in found if waiting is not None]
 
     # --- running --------------------------------------------------------------------------------
 

@@ -34,8 +34,8 @@ from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.errors import CallTimeout, ImpureCall, ItemError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.cycles import check_not_inside_itself
-from helium_agents.graph.describe import describe
 from helium_agents.graph.inline import check_may_await, value_of
+from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.outcome import Failure
@@ -259,7 +259,17 @@ class Session:
         """Cancel what is left, wait for its clean-up, and stop the engines that sessions started.
 
         Whoever still waits for a call gets a `SessionError`. Idempotent.
+
+        Raises:
+            SessionError: It is called inside one of the session's own calls, which would wait for
+                itself.
         """
+        frame = entered_frame()
+        if frame is not None and frame.runner is self and (frame.node or frame.item):
+            raise SessionError(
+                "close() was called inside a call or a row of this session, for whose end it "
+                "waits: close the session outside of them"
+            )
         if self._state == "new":
             self._state = "closed"
         if self._state == "closed":

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Literal
 
 from helium_agents.engines.engine import Choice
-from helium_agents.graph.describe import describe
 from helium_agents.graph.freeze import freeze
+from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.reply import Reply

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from helium_agents.graph.cycles import inline_waiters
-from helium_agents.graph.describe import describe
+from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node
 from helium_agents.graph.trace import Frame
 
