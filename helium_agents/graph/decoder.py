@@ -11,9 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from helium_agents.errors import DecodingError
-from helium_agents.graph.encoder import BUILTIN_CLASSES, ENCODERS, FLOAT, NAN, encode_class
+from helium_agents.errors import DecodingError, VersionError
+from helium_agents.graph.encoder import (
+    BUILTIN_CLASSES,
+    ENCODERS,
+    FLOAT,
+    NAN,
+    class_definition,
+)
+from helium_agents.graph.home import counts_by_name
 from helium_agents.graph.parts import RECORDS, Shape, find_class, shape_of
+from helium_agents.graph.version import CurrentVersions
 
 
 def decode(data: bytes) -> Any:
@@ -31,7 +39,7 @@ def decode(data: bytes) -> Any:
     except RecursionError:
         raise DecodingError("the encoding is nested too deeply") from None
     except Exception as error:  # hashes, setters and constructors may raise anything
-        raise DecodingError(f"the encoding is malformed: {error!r}") from error
+        raise DecodingError(f"the encoding is malformed ({type(error).__name__})") from error
     if reader.at != len(data):
         raise DecodingError(f"{len(data) - reader.at} bytes follow the encoding")
     return value
@@ -40,11 +48,12 @@ def decode(data: bytes) -> Any:
 class _Reader:
     """A position in the bytes, and what can be read there."""
 
-    __slots__ = ("at", "data")
+    __slots__ = ("at", "data", "versions")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
+        self.versions = CurrentVersions()
 
     def value(self) -> Any:
         read = _READERS.get(self.take(1))
@@ -95,7 +104,7 @@ class _Reader:
 
 def _canonical(reader: _Reader, start: int, value: Any) -> Any:
     """The value, if the bytes from `start` to here are the ones that `encode` makes of it."""
-    if reader.data[start : reader.at] != ENCODERS[type(value)](value, None):
+    if reader.data[start : reader.at] != ENCODERS[type(value)](value, reader.versions):
         raise DecodingError(f"the encoding of the {type(value).__qualname__} is not canonical")
     return value
 
@@ -170,12 +179,25 @@ def _read_class_name(reader: _Reader) -> type:
     return cls
 
 
+def _check_version(reader: _Reader, cls: type) -> bytes:
+    """The version of a class in the bytes, which has to be the one that it has now."""
+    version = reader.block()
+    try:
+        is_same = version == (b"" if counts_by_name(cls) else reader.versions[cls])
+    except VersionError as error:
+        raise DecodingError(str(error)) from None
+    if not is_same:
+        raise DecodingError(f"{cls.__module__}.{cls.__qualname__} has changed")
+    return version
+
+
 def _read_instance(reader: _Reader) -> Any:
     start = reader.at - 1
     cls = _read_class_name(reader)
     shape = shape_of(cls)
     if shape is None:
         raise DecodingError(f"{cls.__module__}.{cls.__qualname__} is not a class of data")
+    _check_version(reader, cls)
     parts = reader.parts()
     try:
         value = shape.put_together(cls, parts)
@@ -188,18 +210,18 @@ def _read_instance(reader: _Reader) -> Any:
 
 
 def _read_class(reader: _Reader) -> type:
-    start = reader.at - 1
     cls = _read_class_name(reader)
     if cls not in BUILTIN_CLASSES and shape_of(cls) is None:
         raise DecodingError(f"{cls.__module__}.{cls.__qualname__} is not a class of data")
-    reader.value()
-    if reader.data[start : reader.at] != encode_class(cls):
-        raise DecodingError(f"{cls.__module__}.{cls.__qualname__} has changed")
+    if not _check_version(reader, cls):
+        definition = class_definition(cls)
+        if reader.take(len(definition)) != definition:
+            raise DecodingError(f"{cls.__module__}.{cls.__qualname__} has changed")
     return cls
 
 
 def _refuse(reader: _Reader) -> Any:
-    raise DecodingError("the bytes are a key: they name a call, an operator or a function")
+    raise DecodingError("an operator or a function cannot be read back from its name")
 
 
 _READERS: dict[bytes, Callable[[_Reader], Any]] = {
@@ -220,6 +242,5 @@ _READERS: dict[bytes, Callable[[_Reader], Any]] = {
     b"o": _read_instance,
     b"c": _read_class,
     b"v": _refuse,
-    b"r": _refuse,
     **{tag: _read_record(cls, shape) for cls, (tag, shape) in RECORDS.items()},
 }

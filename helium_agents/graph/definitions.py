@@ -130,7 +130,7 @@ def find_class(cls: type) -> list[ClassSource]:
     """
     module = vars(sys.modules.get(cls.__module__, sys))
     methods = [item.__code__ for item in vars(cls).values() if isinstance(item, FunctionType)]
-    files = {code.co_filename for code in methods if code.co_filename[:1] != "<"}
+    files = {code.co_filename for code in methods}
     for filename in sorted(files | {module.get("__file__") or ""}):
         linecache.checkcache(filename)
         source = "".join(linecache.getlines(filename, module))

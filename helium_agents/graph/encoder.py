@@ -1,7 +1,8 @@
 """Writes values as canonical bytes: one small function per type, found by the exact type.
 
 The format is described in `helium_agents.graph.encoding`. Nothing here knows where in a value it
-is: this is the path that every call takes, and a refusal is located afterwards.
+is: this is the path that every call takes, and a refusal is located afterwards. What user code
+raises on the way comes out as it is.
 """
 
 from __future__ import annotations
@@ -16,14 +17,34 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from helium_agents.errors import EncodingError
+from helium_agents.graph.home import counts_by_name
 from helium_agents.graph.parts import RECORDS, Shape, class_name, shape_of
 
-RefKey = Callable[[object], bytes | None]
-"""What stands for an object that is not data (the handle of another call); `None` refuses it."""
 
-_Encoder = Callable[[Any, RefKey | None], bytes]
+class Versions(dict[type, bytes]):
+    """Where the versions come from of the classes, functions and operators in a value.
+
+    This one leaves them out: for what is itself a part of a version. See `version.CurrentVersions`.
+    """
+
+    def __missing__(self, cls: type) -> bytes:
+        return b""
+
+    def of_function(self, function: FunctionType) -> bytes:
+        """The version of a function."""
+        return b""
+
+    def of_operator(self, operator: Any) -> bytes:
+        """The version of an object that says it."""
+        return b""
+
+
+BY_NAME: Final = Versions()
+
+_Encoder = Callable[[Any, Versions], bytes]
 
 INT32: Final = struct.Struct(">ci")
 FLOAT: Final = struct.Struct(">d")
@@ -55,7 +76,7 @@ def _size(size: int) -> bytes:
 _TEXT_HEADS = [b"s" + _size(size) for size in range(1024)]
 
 
-def _encode_str(value: str, _: RefKey | None = None) -> bytes:
+def _encode_str(value: str, _: object = None) -> bytes:
     try:
         data = value.encode()
     except UnicodeEncodeError:  # lone surrogates
@@ -64,14 +85,14 @@ def _encode_str(value: str, _: RefKey | None = None) -> bytes:
     return (_TEXT_HEADS[size] if size < 1024 else b"s" + _size(size)) + data
 
 
-def _encode_int(value: int, _: RefKey | None) -> bytes:
+def _encode_int(value: int, _: object) -> bytes:
     if -(2**31) <= value < 2**31:
         return INT32.pack(b"i", value)
     size = (value + (value < 0)).bit_length() // 8 + 1
     return b"I" + _size(size) + value.to_bytes(size, "big", signed=True)
 
 
-def _encode_float(value: float, _: RefKey | None) -> bytes:
+def _encode_float(value: float, _: object) -> bytes:
     return b"f" + (FLOAT.pack(value) if value == value else NAN)
 
 
@@ -79,9 +100,9 @@ def _encode_float(value: float, _: RefKey | None) -> bytes:
 
 
 def _encode_sequence(tag: bytes) -> _Encoder:
-    def encode_sequence(value: tuple[Any, ...] | list[Any], ref_key: RefKey | None) -> bytes:
+    def encode_sequence(value: tuple[Any, ...] | list[Any], versions: Versions) -> bytes:
         items = [
-            _encode_str(item) if type(item) is str else ENCODERS[type(item)](item, ref_key)
+            _encode_str(item) if type(item) is str else ENCODERS[type(item)](item, versions)
             for item in value
         ]
         return tag + _size(len(items)) + b"".join(items)
@@ -90,18 +111,18 @@ def _encode_sequence(tag: bytes) -> _Encoder:
 
 
 def _encode_set(tag: bytes) -> _Encoder:
-    def encode_set(value: set[Any] | frozenset[Any], ref_key: RefKey | None) -> bytes:
-        items = sorted([ENCODERS[type(item)](item, ref_key) for item in value])
+    def encode_set(value: set[Any] | frozenset[Any], versions: Versions) -> bytes:
+        items = sorted([ENCODERS[type(item)](item, versions) for item in value])
         return tag + _size(len(items)) + b"".join(items)
 
     return encode_set
 
 
-def _encode_dict(value: dict[Any, Any], ref_key: RefKey | None) -> bytes:
+def _encode_dict(value: dict[Any, Any], versions: Versions) -> bytes:
     out = [b"d", _size(len(value))]
     for key, item in value.items():
-        out.append(_encode_str(key) if type(key) is str else ENCODERS[type(key)](key, ref_key))
-        out.append(_encode_str(item) if type(item) is str else ENCODERS[type(item)](item, ref_key))
+        out.append(_encode_str(key) if type(key) is str else ENCODERS[type(key)](key, versions))
+        out.append(_encode_str(item) if type(item) is str else ENCODERS[type(item)](item, versions))
     return b"".join(out)
 
 
@@ -109,32 +130,27 @@ def _encode_dict(value: dict[Any, Any], ref_key: RefKey | None) -> bytes:
 
 
 def _encode_record(tag: bytes, shape: Shape) -> _Encoder:
-    def encode_record(value: Any, ref_key: RefKey | None) -> bytes:
+    def encode_record(value: Any, versions: Versions) -> bytes:
         try:
             parts = shape.take_apart(value)
         except ValueError as error:
             raise EncodingError(str(error)) from None
-        return tag + _encode_parts(parts, ref_key)
+        return tag + _encode_parts(parts, versions)
 
     return encode_record
 
 
-def _encode_stranger(value: Any, ref_key: RefKey | None) -> bytes:
-    key = None if ref_key is None else ref_key(value)
-    if key is None:
-        name = ".".join(class_name(type(value)))
-        raise EncodingError(f"nothing is known about values of type {name}")
-    return b"r" + _size(len(key)) + key
+def _encode_stranger(value: Any, _: object) -> bytes:
+    name = ".".join(class_name(type(value)))
+    raise EncodingError(f"nothing is known about values of type {name}")
 
 
-def _encode_function(value: FunctionType, _: RefKey | None) -> bytes:
-    from helium_agents.graph.version import function_version  # it encodes what a body names
-
-    return _versioned(value, function_version(value))
+def _encode_function(value: FunctionType, versions: Versions) -> bytes:
+    return _versioned(value, versions.of_function(value))
 
 
-def _encode_operator(value: Any, _: RefKey | None) -> bytes:
-    return _versioned(value, value.__helium_version__())
+def _encode_operator(value: Any, versions: Versions) -> bytes:
+    return _versioned(value, versions.of_operator(value))
 
 
 def _versioned(value: Any, version: bytes) -> bytes:
@@ -143,13 +159,17 @@ def _versioned(value: Any, version: bytes) -> bytes:
 
 
 def _encode_instance(cls: type, shape: Shape) -> _Encoder:
-    head = b"o" + _encode_class_name(cls)
-    take_apart = shape.take_apart
+    name, take_apart = b"o" + _encode_class_name(cls), shape.take_apart
+    head = name + _size(0)
 
-    def encode_instance(value: Any, ref_key: RefKey | None) -> bytes:
-        return head + _encode_parts(take_apart(value), ref_key)
+    def encode_by_name(value: Any, versions: Versions) -> bytes:
+        return head + _encode_parts(take_apart(value), versions)
 
-    return encode_instance
+    def encode_instance(value: Any, versions: Versions) -> bytes:
+        version = versions[type(value)]
+        return name + _size(len(version)) + version + _encode_parts(take_apart(value), versions)
+
+    return encode_by_name if counts_by_name(cls) else encode_instance
 
 
 _class_encoders: WeakKeyDictionary[type, _Encoder] = WeakKeyDictionary()
@@ -164,7 +184,7 @@ class _Encoders(dict[type, _Encoder]):
             return encoder
         if issubclass(cls, type):
             return encode_class
-        if hasattr(cls, "__helium_version__"):  # before data: an operator may be a dataclass
+        if is_operator_class(cls):  # before data: an operator may be a dataclass
             return _encode_operator
         shape = shape_of(cls)
         if shape is None:
@@ -172,9 +192,12 @@ class _Encoders(dict[type, _Encoder]):
         return _class_encoders.setdefault(cls, _encode_instance(cls, shape))
 
 
-# --- classes as values ---------------------------------------------------------------------------
+def is_operator_class(cls: type) -> bool:
+    """Whether objects of a class say which version they are."""
+    return callable(getattr(cls, "__helium_version__", None))
 
-_definitions: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+
+# --- classes as values ---------------------------------------------------------------------------
 
 
 def _encode_class_name(cls: type) -> bytes:
@@ -185,13 +208,31 @@ def _encode_class_name(cls: type) -> bytes:
     return _encode_str(module) + _encode_str(qualname)
 
 
-def encode_class(cls: type, _: RefKey | None = None) -> bytes:
-    """A class as a value: its name and its definition, so that a changed schema changes a key."""
-    encoding = _definitions.get(cls)
-    if encoding is None:
-        definition = _encode_dict(_definition(cls), None)
-        encoding = _definitions[cls] = b"c" + _encode_class_name(cls) + definition
-    return encoding
+def encode_class(cls: type, versions: Versions) -> bytes:
+    """A class as a value: its name and its version; for an installed one its definition."""
+    if cls not in BUILTIN_CLASSES and shape_of(cls) is None:
+        raise EncodingError(f"the class {cls.__qualname__} is not one of data")
+    name = b"c" + _encode_class_name(cls)
+    if counts_by_name(cls):
+        return name + _size(0) + class_definition(cls)
+    version = versions[cls]
+    return name + _size(len(version)) + version
+
+
+def class_definition(cls: Any) -> bytes:
+    """What a class of data is made of: its JSON schema, its members, or its fields.
+
+    Raises:
+        EncodingError: It is not a class of data, or cannot say what it is made of.
+    """
+    return _encode_dict(_definition(cls), BY_NAME)
+
+
+class _QuietSchema(GenerateJsonSchema):
+    """Says nothing of defaults that JSON does not have: nobody asked for a schema."""
+
+    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
+        """Leave it out."""
 
 
 def _definition(cls: Any) -> dict[str, Any]:
@@ -201,7 +242,7 @@ def _definition(cls: Any) -> dict[str, Any]:
         raise EncodingError(f"the class {cls.__qualname__} is not one of data")
     if issubclass(cls, BaseModel):
         try:
-            return dict(cls.model_json_schema())
+            return dict(cls.model_json_schema(schema_generator=_QuietSchema))
         except PydanticUserError as error:
             reason = str(error).partition("\n")[0]
             raise EncodingError(f"{cls.__qualname__} has no JSON schema: {reason}") from None

@@ -15,31 +15,38 @@ is used in two places is not recorded.
     t l e E   = size encoding*                    tuple, list, set, frozenset
     d         = size (encoding encoding)*         dict
     (RECORDS) = encoding                          standard library types: tuple of their parts
-    o         = module qualname encoding          instance of a class: tuple of its parts
-    c         = module qualname encoding          a class, and its definition
-    v         = module qualname size bytes        an operator or function   \  stand for what
-    r         = size bytes                        what `ref_key` answered   /  cannot be decoded
+    o         = module qualname block encoding    instance of a class: version, tuple of its parts
+    c         = module qualname block encoding?   a class: version, or else its definition
+    v         = module qualname block             a function or operator, which cannot be decoded
+    block     = size bytes
+
+A class of the user's own counts by name and *version*: the first half of `class_version`, which
+covers methods, bases and defaults, since a prompt may be made by a method. Where the encoding is
+(part of) a key, an edit of the class makes it another key; where it is a stored result, it makes it
+unreadable, and the call is computed anew. Classes of installed packages count by name, as their
+functions do in versions.
 
 Subclasses of the built-in types are refused: what they add to their base is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from blake3 import blake3
 
-from helium_agents.errors import EncodingError
+from helium_agents.errors import DecodingError, EncodingError, HeliumError
 from helium_agents.graph.decoder import decode
-from helium_agents.graph.encoder import ENCODERS, RefKey
+from helium_agents.graph.encoder import ENCODERS
 from helium_agents.graph.freeze import freeze
 from helium_agents.graph.parts import shape_of
+from helium_agents.graph.version import CurrentVersions
 
-__all__ = ["RefKey", "decode", "digest", "encode", "fingerprint", "freeze"]
+__all__ = ["decode", "digest", "encode", "encode_result", "fingerprint", "freeze"]
 
 
-def encode(value: Any, *, ref_key: RefKey | None = None) -> bytes:
+def encode(value: Any) -> bytes:
     """The canonical bytes of a value.
 
     Takes None, bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset,
@@ -47,18 +54,30 @@ def encode(value: Any, *, ref_key: RefKey | None = None) -> bytes:
     and pydantic models with all their state; such classes themselves; functions, and objects with
     ``__helium_version__() -> bytes``, by name and version.
 
-    Args:
-        value: What to encode.
-        ref_key: Called with each object of another type.
-
     Raises:
-        EncodingError: Something in the value cannot be encoded; the message says where.
-        VersionError: A function in the value has no version.
+        EncodingError: Something in the value cannot be encoded, a class or function in it has no
+            version, or code of its own raised (which is then the cause); the message says where.
     """
     try:
-        return ENCODERS[type(value)](value, ref_key)
-    except (EncodingError, RecursionError) as error:
-        raise _explain(value, ref_key, error) from None
+        return _encode(value)
+    except Exception as error:
+        cause = None if isinstance(error, HeliumError | RecursionError) else error
+        raise _refusal(value, error, _encode, _NO_KEY) from cause
+
+
+def encode_result(value: Any) -> bytes:
+    """The canonical bytes of a value, if `decode` can read them.
+
+    Raises:
+        EncodingError: It cannot be encoded, or not be read again: it holds a function, an operator,
+            or something of a class that cannot be found by its name; the message says where.
+    """
+    data = encode(value)
+    try:
+        decode(data)
+    except DecodingError as error:
+        raise _refusal(value, error, lambda part: decode(_encode(part)), _NO_RECORD) from None
+    return data
 
 
 def digest(data: bytes) -> bytes:
@@ -71,59 +90,93 @@ def fingerprint(*parts: Any) -> bytes:
     return digest(encode(parts))
 
 
+def _encode(value: Any) -> bytes:
+    return ENCODERS[type(value)](value, CurrentVersions())
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
+_NO_KEY = (
+    "{where} cannot be part of a key: {reason}. Pass plain data, a dataclass or a pydantic model "
+    "in its place, or drop pure=True from the operator."
+)
+_NO_RECORD = (
+    "{where} could not be read again: {reason}. Return plain data, or instances of classes that "
+    "stand at the top of a module."
+)
+_MAX_STEPS = 100  # into what is nested too deeply, where each costs a whole attempt
 
-def _explain(value: Any, ref_key: RefKey | None, error: Exception) -> EncodingError:
+
+def _refusal(
+    value: Any, error: Exception, attempt: Callable[[Any], object], text: str
+) -> EncodingError:
     """Says where in the value the culprit is. Encoding itself keeps no path: it is the hot path."""
+    try:
+        where, reason = _locate(value, error, attempt)
+    except RecursionError:  # already our caller was deep down
+        where, reason = "", "it is nested too deeply"
+    where = where.removeprefix(".") or "the value"
+    if len(where) > 200:
+        where = f"{where[:100]}...{where[-50:]}"
+    return EncodingError(text.format(where=where, reason=reason.rstrip(".")), where)
+
+
+def _locate(value: Any, error: Exception, attempt: Callable[[Any], object]) -> tuple[str, str]:
     path, above = "", set[int]()
     while id(value) not in above:
         above.add(id(value))
-        culprit = _culprit(value, ref_key, is_root=not path)
+        is_too_deep = isinstance(error, RecursionError)
+        culprit = None
+        if not is_too_deep or len(above) < _MAX_STEPS:
+            culprit = _culprit(value, attempt, is_root=not path)
         if culprit is None:
-            reason = str(error) if isinstance(error, EncodingError) else "it is nested too deeply"
-            return _refusal(path, reason)
+            if is_too_deep:
+                return path, "it is nested too deeply"
+            is_ours = isinstance(error, HeliumError)
+            return path, str(error) if is_ours else f"code of its own raised {_shown(error)}"
         label, value, error = culprit
         path += label
-    return _refusal(path, "it contains itself")
+    return path, "it contains itself"
 
 
 def _culprit(
-    value: Any, ref_key: RefKey | None, *, is_root: bool
+    value: Any, attempt: Callable[[Any], object], *, is_root: bool
 ) -> tuple[str, Any, Exception] | None:
     """The first thing directly in `value` that cannot be encoded: where, what, why."""
-    for label, child in _children(value, is_root=is_root):
+    try:
+        children = list(_children(value, is_root=is_root))
+    except Exception:  # it is the value itself that cannot be taken apart, as its error says
+        return None
+    for label, child in children:
         try:
-            ENCODERS[type(child)](child, ref_key)
-        except (EncodingError, RecursionError) as error:
+            attempt(child)
+        except Exception as error:
             return label, child, error
     return None
-
-
-def _refusal(path: str, reason: str) -> EncodingError:
-    where = path.removeprefix(".") or "the value"
-    if len(where) > 200:
-        where = f"{where[:100]}...{where[-50:]}"
-    return EncodingError(
-        f"{where} cannot be part of a key: {reason}. Pass plain data, a dataclass or a pydantic "
-        "model in its place, or drop pure=True from the operator.",
-        where,
-    )
 
 
 def _children(value: Any, *, is_root: bool) -> Iterator[tuple[str, Any]]:
     cls = type(value)
     if cls is dict:
         for key, item in value.items():
-            yield f"{{key {key!r:.40}}}", key
+            yield f"{{key {_shown(key)}}}", key
             # The arguments of a call come as a dict: `row`, not `['row']`.
             is_argument = is_root and type(key) is str and key.isidentifier()
-            yield key if is_argument else f"[{key!r:.40}]", item
+            yield key if is_argument else f"[{_shown(key)}]", item
     elif cls in (list, tuple):
         yield from ((f"[{index}]", item) for index, item in enumerate(value))
     elif cls in (set, frozenset):
-        yield from ((f"{{{item!r:.40}}}", item) for item in value)
+        yield from ((f"{{{_shown(item)}}}", item) for item in value)
     elif not isinstance(value, type) and (shape := shape_of(cls)) is not None:
         for part in shape.take_apart(value):
             if type(part) is dict:
                 yield from ((f".{name}", item) for name, item in part.items())
+
+
+def _shown(value: Any) -> str:
+    """The representation of a value, cut; a value of the user's may have none."""
+    try:
+        text = repr(value)
+    except Exception:  # only a message depends on it
+        return f"<{type(value).__name__}>"
+    return text if isinstance(value, Exception) else text[:40]

@@ -24,7 +24,8 @@ def freeze(value: Any) -> Any:
     be there at all. Two places that hold the same list get one copy each.
 
     Raises:
-        EncodingError: The value contains itself, or is nested too deeply.
+        EncodingError: The value contains itself, or is nested too deeply, or code of its own (a
+            hash, a property) raised, which is then the cause.
     """
     try:
         return _freeze(value)
@@ -32,6 +33,10 @@ def freeze(value: Any) -> Any:
         raise EncodingError(
             "the value contains itself or is nested too deeply, so that it cannot be copied"
         ) from None
+    except Exception as error:
+        raise EncodingError(
+            f"the value cannot be copied: code of its own raised {type(error).__name__}"
+        ) from error
 
 
 def _freeze(value: Any) -> Any:

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any, NamedTuple
 
+from helium_agents.graph.parts import class_name, find_class, is_static
+
 
 class Home(NamedTuple):
     """A top-level package; for a script or a lone module, the folder that it stands in.
@@ -43,6 +45,18 @@ def home_of(module: str) -> Home:
     return Home(package, None if is_package else _folder(package))
 
 
+def counts_by_name(cls: type) -> bool:
+    """Whether a class is of an installed package, and can be found there by its name.
+
+    What cannot be found was made by a call, perhaps by code of the user.
+    """
+    if is_static(cls):
+        return True
+    package = _package(cls.__module__)
+    is_installed = package == _OURS or _is_installed(package)
+    return is_installed and find_class(*class_name(cls)) is cls
+
+
 def _package(module: str) -> str:
     # `python -m app.job` calls the module `__main__`; it is part of `app` all the same.
     spec: Any = getattr(sys.modules.get("__main__"), "__spec__", None)
@@ -60,14 +74,20 @@ def _folder(package: str) -> str | None:
 
     This package counts as installed, also for a script that stands beside it in a checkout.
     """
-    if package == _OURS:
+    if package == _OURS or _is_installed(package):
         return None
+    return _place(package)
+
+
+def _is_installed(package: str) -> bool:
+    place = _place(package)
+    return package in sys.builtin_module_names if place is None else place.endswith(_INSTALLED)
+
+
+def _place(package: str) -> str | None:
     module = sys.modules.get(package)
     if module is None and package == _package("__main__"):
         module = sys.modules.get("__main__")
     paths = [*getattr(module, "__path__", ())]
     file = paths[0] if paths else getattr(module, "__file__", None)
-    if file is None:
-        return None
-    folder = os.path.dirname(os.path.abspath(file))
-    return None if folder.endswith(_INSTALLED) else folder
+    return None if file is None else os.path.dirname(os.path.abspath(file))

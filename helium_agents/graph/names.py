@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 from helium_agents.graph.definitions import Chain, Scope, dotted_name
 from helium_agents.graph.home import Home
-
-UNBOUND = object()
-"""What a name stands for that is not defined."""
+from helium_agents.graph.watch import UNBOUND, Watch, cell_contents
 
 # These say where the code is, rather than what it does.
 _PLACES = frozenset(
@@ -26,22 +24,19 @@ class Names(NamedTuple):
     Args:
         namespace: Globals of its module.
         cells: Variables of enclosing functions, by name.
+        watch: Told of every name that is looked up.
     """
 
     namespace: Mapping[str, Any]
     cells: Mapping[str, Any]
+    watch: Watch
 
     @classmethod
-    def of(cls, function: FunctionType) -> Names:
+    def of(cls, function: FunctionType, watch: Watch) -> Names:
         """The names that a function sees."""
-        cells = {}
+        cells = map(cell_contents, function.__closure__ or ())
         free_names = function.__code__.co_freevars
-        for name, cell in zip(free_names, function.__closure__ or (), strict=True):
-            try:
-                cells[name] = cell.cell_contents
-            except ValueError:  # assigned later
-                cells[name] = UNBOUND
-        return cls(function.__globals__, cells)
+        return cls(function.__globals__, dict(zip(free_names, cells, strict=True)), watch)
 
     def resolve(self, chain: Chain, scope: Scope, home: Home) -> tuple[int, Any]:
         """How much of a dotted name is a constant or definition, and which one.
@@ -56,15 +51,14 @@ class Names(NamedTuple):
             value = self.cells[name]
         elif name in _PLACES:
             return 0, None
-        elif name in self.namespace:
-            value = self.namespace[name]
-        elif hasattr(builtins, name) or scope is Scope.CLASS:
-            return 0, None
         else:
-            return 1, UNBOUND
+            value = self.watch.look_up(self.namespace, name)
+            if value is UNBOUND:
+                is_known = hasattr(builtins, name) or scope is Scope.CLASS
+                return (0, None) if is_known else (1, UNBOUND)
         depth = 1
         while isinstance(value, ModuleType) and home.has(value.__name__) and depth < len(chain):
-            value = vars(value).get(chain[depth], UNBOUND)
+            value = self.watch.look_up(vars(value), chain[depth])
             depth += 1
         return depth, value
 
@@ -72,10 +66,12 @@ class Names(NamedTuple):
         """What a dotted name stands for, through modules and classes, without running code."""
         if not chain:
             return UNBOUND
-        value = self.cells.get(chain[0], self.namespace.get(chain[0], UNBOUND))
+        value = self.cells.get(chain[0], UNBOUND)
+        if value is UNBOUND:
+            value = self.watch.look_up(self.namespace, chain[0])
         for name in chain[1:]:
             is_namespace = isinstance(value, ModuleType | type)
-            value = vars(value).get(name, UNBOUND) if is_namespace else UNBOUND
+            value = self.watch.look_up(vars(value), name) if is_namespace else UNBOUND
         return value
 
     def is_ours(self, decorator: ast.expr) -> bool:

@@ -8,22 +8,21 @@ equal answers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import CodeType
 from typing import Any
 
-from helium_agents.errors import EncodingError, HeliumError, SessionError
-from helium_agents.graph.encoding import encode, fingerprint, freeze
+from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
+from helium_agents.graph.encoding import digest, encode, fingerprint, freeze
 from helium_agents.graph.llm_key import join_digests, question_digest
 from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.reply_schema import ReplySchema
 from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import Slot, map_slots
-from helium_agents.graph.version import class_version, function_version
+from helium_agents.graph.version import Version, class_parts, class_version
 
 
 class Body:
@@ -60,21 +59,33 @@ class Body:
         self.timeout_s = timeout_s
         self.is_bare = timeout_s is None and not retries  # one attempt, as long as it takes
         self.owner: type | None = None
+        self._source = Version(fn)
         self.identity = f"{fn.__module__}:{getattr(fn, '__qualname__', name)}"
 
-    @cached_property
+    @property
     def version(self) -> bytes | str:
-        """The explicit version, or the digest of everything the function's source depends on."""
+        """The explicit version, or the digest of everything the function's source depends on now.
+
+        Raises:
+            VersionError: It cannot be computed.
+        """
         if self.explicit_version is not None:
             return self.explicit_version
-        version = function_version(self.fn)
-        return version if self.owner is None else fingerprint(version, class_version(self.owner))
+        version = self._source.digest()
+        return version if self.owner is None else digest(version + class_version(self.owner))
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Digests of what the version is made of, by name; none where it is explicit."""
+        if self.explicit_version is not None:
+            return {}
+        parts = self._source.parts()
+        return parts if self.owner is None else {**class_parts(self.owner), **parts}
 
     def of(self, owner: type) -> Body:
         """The same as a method of `owner`, which may override what the method calls."""
         bound = copy(self)
         bound.owner = owner
-        bound.__dict__.pop("version", None)
         return bound
 
 
@@ -178,7 +189,8 @@ class OperatorNode(Node):
     """
 
     __slots__ = (
-        "args", "body", "call_key", "is_running", "kwargs", "ordinal", "origin", "waiters",
+        "args", "body", "call_key", "is_running", "kwargs", "ordinal", "origin", "version",
+        "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -206,11 +218,15 @@ class OperatorNode(Node):
         self.waiters: list[Any] | None = None  # who else waits for that
         key: Any
         if body.is_pure:
+            self.version: bytes | str = body.version if origin is None else origin.version
             # also in the plain program, which refuses the same calls
             self._derive_key(self._content_of_pure())
             key = self.content
             # what the caller changes later is not part of the call
-            self.args, self.kwargs = freeze(args), freeze(kwargs)
+            try:
+                self.args, self.kwargs = freeze(args), freeze(kwargs)
+            except EncodingError as error:
+                raise self._unencodable_argument(error) from error.__cause__
         elif origin is None:
             key = _best_effort_key(args, kwargs)
             if inputs:
@@ -230,9 +246,16 @@ class OperatorNode(Node):
         """Operator, version and arguments."""
         body = self.body
         try:
-            return fingerprint("operator", body.identity, body.version, self.args, self.kwargs)
+            return fingerprint("operator", body.identity, self.version, self.args, self.kwargs)
         except EncodingError as error:
-            raise self._unencodable_argument(error) from None
+            raise self._unencodable_argument(error) from error.__cause__
+
+    def is_current(self) -> bool:
+        """Whether what a pure operator names is still what its key says, after it has run."""
+        try:
+            return self.body.version == self.version
+        except VersionError:
+            return False
 
     @property
     def timeout_s(self) -> float | None:
@@ -242,10 +265,13 @@ class OperatorNode(Node):
     def _unencodable_argument(self, error: EncodingError) -> EncodingError:
         """The error with the argument's name in it, instead of its position in our key."""
         bound = inspect.signature(self.body.fn).bind(*self.args, **self.kwargs)
-        try:
-            encode(bound.arguments)
-        except EncodingError as named:
-            error = named
+        for name, argument in bound.arguments.items():
+            try:
+                encode({name: argument})
+                freeze(argument)
+            except EncodingError as named:
+                error = named if named.path else EncodingError(f"of {name}, {named}", name)
+                break
         name = self.body.name
         return EncodingError(
             f"{name}(...) is pure, so its arguments are part of its key, but {error}", error.path

@@ -286,9 +286,14 @@ def _is_field_names(names: object) -> bool:
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not one of the interpreter's own types
 
 
+def is_static(cls: type) -> bool:
+    """Whether a class is one of the interpreter's own types, which nobody can change."""
+    return not cls.__flags__ & _HEAP_TYPE
+
+
 def _has_hidden_state(cls: type, but: type = object) -> bool:
     """Whether instances hold something that is in no attribute, as `str` and exceptions do."""
-    return any(not base.__flags__ & _HEAP_TYPE for base in cls.__mro__ if base not in (but, object))
+    return any(is_static(base) for base in cls.__mro__ if base not in (but, object))
 
 
 # --- names of classes ----------------------------------------------------------------------------

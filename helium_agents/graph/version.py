@@ -17,9 +17,13 @@ What counts:
   a patch release of a dependency would forget every answer. Use ``version=`` where one matters.
 - Loggers and locks, as such: they do not decide answers.
 
+- Attributes of functions and classes, also those that were set from outside, and what
+  `functools.singledispatch` dispatches to.
+
 What is not seen: names that are computed (``globals()[name]``, ``getattr``), files that are read,
-what an object of another package holds. The version is computed once, when it is first needed;
-later changes to globals and cells are not seen.
+what an object of another package holds. A version is of the moment at which it is asked for: what
+it was computed from is compared each time (`graph.watch`), and where it differs the version is
+computed again. So a body that changes what it names has another version after each run.
 
 What cannot be computed raises a `VersionError`: a guess would let old answers pass for new ones.
 """
@@ -27,14 +31,18 @@ What cannot be computed raises a `VersionError`: a guess would let old answers p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from types import FunctionType
-from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any, Final
+
+from blake3 import blake3
 
 from helium_agents.errors import VersionError
-from helium_agents.graph.encoding import digest
-from helium_agents.graph.home import Home, home_of
-from helium_agents.graph.walk import Walk, encoded, wrapped_in
+from helium_agents.graph.describe import encoded, wrapped_in
+from helium_agents.graph.encoder import Versions
+from helium_agents.graph.home import home_of
+from helium_agents.graph.walk import Walk
+from helium_agents.graph.watch import Watch
 
 _MAX_PARTS: Final = 32
 _BY_NAME: Final = frozenset(
@@ -42,73 +50,150 @@ _BY_NAME: Final = frozenset(
 )
 
 
-class _Version(NamedTuple):
-    digest: bytes
-    parts: Mapping[str, str]
+class Version:
+    """The version of a function or a class, at any moment.
+
+    Keeps alive what the version was computed from, the function or class included.
+
+    Args:
+        definition: A class, a function, a `functools.partial`, a method, or an object with
+            ``__wrapped__``; anything else is refused when the version is asked for.
+    """
+
+    def __init__(self, definition: Any) -> None:
+        self._definition = definition
+        self._watch: Watch | None = None
+        self._digest = b""
+        self._parts: Mapping[str, str] = {}
+        self._refusal = ""
+
+    def digest(self) -> bytes:
+        """The digest of everything that the definition depends on now; 32 bytes.
+
+        Raises:
+            VersionError: It cannot be computed; the message says what is at fault.
+        """
+        self._update()
+        return self._digest
+
+    def parts(self) -> Mapping[str, str]:
+        """What the version is made of, to say which part of it has changed.
+
+        Short digests by name: ``module:qualname`` of a definition, ``NAME in module:qualname`` of a
+        constant that it names. The first 32 that the walk came to, the root first.
+
+        Raises:
+            VersionError: As above.
+        """
+        self._update()
+        return self._parts
+
+    def _update(self) -> None:
+        try:
+            is_same = self._watch is not None and self._watch.is_same()
+        except Exception:  # what attributes raise; computing it anew says which
+            is_same = False
+        if not is_same:
+            self._compute()
+        if self._refusal:
+            raise VersionError(self._refusal)
+
+    def _compute(self) -> None:
+        definition = _unwrapped(self._definition)
+        walk = Walk(_named_in(definition))
+        self._refusal = ""
+        try:
+            self._describe(definition, walk)
+        except RecursionError:  # not kept: it depends on how deep down it was asked for
+            raise walk.refusal("names too long a chain of definitions") from None
+        except VersionError as error:
+            self._refusal = str(error)
+        except Exception as error:
+            self._refusal = str(walk.refusal(f"raised {type(error).__name__}"))
+        self._watch = walk.watch
+
+    def _describe(self, definition: Any, walk: Walk) -> None:
+        root = walk.root
+        is_class = isinstance(root, type)
+        home = home_of(root.__module__ if is_class else root.__globals__.get("__name__", ""))
+        description = walk.describe(definition, home)
+        self._digest = _digest(encoded([description, *walk.nodes]))
+        self._parts = _parts(walk)
 
 
-_versions: WeakKeyDictionary[Any, _Version] = WeakKeyDictionary()
+_version_of = lru_cache(maxsize=1024)(Version)
+"""Bounded, since a version keeps alive what it is of, which may be local to a call."""
 
 
 def function_version(function: Any) -> bytes:
     """The version of a function, or of the function inside an operator; 32 bytes.
 
     Args:
-        function: A function, a method, or an object with ``__wrapped__``.
+        function: A function, a `functools.partial`, a method, or an object with ``__wrapped__``.
 
     Raises:
         VersionError: It cannot be computed; the message says what is at fault.
     """
-    return _version(*_function(function)).digest
+    return _version_of(_unwrapped(function)).digest()
 
 
 def class_version(cls: type) -> bytes:
-    """The version of a class, for the key of a method that is called on an instance of it.
+    """The version of a class, which counts where an instance is part of a key.
 
     A method's own version covers the class that it was written in; the instance may be of a
-    subclass that overrides what the method calls.
+    subclass that overrides what the method calls. A class may say itself which version it is: with
+    an attribute ``__helium_version__ = "1"`` of its own.
 
     Raises:
         VersionError: It cannot be computed; the message says what is at fault.
     """
-    return _version(cls, home_of(cls.__module__)).digest
+    return _version_of(cls).digest()
 
 
-def version_parts(definition: Any) -> Mapping[str, str]:
-    """What the version of a function or class is made of, to say which part of it has changed.
+def class_parts(cls: type) -> Mapping[str, str]:
+    """What the version of a class is made of; see `Version.parts`."""
+    return _version_of(cls).parts()
 
-    Short digests by name: ``module:qualname`` of a definition, ``NAME in module:qualname`` of a
-    constant that it names. The first 32 that the walk came to, the root first.
 
-    Raises:
-        VersionError: The version cannot be computed.
+class CurrentVersions(Versions):
+    """The versions of what one encoding meets; those of classes are looked up once.
+
+    Half a digest tells the versions of one class apart, and is repeated with every instance.
     """
-    if isinstance(definition, type):
-        return _version(definition, home_of(definition.__module__)).parts
-    return _version(*_function(definition)).parts
+
+    def __missing__(self, cls: type) -> bytes:
+        version = self[cls] = class_version(cls)[:16]
+        return version
+
+    def of_function(self, function: FunctionType) -> bytes:
+        """The version of a function."""
+        return function_version(function)
+
+    def of_operator(self, operator: Any) -> bytes:
+        """The version of an object that says it."""
+        version: bytes = operator.__helium_version__()
+        return version
 
 
-def _function(function: Any) -> tuple[FunctionType, Home]:
-    """The function itself, inside methods and operators, and where it is at home."""
-    while not isinstance(function, FunctionType):
-        inner = getattr(function, "__func__", None) or wrapped_in(function)
+def _digest(data: bytes) -> bytes:
+    return blake3(data).digest()
+
+
+def _unwrapped(definition: Any) -> Any:
+    """A class, a partial function, or the function itself, inside methods and operators."""
+    while not isinstance(definition, type | FunctionType | partial):
+        inner = getattr(definition, "__func__", None) or wrapped_in(definition)
         if inner is None:
-            raise VersionError(f"{function!r} is not a function")
-        function = inner
-    return function, home_of(function.__globals__.get("__name__", ""))
+            raise VersionError(f"a {type(definition).__name__} is not a function")
+        definition = inner
+    return definition
 
 
-def _version(root: Any, home: Home) -> _Version:
-    version = _versions.get(root)
-    if version is None:
-        walk = Walk(f"{root.__module__}.{root.__qualname__}")
-        try:
-            description = walk.describe(root, home)
-        except RecursionError:
-            raise walk.refusal("names too long a chain of definitions") from None
-        whole = digest(encoded([description, *walk.nodes]))
-        version = _versions[root] = _Version(whole, _parts(walk))
-    return version
+def _named_in(definition: Any) -> Any:
+    """The function in partial functions, by which they are called in messages."""
+    while not isinstance(definition, type | FunctionType):
+        definition = _unwrapped(definition.func if isinstance(definition, partial) else definition)
+    return definition
 
 
 def _parts(walk: Walk) -> dict[str, str]:
@@ -118,7 +203,7 @@ def _parts(walk: Walk) -> dict[str, str]:
     def add(name: str, description: Any) -> None:
         # numbers shift when another definition comes in between; names do not
         data = encoded([parts.get(name, ""), _with_names(description, names)])
-        parts[name] = digest(data).hex()[:8]
+        parts[name] = _digest(data).hex()[:8]
 
     for name, node in zip(names, walk.nodes, strict=True):
         if len(parts) >= _MAX_PARTS:

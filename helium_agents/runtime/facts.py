@@ -24,7 +24,6 @@ from helium_agents.engines.engine import Engine, PartedIdentity
 from helium_agents.graph.encoding import digest, encode
 from helium_agents.graph.node import Body, LlmNode, Node, OperatorNode
 from helium_agents.graph.sampling import Sampling
-from helium_agents.graph.version import version_parts
 from helium_agents.runtime.map import Item
 
 _MAX_TEXT: Final = 65_536
@@ -207,8 +206,8 @@ def _llm_head(
 def _operator(node: OperatorNode, caller: str | None) -> bytes:
     """The document of an operator call, but for its end."""
     known = _known.get(node.body)
-    if known is None:
-        known = _known[node.body] = _definition(node.body)
+    if known is None or known.version != node.version:
+        known = _known[node.body] = _definition(node.body, node.version)
     args, kwargs = node.args, node.kwargs
     arguments = dict(zip(known.parameters, args, strict=False))
     if len(args) > len(arguments):  # what goes into *args
@@ -229,6 +228,7 @@ def _operator(node: OperatorNode, caller: str | None) -> bytes:
 class _Definition(NamedTuple):
     """How the facts of all calls of an operator begin, and what may be given by position."""
 
+    version: bytes | str
     head: bytes
     parameters: tuple[str, ...]
 
@@ -236,25 +236,18 @@ class _Definition(NamedTuple):
 _known: WeakKeyDictionary[Body, _Definition] = WeakKeyDictionary()
 
 
-def _definition(body: Body) -> _Definition:
+def _definition(body: Body, version: bytes | str) -> _Definition:
     parameters = inspect.signature(body.fn).parameters.values()
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    sources: Mapping[str, str] = {}
-    if body.explicit_version is None:
-        sources = version_parts(body.fn)
-        if body.owner is not None:
-            sources = {**version_parts(body.owner), **sources}
-    version = body.version
     facts = {
         "kind": "operator",
         "label": body.name,
         "identity": body.identity,
         "version": version if isinstance(version, str) else version.hex(),
-        "sources": sources,
+        "sources": body.sources,
     }
-    return _Definition(
-        _dump(facts)[:-1], tuple(it.name for it in parameters if it.kind in by_position)
-    )
+    names = tuple(it.name for it in parameters if it.kind in by_position)
+    return _Definition(version, _dump(facts)[:-1], names)
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:

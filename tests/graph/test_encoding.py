@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zoneinfo
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from helium_agents.errors import DecodingError, EncodingError
-from helium_agents.graph.encoding import decode, digest, encode, fingerprint, freeze
+from helium_agents.graph.encoding import decode, digest, encode, encode_result, fingerprint, freeze
 
 T = TypeVar("T")
 
@@ -344,23 +345,6 @@ def test_a_value_nested_too_deeply_is_refused() -> None:
         encode(deep)
 
 
-def test_what_is_not_data_is_asked_for() -> None:
-    client = Client()
-    asked: list[object] = []
-
-    def ref_key(value: object) -> bytes | None:
-        asked.append(value)
-        return b"key" if value is client else None
-
-    encoding = encode([1, "a", {"c": client}], ref_key=ref_key)
-    assert asked == [client]
-    assert encoding != encode([1, "a", {"c": b"key"}])
-    with pytest.raises(EncodingError):
-        encode([Client()], ref_key=ref_key)
-    with pytest.raises(DecodingError, match="name a call"):
-        decode(encoding)
-
-
 @dataclass
 class FakeOperator:
     version: bytes
@@ -564,3 +548,294 @@ def test_a_model_with_parts_of_other_kinds_is_refused(
     assert whole in encoding
     with pytest.raises(DecodingError):
         decode(encoding.replace(whole, broken))
+
+
+# --- the classes of values -----------------------------------------------------------------------
+
+
+def _twins(kind: str) -> tuple[Any, Any]:
+    """Two values of same-named classes of one factory, whose methods differ."""
+
+    def made(word: str) -> Any:
+        if kind == "dataclass":
+
+            @dataclass
+            class Twin:
+                x: int = 1
+
+                def say(self) -> str:
+                    return word
+
+            return Twin()
+        if kind == "model":
+
+            class Twin(BaseModel):  # type: ignore[no-redef]
+                x: int = 1
+
+                def say(self) -> str:
+                    return word
+
+            return Twin()
+        if kind == "named tuple":
+
+            class Twin(NamedTuple):  # type: ignore[no-redef]
+                x: int = 1
+
+                def say(self) -> str:
+                    return word
+
+            return Twin()
+
+        class Twin(enum.Enum):  # type: ignore[no-redef]
+            A = 1
+
+            def say(self) -> str:
+                return word
+
+        return Twin.A
+
+    return made("a"), made("b")
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "model", "named tuple", "enum"])
+def test_same_named_classes_with_other_methods_differ(kind: str) -> None:
+    first, second = _twins(kind)
+    assert type(first).__qualname__ == type(second).__qualname__
+    assert encode(first) != encode(second)
+    assert encode([{"a": first}]) != encode([{"a": second}])
+    assert encode(type(first)) != encode(type(second))
+    assert encode(_twins(kind)) == encode((first, second))
+
+
+ROWS = """
+    from dataclasses import dataclass
+    from app.prompts import WORD
+
+    class Base:
+        def greet(self):
+            return "hello"
+
+    @dataclass
+    class Row(Base):
+        x: int = 1
+
+        def title(self):
+            return WORD + self.greet()
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("main.py", "WORD + self.greet()", "self.greet() + WORD"),
+        ("main.py", '"hello"', '"bye"'),
+        ("main.py", "x: int = 1", "x: int = 2"),
+        ("prompts.py", "a", "b"),
+    ],
+)
+def test_an_edit_of_a_class_changes_the_encoding_of_its_instances(
+    load: Any, file: str, old: str, new: str
+) -> None:
+    files = {"__init__.py": "", "prompts.py": "WORD = 'a'\n", "main.py": ROWS}
+    before = encode(load(files).Row(3))
+    assert decode(before).x == 3
+    same = load(files).Row(3)
+    assert encode(same) == before
+    edited = load({**files, file: files[file].replace(old, new)}).Row(3)
+    assert encode(edited) != before
+    with pytest.raises(DecodingError, match="has changed"):
+        decode(before)
+
+
+def test_a_class_may_say_its_version(load: Any) -> None:
+    files = {
+        "__init__.py": "",
+        "main.py": """
+            from dataclasses import dataclass
+            import threading
+
+            @dataclass
+            class Row:
+                x: int = 1
+                client = threading.Thread()
+        """,
+    }
+    with pytest.raises(EncodingError, match=r'__helium_version__ = "1"'):
+        encode(load(files).Row())
+    dataclass_ = "            @dataclass\n            class Row:\n"
+    files["main.py"] = files["main.py"].replace(
+        dataclass_, dataclass_ + '                __helium_version__ = "1"\n'
+    )
+    row = load(files).Row(5)
+    assert decode(encode(row)) == row
+    row = load(files).Row(5)
+    files["main.py"] = files["main.py"].replace('"1"', '"2"')
+    assert encode(load(files).Row(5)) != encode(row)
+
+
+def test_a_class_without_source_is_refused_where_it_has_methods() -> None:
+    namespace: dict[str, Any] = {"__name__": __name__, "dataclass": dataclass}
+    exec("@dataclass\nclass Plain:\n    x: int = 1\n", namespace)
+    exec("@dataclass\nclass Other:\n    x: int = 2\n", namespace)
+    exec("@dataclass\nclass Bold:\n    def say(self):\n        return 1\n", namespace)
+    assert encode(namespace["Plain"](3)) != encode(namespace["Other"](3))
+    with pytest.raises(EncodingError, match=r"Bold\.say.*no source.*__helium_version__"):
+        encode(namespace["Bold"]())
+    nowhere: dict[str, Any] = {}  # such a class says that it is a builtin
+    exec("import enum\nclass Kind(enum.Enum):\n  A = 1\n  def say(self): return 1\n", nowhere)
+    with pytest.raises(EncodingError, match="no source"):
+        encode(nowhere["Kind"].A)
+
+
+def test_a_model_with_a_default_that_json_does_not_have_is_encoded_without_a_warning() -> None:
+    class Holder(BaseModel):
+        item: Any = Frozen({1: Colour.RED, (2,): b"\xff"})
+
+    assert encode(Holder()) == encode(Holder())
+
+
+# --- code of the user's --------------------------------------------------------------------------
+
+
+class Moody(type):
+    def __getattr__(cls, name: str) -> Any:
+        raise OSError("no")
+
+
+@dataclass
+class Loud:
+    x: int = 1
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "x":
+            raise OSError("no")
+        return object.__getattribute__(self, name)
+
+
+@dataclass(frozen=True)
+class Unhashable:
+    x: int = 1
+
+    def __hash__(self) -> int:
+        if _is_broken:
+            raise OSError("no")
+        return 1
+
+    def __repr__(self) -> str:
+        raise OSError("no")
+
+    def __eq__(self, other: object) -> bool:
+        raise OSError("no")
+
+
+_is_broken: list[int] = []
+
+
+class Broken:
+    def __helium_version__(self) -> bytes:
+        raise OSError("no")
+
+
+@pytest.mark.parametrize(
+    "value", [Loud(), Broken(), Moody("A", (), {})(), [Unhashable(), {Unhashable(): Loud()}]]
+)
+def test_what_code_of_the_users_raises_is_an_encoding_error(value: Any) -> None:
+    with pytest.raises(EncodingError, match=r"raised OSError\('no'\)") as error:
+        encode({"row": [value]})
+    assert error.value.path.startswith("row[0]")
+    assert isinstance(error.value.__cause__, OSError)
+
+
+def test_values_that_cannot_be_compared_or_shown_are_encoded() -> None:
+    value = {Unhashable(): [1]}
+    assert encode(value) == encode({Unhashable(): [1]})
+    _is_broken.append(1)
+    try:
+        with pytest.raises(EncodingError, match="raised OSError"):
+            freeze(value)
+    finally:
+        _is_broken.clear()
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+def _local() -> Any:
+    @dataclass
+    class Local:
+        x: int = 1
+
+    return Local()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (_local(), "there is no class"),
+        (type(_local()), "there is no class"),
+        (same, "a function cannot be read back"),
+        (FakeOperator(b"1"), "an operator"),
+        ({float("nan"), float("nan")}, "not sorted"),
+    ],
+)
+def test_a_result_that_could_not_be_read_again_is_refused(value: Any, reason: str) -> None:
+    with pytest.raises(EncodingError, match=reason) as error:
+        encode_result({"found": [1, value]})
+    assert error.value.path == "found[1]"
+
+
+@settings(max_examples=50, deadline=None)
+@given(values)
+def test_a_result_is_encoded_as_any_value(value: Any) -> None:
+    assert encode_result(value) == encode(value)
+
+
+# --- depth ---------------------------------------------------------------------------------------
+
+
+_WRAP: dict[str, Callable[[Any], Any]] = {
+    "list": lambda value: [value],
+    "tuple": lambda value: (value,),
+    "dict": lambda value: {"a": value},
+    "item": lambda value: Row([value]),
+}
+
+
+def _nested(kind: str, depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = _WRAP[kind](value)
+    return value
+
+
+def _cycle(kind: str) -> Any:
+    inner: list[Any] = []
+    inner.append(_WRAP[kind](inner))
+    return inner[0]
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "dict", "item"])
+def test_depth_and_cycles_are_refused_by_name(kind: str) -> None:
+    for value in (_nested(kind, 100_000), _cycle(kind)):
+        for work in (encode, encode_result):
+            with pytest.raises(EncodingError, match=r"nested too deeply|contains itself") as error:
+                work({"row": value})
+            assert error.value.path.startswith("row")
+            assert len(str(error.value)) < 1000
+        with pytest.raises(EncodingError, match="nested too deeply"):
+            freeze(value)
+
+
+def test_depth_is_refused_also_by_who_is_deep_down() -> None:
+    value, errors = _nested("list", 100), []
+
+    def descend() -> None:
+        try:
+            encode(value)
+        except EncodingError:
+            errors.append(1)
+        descend()
+
+    with pytest.raises(RecursionError):
+        descend()
+    assert errors

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import itertools
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +14,8 @@ import pytest
 
 from helium_agents.errors import VersionError
 from helium_agents.graph.version import class_version, function_version
+
+Loader = Callable[..., ModuleType]
 
 # A package `app`: the operator under test is `app.main.answer`.
 APP = {
@@ -156,35 +155,6 @@ APP = {
     """,
     "__init__.py": "",
 }
-
-Loader = Callable[..., ModuleType]
-
-
-def _forget(package: str) -> None:
-    for name in [*sys.modules]:
-        if name.partition(".")[0] == package:
-            del sys.modules[name]
-    importlib.invalidate_caches()
-
-
-@pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loader]:
-    """Writes a package `app` and imports its `main`, each time to a folder of its own."""
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    folders = itertools.count()
-
-    def load(files: dict[str, str], *, folder: str | None = None) -> ModuleType:
-        root = tmp_path / (folder or f"{next(folders)}")
-        for name, source in files.items():
-            path = root / "app" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(textwrap.dedent(source))
-        _forget("app")
-        monkeypatch.syspath_prepend(root)
-        return importlib.import_module("app.main")
-
-    yield load
-    _forget("app")
 
 
 def _edited(*edits: tuple[str, str, str]) -> dict[str, str]:
@@ -406,10 +376,3 @@ def test_source_that_changed_since_import_is_refused(load: Loader, tmp_path: Pat
 def test_something_else_than_a_function_is_refused() -> None:
     with pytest.raises(VersionError, match="not a function"):
         function_version(functools)
-
-
-def test_a_version_is_computed_once(load: Loader) -> None:
-    module = load(APP)
-    before = function_version(module.answer)
-    vars(module)["ROLES"] = ("other",)
-    assert function_version(module.answer) == before
