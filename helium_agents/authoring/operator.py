@@ -118,7 +118,7 @@ class Operator(Generic[P, T]):
     def _call(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
         if body.is_pure:
             for leaf in leaves_of((args, kwargs)):
-                if isinstance(leaf, Ref):
+                if issubclass(type(leaf), Ref):
                     raise self._refusal_of(leaf)
         return self._record(body, args, kwargs, ())
 
@@ -126,9 +126,9 @@ class Operator(Generic[P, T]):
         inputs: dict[Node, Slot] = {}
 
         def to_slot(leaf: Any) -> Any:
-            if isinstance(leaf, Ref):
+            if issubclass(type(leaf), Ref):
                 return inputs.setdefault(leaf.node, Slot(len(inputs)))
-            if isinstance(leaf, Prompt):
+            if issubclass(type(leaf), Prompt):
                 raise RefMisuse(
                     f"{self.body.name}.defer(...) takes values and Refs, not prompts: a prompt "
                     f"goes into a message of llm(...)"

@@ -21,7 +21,7 @@ from helium_agents.errors import (
     TransientEngineError,
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
-from helium_agents.graph.encoding import encode
+from helium_agents.graph.encoding import encode_result
 from helium_agents.graph.inline import run_body, value_of
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode, Part
@@ -263,6 +263,8 @@ class Executor:
         else:
             assert isinstance(node, OperatorNode)
             value = await self._run(flight, node)
+            if not node.is_current():
+                recall = None  # it is the answer of what the body names now
         if recall is not None:
             recall.keep(node, asked, value, calls_below=flight.calls_below)
         self._flights.land(flight, Value(value))
@@ -381,12 +383,12 @@ def _text_of(value: Any, source: Node) -> str:
 def check_result(node: Node, value: Any) -> None:
     """Refuse a result of a pure operator that cannot be shared."""
     try:
-        encode(value)
+        encode_result(value)
     except EncodingError as error:
         raise EncodingError(
             f"{node.label}(...) is pure, so its result is shared and remembered, but {error}",
             error.path,
-        ) from None
+        ) from error.__cause__
 
 
 def _wake(landed: asyncio.Future[None]) -> None:
