@@ -19,7 +19,6 @@ from helium_agents.graph.encoder import (
     NAN,
     class_definition,
 )
-from helium_agents.graph.home import counts_by_name
 from helium_agents.graph.parts import RECORDS, Shape, find_class, shape_of
 from helium_agents.graph.version import CurrentVersions
 
@@ -183,7 +182,7 @@ def _check_version(reader: _Reader, cls: type) -> bytes:
     """The version of a class in the bytes, which has to be the one that it has now."""
     version = reader.block()
     try:
-        is_same = version == (b"" if counts_by_name(cls) else reader.versions[cls])
+        is_same = version == reader.versions[cls]
     except VersionError as error:
         raise DecodingError(str(error)) from None
     if not is_same:

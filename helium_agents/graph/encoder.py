@@ -212,11 +212,9 @@ def encode_class(cls: type, versions: Versions) -> bytes:
     """A class as a value: its name and its version; for an installed one its definition."""
     if cls not in BUILTIN_CLASSES and shape_of(cls) is None:
         raise EncodingError(f"the class {cls.__qualname__} is not one of data")
-    name = b"c" + _encode_class_name(cls)
-    if counts_by_name(cls):
-        return name + _size(0) + class_definition(cls)
     version = versions[cls]
-    return name + _size(len(version)) + version
+    data = b"c" + _encode_class_name(cls) + _size(len(version)) + version
+    return data if version else data + class_definition(cls)
 
 
 def class_definition(cls: Any) -> bytes:

@@ -40,7 +40,7 @@ from blake3 import blake3
 from helium_agents.errors import VersionError
 from helium_agents.graph.describe import encoded, wrapped_in
 from helium_agents.graph.encoder import Versions
-from helium_agents.graph.home import home_of
+from helium_agents.graph.home import counts_by_name, home_of
 from helium_agents.graph.walk import Walk
 from helium_agents.graph.watch import Watch
 
@@ -121,8 +121,17 @@ class Version:
         self._parts = _parts(walk)
 
 
-_version_of = lru_cache(maxsize=1024)(Version)
-"""Bounded, since a version keeps alive what it is of, which may be local to a call."""
+_of_lasting = lru_cache(maxsize=1024)(Version)
+_of_local = lru_cache(maxsize=64)(Version)
+
+
+def _version_of(definition: Any) -> Version:
+    """One of a few versions that are kept: they keep alive what they are of.
+
+    What is local to a function is often local to a call, and may hold much.
+    """
+    is_local = "<" in getattr(definition, "__qualname__", "<partial>")
+    return (_of_local if is_local else _of_lasting)(definition)
 
 
 def function_version(function: Any) -> bytes:
@@ -158,11 +167,12 @@ def class_parts(cls: type) -> Mapping[str, str]:
 class CurrentVersions(Versions):
     """The versions of what one encoding meets; those of classes are looked up once.
 
-    Half a digest tells the versions of one class apart, and is repeated with every instance.
+    Half a digest tells the versions of one class apart, and is repeated with every instance. It is
+    empty for classes that count by name.
     """
 
     def __missing__(self, cls: type) -> bytes:
-        version = self[cls] = class_version(cls)[:16]
+        version = self[cls] = b"" if counts_by_name(cls) else class_version(cls)[:16]
         return version
 
     def of_function(self, function: FunctionType) -> bytes:
