@@ -118,7 +118,7 @@ class Operator(Generic[P, T]):
     def _call(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
         if body.is_pure:
             for leaf in leaves_of((args, kwargs)):
-                if issubclass(type(leaf), Ref):
+                if issubclass(type(leaf), Ref):  # `isinstance` would ask the value for its class
                     raise self._refusal_of(leaf)
         return self._record(body, args, kwargs, ())
 
@@ -126,7 +126,7 @@ class Operator(Generic[P, T]):
         inputs: dict[Node, Slot] = {}
 
         def to_slot(leaf: Any) -> Any:
-            if issubclass(type(leaf), Ref):
+            if issubclass(type(leaf), Ref):  # `isinstance` would ask the value for its class
                 return inputs.setdefault(leaf.node, Slot(len(inputs)))
             if issubclass(type(leaf), Prompt):
                 raise RefMisuse(

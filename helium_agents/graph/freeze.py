@@ -39,7 +39,7 @@ def freeze(value: Any) -> Any:
         ) from error
 
 
-def _freeze(value: Any) -> Any:
+def _freeze(value: Any) -> Any:  # and no `map`, which would go deep on the C stack
     cls = type(value)
     if cls in _SHARED:
         return value
@@ -50,7 +50,7 @@ def _freeze(value: Any) -> Any:
     if shape is None or shape.is_immutable:
         return value
     parts = shape.take_apart(value)
-    copies = tuple(map(_freeze, parts))
+    copies = tuple([_freeze(part) for part in parts])
     if _is_frozen_class(cls) and all(map(_is_same, parts, copies)):
         return value
     return shape.put_together(cls, copies)
@@ -69,7 +69,7 @@ def _is_same(part: Any, copy: Any) -> bool:
 
 
 def _freeze_tuple(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    copies = tuple(map(_freeze, value))
+    copies = tuple([_freeze(item) for item in value])
     return value if all(map(operator.is_, value, copies)) else copies
 
 

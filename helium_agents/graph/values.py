@@ -57,7 +57,7 @@ def replace_leaves(value: Any, replace: Callable[[Any], Any]) -> Any:
 def map_slots(value: Any, values: tuple[Any, ...]) -> Any:
     """`value` with every slot replaced by the value of its input."""
     return replace_leaves(
-        value, lambda leaf: values[leaf.index] if isinstance(leaf, Slot) else leaf
+        value, lambda leaf: values[leaf.index] if type(leaf) is Slot else leaf
     )
 
 

@@ -112,6 +112,11 @@ class _Loud:
         raise OSError
 
 
+class _Closed:
+    def __getattribute__(self, name: str) -> Any:
+        raise OSError(name)
+
+
 @dataclass
 class _LoudData:
     x: int = 1
@@ -144,6 +149,7 @@ def _cycle() -> list[Any]:
 ODD: dict[str, Callable[[], Any]] = {
     "without source": _made_by_exec,
     "raises": _Loud,
+    "raises for every name": _Closed,
     "raises in a list": lambda: [_Loud()],
     "data that raises": _LoudData,
     "deep": lambda: _nested(100_000),
