@@ -270,7 +270,8 @@ class OperatorNode(Node):
                 encode({name: argument})
                 freeze(argument)
             except EncodingError as named:
-                error = named if named.path else EncodingError(f"of {name}, {named}", name)
+                what = str(named).replace("the value", name, 1)  # `freeze` does not know its name
+                error = named if named.path else EncodingError(what, name)
                 break
         name = self.body.name
         return EncodingError(

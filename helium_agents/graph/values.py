@@ -47,18 +47,16 @@ def replace_leaves(value: Any, replace: Callable[[Any], Any]) -> Any:
             return value
         return type(value)(items)
     if type(value) is dict:
-        pairs = {name: replace_leaves(item, replace) for name, item in value.items()}
-        if all(pairs[name] is value[name] for name in value):
+        items = [replace_leaves(item, replace) for item in value.values()]
+        if all(new is old for new, old in zip(items, value.values(), strict=True)):
             return value
-        return pairs
+        return dict(zip(value, items, strict=True))
     return replace(value)
 
 
 def map_slots(value: Any, values: tuple[Any, ...]) -> Any:
     """`value` with every slot replaced by the value of its input."""
-    return replace_leaves(
-        value, lambda leaf: values[leaf.index] if type(leaf) is Slot else leaf
-    )
+    return replace_leaves(value, lambda leaf: values[leaf.index] if type(leaf) is Slot else leaf)
 
 
 def as_text(value: Any, where: str) -> str:

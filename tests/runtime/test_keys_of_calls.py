@@ -203,6 +203,32 @@ async def test_a_pure_operator_names_the_argument_that_it_cannot_take(
         assert error.value.path.startswith("thing")
 
 
+_hashes: list[int] = []
+
+
+@dataclass(frozen=True)
+class _Once:
+    """Can be put into a dict once."""
+
+    x: int = 1
+
+    def __hash__(self) -> int:
+        if _hashes:
+            raise OSError
+        _hashes.append(1)
+        return 1
+
+
+async def test_a_pure_operator_names_the_argument_that_cannot_be_copied() -> None:
+    @operator(pure=True, version="1")
+    async def kind(number: int, thing: Any) -> str:
+        raise AssertionError
+
+    async with Session(ScriptedEngine()):
+        with pytest.raises(EncodingError, match=r"kind\(...\) is pure.* thing cannot be copied"):
+            kind(1, {_Once(): [1]})
+
+
 # --- results -------------------------------------------------------------------------------------
 
 
