@@ -135,13 +135,20 @@ class Operator(Generic[P, T]):
                 )
             return leaf
 
-        try:
-            args, kwargs = replace_leaves(args, to_slot), replace_leaves(kwargs, to_slot)
-        except RecursionError:
-            raise EncodingError(
-                f"{self.body.name}.defer(...) cannot look for Refs in an argument that contains "
-                f"itself or is nested too deeply: await the Refs, and call it with their values"
-            ) from None
+        def with_slots(argument: Any) -> Any:
+            try:
+                return replace_leaves(argument, to_slot)
+            except RecursionError:
+                if any(issubclass(type(leaf), Ref) for leaf in leaves_of(argument)):
+                    raise EncodingError(
+                        f"{self.body.name}.defer(...) was given a Ref inside an argument that "
+                        f"contains itself or is nested too deeply: await the Ref, and call it with "
+                        f"its value"
+                    ) from None
+                return argument
+
+        args = tuple([with_slots(argument) for argument in args])
+        kwargs = {name: with_slots(argument) for name, argument in kwargs.items()}
         return self._record(body, args, kwargs, tuple(inputs))
 
     def _record(

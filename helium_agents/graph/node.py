@@ -316,8 +316,8 @@ class OperatorNode(Node):
         return OperatorNode(
             self.frame,
             self.body,
-            map_slots(self.args, values),
-            map_slots(self.kwargs, values),
+            tuple([map_slots(argument, values) for argument in self.args]),
+            {name: map_slots(argument, values) for name, argument in self.kwargs.items()},
             origin=self,
         )
 

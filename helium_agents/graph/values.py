@@ -54,9 +54,16 @@ def replace_leaves(value: Any, replace: Callable[[Any], Any]) -> Any:
     return replace(value)
 
 
-def map_slots(value: Any, values: tuple[Any, ...]) -> Any:
-    """`value` with every slot replaced by the value of its input."""
-    return replace_leaves(value, lambda leaf: values[leaf.index] if type(leaf) is Slot else leaf)
+def map_slots(argument: Any, values: tuple[Any, ...]) -> Any:
+    """One argument with every slot replaced by the value of its input."""
+
+    def fill(leaf: Any) -> Any:
+        return values[leaf.index] if type(leaf) is Slot else leaf
+
+    try:
+        return replace_leaves(argument, fill)
+    except RecursionError:  # then `defer` has seen that no Ref is in it
+        return argument
 
 
 def as_text(value: Any, where: str) -> str:
