@@ -396,11 +396,12 @@ class LlmNode(Node):
             self.is_drawn = True
         content = self._content_of(self._draw or b"")
         self.draws_again = call.schema is not None and not sampling.is_greedy and call.retries > 0
-        if self.draws_again:
-            self.content = self.key = None
+        # Without sharing there is no key, since nothing that is built from its Ref may be answered
+        # without asking it; a draw has one in any case, for the run log.
+        has_key = not self.draws_again and (call.is_shared or self._draw is not None)
+        self._derive_key(content if has_key else None)
+        if self.key is None:
             self._identity = self._identity_of(content)
-        else:
-            self._derive_key(content)
 
     def _content_of(self, draw: bytes) -> bytes:
         length = self.call.sampling.max_tokens.to_bytes(32)

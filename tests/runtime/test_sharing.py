@@ -760,3 +760,17 @@ async def test_the_error_of_a_store_reaches_those_who_asked(engine: ScriptedEngi
     async with asyncio.timeout(60), Session(engine, memo=Broken()):
         with pytest.raises(MemoError, match="the disk is gone"):
             await llm(user("a"))
+
+
+async def test_what_is_built_from_an_unshared_call_is_not_answered_without_asking_it() -> None:
+    engine = ScriptedEngine(lambda request: request.messages[-1].content)
+
+    async def row(_: int) -> str:
+        own = llm(user("own"), share=False)
+        return (await llm(user(prompt("about {own}", own=own)))).text
+
+    async with Session(engine) as session:
+        assert [text async for text in session.map(row, [1, 1, 1])] == ["about own"] * 3
+        assert await row(1) == "about own"
+    asked = [request.messages[-1].content for request in engine.requests]
+    assert sorted(asked) == ["about own"] + ["own"] * 4
