@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test lint types tests overhead bench bench-quick setup clean
+.PHONY: help demo test quick lint types tests fuzz overhead bench bench-quick setup clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,9 @@ demo: setup  ## Answer questions about a dozen documents; a second run computes 
 	$(BIN)/helium demo
 
 test: lint types tests  ## Lint, types, and all tests, real engine included.
+
+quick: lint types  ## Lint, types, and the tests without the real engine, under 90 seconds.
+	$(BIN)/python -m pytest -m "not engine and not slow"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -26,6 +29,9 @@ types: setup
 tests: setup
 	@$(PIP) -r requirements/bench.txt
 	$(BIN)/python -m pytest
+
+fuzz: setup  ## 20,000 random programs against the plain program; about ten minutes.
+	$(BIN)/python -m tests.fuzz --cases 20000
 
 overhead: setup  ## What the runtime costs, beside LangGraph and Dask (installs them).
 	@$(PIP) -r requirements/bench.txt

@@ -35,15 +35,16 @@ async def test_the_example(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("helium_agents.runtime.session.default_engine", lambda: engine)
+    monkeypatch.setattr("helium_agents.engines.vllm.VLLM", lambda _: engine)
     names = executed(EXAMPLE)
     await names["main"]()
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 4
     assert printed[0] == printed[2] != printed[1]
-    found = re.search(r"# of 15 model calls, (\d+) are computed", EXAMPLE)
+    found = re.search(r"# of (\d+) model calls, (\d+) are computed", EXAMPLE)
     assert found is not None
-    assert f"'computed': {found[1]}, " in printed[3]
+    assert f"'plain_calls': {found[1]}, " in printed[3]
+    assert f"'computed': {found[2]}, " in printed[3]
 
 
 def test_the_session_block(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

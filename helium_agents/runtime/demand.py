@@ -131,14 +131,15 @@ class Demand:
         if not wanted:
             return
         frontier = list(wanted)
-        nodes: list[Node] = []
+        wanted.clear()
+        nodes = _frontier(flight.node for flight in frontier)
+        open_nodes = [node for node in nodes if _is_open(node)]
         try:
-            nodes = _frontier(flight.node for flight in frontier)
             self._plan(nodes, frontier)
         except BaseException as error:  # of the store or a rule; raised here, nobody would hear it
-            unfinished = [node.flight for node in nodes if node.flight is not None]
-            for flight in dict.fromkeys((*frontier, *unfinished)):
-                if flight.nodes and flight.task is None:
+            for node in open_nodes:
+                flight: Flight | None = node.flight
+                if flight is not None and flight.node is node and flight.task is None:
                     self._flights.land(flight, Failure(error))
             if isinstance(error, ENDS_THE_PROGRAM):
                 raise
