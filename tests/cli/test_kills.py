@@ -13,6 +13,8 @@ from jsonl import write_rows
 
 from benchmarks.kill_runs import kill_scripted
 
+pytestmark = pytest.mark.slow
+
 BEFORE_EACH_CHANGE = """
 import json, os, signal, sys
 from itertools import count

@@ -41,7 +41,7 @@ def report_of(*events: Event, has_memo: bool = True) -> str:
 def test_calls_below_a_pure_call_that_did_not_run_are_saved() -> None:
     events = [
         *[settled("engine")] * 30,
-        *[settled("body", "operator", calls_below=5)] * 2,
+        *[settled("body", "operator")] * 2,
         *[settled("merged", "operator", calls_below=5)] * 2,
     ]
     summary = summary_of(*events)

@@ -12,6 +12,8 @@ from stores import ROOT
 
 from helium_agents.memo.lmdb import LmdbStore
 
+pytestmark = pytest.mark.slow
+
 sys.path.insert(0, str(ROOT))
 from benchmarks import hammer
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from gate import Gate, until
 from pydantic import BaseModel, field_validator
 
 from helium_agents import Ref, Session, gather, llm, operator, prompt, user
@@ -226,14 +224,3 @@ async def test_rows_that_were_merged_have_a_note_each() -> None:
         found = [e async for e in session.map(ask, range(3), on_error="collect")]
         causes = [each.__cause__ for each in found]  # type: ignore[union-attr]
     assert len({id(cause) for cause in causes}) == 3
-
-
-async def test_a_failure_that_nobody_awaits_is_let_go() -> None:
-    gate = Gate()
-    async with Session(ScriptedEngine(gate)):
-        refs = [fails_in_detail(f"{i}").start() for i in range(50)]
-        gate.open()
-        await gather(*refs, return_exceptions=True)
-        del refs
-        gc.collect()
-        await until(lambda: not [o for o in gc.get_objects() if isinstance(o, Detailed)])
