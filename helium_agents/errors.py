@@ -149,7 +149,7 @@ class ItemError(HeliumError):
     """
 
     def __init__(self, index: int, row: Any, cause: BaseException) -> None:
-        super().__init__(f"item {index} failed: {_in_words(cause)}")
+        super().__init__(f"item {index} failed: {in_words(cause)}")
         self.index = index
         self.row = row
         self.__cause__ = cause
@@ -159,9 +159,15 @@ class ItemError(HeliumError):
         return type(self), (self.index, self.row, self.__cause__), vars(self)
 
 
-def _in_words(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """The message of an exception, whatever its `__str__` does."""
     try:
-        text = str(error)
+        return str(error)
     except Exception:
-        text = "<no text, str() raises>"
+        return "<no text, str() raises>"
+
+
+def in_words(error: BaseException) -> str:
+    """Class and message of an exception."""
+    text = message_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

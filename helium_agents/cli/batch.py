@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from helium_agents.cli.loading import Workflow
 from helium_agents.cli.output import Output
 from helium_agents.cli.rows import Rows
-from helium_agents.errors import InputError, ItemError
+from helium_agents.errors import InputError, ItemError, message_of
 from helium_agents.runtime.session import Session
 
 OnError = Literal["raise", "collect"]
@@ -178,7 +178,8 @@ class Batch:
             self.num_failed += 1
             self.first_failure = self.first_failure or value
             cause = value.__cause__
-            error = {"type": type(cause).__name__, "message": str(cause), "item": index}
+            assert cause is not None
+            error = {"type": type(cause).__name__, "message": message_of(cause), "item": index}
             fields = {"error": error} if self._is_ordered else {"item": index, "error": error}
             # a lone surrogate in a message must not fail the run: escape what is not ASCII then
             text = json.dumps(fields, ensure_ascii=False)

@@ -8,7 +8,13 @@ import traceback
 
 from helium_agents.cli.loading import OURS, Workflow
 from helium_agents.cli.rows import Rows, shorten
-from helium_agents.errors import EngineDied, HeliumError, ItemError, TransientEngineError
+from helium_agents.errors import (
+    EngineDied,
+    HeliumError,
+    ItemError,
+    TransientEngineError,
+    in_words,
+)
 from helium_agents.runtime.map import ENDS_THE_RUN
 
 MAY_PASS = (TransientEngineError, EngineDied, TimeoutError, ConnectionError)
@@ -59,7 +65,7 @@ def user_place(error: BaseException, workflow: Workflow) -> str | None:
 def _describe(error: BaseException) -> str:
     if isinstance(error, HeliumError):
         return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return in_words(error)
 
 
 def _first(error: BaseException) -> BaseException:

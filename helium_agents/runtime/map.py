@@ -175,7 +175,12 @@ class Map(AsyncIterator[T]):
         if self._collects and not (is_odd or isinstance(error, ENDS_THE_RUN)):
             return item.index, ItemError(item.index, item.row, error)  # type: ignore[return-value]
         await self.aclose()
-        error.add_note(f"in item {item.index}: {_shown(item.row)}")
+        note = f"in item {item.index}: {_shown(item.row)}"
+        if isinstance(error, StopIteration | StopAsyncIteration):  # which would end the loop
+            wrapped = RuntimeError(f"item {item.index} raised {type(error).__name__}")
+            wrapped.add_note(note)
+            raise wrapped from error
+        error.add_note(note)
         raise error
 
 

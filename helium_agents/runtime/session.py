@@ -60,7 +60,7 @@ from helium_agents.runtime.flights import Flight, Flights, Waiter
 from helium_agents.runtime.map import Item, Map, MapRun
 from helium_agents.runtime.recall import MEMO_MODES, Found, MemoMode, Recall
 from helium_agents.runtime.settle import Settler
-from helium_agents.runtime.streaming import StreamBuffer
+from helium_agents.runtime.streaming import StreamBuffer, wake_by
 from helium_agents.runtime.tasks import OnDone, Tasks
 from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.runtime.tracing import Trace
@@ -251,7 +251,8 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         set_frame(self._outer_frame)
-        await self.close()
+        self._begin_to_close()
+        await self._stop()
         if error is None:
             self._warn_of_unawaited()
 
@@ -265,30 +266,41 @@ class Session:
                 itself.
         """
         frame = entered_frame()
-        if frame is not None and frame.runner is self and (frame.node or frame.item):
+        is_inside = frame is not None and frame.runner is self and (frame.node or frame.item)
+        if is_inside or asyncio.current_task() in self._tasks:
             raise SessionError(
                 "close() was called inside a call or a row of this session, for whose end it "
                 "waits: close the session outside of them"
             )
+        if self._state == "opening":
+            raise SessionError("this session is being opened: await open() before close()")
+        self._begin_to_close()
+        if self._state == "closing":
+            # Who is cancelled goes at once, and the supervisor goes on: a call that is being ended
+            # may wait for just this task.
+            await asyncio.shield(self._supervisor)
+
+    def _begin_to_close(self) -> None:
         if self._state == "new":
             self._state = "closed"
-        if self._state == "closed":
+        if self._state != "open":
             return
-        if self._state == "open":
-            self._state, self._is_open = "closing", False
-            withdraw_root(self._root, self._loop)
-            for flight in (*self._flights.wanted, *self._flights.planned):
-                if flight.task is None:
-                    self._flights.land(flight, Failure(self._closed(flight.node)))
-        await self._stop()
-        self._state = "closed"
+        self._state, self._is_open = "closing", False
+        withdraw_root(self._root, self._loop)
+        for flight in (*self._flights.wanted, *self._flights.planned):
+            if flight.task is None:
+                self._flights.land(flight, Failure(self._closed(flight.node)))
+        self._closing.set()
 
     async def _supervise(self) -> None:
-        async with self._resources:
-            try:
-                await self._closing.wait()
-            finally:
-                await self._tasks.close()
+        try:
+            async with self._resources:
+                try:
+                    await self._closing.wait()
+                finally:
+                    await self._tasks.close()
+        finally:
+            self._state = "closed"
 
     async def _stop(self) -> None:
         self._closing.set()
@@ -512,9 +524,7 @@ class Session:
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            raise CallTimeout(
-                f"{describe(node)} did not finish within its timeout of {timeout_s} s"
-            ) from error
+            raise self._timed_out(node) from error
 
     def _closed_before(self, node: Node) -> SessionError | None:
         """The error of a call that the session's end left without an answer, once it has ended."""
@@ -545,16 +555,40 @@ class Session:
         flight = self._demand.ask(node, item)
         flight.stream = flight.stream or StreamBuffer()
         landed: asyncio.Future[None] = self._loop.create_future()
-        waiter = self._flights.wait(flight, partial(_set_done, landed), frame=frame)
+        expired, on_begun = self._alarm(node)
+        wake = partial(_set_done, landed)
+        waiter = self._flights.wait(flight, wake, frame=frame, on_begun=on_begun)
         try:
-            async for piece in flight.stream.read():
+            async for piece in flight.stream.read(expired):
                 yield piece
-            await landed
+            await wake_by(landed, expired)
+            if node.outcome is None:
+                raise TimeoutError
+        except TimeoutError as error:
+            await self._leave(waiter, error)
+            if expired is not None and expired.done():
+                raise self._timed_out(node) from None
+            raise
         except BaseException as error:
             await self._leave(waiter, error)
             raise
-        assert node.outcome is not None
         node.outcome.get()  # the error of a call that failed
+
+    def _alarm(self, node: Node) -> tuple[asyncio.Future[None] | None, Callable[[], None] | None]:
+        """What is done when the time of a call is up, and what starts the clock."""
+        timeout_s = node.timeout_s
+        if timeout_s is None:
+            return None, None
+        expired: asyncio.Future[None] = self._loop.create_future()
+        return expired, lambda: self._start_clock(expired, timeout_s)
+
+    def _start_clock(self, expired: asyncio.Future[None], timeout_s: float) -> None:
+        self._loop.call_later(timeout_s, _set_done, expired)
+
+    def _timed_out(self, node: Node) -> CallTimeout:
+        return CallTimeout(
+            f"{describe(node)} did not finish within its timeout of {node.timeout_s} s"
+        )
 
     # --- what maps ask for ---------------------------------------------------------------------
 

@@ -65,10 +65,19 @@ class StreamBuffer:
         other._successor = self
         other._wake()
 
-    async def read(self) -> AsyncIterator[str]:
-        """All pieces from the start, as they come."""
+    async def read(self, expired: asyncio.Future[None] | None = None) -> AsyncIterator[str]:
+        """All pieces from the start, as they come.
+
+        Args:
+            expired: Done when the reader's time is up.
+
+        Raises:
+            TimeoutError: It is.
+        """
         buffer, position = self, 0
         while True:
+            if expired is not None and expired.done():
+                raise TimeoutError
             while buffer._successor is not None:
                 buffer = buffer._successor
             while position < len(buffer._pieces):
@@ -79,7 +88,7 @@ class StreamBuffer:
             wake = asyncio.get_running_loop().create_future()
             buffer._readers.add(wake)
             try:
-                await wake
+                await wake_by(wake, expired)
             finally:
                 buffer._readers.discard(wake)
 
@@ -93,3 +102,20 @@ class StreamBuffer:
         for reader in self._readers:
             if not reader.done():
                 reader.set_result(None)
+
+
+async def wake_by(wake: asyncio.Future[None], other: asyncio.Future[None] | None) -> None:
+    """Wait for a future, or for another one, if that is done first."""
+    if other is None:
+        await wake
+        return
+
+    def also(_: asyncio.Future[None]) -> None:
+        if not wake.done():
+            wake.set_result(None)
+
+    other.add_done_callback(also)
+    try:
+        await wake
+    finally:
+        other.remove_done_callback(also)

@@ -23,6 +23,9 @@ class Tasks:
         self._on_done: dict[asyncio.Task[None], OnDone | None] = {}
         self._callback = self._end
 
+    def __contains__(self, task: object) -> bool:
+        return task in self._on_done
+
     def spawn(
         self, work: Coroutine[Any, Any, None], context: Context, on_done: OnDone | None = None
     ) -> asyncio.Task[None]:

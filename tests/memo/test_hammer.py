@@ -12,10 +12,10 @@ from stores import ROOT
 
 from helium_agents.memo.lmdb import LmdbStore
 
-pytestmark = pytest.mark.slow
-
 sys.path.insert(0, str(ROOT))
 from benchmarks import hammer
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_short_hammering() -> None:

@@ -671,3 +671,26 @@ async def test_a_row_that_cannot_be_shown_still_fails_by_its_own_error() -> None
             async for _ in session.map(fail, [Row()]):
                 pass
     assert caught.value.__notes__ == ["in item 0: <a Row whose repr raised RuntimeError>"]
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration, StopIteration])
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_row_that_raises_the_end_of_an_iteration_does_not_end_the_map(
+    error: type[Exception], ordered: bool
+) -> None:
+    @operator
+    async def row(number: int) -> int:
+        if number == 2:
+            raise error
+        return number
+
+    async with Session(ScriptedEngine()) as session:
+        with pytest.raises(RuntimeError, match="raised Stop") as caught:
+            async for _ in session.map(row, range(5), ordered=ordered):
+                pass
+        assert caught.value.__notes__ == ["in item 2: 2"]
+        with pytest.raises(RuntimeError, match="raised Stop"):
+            async for _ in session.map(row, range(5), ordered=ordered).indexed():
+                pass
+        found = [each async for each in session.map(row, range(5), on_error="collect")]
+        assert [number for number in found if isinstance(number, int)] == [0, 1, 3, 4]

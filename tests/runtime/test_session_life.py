@@ -125,6 +125,51 @@ async def test_cancelled_while_it_opens(num_ticks: int, tmp_path: Path) -> None:
         assert await ask("a") == "a"
 
 
+async def test_a_session_is_not_closed_from_inside_a_call_of_it() -> None:
+    sessions: list[Session] = []
+
+    async def script(_: object) -> str:
+        await sessions[0].close()
+        return "never"
+
+    @operator
+    async def row(_: int) -> None:
+        await sessions[0].close()
+
+    async with Session(ScriptedEngine(script)) as session:
+        sessions.append(session)
+        with pytest.raises(SessionError, match="inside a call or a row"):
+            await llm(user("q"))
+        with pytest.raises(SessionError, match="inside a call or a row"):
+            async for _ in session.map(row, [1]):
+                pass
+
+
+async def test_a_row_that_awaits_the_task_that_closes_the_session() -> None:
+    session = await Session(echo()).open()
+    stop = asyncio.Event()
+
+    async def close() -> None:
+        await stop.wait()
+        await session.close()
+
+    closing = asyncio.create_task(close())
+
+    async def row(number: int) -> str:
+        if number == 2:
+            stop.set()
+            await closing
+        return await ask(str(number))
+
+    async with asyncio.timeout(5):
+        with pytest.raises(SessionError, match="the session was closed"):
+            async for _ in session.map(row, range(5)):
+                pass
+        await asyncio.wait([closing])
+        await session.close()
+    assert session.waiting() == "the session is closed"
+
+
 # --- engines -------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from helium_agents import MemoryStore, Ref, Reply, Session, gather, llm, operato
 from helium_agents.engines.engine import Completion, Delta, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import (
+    CallTimeout,
     EngineError,
     RefMisuse,
     RequestError,
@@ -386,3 +387,18 @@ async def test_the_reply_of_a_stream_is_a_reply() -> None:
             pass
         assert isinstance(await ref, Reply)
         assert (await ref).finish_reason == "stop"
+
+
+async def test_a_timeout_counts_for_a_stream_too() -> None:
+    async def slow(request: Request) -> str:
+        await asyncio.sleep(0.5)
+        return "late"
+
+    engine = ScriptedEngine(slow)
+    async with Session(engine):
+        with pytest.raises(CallTimeout, match=r"within its timeout of 0\.02 s"):
+            async for _ in llm(user("q"), timeout=0.02).stream():
+                pass
+        assert engine.num_open == 0
+        pieces = [piece async for piece in llm(user("q"), timeout=30).stream()]
+    assert pieces == ["late"]
