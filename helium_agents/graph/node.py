@@ -102,14 +102,14 @@ class Node:
         key: The fingerprint; `None` for calls without one and where an input has none.
         is_drawn: Whether the answer depends on an unseeded draw that the graph knows of.
         awaiter: The frame in which a plain operator was first awaited, and runs.
-        is_spared: Whether it was not asked so far, since the call that it is an input of was
-            answered without it.
+        num_spared: Model calls that were counted as saved in it when a call that it is an input of
+            was answered without it; `None` where that was not so.
         place: Where in the user's code the call was made.
     """
 
     __slots__ = (
         "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
-        "is_spared", "key", "label", "outcome", "place",
+        "key", "label", "num_spared", "outcome", "place",
     )  # fmt: skip
 
     content: bytes | None
@@ -123,7 +123,8 @@ class Node:
         self.flight: Any = None
         self.awaiter: Frame | None = None
         self.place: tuple[CodeType, int] | None = None
-        self.is_drawn = self.is_spared = False
+        self.is_drawn = False
+        self.num_spared: int | None = None
         self._identity: bytes | None = None
         if inputs:
             self._check_inputs()
@@ -205,10 +206,10 @@ class OperatorNode(Node):
         self.frame = frame  # as in `Node`, spelled out: this is most of what a plain call costs
         self.label = body.name
         self.inputs = inputs
-        self.is_drawn = self.is_spared = False
+        self.is_drawn = False
         if inputs:
             self._check_inputs()
-        self.outcome = self.flight = self.awaiter = self.place = None
+        self.outcome = self.flight = self.awaiter = self.place = self.num_spared = None
         self.content = self.key = self._identity = None
         self.body = body
         self.args = args

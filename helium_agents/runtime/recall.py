@@ -28,8 +28,10 @@ from helium_agents.runtime.record import (
     AnswerRecord,
     Record,
     ValueRecord,
+    alias_in,
     alias_record,
     answer_record,
+    calls_below_in,
     read_record,
     run_tag,
     value_record,
@@ -95,6 +97,16 @@ class Recall:
         if node.is_drawn:
             return self._find(self._run_log, node.key, node)
         return self._find(self._store_of(node), record_key(node), node)
+
+    def calls_below(self, node: Node) -> int:
+        """How many model calls were made for the remembered value of a pure operator."""
+        store, key = self._store_of(node), record_key(node)
+        if store is None or key is None:
+            return 0
+        data = store.get(key)
+        if data is not None and (alias := alias_in(data)) is not None:
+            data = store.get(alias)
+        return 0 if data is None else calls_below_in(data)
 
     def look_up_drawn(self, node: Node, asked: Node) -> Found | None:
         """The answer that a draw, or a call that depends on one, had earlier in this run.

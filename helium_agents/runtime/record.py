@@ -92,6 +92,19 @@ def alias_record(key: bytes) -> bytes:
     return _ALIAS + key
 
 
+def alias_in(data: bytes) -> bytes | None:
+    """The key that an alias points to; `None` for other records."""
+    return data[1:] if data[:1] == _ALIAS else None
+
+
+def calls_below_in(data: bytes) -> int:
+    """The model calls that were made for a pure operator's value, without reading that."""
+    if data[:1] != _VALUE or len(data) < _VALUE_HEAD.size:
+        return 0
+    calls_below: int = _VALUE_HEAD.unpack_from(data)[2]
+    return calls_below
+
+
 def read_record(data: bytes) -> Record:
     """What `answer_record`, `value_record` or `alias_record` wrote.
 

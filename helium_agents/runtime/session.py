@@ -206,7 +206,7 @@ class Session:
         self._pool.open()
         engine = self._pool.default
         self._admission = Admission(lambda: engine.capacity, lambda: engine.is_started)
-        settler = Settler(self._emit)
+        settler = Settler(self._emit, _none_below if recall is None else recall.calls_below)
         self._flights = Flights(self._tasks, self._context, settler.settle, self._closed_before)
         look_up: Callable[[Node], Found | None] = _find_nothing
         if recall is not None and substitute_known in self._rules:
@@ -696,6 +696,10 @@ def _raise(error: BaseException) -> None:
 
 def _find_nothing(_: Node) -> None:
     return None
+
+
+def _none_below(_: Node) -> int:
+    return 0
 
 
 def _check_arguments(

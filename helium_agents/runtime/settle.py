@@ -7,6 +7,7 @@ object for each who asks.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -27,10 +28,12 @@ class Settler:
 
     Args:
         emit: Takes events.
+        calls_below: How many model calls were made for the remembered value of a pure operator.
     """
 
-    def __init__(self, emit: Observer) -> None:
+    def __init__(self, emit: Observer, calls_below: Callable[[Node], int]) -> None:
         self._emit = emit
+        self._calls_below = calls_below
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
         """Settle the flight's calls, each with a form of the outcome that is its own."""
@@ -39,7 +42,7 @@ class Settler:
             if node.outcome is not None or node.flight not in (flight, None):
                 continue  # was left, and then asked again: that is another computation
             delivered = _deliver(node, outcome)
-            num_spared = _spare_inputs(node) if node.inputs else 0
+            num_spared = self._spare_inputs(node) if node.inputs else 0
             node.settle(delivered)
             if node.is_planned:
                 self._report(flight, node, source, delivered, num_spared, end_s)
@@ -62,13 +65,15 @@ class Settler:
         if isinstance(node, LlmNode):
             if node.draws_again and isinstance(outcome, Value):
                 return  # its draws were counted
-            kind, num_calls = "llm", 0 if node.draws_again else 1
-            calls_below = num_spared - node.is_spared
+            kind, num_calls, calls_below = "llm", 0 if node.draws_again else 1, num_spared
         else:
             kind, num_calls, calls_below = "operator", 0, flight.calls_below + num_spared
+        calls_below -= node.num_spared or 0  # which were counted before
         if node.frame.tally is not None:
             node.frame.tally.num_calls += num_calls + calls_below
         has_run = source == "engine" and kind == "operator"
+        if has_run:
+            calls_below -= flight.calls_below  # each of them was reported itself
         found = flight.outcome.value if isinstance(flight.outcome, Value) else None
         answer = found if isinstance(found, Answer) else None
         self._emit(
@@ -82,27 +87,27 @@ class Settler:
                 error=outcome.error if isinstance(outcome, Failure) else None,
                 start_s=flight.start_s,
                 end_s=end_s,
-                calls_below=0 if has_run else calls_below,
+                calls_below=calls_below,
             )
         )
 
+    def _spare_inputs(self, node: Node) -> int:
+        """Note that a call is answered though some of its inputs were never asked.
 
-def _spare_inputs(node: Node) -> int:
-    """Note that a call is answered though some of its inputs were never asked.
-
-    Returns how many model calls the plain program would have made for them. What a pure operator
-    among them would have asked is not known.
-    """
-    num_calls = 0
-    stack = list(node.inputs)
-    while stack:
-        source = stack.pop()
-        if source.outcome is not None or source.flight is not None or source.is_spared:
-            continue
-        source.is_spared = True
-        num_calls += isinstance(source, LlmNode)
-        stack.extend(source.inputs)
-    return num_calls
+        Returns how many model calls the plain program would have made for them.
+        """
+        num_calls = 0
+        stack = list(node.inputs)
+        while stack:
+            source = stack.pop()
+            is_asked = source.outcome is not None or source.flight is not None
+            if is_asked or source.num_spared is not None:
+                continue
+            is_llm = isinstance(source, LlmNode)
+            source.num_spared = 1 if is_llm else self._calls_below(source)
+            num_calls += source.num_spared
+            stack.extend(source.inputs)
+        return num_calls
 
 
 def _deliver(node: Node, outcome: Outcome) -> Outcome:

@@ -355,3 +355,22 @@ async def test_inputs_that_were_spared_count_as_saved_once() -> None:
         await draft
         assert (session.summary.num_plain_calls, session.summary.num_calls) == (2, 2)
     store.close()
+
+
+async def test_pure_operators_that_were_spared_count_by_what_is_remembered_of_them() -> None:
+    async def row(text: str) -> str:
+        return (await llm(user(prompt("merge {it}", it=twice(text))))).text
+
+    store = MemoryStore()
+    for num_computed in (6, 0):
+        async with Session(echo(), memo=store) as session:
+            assert len([text async for text in session.map(row, ["a", "b", "a"])]) == 3
+            assert session.summary.num_plain_calls == 9
+            assert session.summary.num_computed == num_computed
+    async with Session(echo(), memo=store) as session:
+        ref = twice("a")
+        await llm(user(prompt("merge {it}", it=ref)))
+        assert session.summary.num_plain_calls == 3
+        await ref
+        assert session.summary.num_plain_calls == 3
+    store.close()
