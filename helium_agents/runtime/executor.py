@@ -30,6 +30,7 @@ from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
 from helium_agents.graph.values import as_text
+from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.flights import Flight, Flights, Waiter
@@ -291,7 +292,7 @@ class Executor:
                 self._flights.hold(
                     flight,
                     self._ask_for(attempt, flight.item),
-                    partial(_wake, landed),
+                    partial(set_done, landed),
                     on_begun=flight.begin,
                 )
                 await landed
@@ -389,8 +390,3 @@ def check_result(node: Node, value: Any) -> None:
             f"{node.label}(...) is pure, so its result is shared and remembered, but {error}",
             error.path,
         ) from error.__cause__
-
-
-def _wake(landed: asyncio.Future[None]) -> None:
-    if not landed.done():
-        landed.set_result(None)

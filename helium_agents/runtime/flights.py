@@ -29,6 +29,7 @@ from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.trace import Frame
+from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Source
@@ -206,15 +207,21 @@ class Flights:
         self,
         flight: Flight,
         wake: Callable[[], None],
-        *,
         frame: Frame | None = None,
-        on_begun: Callable[[], None] | None = None,
+        alarm: Alarm | None = None,
     ) -> Waiter:
         """Register interest in an unfinished flight; who goes before it lands calls `leave`.
+
+        Args:
+            flight: The flight.
+            wake: Called when it has landed.
+            frame: Where a Ref is awaited; `None` for who never leaves.
+            alarm: Begins when the computation proper does.
 
         Raises:
             RefMisuse: The flight waits for the one who would wait for it.
         """
+        on_begun = None if alarm is None else alarm.begin
         waiter = Waiter(flight, wake, frame=frame, on_begun=on_begun)
         self._check_cycle(waiter, flight)
         self._add(waiter)

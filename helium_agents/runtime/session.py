@@ -31,7 +31,7 @@ from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from helium_agents.engines.default import EngineLike, engines_by_name
-from helium_agents.errors import CallTimeout, ImpureCall, ItemError, SessionError
+from helium_agents.errors import ImpureCall, ItemError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.cycles import check_not_inside_itself
 from helium_agents.graph.inline import check_may_await, value_of
@@ -53,6 +53,7 @@ from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
 from helium_agents.runtime.admission import Admission
+from helium_agents.runtime.alarm import Alarm, set_done
 from helium_agents.runtime.demand import Demand
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
@@ -60,7 +61,7 @@ from helium_agents.runtime.flights import Flight, Flights, Waiter
 from helium_agents.runtime.map import Item, Map, MapRun
 from helium_agents.runtime.recall import MEMO_MODES, Found, MemoMode, Recall
 from helium_agents.runtime.settle import Settler
-from helium_agents.runtime.streaming import StreamBuffer, wake_by
+from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import OnDone, Tasks
 from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.runtime.tracing import Trace
@@ -478,11 +479,7 @@ class Session:
                 await asyncio.sleep(0)  # or a loop over remembered calls could not be interrupted
             assert node.outcome is not None
             return node.outcome.get()
-        flight = self._demand.ask(node, item)
-        if node.timeout_s is None:
-            await self._landed(flight, frame)
-        else:
-            await self._landed_within(flight, frame, node, node.timeout_s)
+        await self._landed(self._demand.ask(node, item), frame, node)
         assert node.outcome is not None
         return node.outcome.get()
 
@@ -493,18 +490,19 @@ class Session:
             check_not_inside_itself(node, frame)
         return node.frame.item if frame is None or frame.item is None else frame.item
 
-    async def _landed(
-        self, flight: Flight, frame: Frame | None, on_begun: Callable[[], None] | None = None
-    ) -> None:
+    async def _landed(self, flight: Flight, frame: Frame | None, node: Node) -> None:
         """Wait until a flight has landed, or leave it."""
         landed: asyncio.Future[None] = self._loop.create_future()
-        wake = partial(_set_done, landed)
-        waiter = self._flights.wait(flight, wake, frame=frame, on_begun=on_begun)
+        alarm = _alarm(node)
+        waiter = self._flights.wait(flight, partial(set_done, landed), frame, alarm)
         try:
-            await landed
+            await (landed if alarm is None else alarm.wait_for(landed))
         except BaseException as error:
             await self._leave(waiter, error)
             raise
+        finally:
+            if alarm is not None:
+                alarm.stop()
 
     async def _leave(self, waiter: Waiter, why: BaseException) -> None:
         """Leave a flight, and see its end if it ends by that."""
@@ -512,19 +510,6 @@ class Session:
         # who closes a session waits for all; who is closed may await nothing any more
         if self._is_open and not isinstance(why, GeneratorExit):
             await ended(ending)
-
-    async def _landed_within(
-        self, flight: Flight, frame: Frame | None, node: Node, timeout_s: float
-    ) -> None:
-        try:
-            async with asyncio.timeout(None) as scope:
-                await self._landed(
-                    flight, frame, lambda: scope.reschedule(self._loop.time() + timeout_s)
-                )
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise self._timed_out(node) from error
 
     def _closed_before(self, node: Node) -> SessionError | None:
         """The error of a call that the session's end left without an answer, once it has ended."""
@@ -555,40 +540,20 @@ class Session:
         flight = self._demand.ask(node, item)
         flight.stream = flight.stream or StreamBuffer()
         landed: asyncio.Future[None] = self._loop.create_future()
-        expired, on_begun = self._alarm(node)
-        wake = partial(_set_done, landed)
-        waiter = self._flights.wait(flight, wake, frame=frame, on_begun=on_begun)
+        alarm = _alarm(node)
+        waiter = self._flights.wait(flight, partial(set_done, landed), frame, alarm)
         try:
-            async for piece in flight.stream.read(expired):
+            async for piece in flight.stream.read(alarm):
                 yield piece
-            await wake_by(landed, expired)
-            if node.outcome is None:
-                raise TimeoutError
-        except TimeoutError as error:
-            await self._leave(waiter, error)
-            if expired is not None and expired.done():
-                raise self._timed_out(node) from None
-            raise
+            await (landed if alarm is None else alarm.wait_for(landed))
         except BaseException as error:
             await self._leave(waiter, error)
             raise
+        finally:
+            if alarm is not None:
+                alarm.stop()
+        assert node.outcome is not None
         node.outcome.get()  # the error of a call that failed
-
-    def _alarm(self, node: Node) -> tuple[asyncio.Future[None] | None, Callable[[], None] | None]:
-        """What is done when the time of a call is up, and what starts the clock."""
-        timeout_s = node.timeout_s
-        if timeout_s is None:
-            return None, None
-        expired: asyncio.Future[None] = self._loop.create_future()
-        return expired, lambda: self._start_clock(expired, timeout_s)
-
-    def _start_clock(self, expired: asyncio.Future[None], timeout_s: float) -> None:
-        self._loop.call_later(timeout_s, _set_done, expired)
-
-    def _timed_out(self, node: Node) -> CallTimeout:
-        return CallTimeout(
-            f"{describe(node)} did not finish within its timeout of {node.timeout_s} s"
-        )
 
     # --- what maps ask for ---------------------------------------------------------------------
 
@@ -681,9 +646,8 @@ async def _ignore_outcome(node: Node) -> None:
         return  # it belongs to the Ref, which keeps it
 
 
-def _set_done(landed: asyncio.Future[None]) -> None:
-    if not landed.done():
-        landed.set_result(None)
+def _alarm(node: Node) -> Alarm | None:
+    return None if node.timeout_s is None else Alarm(node.timeout_s, partial(describe, node))
 
 
 def _never_mind() -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 from helium_agents.engines.engine import Delta
 from helium_agents.errors import EngineError
+from helium_agents.runtime.alarm import Alarm
 
 
 class StreamBuffer:
@@ -65,19 +66,19 @@ class StreamBuffer:
         other._successor = self
         other._wake()
 
-    async def read(self, expired: asyncio.Future[None] | None = None) -> AsyncIterator[str]:
+    async def read(self, alarm: Alarm | None = None) -> AsyncIterator[str]:
         """All pieces from the start, as they come.
 
         Args:
-            expired: Done when the reader's time is up.
+            alarm: The reader's time; `None` for as long as it takes.
 
         Raises:
-            TimeoutError: It is.
+            TimeoutError: The time is up.
         """
         buffer, position = self, 0
         while True:
-            if expired is not None and expired.done():
-                raise TimeoutError
+            if alarm is not None:
+                alarm.check()
             while buffer._successor is not None:
                 buffer = buffer._successor
             while position < len(buffer._pieces):
@@ -88,7 +89,7 @@ class StreamBuffer:
             wake = asyncio.get_running_loop().create_future()
             buffer._readers.add(wake)
             try:
-                await wake_by(wake, expired)
+                await (wake if alarm is None else alarm.wait_for(wake))
             finally:
                 buffer._readers.discard(wake)
 
@@ -102,20 +103,3 @@ class StreamBuffer:
         for reader in self._readers:
             if not reader.done():
                 reader.set_result(None)
-
-
-async def wake_by(wake: asyncio.Future[None], other: asyncio.Future[None] | None) -> None:
-    """Wait for a future, or for another one, if that is done first."""
-    if other is None:
-        await wake
-        return
-
-    def also(_: asyncio.Future[None]) -> None:
-        if not wake.done():
-            wake.set_result(None)
-
-    other.add_done_callback(also)
-    try:
-        await wake
-    finally:
-        other.remove_done_callback(also)
