@@ -1,0 +1,519 @@
+"""Runs the blocks of random programs through the package's public interface."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+from xxhash import xxh3_64_hexdigest
+
+from helium_agents import ItemError, Ref, Reply, Session, gather, llm, operator, prompt, user
+from helium_agents.authoring.operator import Operator
+from tests.fuzz.caught import CaughtErrors, is_own_end, token_of_handler
+from tests.fuzz.model import MARK, SCHEMAS, error_of
+from tests.fuzz.program import (
+    GREEDY,
+    UNSEEDED,
+    Ask,
+    Await,
+    Block,
+    Call,
+    Cancel,
+    Chain,
+    Cycle,
+    Diamond,
+    Expire,
+    Fib,
+    Leave,
+    Make,
+    Map,
+    Op,
+    OuterDraw,
+    Pause,
+    Raise,
+    Step,
+    Stream,
+    Together,
+    text_of,
+)
+
+LONG_S, SHORT_S = 3600.0, 0.02
+
+bodies: dict[str, Block] = {}
+"""The bodies of pure operators by their text, which is an argument of the call."""
+
+
+@dataclass(eq=False)
+class World:
+    """One run of a program.
+
+    Attributes:
+        left: Tasks that nobody waited for before the session closed.
+    """
+
+    session: Session | None = None
+    caught: CaughtErrors = field(default_factory=CaughtErrors)
+    left: list[asyncio.Task[Any]] = field(default_factory=list)
+    outer_draws: dict[str, Ref[Any]] = field(default_factory=dict)
+
+
+_world: ContextVar[World] = ContextVar("_world")
+
+
+class Scope:
+    """The names that a block sees, its row, and where it is; nothing that could be encoded."""
+
+    def __init__(self, names: dict[str, Ref[Any]], row: str, where: str) -> None:
+        self.names = names
+        self.row = row
+        self.where = where
+
+    def inner(self, where: Any, *, row: str | None = None) -> Scope:
+        """For a block inside: it sees these names, and makes its own."""
+        row = self.row if row is None else row
+        return Scope(dict(self.names), row, f"{self.where}/{where}")
+
+    def refs(self, names: tuple[str, ...]) -> list[Ref[Any]]:
+        return [self.names[name] for name in names]
+
+
+def new_world() -> World:
+    """A world for what is run next in this context: before the session opens, which copies it."""
+    world = World()
+    _world.set(world)
+    return world
+
+
+async def run_program(session: Session, program: Block) -> Any:
+    """Run a whole program in the world of this context; the record of what it gave."""
+    _world.get().session = session
+    return await run_block(program, Scope({}, "", ""))
+
+
+async def run_block(block: Block, scope: Scope) -> tuple[Any, ...]:
+    """Do the steps of a block; the records of what they gave."""
+    records = []
+    for number, step in enumerate(block):
+        run = _RUN[type(step)]
+        record = await run(step, scope.inner(number) if type(step) not in _BINDS else scope)
+        if record is not None:
+            records.append(record)
+    return tuple(records)
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def shown(value: Any) -> Any:
+    """A value as a record: comparable, and without what may differ between runs."""
+    match value:
+        case Reply():
+            parsed = repr(value.all_parsed) if value.all_parsed else ""
+            return ("reply", value.texts, value.finish_reason, parsed)
+        case tuple() | list():
+            return tuple(map(shown, value))
+        case BaseException():
+            return _shown_error(value)
+    return value
+
+
+def _shown_error(error: BaseException) -> tuple[Any, ...]:
+    notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("caught by")]
+    attributes = {name: value for name, value in vars(error).items() if name != "__notes__"}
+    if isinstance(error, ItemError):
+        return ("error", "ItemError", error.index, error.row, shown(error.__cause__), tuple(notes))
+    return (
+        "error", type(error).__name__, repr(error.args), str(error), repr(attributes), tuple(notes),
+    )  # fmt: skip
+
+
+def brief(value: Any) -> str:
+    """A value as a short text; the draws that it comes from stay visible in it."""
+    text = value.text if isinstance(value, Reply) else repr(shown(value))
+    if len(text) <= 60:  # marks are all of one length
+        return text
+    return "".join(MARK.findall(text)) + _digest(MARK.sub("~", text))
+
+
+def _digest(text: str) -> str:
+    return xxh3_64_hexdigest(text.encode())
+
+
+async def outcome(
+    work: Callable[[], Awaitable[Any]], scope: Scope, *, is_direct: bool = False
+) -> Any:
+    """What awaiting gives or raises."""
+    try:
+        return shown(await work())
+    except BaseException as error:
+        if is_own_end(error):
+            raise
+        record = ("raised", shown(error))
+        _world.get().caught.keep(error, scope.where, sys._getframe(), is_direct=is_direct)
+        return record
+
+
+def _keep_results(results: Any, scope: Scope) -> Any:
+    """Results of a gather, of which some may be exceptions."""
+    record = shown(results)
+    for error in results:
+        if isinstance(error, BaseException):
+            _world.get().caught.keep(error, scope.where, None)
+    return record
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+async def _pure_body(text: str, *values: Any) -> str:
+    scope = Scope({}, " ".join(map(brief, values)), f"pure {_digest(text)[:4]}")
+    return brief(await run_block(bodies[text], scope))
+
+
+async def _plain_body(scope: Scope, body: Block, *values: Any) -> str:
+    inner = scope.inner("op", row=" ".join([*filter(None, [scope.row]), *map(brief, values)]))
+    return brief(await run_block(body, inner))
+
+
+@cache
+def _operator(is_pure: bool, retries: int, timeout: float | None) -> Operator[..., Any]:
+    name = f"pure{retries}" if is_pure else f"plain{retries}"
+    body = _pure_body if is_pure else _plain_body
+    if not is_pure:
+        return operator(name=name, retries=retries, timeout=timeout)(body)
+    return operator(pure=True, version="1", name=name, retries=retries, timeout=timeout)(body)
+
+
+@operator(pure=True, version="1")
+async def _pure_row(pair: tuple[str, str]) -> str:
+    text, row = pair
+    scope = Scope({}, row, f"pure row {_digest(text)[:4]}")
+    return brief(await run_block(bodies[text], scope))
+
+
+@operator(pure=True, version="1")
+async def _fib(n: int) -> str:
+    if n < 2:
+        return (await llm(user(f"leaf {n}"), max_tokens=4)).text
+    return brief(await gather(_fib(n - 1), _fib(n - 2)))
+
+
+@operator(pure=True, version="1")
+async def _ring(number: int, size: int) -> str:
+    return str(await _ring((number + 1) % size, size))
+
+
+@operator(pure=True, version="1")
+async def _peek(name: str) -> str:
+    return brief(await _world.get().outer_draws[name])
+
+
+@cache
+def _body_text(body: Block) -> str:
+    text = "\n".join(text_of(body))
+    bodies[text] = body
+    return text
+
+
+async def _ref_of(call: Call, scope: Scope) -> Ref[Any]:
+    match call:
+        case Ask():
+            values = [brief(await ref) for ref in scope.refs(call.awaited)]
+            return _ask(call, scope, values)
+        case Op():
+            make = _operator(call.is_pure, call.retries, call.timeout)
+            args = (_body_text(call.body),) if call.is_pure else (scope, call.body)
+            inputs = scope.refs(call.inputs)
+            return make.defer(*args, *inputs) if inputs else make(*args)
+        case Fib():
+            return _fib(call.n)
+        case Chain():
+            ref: Ref[Any] = llm(user(f"{call.text} 0"))
+            for number in range(1, call.length):
+                ref = llm(user(prompt(f"{call.text} {number} {{it}}", it=ref)))
+            return ref
+        case Diamond():
+            left, right = llm(user(f"{call.text} left")), llm(user(f"{call.text} right"))
+            for number in range(call.levels):
+                left, right = (
+                    llm(user(prompt(f"{call.text} {side} {number} {{a}} {{b}}", a=left, b=right)))
+                    for side in ("left", "right")
+                )
+            return llm(user(prompt(f"{call.text} {{a}} {{b}}", a=left, b=right)))
+
+
+def _ask(call: Ask, scope: Scope, values: list[str]) -> Ref[Any]:
+    row = [scope.row] * (call.knows_row and bool(scope.row))
+    inputs = [*row, *scope.refs(call.slots), *values]
+    slots = {f"slot{number}": value for number, value in enumerate(inputs)}
+    template = " ".join([call.text, *(f"{{{name}}}" for name in slots)])
+    options: dict[str, Any] = {"max_tokens": call.max_tokens, "retries": call.retries}
+    if call.draw != GREEDY:
+        options |= {"temperature": 1.0, "seed": None if call.draw == UNSEEDED else call.draw}
+    if call.schema is not None:
+        options["schema"] = SCHEMAS[call.schema]
+    options |= {"share": call.share, "timeout": call.timeout, "n": call.n}
+    return llm(user(prompt(template, **slots) if slots else template), **options)
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+async def _make(step: Make, scope: Scope) -> None:
+    ref = await _ref_of(step.call, scope)
+    scope.names[step.name] = ref.start() if step.is_started else ref
+
+
+async def _await(step: Await, scope: Scope) -> Any:
+    if step.in_handler:
+        with token_of_handler() as handled:
+            try:
+                raise handled
+            except type(handled):
+                return await _await_all(step, scope)
+    return await _await_all(step, scope)
+
+
+async def _await_all(step: Await, scope: Scope) -> Any:
+    refs = scope.refs(step.names)
+    works = [partial(_value_of, ref, step.how) for ref in refs]
+    match step.how:
+        case "await" | "wait_for":
+            if not step.catches:
+                return tuple([shown(await work()) for work in works])
+            directs = [step.how == "await" and _is_direct(ref) for ref in refs]
+            return tuple(
+                [
+                    await outcome(work, scope, is_direct=is_direct)
+                    for work, is_direct in zip(works, directs, strict=True)
+                ]
+            )
+        case "tasks":
+            return await _at_once(*(outcome(work, scope) for work in works))
+        case "task_group":
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(outcome(work, scope)) for work in works]
+            return tuple([task.result() for task in tasks])
+    group_work = partial(_gathered, step.how, refs, scope)
+    return await outcome(group_work, scope) if step.catches else await group_work()
+
+
+async def _value_of(ref: Ref[Any], how: str) -> Any:
+    return await (asyncio.wait_for(ref, LONG_S) if how == "wait_for" else ref)
+
+
+async def _gathered(how: str, refs: list[Ref[Any]], scope: Scope) -> Any:
+    match how:
+        case "gather":
+            return shown(await gather(*refs))
+        case "gather_exceptions":
+            return _keep_results(await gather(*refs, return_exceptions=True), scope)
+    return _keep_results(await asyncio.gather(*refs, return_exceptions=True), scope)
+
+
+def _is_direct(ref: Ref[Any]) -> bool:
+    """Whether a session's task computes the Ref, and nothing of its awaiter is in its context."""
+    return ref.node.is_planned and not ref.node.inputs
+
+
+async def _stream(step: Stream, scope: Scope) -> Any:
+    target = step.target
+    ref = scope.names[target] if isinstance(target, str) else await _ref_of(target, scope)
+    return await outcome(partial(_read, ref, step), scope)
+
+
+async def _read(ref: Ref[Any], step: Stream) -> Any:
+    stream, pieces = ref.stream(), []
+    if step.take is None:
+        return "".join([piece async for piece in stream])
+    if step.closes:
+        async with aclosing(stream):  # type: ignore[type-var]
+            async for piece in stream:
+                pieces.append(piece)
+                if len(pieces) >= step.take:
+                    break
+    else:
+        async for piece in stream:
+            pieces.append(piece)
+            if len(pieces) >= step.take:
+                break
+        del stream
+    read = "".join(pieces)
+    return (await ref).text.startswith(read)  # how many pieces there are is not determined
+
+
+async def _together(step: Together, scope: Scope) -> Any:
+    async def late(block: Block, ticks: int, number: int) -> Any:
+        await _ticks(ticks)
+        inner = scope.inner(number)
+        return await outcome(partial(run_block, block, inner), inner)
+
+    parts = zip(step.blocks, step.ticks, range(len(step.blocks)), strict=False)
+    return await _at_once(*(late(*part) for part in parts))
+
+
+async def _cancel(step: Cancel, scope: Scope) -> None:
+    work = outcome(partial(run_block, step.block, scope), scope)
+    task = asyncio.create_task(work)
+    try:
+        await _ticks(step.ticks)
+    finally:  # it may be cancelled itself, and then leaves nothing behind either
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _expire(step: Expire, scope: Scope) -> Any:
+    async def ask(timeout: float | None = None) -> Any:
+        ref = _ask(step.ask, scope, [])
+        match step.how:
+            case "wait_for":
+                return await asyncio.wait_for(ref, SHORT_S)
+            case "timeout":
+                async with asyncio.timeout(SHORT_S):
+                    return await ref
+            case "llm":
+                return await ref
+        make = _operator(step.how == "pure", 0, SHORT_S)
+        body = (Make("a", step.ask), Await(("a",), catches=False))
+        return await make(*((_body_text(body),) if step.how == "pure" else (scope, body)))
+
+    return await outcome(ask, scope)
+
+
+async def _pause(step: Pause, scope: Scope) -> None:
+    extra = sum(scope.row.encode()) % 4 if step.by_row else 0
+    if step.seconds:
+        await asyncio.sleep(step.seconds * (1 + extra))
+    await _ticks(step.ticks + extra)
+
+
+async def _raise(step: Raise, scope: Scope) -> None:
+    raise error_of(step.kind, step.text + f" {scope.row}" * step.knows_row)
+
+
+async def _leave(step: Leave, scope: Scope) -> None:
+    async def ask(ref: Ref[Any]) -> Any:
+        return await ref
+
+    _world.get().left += [asyncio.create_task(ask(ref)) for ref in scope.refs(step.names)]
+
+
+async def _outer_draw(step: OuterDraw, scope: Scope) -> Any:
+    draw = llm(user(step.text), temperature=1.0)
+    _world.get().outer_draws[scope.where] = draw
+    inside = await outcome(lambda: _peek(scope.where), scope)
+    return inside, await outcome(lambda: draw, scope)
+
+
+async def _cycle(step: Cycle, scope: Scope) -> Any:
+    refs: list[Ref[Any]] = []
+
+    @operator
+    async def link(number: int) -> str:
+        next_ref = refs[(number + 1) % step.size]
+        if step.kind == "input":
+            return (await llm(user(prompt("ring {it}", it=next_ref)))).text
+        return str(await next_ref)
+
+    for number in range(step.size):
+        refs.append(_ring(number, step.size) if step.kind == "pure" else link(number))
+
+    async def kind_of(ref: Ref[Any], inner: Scope) -> Any:
+        """Only the type: which member closes the ring, and so is named first, is not determined."""
+        record = await outcome(lambda: ref, inner)
+        return record[1][1] if record[0] == "raised" else record
+
+    if not step.at_once:
+        return tuple([await kind_of(ref, scope) for ref in refs])
+    return await _at_once(*(kind_of(ref, scope) for ref in refs))
+
+
+# --- maps -----------------------------------------------------------------------------------------
+
+
+async def _map(step: Map, scope: Scope) -> Any:
+    results: list[Any] = []
+
+    async def item(row: Any) -> Any:
+        inner = scope.inner(f"item {row}", row=row if isinstance(row, str) else row[1])
+        return await run_block(step.body, inner)
+
+    fn: Any = {"function": item, "operator": operator(item), "pure": _pure_row}[step.fn]
+    rows: Any = [f"r{row}" for row in step.rows]
+    if step.fn == "pure":
+        rows = [(_body_text(step.body), row) for row in rows]
+    source = rows if step.source == "list" else _rows(step, rows)
+    if step.source == "async generator":
+        source = _late_rows(_rows(step, rows))
+    options: dict[str, Any] = {"ordered": step.is_ordered, "on_error": step.on_error}
+    session = _world.get().session
+    assert session is not None
+    mapped = session.map(fn, source, read_ahead=step.read_ahead, **options)
+    ending = await outcome(partial(_consume, step, mapped, results), scope)
+    errors = [value for _, value in results if isinstance(value, BaseException)]
+    record = tuple((index, shown(value)) for index, value in results)
+    _keep_results(errors, scope)
+    if not step.is_ordered:
+        record = tuple(sorted(record)) if step.stop_after is None else (len(record),)
+    return "map", record, ending
+
+
+async def _consume(step: Map, mapped: Any, results: list[Any]) -> str:
+    number = 0
+    if step.leaves_by == "with":
+        async with mapped:
+            async for value in mapped:
+                results.append((number, value))
+                number += 1
+                if number == step.stop_after:
+                    return "stopped"
+        return "read"
+    pairs = mapped.indexed()
+    async for pair in pairs:
+        results.append(pair)
+        if len(results) == step.stop_after:
+            if step.leaves_by == "aclose":
+                await mapped.aclose()
+                await pairs.aclose()
+            return "stopped"
+    return "read"
+
+
+def _rows(step: Map, rows: list[Any]) -> Iterator[Any]:
+    for number, row in enumerate(rows):
+        if number == step.fails_at:
+            raise error_of(step.error, "source")
+        yield row
+
+
+async def _late_rows(rows: Iterator[Any]) -> AsyncIterator[Any]:
+    for number, row in enumerate(rows):
+        await _ticks(number % 3)
+        yield row
+
+
+async def _at_once(*works: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
+    """The results of coroutines that do not fail, each in a task of its own."""
+    return tuple(await asyncio.gather(*works))
+
+
+async def _ticks(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+_RUN: dict[type, Callable[[Any, Scope], Awaitable[Any]]] = {
+    Make: _make, Await: _await, Stream: _stream, Together: _together, Cancel: _cancel,
+    Expire: _expire, Map: _map, Pause: _pause, Raise: _raise, Cycle: _cycle,
+    OuterDraw: _outer_draw, Leave: _leave,
+}  # fmt: skip
+_BINDS = (Make,)
+"""Steps that give the block a name."""
+
+assert set(_RUN) == set(Step.__args__)

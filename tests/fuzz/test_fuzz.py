@@ -1,0 +1,85 @@
+"""Random programs: optimised sessions give what the plain program gives, and leave nothing behind.
+
+A failure names the seed; `python -m tests.fuzz --only SEED` runs it again and makes it small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from tests.fuzz.check import check
+from tests.fuzz.clock import Deadlock, VirtualLoop
+from tests.fuzz.generate import case_of
+from tests.fuzz.program import Ask, Await, Case, Config, Make, Raise, Together, text_of
+from tests.fuzz.shrink import repaired, shrink
+
+NUM_CASES, NUM_AT_ONCE = 300, 25
+
+
+def failures_of(seeds: range, *, is_self_check: bool = False) -> str:
+    """Every failing case of some seeds as text."""
+    texts: list[str] = []
+    for seed in seeds:
+        case = case_of(seed)
+        problems = check(case, is_self_check=is_self_check)
+        if problems:
+            texts.append("\n".join([str(case), *dict.fromkeys(problems)]))
+    return "\n\n".join(texts)
+
+
+@pytest.mark.parametrize("first", range(0, NUM_CASES, NUM_AT_ONCE))
+def test_optimised_equals_plain(first: int) -> None:
+    failures = failures_of(range(first, first + NUM_AT_ONCE))
+    assert not failures, failures
+
+
+def test_the_plain_program_agrees_with_itself_under_other_delays() -> None:
+    failures = failures_of(range(10_000, 10_040), is_self_check=True)
+    assert not failures, failures
+
+
+# --- the generator itself -------------------------------------------------------------------------
+
+
+def test_a_seed_always_makes_the_same_case() -> None:
+    assert [case_of(seed) for seed in range(50)] == [case_of(seed) for seed in range(50)]
+    assert "\n".join(text_of(case_of(3).program))
+
+
+def test_a_clock_jumps_to_the_next_timer_and_sees_a_deadlock() -> None:
+    loop = VirtualLoop()
+    before_s = loop.time()
+    loop.run_until_complete(asyncio.sleep(3600))
+    assert loop.time() >= before_s + 3600
+    with pytest.raises(Deadlock):
+        loop.run_until_complete(loop.create_future())
+    loop.close()
+
+
+def test_shrinking_keeps_what_fails_and_drops_the_names_that_nothing_makes() -> None:
+    program = (
+        Make("a", Ask("q 1")),
+        Make("b", Ask("q 2", slots=("a",))),
+        Together(((Raise("own"), Await(("a", "b"))), (Await(("b",)),)), (0, 0)),
+    )
+    case = Case(0, program, Config(rules=()), is_calm=False)
+
+    def raises(smaller: Case) -> bool:
+        return "raise own" in "\n".join(text_of(smaller.program))
+
+    assert shrink(case, raises, most_s=5).program == (Raise("own"),)
+    assert repaired(program[1:]) == (
+        Make("b", Ask("q 2")),
+        Together(((Raise("own"), Await(("b",))), (Await(("b",)),)), (0, 0)),
+    )
+
+
+def test_the_command_runs_cases_in_processes() -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--cases", "20", "--self-check", "--jobs", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "20 cases" in run.stdout
