@@ -59,8 +59,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=int, metavar="SEED", help="run this case alone")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--self-check", action="store_true", help="the plain program with itself")
-    parser.add_argument("--shrink", type=int, default=1, metavar="N", help="failures of each kind to make small (1)")  # fmt: skip
-    parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help="problems not to look at, e.g. 'own exception'")  # fmt: skip
+    text = "failures of each kind to make small (1)"
+    parser.add_argument("--shrink", type=int, default=1, metavar="N", help=text)
+    text = "problems not to look at, e.g. 'own exception'; may be given again"
+    parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help=text)
     return parser.parse_args()
 
 

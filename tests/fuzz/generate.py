@@ -43,11 +43,12 @@ RULE_NAMES = ("substitute_known", "merge_identical", "subsume_shorter", "drop_un
 
 CALM_FEATURES = (
     "slots", "pure", "plain", "lengths", "seeds", "unseeded", "schema", "start", "stream",
-    "together", "map", "chain", "flaky", "own", "fib", "rows", "pause",
+    "together", "map", "chain", "flaky", "own", "fib", "rows", "pause", "shared map",
 )  # fmt: skip
 WILD_FEATURES = (
     *CALM_FEATURES, "boom", "boom", "vex", "odd", "raise", "unfit", "cancel", "expire", "break",
     "source", "cycle", "outer draw", "leave", "impure", "handler", "escape",
+    "failing input",
 )  # fmt: skip
 
 
@@ -215,6 +216,12 @@ class Generator:
         rare = self.special(view)
         if rare is not None:
             return [rare]
+        if view.depth == 0 and self.has("shared map", 0.1):
+            return self.shared_map(view)
+        if view.depth == 0 and self.has("failing input", 0.1):
+            return [self.failing_input()]
+        if view.depth < 2 and self.has("unfit", 0.15) and self.has("seeds"):
+            return [self.attempts()]
         if len(view.names) >= 1 and rng.random() < 0.3:
             return [self.awaiting(view)]
         if self.has("map", 0.15) and view.depth < 3:
@@ -256,9 +263,11 @@ class Generator:
         # latest first: they are the least likely to be known already
         names = view.names[-rng.choice([1, 2, 3, 6]) :]
         how = rng.choice(
-            ["await", "await", "gather", "gather", "gather_exceptions", "asyncio_gather"]
-            + ["task_group", "tasks", "wait_for"]
-        )
+            (
+                "await", "await", "gather", "gather", "gather_exceptions", "asyncio_gather",
+                "task_group", "tasks", "wait_for",
+            )
+        )  # fmt: skip
         # a failure in `gather` ends the others; so does `Odd` where exceptions are results
         ends_others = how == "gather" or (how == "gather_exceptions" and "odd" in self.features)
         if ends_others and not self.is_calm and len(names) > 1:
@@ -300,10 +309,10 @@ class Generator:
             return Expire(how, replace(ask, timeout=0.02) if how == "llm" else ask)
         if self.has("raise", 0.1) and view.depth > 0:
             return Raise(rng.choice(["own", "vex", *["odd"] * ("odd" in self.features)]))
-        if is_top and self.has("cycle", 0.05):
+        if is_top and self.has("cycle", 0.03):
             kind = rng.choice(["plain", "pure", "input"])
             return Cycle(kind, rng.choice([1, 2, 3]), rng.random() < 0.6)
-        if is_top and self.has("outer draw", 0.15):
+        if is_top and self.has("outer draw", 0.03):
             return OuterDraw(f"q {rng.randrange(self.num_topics)}")
         if is_top and self.has("leave", 0.1) and view.names:
             return Leave(tuple(v.name for v in view.names[-3:]))
@@ -347,6 +356,46 @@ class Generator:
             read_ahead=rng.choice([1, 2, 5]) if rng.random() < 0.15 else 4096,
         )
 
+    # --- known to be hard: seldom made by chance --------------------------------------------------
+
+    def shared_map(self, view: View) -> list[Step]:
+        """A map inside a Ref that is made outside the items and awaited in every row."""
+        rng = self.rng
+        ask = Ask("q shared", knows_row=rng.random() < 0.7)
+        name, inner, outer = self.name(), self.name(), self.name()
+        corpus = Map(tuple(range(rng.choice([1, 9, 12]))), (Make(inner, ask), Await((inner,))))
+        view.names.append(Var(name, is_tainted=True))
+        rows = tuple(range(rng.choice([3, 9, 12, 30])))
+        body = (Await((name,)), Make(outer, replace(ask, text="q row")), Await((outer,)))
+        return [
+            Make(name, Op((corpus,)), is_started=self.has("start", 0.2)),
+            Map(rows, body, on_error="collect", is_ordered=rng.random() < 0.8),
+        ]
+
+    def failing_input(self) -> Map:
+        """In every row the same declared calls, of which one fails, a little later in each."""
+        rng, first, second = self.rng, self.name(), self.name()
+        kind = rng.choice(["boom", "vex", *["odd"] * ("odd" in self.features)])
+        body = (
+            Pause(rng.choice([0, 2]), rng.choice([0.0, 0.0003, 0.0005]), by_row=rng.random() < 0.7),
+            Make(first, Ask(f"{kind} {rng.randrange(30)}")),
+            Make(second, Ask("q", slots=(first,))),
+            Await((second,)),
+        )
+        return Map(tuple(range(rng.choice([9, 30, 60]))), body, on_error="collect")
+
+    def attempts(self) -> Together:
+        """The same question under different validators, retries and readers, at once or not."""
+        rng, blocks = self.rng, []
+        text, seed = f"q {rng.randrange(8)}", rng.randrange(4)
+        for _ in range(rng.choice([2, 3, 4])):
+            schema = rng.choice(["EvenScore", "EvenScore", "Score"])
+            ask = Ask(text, draw=seed, schema=schema, retries=rng.choice([0, 0, 1, 2, 5]))
+            name = self.name()
+            block: Block = (Make(name, ask), Await((name,)))
+            blocks.append((Stream(ask),) if self.has("stream", 0.4) else block)
+        return Together(tuple(blocks), tuple(rng.choice([0, 0, 1, 30]) for _ in blocks))
+
     # --- programs ---------------------------------------------------------------------------------
 
     def program(self) -> Block:
@@ -369,7 +418,7 @@ def config_of(rng: random.Random) -> Config:
         memo=rng.choices(["none", "memory", "warm", "lmdb"], [40, 20, 38, 2])[0],
         share=rng.random() < 0.93,
         memo_mode="off" if rng.random() < 0.05 else "read-write",
-        observer=rng.choices([None, "watches", "own", "odd"], [70, 20, 7, 3])[0],
+        observer=rng.choices([None, "watches", "own", "odd"], [73, 18, 8, 1])[0],
         is_recorded=rng.random() < 0.15,
         has_capacity=rng.random() < 0.2,
     )

@@ -92,6 +92,21 @@ def _blocks_of(step: Step) -> tuple[Block, ...]:
 
 def _simpler(thing: Any) -> Iterator[Any]:
     """A step or call with a smaller part."""
+    yield from _smaller_inside(thing)
+    for name in ("rows", "names", "slots", "awaited", "inputs", "ticks"):
+        parts = getattr(thing, name, ())
+        if isinstance(parts, tuple):
+            yield from (replace(thing, **{name: part}) for part in _shorter(parts))
+    for name in ("length", "levels", "n"):
+        number = getattr(thing, name, 1)
+        if number > 1:
+            yield replace(thing, **{name: number // 2})
+            yield replace(thing, **{name: number - 1})
+    yield from _simpler_fields(thing)
+
+
+def _smaller_inside(thing: Any) -> Iterator[Any]:
+    """A step or call with a smaller block."""
     match thing:
         case Together():
             for i, block in enumerate(thing.blocks):
@@ -108,16 +123,6 @@ def _simpler(thing: Any) -> Iterator[Any]:
         case Make():
             for call in _simpler(thing.call):
                 yield replace(thing, call=call)
-    for name in ("rows", "names", "slots", "awaited", "inputs", "ticks"):
-        parts = getattr(thing, name, ())
-        if isinstance(parts, tuple):
-            yield from (replace(thing, **{name: part}) for part in _shorter(parts))
-    for name in ("length", "levels", "n"):
-        number = getattr(thing, name, 1)
-        if number > 1:
-            yield replace(thing, **{name: number // 2})
-            yield replace(thing, **{name: number - 1})
-    yield from _simpler_fields(thing)
 
 
 def _shorter(parts: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
