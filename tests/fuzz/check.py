@@ -38,7 +38,8 @@ from tests.fuzz.program import (
     Stream,
     parts_of,
 )
-from tests.fuzz.run import Result, run_as, run_plain
+from tests.fuzz.records import in_full
+from tests.fuzz.run import Result, run_as, run_plain, run_reference
 
 
 def check(case: Case, *, is_self_check: bool = False) -> list[str]:
@@ -52,7 +53,10 @@ def check(case: Case, *, is_self_check: bool = False) -> list[str]:
     if is_self_check:
         return list(_of_itself(case, plain))
     problems = [f"plain {problem}" for problem in plain.problems]
-    return problems if plain.is_stuck else [*problems, *_of_sessions(case, plain)]
+    if plain.is_stuck:
+        return problems
+    problems += [f"plain {problem}" for problem in _of_meaning(case, plain)]
+    return [*problems, *_of_sessions(case, plain)]
 
 
 def _of_itself(case: Case, plain: Result) -> Iterator[str]:
@@ -91,6 +95,15 @@ def _of_sessions(case: Case, plain: Result) -> Iterator[str]:
                 yield f"warm {problem}"
 
 
+def _of_meaning(case: Case, plain: Result) -> Iterator[str]:
+    """Whether the plain program gives what it must."""
+    meant = run_reference(case.program, case.seed)
+    if meant.is_stuck:
+        yield f"reference: {meant.problems}"
+    elif up_to_draws(meant.outcome) != up_to_draws(plain.outcome):
+        yield f"meaning: {_difference(meant.outcome, plain.outcome)}"
+
+
 # --- results --------------------------------------------------------------------------------------
 
 
@@ -101,9 +114,9 @@ def _of_run(case: Case, plain: Result, run: Result) -> Iterator[str]:
 
 
 def _of_results(case: Case, plain: Result, run: Result) -> Iterator[str]:
-    expected, found = up_to_draws(plain.outcome), up_to_draws(run.outcome)
-    if expected != found:
-        yield f"results: {_difference(plain.outcome, run.outcome)}"
+    expected, found = in_full(plain.outcome), in_full(run.outcome)
+    if up_to_draws(expected) != up_to_draws(found):
+        yield f"results: {_difference(expected, found)}"
 
 
 def up_to_draws(outcome: Any) -> str:
@@ -119,10 +132,10 @@ def _difference(expected: Any, found: Any) -> str:
                 return _difference(left, right)
         if MARK.sub("~", repr(expected)) == MARK.sub("~", repr(found)):
             return (
-                f"draws are merged or split:\n      plain     {up_to_draws(expected)}"
-                f"\n      optimised {up_to_draws(found)}"
+                f"draws are merged or split:\n      expected {up_to_draws(expected)}"
+                f"\n      found    {up_to_draws(found)}"
             )
-    return f"\n      plain     {expected!r}\n      optimised {found!r}"
+    return f"\n      expected {expected!r}\n      found    {found!r}"
 
 
 # --- counts ---------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ class Generator:
         schema = None
         if self.has("schema", 0.3):
             names = ["Mood", "Score", *["Digit", "EvenScore"] * 2 * ("unfit" in self.features)]
-            schema = rng.choice(names if self.has("unfit") else list(FITTING))
+            is_flaky = text.startswith("flaky")  # both kinds of attempts draw on `retries`
+            schema = rng.choice(names if self.has("unfit") and not is_flaky else list(FITTING))
         retries = 2
         if schema is not None and not text.startswith("flaky"):
             retries = rng.choice([0, 1, 2, 3])
@@ -275,7 +276,7 @@ class Generator:
         if not names:
             return Pause(1)
         catches = not self.has("escape", 0.3) if not self.is_calm else rng.random() < 0.5
-        if how in ("task_group", "tasks", "asyncio_gather"):
+        if how in ("task_group", "tasks", "asyncio_gather", "gather_exceptions"):
             catches = True
         is_handled = how == "await" and catches and self.has("handler", 0.5)
         return Await(tuple(v.name for v in names), how, catches, is_handled)
@@ -320,7 +321,8 @@ class Generator:
 
     def map(self, view: View) -> Map:
         rng = self.rng
-        is_ordered = rng.random() < 0.7
+        # `Odd` ends a map when it comes: how many rows of others were there by then is chance
+        is_ordered = rng.random() < 0.7 or "odd" in self.features
         on_error = "raise" if is_ordered and not self.has("raise", 0.3) else "collect"
         stop_after = rng.choice([1, 2, 5]) if self.has("break", 0.4) else None
         source, fails_at, error = rng.choice(["list", "generator", "async generator"]), None, "own"
@@ -369,7 +371,12 @@ class Generator:
         body = (Await((name,)), Make(outer, replace(ask, text="q row")), Await((outer,)))
         return [
             Make(name, Op((corpus,)), is_started=self.has("start", 0.2)),
-            Map(rows, body, on_error="collect", is_ordered=rng.random() < 0.8),
+            Map(
+                rows,
+                body,
+                on_error="collect",
+                is_ordered="odd" in self.features or rng.random() < 0.8,
+            ),
         ]
 
     def failing_input(self) -> Map:

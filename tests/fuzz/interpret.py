@@ -1,4 +1,4 @@
-"""Runs the blocks of random programs through the package's public interface."""
+"""Runs the blocks of random programs, by the package's public interface or by the reference."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-from xxhash import xxh3_64_hexdigest
-
-from helium_agents import ItemError, Ref, Reply, Session, gather, llm, operator, prompt, user
-from helium_agents.authoring.operator import Operator
+from tests.fuzz.api import Api
 from tests.fuzz.caught import CaughtErrors, is_own_end, token_of_handler
-from tests.fuzz.model import MARK, SCHEMAS, error_of
+from tests.fuzz.model import FITTING, SCHEMAS, Odd, error_of
 from tests.fuzz.program import (
     GREEDY,
     UNSEEDED,
@@ -42,6 +39,7 @@ from tests.fuzz.program import (
     Together,
     text_of,
 )
+from tests.fuzz.records import Loose, brief, digest, shown
 
 LONG_S, SHORT_S = 3600.0, 0.02
 
@@ -57,10 +55,10 @@ class World:
         left: Tasks that nobody waited for before the session closed.
     """
 
-    session: Session | None = None
+    api: Api = field(init=False)
     caught: CaughtErrors = field(default_factory=CaughtErrors)
     left: list[asyncio.Task[Any]] = field(default_factory=list)
-    outer_draws: dict[str, Ref[Any]] = field(default_factory=dict)
+    outer_draws: dict[str, Any] = field(default_factory=dict)
 
 
 _world: ContextVar[World] = ContextVar("_world")
@@ -69,7 +67,7 @@ _world: ContextVar[World] = ContextVar("_world")
 class Scope:
     """The names that a block sees, its row, and where it is; nothing that could be encoded."""
 
-    def __init__(self, names: dict[str, Ref[Any]], row: str, where: str) -> None:
+    def __init__(self, names: dict[str, Any], row: str, where: str) -> None:
         self.names = names
         self.row = row
         self.where = where
@@ -79,7 +77,7 @@ class Scope:
         row = self.row if row is None else row
         return Scope(dict(self.names), row, f"{self.where}/{where}")
 
-    def refs(self, names: tuple[str, ...]) -> list[Ref[Any]]:
+    def refs(self, names: tuple[str, ...]) -> list[Any]:
         return [self.names[name] for name in names]
 
 
@@ -90,9 +88,9 @@ def new_world() -> World:
     return world
 
 
-async def run_program(session: Session, program: Block) -> Any:
+async def run_program(api: Api, program: Block) -> Any:
     """Run a whole program in the world of this context; the record of what it gave."""
-    _world.get().session = session
+    _world.get().api = api
     return await run_block(program, Scope({}, "", ""))
 
 
@@ -108,41 +106,6 @@ async def run_block(block: Block, scope: Scope) -> tuple[Any, ...]:
 
 
 # --- records --------------------------------------------------------------------------------------
-
-
-def shown(value: Any) -> Any:
-    """A value as a record: comparable, and without what may differ between runs."""
-    match value:
-        case Reply():
-            parsed = repr(value.all_parsed) if value.all_parsed else ""
-            return ("reply", value.texts, value.finish_reason, parsed)
-        case tuple() | list():
-            return tuple(map(shown, value))
-        case BaseException():
-            return _shown_error(value)
-    return value
-
-
-def _shown_error(error: BaseException) -> tuple[Any, ...]:
-    notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("caught by")]
-    attributes = {name: value for name, value in vars(error).items() if name != "__notes__"}
-    if isinstance(error, ItemError):
-        return ("error", "ItemError", error.index, error.row, shown(error.__cause__), tuple(notes))
-    return (
-        "error", type(error).__name__, repr(error.args), str(error), repr(attributes), tuple(notes),
-    )  # fmt: skip
-
-
-def brief(value: Any) -> str:
-    """A value as a short text; the draws that it comes from stay visible in it."""
-    text = value.text if isinstance(value, Reply) else repr(shown(value))
-    if len(text) <= 60:  # marks are all of one length
-        return text
-    return "".join(MARK.findall(text)) + _digest(MARK.sub("~", text))
-
-
-def _digest(text: str) -> str:
-    return xxh3_64_hexdigest(text.encode())
 
 
 async def outcome(
@@ -171,8 +134,12 @@ def _keep_results(results: Any, scope: Scope) -> Any:
 # --- calls ----------------------------------------------------------------------------------------
 
 
+def _api() -> Api:
+    return _world.get().api
+
+
 async def _pure_body(text: str, *values: Any) -> str:
-    scope = Scope({}, " ".join(map(brief, values)), f"pure {_digest(text)[:4]}")
+    scope = Scope({}, " ".join(map(brief, values)), f"pure {digest(text)[:4]}")
     return brief(await run_block(bodies[text], scope))
 
 
@@ -181,35 +148,23 @@ async def _plain_body(scope: Scope, body: Block, *values: Any) -> str:
     return brief(await run_block(body, inner))
 
 
-@cache
-def _operator(is_pure: bool, retries: int, timeout: float | None) -> Operator[..., Any]:
-    name = f"pure{retries}" if is_pure else f"plain{retries}"
-    body = _pure_body if is_pure else _plain_body
-    if not is_pure:
-        return operator(name=name, retries=retries, timeout=timeout)(body)
-    return operator(pure=True, version="1", name=name, retries=retries, timeout=timeout)(body)
-
-
-@operator(pure=True, version="1")
 async def _pure_row(pair: tuple[str, str]) -> str:
     text, row = pair
-    scope = Scope({}, row, f"pure row {_digest(text)[:4]}")
+    scope = Scope({}, row, f"pure row {digest(text)[:4]}")
     return brief(await run_block(bodies[text], scope))
 
 
-@operator(pure=True, version="1")
 async def _fib(n: int) -> str:
     if n < 2:
-        return (await llm(user(f"leaf {n}"), max_tokens=4)).text
-    return brief(await gather(_fib(n - 1), _fib(n - 2)))
+        return str((await _api().ask(f"leaf {n}", [], max_tokens=4, retries=2, timeout=None)).text)
+    call = _api().operator(_fib, is_pure=True)
+    return brief(await _api().gather(call(n - 1), call(n - 2)))
 
 
-@operator(pure=True, version="1")
 async def _ring(number: int, size: int) -> str:
-    return str(await _ring((number + 1) % size, size))
+    return str(await _api().operator(_ring, is_pure=True)((number + 1) % size, size))
 
 
-@operator(pure=True, version="1")
 async def _peek(name: str) -> str:
     return brief(await _world.get().outer_draws[name])
 
@@ -221,45 +176,51 @@ def _body_text(body: Block) -> str:
     return text
 
 
-async def _ref_of(call: Call, scope: Scope) -> Ref[Any]:
+async def _ref_of(call: Call, scope: Scope) -> Any:
     match call:
         case Ask():
             values = [brief(await ref) for ref in scope.refs(call.awaited)]
             return _ask(call, scope, values)
         case Op():
-            make = _operator(call.is_pure, call.retries, call.timeout)
+            make = _op(call.is_pure, call.retries, call.timeout)
             args = (_body_text(call.body),) if call.is_pure else (scope, call.body)
             inputs = scope.refs(call.inputs)
             return make.defer(*args, *inputs) if inputs else make(*args)
         case Fib():
-            return _fib(call.n)
+            return _api().operator(_fib, is_pure=True)(call.n)
         case Chain():
-            ref: Ref[Any] = llm(user(f"{call.text} 0"))
+            ref = _plain_ask(f"{call.text} 0")
             for number in range(1, call.length):
-                ref = llm(user(prompt(f"{call.text} {number} {{it}}", it=ref)))
+                ref = _plain_ask(f"{call.text} {number}", ref)
             return ref
         case Diamond():
-            left, right = llm(user(f"{call.text} left")), llm(user(f"{call.text} right"))
+            left, right = _plain_ask(f"{call.text} left"), _plain_ask(f"{call.text} right")
             for number in range(call.levels):
                 left, right = (
-                    llm(user(prompt(f"{call.text} {side} {number} {{a}} {{b}}", a=left, b=right)))
+                    _plain_ask(f"{call.text} {side} {number}", left, right)
                     for side in ("left", "right")
                 )
-            return llm(user(prompt(f"{call.text} {{a}} {{b}}", a=left, b=right)))
+            return _plain_ask(call.text, left, right)
 
 
-def _ask(call: Ask, scope: Scope, values: list[str]) -> Ref[Any]:
+def _op(is_pure: bool, retries: int = 0, timeout: float | None = None) -> Any:
+    body = _pure_body if is_pure else _plain_body
+    return _api().operator(body, is_pure=is_pure, retries=retries, timeout=timeout)
+
+
+def _plain_ask(text: str, *inputs: Any) -> Any:
+    return _api().ask(text, list(inputs), max_tokens=64, retries=2, timeout=None)
+
+
+def _ask(call: Ask, scope: Scope, values: list[str]) -> Any:
     row = [scope.row] * (call.knows_row and bool(scope.row))
-    inputs = [*row, *scope.refs(call.slots), *values]
-    slots = {f"slot{number}": value for number, value in enumerate(inputs)}
-    template = " ".join([call.text, *(f"{{{name}}}" for name in slots)])
     options: dict[str, Any] = {"max_tokens": call.max_tokens, "retries": call.retries}
     if call.draw != GREEDY:
         options |= {"temperature": 1.0, "seed": None if call.draw == UNSEEDED else call.draw}
     if call.schema is not None:
         options["schema"] = SCHEMAS[call.schema]
     options |= {"share": call.share, "timeout": call.timeout, "n": call.n}
-    return llm(user(prompt(template, **slots) if slots else template), **options)
+    return _api().ask(call.text, [*row, *scope.refs(call.slots), *values], **options)
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -287,7 +248,7 @@ async def _await_all(step: Await, scope: Scope) -> Any:
         case "await" | "wait_for":
             if not step.catches:
                 return tuple([shown(await work()) for work in works])
-            directs = [step.how == "await" and _is_direct(ref) for ref in refs]
+            directs = [step.how == "await" and _api().is_direct(ref) for ref in refs]
             return tuple(
                 [
                     await outcome(work, scope, is_direct=is_direct)
@@ -304,31 +265,39 @@ async def _await_all(step: Await, scope: Scope) -> Any:
     return await outcome(group_work, scope) if step.catches else await group_work()
 
 
-async def _value_of(ref: Ref[Any], how: str) -> Any:
+async def _value_of(ref: Any, how: str) -> Any:
     return await (asyncio.wait_for(ref, LONG_S) if how == "wait_for" else ref)
 
 
-async def _gathered(how: str, refs: list[Ref[Any]], scope: Scope) -> Any:
+async def _gathered(how: str, refs: list[Any], scope: Scope) -> Any:
     match how:
         case "gather":
-            return shown(await gather(*refs))
+            return shown(await _api().gather(*refs))
         case "gather_exceptions":
-            return _keep_results(await gather(*refs, return_exceptions=True), scope)
+            return await _gathered_exceptions(refs, scope)
     return _keep_results(await asyncio.gather(*refs, return_exceptions=True), scope)
 
 
-def _is_direct(ref: Ref[Any]) -> bool:
-    """Whether a session's task computes the Ref, and nothing of its awaiter is in its context."""
-    return ref.node.is_planned and not ref.node.inputs
+async def _gathered_exceptions(refs: list[Any], scope: Scope) -> Any:
+    """Results and exceptions; whether `Odd` is a result or is raised is not promised."""
+    try:
+        results = await _api().gather(*refs, return_exceptions=True)
+    except Odd as error:
+        return Loose("Odd in gather", shown(error))
+    record = _keep_results(results, scope)
+    return Loose("Odd in gather", record) if any(isinstance(r, Odd) for r in results) else record
 
 
 async def _stream(step: Stream, scope: Scope) -> Any:
     target = step.target
     ref = scope.names[target] if isinstance(target, str) else await _ref_of(target, scope)
-    return await outcome(partial(_read, ref, step), scope)
+    record = await outcome(partial(_read, ref, step), scope)
+    if isinstance(target, Ask) and target.schema not in (None, *FITTING):
+        return Loose("a stream", record)  # whether a reader of draws that do not fit gets another
+    return record
 
 
-async def _read(ref: Ref[Any], step: Stream) -> Any:
+async def _read(ref: Any, step: Stream) -> Any:
     stream, pieces = ref.stream(), []
     if step.take is None:
         return "".join([piece async for piece in stream])
@@ -379,7 +348,7 @@ async def _expire(step: Expire, scope: Scope) -> Any:
                     return await ref
             case "llm":
                 return await ref
-        make = _operator(step.how == "pure", 0, SHORT_S)
+        make = _op(step.how == "pure", timeout=SHORT_S)
         body = (Make("a", step.ask), Await(("a",), catches=False))
         return await make(*((_body_text(body),) if step.how == "pure" else (scope, body)))
 
@@ -398,36 +367,41 @@ async def _raise(step: Raise, scope: Scope) -> None:
 
 
 async def _leave(step: Leave, scope: Scope) -> None:
-    async def ask(ref: Ref[Any]) -> Any:
+    async def ask(ref: Any) -> Any:
         return await ref
 
     _world.get().left += [asyncio.create_task(ask(ref)) for ref in scope.refs(step.names)]
 
 
 async def _outer_draw(step: OuterDraw, scope: Scope) -> Any:
-    draw = llm(user(step.text), temperature=1.0)
+    options = {"temperature": 1.0, "seed": None, "retries": 2, "timeout": None}
+    draw = _api().ask(step.text, [], **options)
     _world.get().outer_draws[scope.where] = draw
-    inside = await outcome(lambda: _peek(scope.where), scope)
+    peek = _api().operator(_peek, is_pure=True)
+    inside = await outcome(lambda: peek(scope.where), scope)
     return inside, await outcome(lambda: draw, scope)
 
 
 async def _cycle(step: Cycle, scope: Scope) -> Any:
-    refs: list[Ref[Any]] = []
+    known = _api().ring(step.size)
+    if known is not None:
+        return tuple(known)
+    refs: list[Any] = []
 
-    @operator
     async def link(number: int) -> str:
         next_ref = refs[(number + 1) % step.size]
-        if step.kind == "input":
-            return (await llm(user(prompt("ring {it}", it=next_ref)))).text
-        return str(await next_ref)
+        return str(await (_plain_ask("ring", next_ref) if step.kind == "input" else next_ref))
 
     for number in range(step.size):
-        refs.append(_ring(number, step.size) if step.kind == "pure" else link(number))
+        if step.kind == "pure":
+            refs.append(_api().operator(_ring, is_pure=True)(number, step.size))
+        else:
+            refs.append(_api().operator(link)(number))
 
-    async def kind_of(ref: Ref[Any], inner: Scope) -> Any:
+    async def kind_of(ref: Any, inner: Scope) -> Any:
         """Only the type: which member closes the ring, and so is named first, is not determined."""
         record = await outcome(lambda: ref, inner)
-        return record[1][1] if record[0] == "raised" else record
+        return getattr(record[1], "promised", record) if record[0] == "raised" else record
 
     if not step.at_once:
         return tuple([await kind_of(ref, scope) for ref in refs])
@@ -444,7 +418,11 @@ async def _map(step: Map, scope: Scope) -> Any:
         inner = scope.inner(f"item {row}", row=row if isinstance(row, str) else row[1])
         return await run_block(step.body, inner)
 
-    fn: Any = {"function": item, "operator": operator(item), "pure": _pure_row}[step.fn]
+    fn: Any = item
+    if step.fn == "operator":
+        fn = _api().operator(item)
+    elif step.fn == "pure":
+        fn = _api().operator(_pure_row, is_pure=True)
     rows: Any = [f"r{row}" for row in step.rows]
     if step.fn == "pure":
         rows = [(_body_text(step.body), row) for row in rows]
@@ -452,9 +430,7 @@ async def _map(step: Map, scope: Scope) -> Any:
     if step.source == "async generator":
         source = _late_rows(_rows(step, rows))
     options: dict[str, Any] = {"ordered": step.is_ordered, "on_error": step.on_error}
-    session = _world.get().session
-    assert session is not None
-    mapped = session.map(fn, source, read_ahead=step.read_ahead, **options)
+    mapped = _api().map(fn, source, read_ahead=step.read_ahead, **options)
     ending = await outcome(partial(_consume, step, mapped, results), scope)
     errors = [value for _, value in results if isinstance(value, BaseException)]
     record = tuple((index, shown(value)) for index, value in results)

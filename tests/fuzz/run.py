@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +17,13 @@ from helium_agents import Session
 from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.optimizer.rules import RULES
+from tests.fuzz.api import Library
 from tests.fuzz.clock import Deadlock, VirtualLoop
-from tests.fuzz.interpret import new_world, run_program, shown
+from tests.fuzz.interpret import new_world, run_program
 from tests.fuzz.model import Model, error_of
 from tests.fuzz.program import Block, Config
+from tests.fuzz.records import shown
+from tests.fuzz.reference import Reference
 
 MOST_S = 2.0
 """Seconds of computing that a run may take: more is a loop that is blocked."""
@@ -63,6 +66,16 @@ class Result:
 def run_plain(program: Block, delay_seed: int) -> Result:
     """The plain program, which merges, remembers and schedules nothing."""
     return run(program, delay_seed, {"rules": (), "share": False, "memo": None})
+
+
+def run_reference(program: Block, delay_seed: int) -> Result:
+    """What the program must give, by code that shares nothing with the package's runtime."""
+    result = Result()
+    engine = ScriptedEngine(Model(delay_seed))
+    _in_loop(VirtualLoop(), _reference_main(program, engine, result), result)
+    if result.problems:
+        _bury()
+    return result
 
 
 def run_as(program: Block, delay_seed: int, config: Config, memo: Any) -> Result:
@@ -112,11 +125,23 @@ def _run(
 ) -> None:
     loop: asyncio.AbstractEventLoop = asyncio.new_event_loop() if is_real else VirtualLoop()
     start_s = time.process_time()
+    most_s = _MOST_REAL_S if is_real else None
+    _in_loop(loop, _main(program, engine, options, result), result, most_s)
+    result.requests = engine.requests
+    result.seconds = time.process_time() - start_s
+
+
+def _in_loop(
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, None],
+    result: Result,
+    most_s: float | None = None,
+) -> None:
     with _watched(loop, result):
-        main = loop.create_task(_main(program, engine, options, result))
+        main = loop.create_task(work)
         try:
-            if is_real:
-                loop.run_until_complete(asyncio.wait([main], timeout=_MOST_REAL_S))
+            if most_s is not None:
+                loop.run_until_complete(asyncio.wait([main], timeout=most_s))
                 if not main.done():
                     raise Deadlock("it has not ended in time")
             loop.run_until_complete(main)
@@ -127,8 +152,22 @@ def _run(
             if type(error) in (KeyboardInterrupt, SystemExit):
                 raise
             result.problems.append(f"lost: {type(error).__name__} came out of the loop: {error}")
-    result.requests = engine.requests
-    result.seconds = time.process_time() - start_s
+
+
+async def _reference_main(program: Block, engine: ScriptedEngine, result: Result) -> None:
+    world, reference = new_world(), Reference(engine)
+    await engine.start()
+    try:
+        result.outcome = await run_program(reference, program)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        result.outcome = ("session raised", shown(error))
+    tasks = {*reference.tasks, *world.left}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    world.caught.clear()
 
 
 async def _main(
@@ -137,7 +176,7 @@ async def _main(
     world, not_ours = new_world(), asyncio.all_tasks()
     try:
         async with Session(engine, **options) as session:
-            result.outcome = await run_program(session, program)
+            result.outcome = await run_program(Library(session), program)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
