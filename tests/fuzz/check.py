@@ -55,7 +55,8 @@ def check(case: Case, *, is_self_check: bool = False) -> list[str]:
     problems = [f"plain {problem}" for problem in plain.problems]
     if plain.is_stuck:
         return problems
-    problems += [f"plain {problem}" for problem in _of_meaning(case, plain)]
+    own_problems = (*_of_open(case, plain), *_of_meaning(case, plain))
+    problems += [f"plain {problem}" for problem in own_problems]
     return [*problems, *_of_sessions(case, plain)]
 
 
@@ -109,8 +110,28 @@ def _of_meaning(case: Case, plain: Result) -> Iterator[str]:
 
 def _of_run(case: Case, plain: Result, run: Result) -> Iterator[str]:
     yield from run.problems
+    yield from _of_open(case, run)
     if not run.is_stuck and case.config.observer != "odd":
         yield from _of_results(case, plain, run)
+
+
+def _of_open(case: Case, run: Result) -> Iterator[str]:
+    """Whether requests were open once the program had ended, and nothing in it was left running."""
+    if run.num_open and not run.is_stuck and not any(map(_leaves_work, all_parts(case))):
+        yield f"open: {run.num_open} requests, before the session closed"
+
+
+def _leaves_work(part: Any) -> bool:
+    match part:
+        case Make():
+            return part.is_started
+        case Leave():
+            return True
+        case Stream():
+            return part.take is not None and not part.closes
+        case Map():
+            return part.stop_after is not None and part.leaves_by == "break"
+    return False
 
 
 def _of_results(case: Case, plain: Result, run: Result) -> Iterator[str]:
@@ -152,6 +173,9 @@ def _of_counts(case: Case, plain: Result, run: Result) -> Iterator[str]:
         draws, plain_draws = (sum(map(_is_draw, r.requests)) for r in (run, plain))
         if draws != plain_draws:
             yield f"draws: {draws} requests, of the plain program {plain_draws}"
+        own, plain_own = (sum(map(_is_own, r.requests)) for r in (run, plain))
+        if own != plain_own and not any(map(_may_save_own, all_parts(case))):
+            yield f"own: {own} requests of share=False, of the plain program {plain_own}"
 
 
 def _of_sharing(case: Case, run: Result) -> Iterator[str]:
@@ -186,8 +210,17 @@ def _is_draw(request: Request) -> bool:
 
 
 def _is_shareable(request: Request) -> bool:
-    is_own = request.messages[-1].content.startswith("own")
-    return request.sampling.is_deterministic and not is_own
+    return request.sampling.is_deterministic and not _is_own(request)
+
+
+def _is_own(request: Request) -> bool:
+    return request.messages[-1].content.startswith("own")
+
+
+def _may_save_own(part: Any) -> bool:
+    """Whether a pure operator asks calls of `share=False`: with it, they are shared."""
+    is_pure = isinstance(part, Op) and part.is_pure or isinstance(part, Map) and part.fn == "pure"
+    return is_pure and any(isinstance(p, Ask) and not p.share for p in parts_of(part.body))
 
 
 def all_parts(case: Case) -> Iterator[Any]:

@@ -136,7 +136,7 @@ class Generator:
         draw: str | int = GREEDY
         if self.has("seeds", 0.35):
             draw = rng.choice([1, 2, 3])
-        elif self.has("unseeded", 0.3) and (not view.is_pure or self.has("impure", 0.2)):
+        elif self.has("unseeded", 0.45) and (not view.is_pure or self.has("impure", 0.2)):
             draw = UNSEEDED
         schema = None
         if self.has("schema", 0.3):

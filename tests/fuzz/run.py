@@ -46,6 +46,7 @@ class Result:
         problems: What is wrong with it by itself; each begins with a kind and a colon.
         requests: What the engine was asked.
         unawaited: Warnings of plain operators never awaited, sorted.
+        num_open: Requests that were open when the program had ended, before the session closed.
         caught: What the program caught, and where.
         seconds: Of computing.
     """
@@ -54,6 +55,7 @@ class Result:
     problems: list[str] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     unawaited: list[str] = field(default_factory=list)
+    num_open: int = 0
     caught: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -177,6 +179,7 @@ async def _main(
     try:
         async with Session(engine, **options) as session:
             result.outcome = await run_program(Library(session), program)
+            result.num_open = engine.num_open
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise

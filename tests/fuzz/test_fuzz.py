@@ -6,8 +6,10 @@ A failure names the seed; `python -m tests.fuzz --only SEED` runs it again and m
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,6 +20,15 @@ from tests.fuzz.program import Ask, Await, Case, Config, Make, Raise, Together, 
 from tests.fuzz.shrink import repaired, shrink
 
 NUM_CASES, NUM_AT_ONCE = 300, 25
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_heap() -> Iterator[None]:
+    """Garbage is collected after each run: what is there already need not be looked at."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def failures_of(seeds: range, *, is_self_check: bool = False) -> str:
