@@ -219,8 +219,10 @@ def _is_own(request: Request) -> bool:
 
 def _may_save_own(part: Any) -> bool:
     """Whether a pure operator asks calls of `share=False`: with it, they are shared."""
-    is_pure = isinstance(part, Op) and part.is_pure or isinstance(part, Map) and part.fn == "pure"
-    return is_pure and any(isinstance(p, Ask) and not p.share for p in parts_of(part.body))
+    match part:
+        case Op(is_pure=True) | Map(fn="pure"):
+            return any(isinstance(p, Ask) and not p.share for p in parts_of(part.body))
+    return False
 
 
 def all_parts(case: Case) -> Iterator[Any]:
