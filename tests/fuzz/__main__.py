@@ -47,6 +47,8 @@ def main() -> int:
         _report(failures, arguments, options)
     except KeyboardInterrupt:
         print(f"\nstopped after {num_done} cases", file=sys.stderr)
+        for seed, problems in sorted(failures.items()):
+            print(_in_short(seed, problems))
     seconds = time.monotonic() - start_s
     print(f"{num_done} cases in {seconds:.0f} s, {len(failures)} failed {dict(kinds)}")
     return 1 if failures or num_done < len(seeds) else 0
@@ -85,7 +87,7 @@ def _report(failures: dict[int, list[str]], arguments: Any, options: dict[str, A
         elif arguments.only is not None or kind == "crash":
             _print(case_of(seed), problems)
         else:
-            print(f"seed {seed}: {'; '.join(dict.fromkeys(map(kind_of, problems)))}")
+            print(_in_short(seed, problems))
     work = partial(shrunk, **options)
     for seed, result in work_off(work, chosen, arguments.jobs, SHRINK_S + _CASE_S):
         if isinstance(result, Crash):
@@ -93,6 +95,10 @@ def _report(failures: dict[int, list[str]], arguments: Any, options: dict[str, A
             _print(case_of(seed), failures[seed])
         else:
             _print(result.case, result.problems)
+
+
+def _in_short(seed: int, problems: list[str]) -> str:
+    return f"seed {seed}: {'; '.join(dict.fromkeys(map(kind_of, problems)))}"
 
 
 def _print(case: Case, problems: list[str]) -> None:

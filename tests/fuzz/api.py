@@ -58,7 +58,8 @@ class Library:
         retries: int = 0,
         timeout: float | None = None,
     ) -> Operator[..., Any]:
-        return _operator(fn, is_pure, retries, timeout)
+        make = _made if fn.__closure__ else _operator  # what closes over a run is not kept
+        return make(fn, is_pure, retries, timeout)
 
     async def gather(self, *awaitables: Any, return_exceptions: bool = False) -> Any:
         return await gather(*awaitables, return_exceptions=return_exceptions)  # type: ignore[call-overload]
@@ -73,10 +74,12 @@ class Library:
         return None
 
 
-@lru_cache(maxsize=128)
-def _operator(
+def _made(
     fn: Callable[..., Any], is_pure: bool, retries: int, timeout: float | None
 ) -> Operator[..., Any]:
     if not is_pure:
         return operator(retries=retries, timeout=timeout)(fn)
     return operator(pure=True, version="1", retries=retries, timeout=timeout)(fn)
+
+
+_operator = lru_cache(maxsize=128)(_made)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests.fuzz.check import check
 from tests.fuzz.clock import Deadlock, VirtualLoop
 from tests.fuzz.generate import case_of
+from tests.fuzz.pool import Crash, work_off
 from tests.fuzz.program import Ask, Await, Case, Config, Make, Raise, Together, text_of
 from tests.fuzz.shrink import repaired, shrink
 
@@ -87,6 +90,15 @@ def test_shrinking_keeps_what_fails_and_drops_the_names_that_nothing_makes() -> 
         Make("b", Ask("q 2")),
         Together(((Raise("own"), Await(("b",))), (Await(("b",)),)), (0, 0)),
     )
+
+
+def test_a_process_that_hangs_or_dies_costs_its_item_only() -> None:
+    results = dict(work_off(time.sleep, [0, 100, 0.1], num_jobs=1, most_s=0.5))
+    assert results.keys() == {0, 100, 0.1}
+    assert isinstance(results[100], Crash) and "in time" in results[100].text
+    assert results[0.1] is None
+    ((_, died),) = work_off(os._exit, [3], num_jobs=2, most_s=5)
+    assert isinstance(died, Crash) and "died" in died.text
 
 
 def test_the_command_runs_cases_in_processes() -> None:
