@@ -36,6 +36,6 @@ def test_a_hanging_test_is_ended_and_says_what_waits(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert "1 calls are under way" in ended.stderr, ended.stdout + ended.stderr
+    assert "calls that wait or are computed: 1" in ended.stderr, ended.stdout + ended.stderr
     assert "llm(user('are you there?')): 1.0 s, waits for its engine" in ended.stderr
     assert "TookTooLong" in ended.stdout

@@ -129,10 +129,7 @@ def to_parts(
     rendered: list[tuple[str, tuple[Part, ...]]] = []
     for position, message in enumerate(messages):
         if not isinstance(message, Message):
-            raise PromptError(
-                f"message {position} of llm(...) is a {type(message).__name__}: wrap it in "
-                f"system(...), user(...) or assistant(...)"
-            )
+            raise PromptError(_not_a_message(message, position))
         if type(message.content) is str and LEAK_MARK not in message.content:  # nearly always
             rendered.append((message.role, (message.content,)))
             continue
@@ -151,6 +148,24 @@ def to_parts(
     if not rendered:
         raise PromptError("llm(...) needs at least one message, e.g. llm(user('Hello'))")
     return tuple(rendered), tuple(inputs)
+
+
+def _not_a_message(message: Any, position: int) -> str:
+    kind = type(message).__name__
+    if isinstance(message, list | tuple):
+        return (
+            f"message {position} of llm(...) is a {kind}: give each message by itself, as in "
+            f"llm(*messages)"
+        )
+    if isinstance(message, dict):
+        return (
+            f"message {position} of llm(...) is a dict: write user('...'), system('...') or "
+            f"assistant('...') in place of {{'role': ..., 'content': ...}}"
+        )
+    return (
+        f"message {position} of llm(...) is a {kind}: wrap it in system(...), user(...) or "
+        f"assistant(...)"
+    )
 
 
 def _content_parts(content: Any, where: str) -> tuple[str | Ref[Any], ...]:

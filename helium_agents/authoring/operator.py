@@ -162,7 +162,10 @@ class Operator(Generic[P, T]):
         if frame.runner is None:  # a session checks it itself
             check_on_loop(body.name)
         if body.is_pure:
-            bound = self._signature.bind(*args, **kwargs)
+            try:
+                bound = self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{body.name}(...): {error}") from None
             bound.apply_defaults()
             args, kwargs = bound.args, bound.kwargs
         elif frame.is_pure:

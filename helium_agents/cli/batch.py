@@ -20,6 +20,7 @@ from helium_agents.cli.loading import Workflow
 from helium_agents.cli.output import Output
 from helium_agents.cli.rows import Rows
 from helium_agents.errors import InputError, ItemError, message_of
+from helium_agents.graph.ref import Ref
 from helium_agents.runtime.session import Session
 
 OnError = Literal["raise", "collect"]
@@ -210,6 +211,8 @@ def to_json(value: Any, name: str) -> str:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, Ref):
+        return "a call that it did not await (write `return await ...`),"
     return f"a value of type {type(value).__name__}"
 
 

@@ -109,7 +109,9 @@ def execute(
             traceback.print_exception(error.__cause__)
         status, exit_code, is_fault = "failed", EXIT_FAILED, not may_pass(error.__cause__)
         message = explain_item(error, batch.rows, batch.workflow)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a workflow may call sys.exit() or pytest.skip()
         if shows_traceback:
             traceback.print_exc()
         status, exit_code, is_fault = "failed", EXIT_FAILED, not may_pass(error)

@@ -65,6 +65,8 @@ def user_place(error: BaseException, workflow: Workflow) -> str | None:
 def _describe(error: BaseException) -> str:
     if isinstance(error, HeliumError):
         return str(error)
+    if isinstance(error, SystemExit):
+        return f"the workflow ended the program (sys.exit({error.code!r}))"
     return in_words(error)
 
 
@@ -80,6 +82,8 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _is_users(filename: str, workflow: Workflow) -> bool:
+    if filename.startswith("<"):  # made by exec, as the methods of dataclasses are
+        return False
     path = os.path.realpath(filename)
     if path == str(workflow.file):
         return True

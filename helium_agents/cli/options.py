@@ -14,8 +14,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEBUG = "helium_agents.debug"
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+class _NamedPath(click.Path):
+    """A path; an empty one would mean the current directory, and is a variable that is unset."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty: is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _NamedPath(path_type=Path, dir_okay=False)
+DIRECTORY = _NamedPath(path_type=Path, file_okay=False)
 POSITIVE = click.IntRange(min=1)
 
 

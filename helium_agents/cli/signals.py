@@ -77,7 +77,7 @@ def run_until_stopped(
     previous = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGQUIT)}
     try:
         result = asyncio.run(cancellable())
-    except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+    except BaseException:
         if received:  # whatever the clean-up raised, this is why
             raise Stopped(received[0]) from None
         raise

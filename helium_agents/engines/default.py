@@ -37,6 +37,8 @@ def engines_by_name(given: EngineLike | Mapping[str, EngineLike] | None) -> dict
 
 
 def _engine(given: EngineLike | None) -> Engine:
+    if given == "":
+        raise SessionError("engine='' names no model: leave it out for the embedded model")
     if given is None or isinstance(given, str | Path):
         from helium_agents.engines.vllm import VLLM
 

@@ -69,6 +69,8 @@ class ScriptedEngine:
         capacity: Capacity | None = None,
         keep_requests: bool = True,
     ) -> None:
+        if not (script is None or callable(script) or isinstance(script, Mapping)):
+            raise TypeError(f"script={script!r} must be a function, a mapping, or None")
         self._script = script
         self._name = name
         self._identity = identity

@@ -172,8 +172,10 @@ class _Start:
         with _ONE_START_AT_A_TIME:
             # The tracker, which the processes share, would unblock the signal if it started later;
             # and it is not the engine's alone, so it must not carry the mark.
+            # A terminal sends Ctrl-C and Ctrl-\\ to all processes; only the program is meant.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGQUIT})
             resource_tracker.ensure_running()
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGQUIT})
             self.processes.watch()
             try:
                 with _environment(self.log, self._environment | self.processes.environment):

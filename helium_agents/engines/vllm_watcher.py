@@ -126,7 +126,7 @@ def noted() -> set[str]:
 def main() -> None:
     """Watch, and clean up. The standard input names files to remove besides."""
     parent_pid, session, mark = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends when the program does, however that ends
     wait_for_end(parent_pid)
     for path in sweep(mark, session) | noted():

@@ -75,6 +75,11 @@ async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
         raise interruption
 
 
+def error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """What a task that has ended raised; `None` if it returned, or was cancelled."""
+    return None if task.cancelled() else task.exception()
+
+
 async def _outcome(awaitable: Awaitable[Any]) -> Outcome:
     try:
         return Value(await awaitable)

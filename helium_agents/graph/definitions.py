@@ -6,6 +6,7 @@ compiled again, and a function's source is the one that gives the code that is r
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import dis
@@ -49,12 +50,24 @@ class _Module:
     classes: Mapping[str, list[ClassSource]]
 
 
+_FUTURE_FLAGS = 0
+for _name in __future__.all_feature_names:
+    _FUTURE_FLAGS |= getattr(__future__, _name).compiler_flag
+
+
 @lru_cache(maxsize=256)
-def _index(source: str) -> _Module:
+def _index(source: str, future_flags: int = 0) -> _Module:
+    """What a source defines.
+
+    Args:
+        source: A module, or the cell of a notebook, which may await things at its top.
+        future_flags: What its code says of `from __future__` imports: an earlier cell's hold on.
+    """
+    flags = future_flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     try:
         tree = ast.parse(source)
         # Optimisation flags are this process's own, as they were at import.
-        module = compile(tree, "<source>", "exec", dont_inherit=True)
+        module = compile(tree, "<source>", "exec", flags, dont_inherit=True)
     except SyntaxError:
         return _Module({}, {}, {})
     functions, codes = defaultdict(list), defaultdict(list)
@@ -94,7 +107,7 @@ def find_function(function: FunctionType) -> _FunctionNode:
     nodes: list[_FunctionNode] = []
     for _ in range(2):  # as it was when it was first read, then as it is now
         source = "".join(linecache.getlines(code.co_filename, module))
-        index = _index(source)
+        index = _index(source, code.co_flags & _FUTURE_FLAGS)
         nodes = index.functions.get(key, [])
         if code in index.codes.get(key, []) or (nodes and _is_rewritten(module)):
             return nodes[0] if len(nodes) == 1 else _lambda_of(code, nodes)

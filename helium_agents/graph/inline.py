@@ -21,6 +21,24 @@ from helium_agents.graph.trace import Frame, Tally, enter, entered, entered_fram
 T = TypeVar("T")
 
 
+def awaitable(fn: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> Awaitable[T]:
+    """What a function that should be async returns.
+
+    Raises:
+        TypeError: It is no function, or returns something that cannot be awaited.
+    """
+    name = getattr(fn, "__name__", type(fn).__name__)
+    if not callable(fn):
+        raise TypeError(f"{name} is not a function: give an operator, or any async function")
+    made = fn(*args, **kwargs)
+    if not isinstance(made, Awaitable):
+        raise TypeError(
+            f"{name}(...) returned a value of type {type(made).__name__}, which cannot be awaited: "
+            f"make it an `async def` function"
+        )
+    return made
+
+
 async def value_of(node: Node) -> Any:
     """The value of a call: known, run inline, or waited for in its session."""
     check_may_await(node, entered_frame())
@@ -92,6 +110,8 @@ async def run_inline(node: OperatorNode) -> Any:
         _settle(node, Failure(error))
         raise
     node.settle(Value(value))
+    if runner is not None:
+        runner.on_ended(node)
     if node.waiters is not None:
         _wake_waiters(node)
     return value
@@ -99,6 +119,8 @@ async def run_inline(node: OperatorNode) -> Any:
 
 def _settle(node: OperatorNode, outcome: Outcome) -> None:
     node.settle(outcome)
+    if node.frame.runner is not None:
+        node.frame.runner.on_ended(node)
     _wake_waiters(node)
 
 
@@ -121,13 +143,9 @@ async def _wait_for_other(node: OperatorNode, awaiter: Frame | None) -> Any:
         node.waiters = []
     entry = (waiter, awaiter)
     node.waiters.append(entry)
-    if runner is not None:
-        runner.on_blocked(node, 1)
     try:
         await waiter
     finally:
-        if runner is not None:
-            runner.on_blocked(node, -1)
         if node.waiters is not None:
             node.waiters.remove(entry)
     assert node.outcome is not None

@@ -108,7 +108,7 @@ class Ref(Coroutine[Any, Any, T_co]):
 
     def _give_up(self) -> None:
         if self.node.frame.runner is not None:
-            self.node.frame.runner.on_taken(self.node)
+            self.node.frame.runner.on_ended(self.node)
 
     def _drive(self, step: str, *args: Any) -> Any:
         task = _current_task()

@@ -51,12 +51,8 @@ class Runner(Protocol):
         """A plain operator is about to run in its awaiter's task; raises if that cannot be."""
         ...
 
-    def on_taken(self, node: Node) -> None:
-        """Somebody took care of a plain operator's call without awaiting it."""
-        ...
-
-    def on_blocked(self, node: Node, change: int) -> None:
-        """Somebody begins (1) or ends (-1) to wait for a plain operator that runs elsewhere."""
+    def on_ended(self, node: Node) -> None:
+        """A plain operator has ended, or somebody took care of its call without awaiting it."""
         ...
 
     def waiters_of(self, node: Node) -> list[Node]:
@@ -211,7 +207,8 @@ def current_frame() -> Frame:
     if len(roots) > 1:
         raise SessionError(
             f"{len(roots)} sessions are open on this event loop, and this task was begun outside "
-            f"all of them: say which one is meant, with `await session.run(fn, ...)`"
+            f"all of them: say which one is meant, with `await session.run(fn, ...)`, and close "
+            f"those that are not used any more"
         )
     return roots[0]
 

@@ -95,7 +95,7 @@ class Executor:
     def hold_inputs(self, flight: Flight) -> None:
         """See to it that the inputs of a flight come, or fail it where they would wait for it."""
         self._flights.plan(flight)
-        flight.doing = "its inputs"
+        flight.doing = "waits for its inputs"
         try:
             for source in flight.node.inputs:
                 if source.outcome is None:
@@ -111,7 +111,7 @@ class Executor:
         self._flights.run(flight, partial(self._run_plain, flight))
 
     async def _run_plain(self, flight: Flight) -> None:
-        flight.doing = "its body, which runs"
+        flight.doing = "its body runs"
         self._flights.land(flight, Value(await value_of(flight.node)))
 
     def cut(self, flight: Flight, longer: Flight | None) -> None:
@@ -124,7 +124,7 @@ class Executor:
             self.start(flight)
             return
         self._flights.plan(flight)
-        flight.doing = "a longer answer to the same question"
+        flight.doing = "waits for a longer answer to the same question"
         try:
             hold = self._flights.hold(
                 flight,
@@ -211,7 +211,7 @@ class Executor:
         if running is None or running is flight:
             self._flights.enlist(flight, node.key)
             return False
-        flight.doing = "an equal call that is under way"
+        flight.doing = "waits for an equal call that is under way"
         hold = self._flights.hold(
             flight,
             running,
@@ -272,7 +272,7 @@ class Executor:
 
     async def _run(self, flight: Flight, node: OperatorNode) -> Any:
         """Run a pure operator's body."""
-        flight.doing = "its body, which runs"
+        flight.doing = "its body runs"
         tally = Tally()
         try:
             value = await run_body(node, flight.item, tally, on_begin=flight.begin)
@@ -286,7 +286,7 @@ class Executor:
         retries = node.call.retries
         for number in range(retries + 1):
             attempt = node.attempt(number)
-            flight.doing = f"draw {number + 1} of at most {retries + 1}"
+            flight.doing = f"waits for draw {number + 1} of at most {retries + 1}"
             if attempt.outcome is None:
                 landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._flights.hold(
@@ -310,7 +310,7 @@ class Executor:
         call = node.call
         fleet = self._engines.fleet(call.model)
         messages = tuple([ChatMessage(role, _joined(parts)) for role, parts in call.messages])
-        flight.doing = "its engine, to render the prompt"
+        flight.doing = "waits for its engine to render the prompt"
         prompt = await fleet.render(messages)
         for attempt in range(call.retries + 1):
             try:
@@ -318,7 +318,7 @@ class Executor:
             except TransientEngineError:
                 if attempt == call.retries:
                     raise
-                flight.doing = "a moment, after an error of the engine that may pass"
+                flight.doing = "waits a moment, after an error of its engine that may pass"
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
                 continue
             flight.cached_tokens = completion.cached_tokens
@@ -340,10 +340,10 @@ class Executor:
         budget, used_tokens = self._budget, 0
         most_tokens = num_prompt + sampling.n * sampling.max_tokens
         if not budget.try_reserve(most_tokens):
-            flight.doing = "room in the token budget"
+            flight.doing = "waits for room in the token budget"
             await budget.reserve(most_tokens)
         try:
-            flight.doing = "its engine"
+            flight.doing = "waits for its engine"
             flight.begin()
             is_counted = self._touch(item, prompt)
             # Across deaths of the engine: the reservation is kept, a retry needs no new one.

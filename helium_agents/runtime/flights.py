@@ -23,7 +23,7 @@ from typing import Any
 
 from helium_agents.engines.engine import Delta
 from helium_agents.errors import RefCancelled
-from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, error_of
 from helium_agents.graph.cycles import cycle_error, find_cycle, inline_waiters
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
@@ -87,7 +87,7 @@ class Flight:
         has_begun: Whether the computation proper has begun: timeouts count from then.
         is_left: Whether nobody wants it any more.
         looked_up_at: How many flights had landed when its answer was last looked up in vain.
-        doing: What it waits for, in words.
+        doing: What it does or waits for, in words.
         outcome: What it came to, before each call's own form is made of it.
         cached_tokens: Prompt tokens that the engine had in its prefix cache.
         calls_below: Model calls that were made for the result of a pure operator.
@@ -113,7 +113,7 @@ class Flight:
         self.looked_up_at = -1
         self.next_input = 0
         self.stream: StreamBuffer | None = None
-        self.doing = "to be planned"
+        self.doing = "waits to be planned"
         self.start_s = start_s
         self.item = item
         node.flight = self
@@ -315,8 +315,10 @@ class Flights:
     def _end(self, flight: Flight) -> None:
         """The flight's task has ended, perhaps by being cancelled, even before it began."""
         if flight.outcome is None:
+            assert flight.task is not None
+            error = error_of(flight.task) or self._closed(flight.node)
             message = f"{describe(flight.node)} was cancelled while it was being computed"
-            self.land(flight, Failure(self._closed(flight.node) or RefCancelled(message)))
+            self.land(flight, Failure(error or RefCancelled(message)))
 
     def land(self, flight: Flight, outcome: Outcome) -> None:
         """The outcome is there: settle the calls, and wake everybody. Does nothing a second time.

@@ -36,8 +36,9 @@ from helium_agents.errors import (
     SessionError,
     TokenBudgetExceeded,
 )
-from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended, error_of
 from helium_agents.graph.encoding import encode, fingerprint
+from helium_agents.graph.inline import awaitable
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.trace import Frame, enter, entered_frame, leave
 from helium_agents.runtime.admission import WorkingSet
@@ -124,8 +125,21 @@ class Map(AsyncIterator[T]):
     ) -> None:
         if on_error not in ("raise", "collect"):
             raise ValueError(f"on_error={on_error!r} must be 'raise' or 'collect'")
-        if read_ahead < 1:
-            raise ValueError(f"read_ahead={read_ahead} must be at least 1")
+        if type(read_ahead) is not int or read_ahead < 1:
+            raise ValueError(f"read_ahead={read_ahead!r} must be a whole number, at least 1")
+        if not isinstance(ordered, bool):
+            raise ValueError(f"ordered={ordered!r} must be True or False")
+        if not callable(fn):
+            raise TypeError(
+                f"map(fn, rows): fn is a value of type {type(fn).__name__}, not a function: give "
+                "an operator, or any async function of a row"
+            )
+        if not isinstance(rows, Iterable | AsyncIterable):
+            raise TypeError(
+                f"map(fn, rows): rows is a value of type {type(rows).__name__}, not an iterable"
+            )
+        if not isinstance(done, Container):
+            raise TypeError(f"done={done!r} must be a set or range of indices")
         self._run = MapRun(session, fn, rows, is_ordered=ordered, read_ahead=read_ahead, done=done)
         self._collects = on_error == "collect"
         # not __del__: the callback holds no reference to us and runs no code of ours in between
@@ -165,6 +179,10 @@ class Map(AsyncIterator[T]):
     async def _next(self) -> tuple[int, T]:
         try:
             item, outcome = self._run.take() or await self._run.next()
+        except asyncio.CancelledError:
+            self._run.note_cancelled()
+            await self.aclose()
+            raise
         except BaseException:
             await self.aclose()
             raise
@@ -227,6 +245,7 @@ class MapRun:
             num_items = max(0, num_items - len(done))
         session.emit(MapOpened(num_items, caller.item is not None))
         self._open_items: dict[int, Item] = {}
+        self._doing = "waits for its next row"
         self._num_uncommitted = 0
         session.opened(self)
         self._pump_task = session.spawn(self._pump(), self._context.copy(), self._end_pump)
@@ -236,9 +255,9 @@ class MapRun:
         """What the map is doing, in words."""
         name = getattr(self._fn, "__name__", "a function")
         return (
-            f"map of {name}: rows read: {self._num_read}, items open: {len(self._open_items)}, "
-            f"their answers being written: {self._num_uncommitted}, results not taken yet: "
-            f"{len(self._finished)}"
+            f"map of {name}: {self._doing}, rows read: {self._num_read}, items open: "
+            f"{len(self._open_items)}, answers being written: {self._num_uncommitted}, results not "
+            f"taken yet: {len(self._finished)}"
         )
 
     def open_items(self, now_s: float) -> list[tuple[Item, str]]:
@@ -264,6 +283,15 @@ class MapRun:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
+
+    def note_cancelled(self) -> None:
+        """Who waited for the next result was cancelled, which ends the map."""
+        if self._source_error is None and not self._is_closed:
+            self._source_error = RefCancelled(
+                "the map was ended when the wait for its next result was cancelled. To look for a "
+                "result for a while and then again, keep the wait: "
+                "asyncio.wait({asyncio.ensure_future(anext(results))}, timeout=...)"
+            )
 
     def _take_source_error(self) -> BaseException:
         error, self._source_error = self._source_error, None
@@ -318,6 +346,7 @@ class MapRun:
                     if not self._admit(item):
                         await self._admitted(item)
                     self._open(item, frame)
+                    self._doing = "waits for its next row"
                     num_opened += 1
                     if num_opened % _GROUP == 0:
                         await self._let_run()
@@ -335,6 +364,8 @@ class MapRun:
     def _end_pump(self) -> None:
         """No more rows are read, whatever the reason; the pump may never have begun."""
         self._is_exhausted = True
+        self._doing = "all rows are read"
+        self._source_error = self._source_error or error_of(self._pump_task)
         self._changed.set()
         self._note_end()
 
@@ -370,9 +401,11 @@ class MapRun:
 
     async def _admitted(self, item: Item) -> None:
         """Wait until there is room for an item, and admit it."""
+        self._doing = "waits until a result is taken"
         while self._num_read - self._num_taken >= self._read_ahead:
             self._has_room.clear()
             await self._has_room.wait()
+        self._doing = "waits for room in the KV cache"
         if not item.is_nested:
             await self._session.admission.open(item.working_set)
 
@@ -385,9 +418,11 @@ class MapRun:
         )
 
     def _end_item(self, item: Item) -> None:
-        del self._tasks[item.index], self._open_items[item.index]
-        if not (item.is_done or self._is_closed):  # it was cancelled before it began
-            self._finish(item, Failure(self._cancelled(f"before item {item.index} was done")))
+        task = self._tasks.pop(item.index)
+        del self._open_items[item.index]
+        if not (item.is_done or self._is_closed):  # it may have been cancelled before it began
+            error = error_of(task) or self._cancelled(f"before item {item.index} was done")
+            self._finish(item, Failure(error))
         self._note_end()
         if not item.is_nested:
             self._session.admission.close(item.working_set)
@@ -400,7 +435,7 @@ class MapRun:
         try:
             token = enter(frame)
             try:
-                outcome = Value(await self._fn(item.row))
+                outcome = Value(await awaitable(self._fn, item.row))
             except BaseException:
                 frame.has_failed = True
                 raise

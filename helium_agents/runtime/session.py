@@ -12,7 +12,6 @@ import contextvars
 import uuid
 import warnings
 from asyncio import _get_running_loop
-from collections import Counter
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -34,14 +33,13 @@ from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.errors import ImpureCall, ItemError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.cycles import check_not_inside_itself
-from helium_agents.graph.inline import check_may_await, value_of
+from helium_agents.graph.inline import awaitable, check_may_await, value_of
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.outcome import Failure
 from helium_agents.graph.trace import (
     Frame,
-    current_frame,
     entered,
     entered_frame,
     offer_root,
@@ -126,6 +124,8 @@ class Session:
     ) -> None:
         _check_arguments(memo, memo_mode, rules, share, token_budget, observers, run_id)
         if run_log is not None:
+            if not (hasattr(run_log, "run_id") and hasattr(run_log, "store")):
+                raise SessionError(f"run_log={run_log!r} must be a RunLog(...)")
             if not share:
                 raise SessionError("a run log needs sharing: leave out share=False")
             if substitute_known not in rules:
@@ -146,8 +146,7 @@ class Session:
         self._trace = Trace() if record else None
         self._state: Literal["new", "opening", "open", "closing", "closed"] = "new"
         self._is_open = False  # as a field of its own, since every call asks
-        self._unawaited: dict[Node, None] = {}
-        self._blocked: Counter[Node] = Counter()  # plain operators that others wait for
+        self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
         self._maps: dict[MapRun, None] = {}
         self._tasks = Tasks()
         self._num_at_once = 0
@@ -167,7 +166,8 @@ class Session:
             MemoError: The memo cannot be opened.
             EngineStartError: The model cannot be found.
         """
-        if current_frame().is_pure:
+        frame = entered_frame()
+        if frame is not None and frame.is_pure:
             raise ImpureCall("a session was opened inside a pure operator: drop pure=True there")
         if self._state != "new":
             raise SessionError(
@@ -310,8 +310,8 @@ class Session:
             self._supervisor.result()
 
     def _warn_of_unawaited(self) -> None:
-        for node in self._unawaited:
-            if node.frame.has_failed:
+        for node in self._plain:
+            if _is_running(node) or node.frame.has_failed:
                 continue  # what made the call did not come to awaiting it
             assert node.place is not None
             code, instruction = node.place
@@ -332,8 +332,13 @@ class Session:
             SessionError: The session is not open, or is one of another event loop.
         """
         self.check_open()
+        frame = entered_frame()
+        if frame is not None and frame.runner is self:
+            return await awaitable(fn, *args, **kwargs)
+        if frame is not None and frame.is_pure:
+            raise ImpureCall("session.run(...) was called inside a pure operator: drop pure=True")
         with entered(Frame(self, self._root, ("root",))):
-            return await fn(*args, **kwargs)
+            return await awaitable(fn, *args, **kwargs)
 
     @overload
     def map(
@@ -414,7 +419,7 @@ class Session:
             return f"the session is {self._state}"
         return waiting(
             [*self._flights.wanted, *self._flights.planned],
-            self._blocked,
+            [node for node in self._plain if _is_running(node)],
             self._maps,
             self._pool.states,
             self._loop.time(),
@@ -442,7 +447,7 @@ class Session:
             check_on_loop(node.label)
             self.check_open()
         if not node.is_planned:
-            self._unawaited[node] = None
+            self._plain[node] = None
         if self._trace is not None:
             self._trace.add(node)
 
@@ -450,17 +455,11 @@ class Session:
         """A plain operator is about to run in its awaiter's task."""
         if not self._is_open or _get_running_loop() is not self._loop:
             self.check_open()
-        self._unawaited.pop(node, None)
+        self._plain[node] = None
 
-    def on_taken(self, node: Node) -> None:
-        """Somebody took care of a plain operator's call."""
-        self._unawaited.pop(node, None)
-
-    def on_blocked(self, node: Node, change: int) -> None:
-        """Somebody begins (1) or ends (-1) to wait for a plain operator that runs elsewhere."""
-        self._blocked[node] += change
-        if not self._blocked[node]:
-            del self._blocked[node]
+    def on_ended(self, node: Node) -> None:
+        """A plain operator has ended, or somebody took care of its call without awaiting it."""
+        self._plain.pop(node, None)
 
     def waiters_of(self, node: Node) -> list[Node]:
         """The operator calls that wait for a call, whoever computes it."""
@@ -494,7 +493,8 @@ class Session:
         """Wait until a flight has landed, or leave it."""
         landed: asyncio.Future[None] = self._loop.create_future()
         alarm = _alarm(node)
-        waiter = self._flights.wait(flight, partial(set_done, landed), frame, alarm)
+        wake = partial(set_done, landed)
+        waiter = self._flights.wait(flight, wake, frame or self._root, alarm)
         try:
             await (landed if alarm is None else alarm.wait_for(landed))
         except BaseException as error:
@@ -525,7 +525,7 @@ class Session:
             flight = self._demand.ask(node, node.frame.item)
             self._flights.wait(flight, _never_mind)  # one who never leaves
         else:
-            self.on_taken(node)
+            self.on_ended(node)
             self._spawn_in_session(_ignore_outcome(node))
 
     async def stream(self, node: Node) -> AsyncIterator[str]:
@@ -541,7 +541,8 @@ class Session:
         flight.stream = flight.stream or StreamBuffer()
         landed: asyncio.Future[None] = self._loop.create_future()
         alarm = _alarm(node)
-        waiter = self._flights.wait(flight, partial(set_done, landed), frame, alarm)
+        wake = partial(set_done, landed)
+        waiter = self._flights.wait(flight, wake, frame or self._root, alarm)
         try:
             async for piece in flight.stream.read(alarm):
                 yield piece
@@ -646,6 +647,10 @@ async def _ignore_outcome(node: Node) -> None:
         return  # it belongs to the Ref, which keeps it
 
 
+def _is_running(node: Node) -> bool:
+    return isinstance(node, OperatorNode) and node.is_running
+
+
 def _alarm(node: Node) -> Alarm | None:
     return None if node.timeout_s is None else Alarm(node.timeout_s, partial(describe, node))
 
@@ -675,7 +680,7 @@ def _check_arguments(
     observers: Any,
     run_id: Any,
 ) -> None:
-    if not (memo is None or isinstance(memo, str | Path) or hasattr(memo, "get")):
+    if memo == "" or not (memo is None or isinstance(memo, str | Path) or hasattr(memo, "get")):
         raise SessionError(f"memo={memo!r} must be a directory, a store, or None")
     if memo_mode not in MEMO_MODES:
         raise SessionError(f"memo_mode={memo_mode!r} must be one of {', '.join(MEMO_MODES)}")

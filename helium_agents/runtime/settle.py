@@ -66,6 +66,8 @@ class Settler:
             if node.draws_again and isinstance(outcome, Value):
                 return  # its draws were counted
             kind, num_calls, calls_below = "llm", 0 if node.draws_again else 1, num_spared
+            if node.draws_again:
+                calls_below -= 1  # it counts as failed, beside its draws
         else:
             kind, num_calls, calls_below = "operator", 0, flight.calls_below + num_spared
         calls_below -= node.num_spared or 0  # which were counted before

@@ -44,7 +44,8 @@ class TokenBudget:
             if not self._reserved_tokens:
                 raise TokenBudgetExceeded(
                     f"the next call may need {num_tokens} tokens, but {self.used_tokens} of the "
-                    f"token budget of {self.limit_tokens} are used: raise the budget to go on"
+                    f"token budget of {self.limit_tokens} are used, which leaves "
+                    f"{(self.limit_tokens or 0) - self.used_tokens}: raise the budget to go on"
                 )
             wake = asyncio.get_running_loop().create_future()
             self._waiting.append(wake)

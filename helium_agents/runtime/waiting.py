@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from helium_agents.graph.cycles import inline_waiters
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import Node
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Frame
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from helium_agents.runtime.map import MapRun
 
 _MOST_LINES = 200
+_SHOWN_CHARACTERS = 40
 _PROGRAM, _STARTED = "the program", "started, and awaited by nobody"
 
 
@@ -32,6 +33,23 @@ class _Entry:
     is_root: bool = True
 
 
+def _named(node: Node) -> str:
+    """A call with the beginning of its arguments, which tell it from others."""
+    if not isinstance(node, OperatorNode):
+        return describe(node)
+    shown = [_shown(argument) for argument in node.args]
+    shown += [f"{name}={_shown(argument)}" for name, argument in node.kwargs.items()]
+    return f"{node.label}({', '.join(shown)})"
+
+
+def _shown(argument: Any) -> str:
+    try:
+        text = repr(argument)
+    except Exception:  # the argument's own
+        return f"<{type(argument).__name__}>"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
 class _Tree:
     def __init__(self, now_s: float) -> None:
         self._entries: dict[Any, _Entry] = {}
@@ -40,9 +58,10 @@ class _Tree:
     def add_flight(self, flight: Flight) -> None:
         """A flight, below all who wait for it."""
         seconds = self._now_s - flight.start_s
-        others = f" (and {len(flight.nodes) - 1} equal calls)" if len(flight.nodes) > 1 else ""
+        num_others = len(flight.nodes) - 1
+        others = f" and {num_others} equal call{'s' * (num_others > 1)}" if num_others else ""
         entry = self._entry(flight)
-        entry.text = f"{describe(flight.node)}{others}: {seconds:.1f} s, waits for {flight.doing}"
+        entry.text = f"{_named(flight.node)}{others}: {seconds:.1f} s, {flight.doing}"
         for waiter in flight.waiters:
             if waiter.holder is not None:
                 self._put_below(flight, waiter.holder)
@@ -51,9 +70,9 @@ class _Tree:
             else:
                 self._put_below(flight, self._top(_STARTED))
 
-    def add_blocked(self, node: Node) -> None:
-        """A plain operator, below all who wait for it."""
-        self._entry(node).text = f"{node.label}(...): runs"
+    def add_plain(self, node: Node) -> None:
+        """A plain operator that runs, below all who wait for it."""
+        self._entry(node).text = f"{_named(node)}: its body runs"
         for frame in inline_waiters(node):
             self._put_below_frame(node, frame)
 
@@ -101,7 +120,7 @@ class _Tree:
             if node.flight is not None:
                 self._put_below(child, node.flight)
                 return
-            self._entry(node).text = f"{node.label}(...): runs"
+            self._entry(node).text = f"{_named(node)}: its body runs"
             self._put_below(child, node)
             if node.awaiter is None or node.awaiter is frame:
                 self._put_below(node, self._top(_PROGRAM))
@@ -111,7 +130,7 @@ class _Tree:
 
 def waiting(
     flights: Sequence[Flight],
-    blocked: Iterable[Node],
+    plain: Iterable[Node],
     maps: Iterable[MapRun],
     engines: Sequence[str],
     now_s: float,
@@ -120,19 +139,19 @@ def waiting(
 
     Args:
         flights: All unfinished ones.
-        blocked: Plain operators that others wait for.
+        plain: Plain operators whose bodies run.
         maps: The open maps.
         engines: What each engine is doing.
         now_s: By the event loop's clock.
     """
     tree = _Tree(now_s)
-    heads = [f"{len(flights)} calls are under way"]
+    heads = [f"calls that wait or are computed: {len(flights)}"]
     for each in maps:
         heads.append(each.state)
         for item, text in each.open_items(now_s):
             tree.add_item(item, text)
     for flight in flights:
         tree.add_flight(flight)
-    for node in blocked:
-        tree.add_blocked(node)
+    for node in plain:
+        tree.add_plain(node)
     return "\n".join([*heads, *engines, *tree.lines()])

@@ -264,32 +264,43 @@ async def outer(text: str) -> str:
 async def test_waiting_shows_who_waits_for_what() -> None:
     gate = Gate()
     async with Session(ScriptedEngine(gate, name="slow")) as session:
-        assert session.waiting().startswith("0 calls are under way")
+        assert session.waiting().startswith("calls that wait or are computed: 0")
         rows = aiter(session.map(outer, ["a", "b", "a"]))
         first = asyncio.ensure_future(anext(rows))
         second = asyncio.ensure_future(ask("alone"))
+        third = asyncio.ensure_future(stuck())
         started = llm(user("started")).start()
         await until(lambda: session.waiting().count("waits for its engine") == 4)
         text = session.waiting()
         gate.open()
+        third.cancel()
         await gather(first, second, started)
         await rows.aclose()
-    lines = [line.split(":")[0] for line in text.splitlines()]
-    assert lines[:3] == [
-        "6 calls are under way",
-        "map of outer",
-        "engine 'slow' is up, open requests",
-    ]
-    item = lines.index("  item 0 of a map")
-    assert lines[item : item + 4] == [
+    lines = text.splitlines()
+    assert lines[0] == "calls that wait or are computed: 6"
+    assert lines[1].startswith("map of outer: all rows are read, rows read: 3, items open: 3")
+    assert lines[2] == "engine 'slow' is up, open requests: 4"
+    names = [line.split(":")[0] for line in lines]
+    item = names.index("  item 0 of a map")
+    assert names[item : item + 4] == [
         "  item 0 of a map",
-        "    outer(...)",
-        "      summary(...) (and 1 equal calls)",
+        "    outer('a')",
+        "      summary('a') and 1 equal call",
         "        llm(user('a'))",
     ]
-    assert "    ask(...)" in lines and "      llm(user('alone'))" in lines
-    program = lines.index("  started, and awaited by nobody")
-    assert lines[program + 1] == "    llm(user('started'))"
+    program = names.index("  the program")
+    assert names[program + 1 : program + 4] == [
+        "    ask('alone')",
+        "      llm(user('alone'))",
+        "    stuck()",
+    ]
+    started_line = names.index("  started, and awaited by nobody")
+    assert names[started_line + 1] == "    llm(user('started'))"
+
+
+@operator
+async def stuck() -> None:
+    await asyncio.Event().wait()
 
 
 async def test_waiting_of_a_session_that_is_not_open() -> None:
