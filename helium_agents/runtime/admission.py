@@ -24,6 +24,9 @@ from helium_agents.engines.engine import Capacity
 
 _NO_BLOCKS: frozenset[int] = frozenset()
 
+_LOOK_AGAIN_S = 0.05
+"""How often an item that does not fit looks whether anything is under way at all."""
+
 
 class WorkingSet:
     """The blocks that one open item has touched.
@@ -51,11 +54,14 @@ class Admission:
 
     Calls of an open item, nested maps included, are never held back: they could be what another
     open item waits for. For the same reason a map of which nothing is open may always open one
-    item: the items of another map may wait for it. An item larger than everything runs alone.
+    item: the items of another map may wait for it. And while no call at all is under way, items are
+    opened one after another: the open ones may be waiting for one that is not. An item larger than
+    everything runs alone.
 
     Args:
         capacity: Asks for the engine's capacity: `None` while it is not started, or no limit.
         is_started: Asks whether the engine is started.
+        is_idle: Asks whether no call is under way in the session.
         max_open: Most items open at once.
         max_open_before_start: Most items open while it is not known what the engine holds.
     """
@@ -64,12 +70,14 @@ class Admission:
         self,
         capacity: Callable[[], Capacity | None],
         is_started: Callable[[], bool],
+        is_idle: Callable[[], bool] = lambda: False,
         *,
         max_open: int = 256,
         max_open_before_start: int = 8,
     ) -> None:
         self._capacity = capacity
         self._is_started = is_started
+        self._is_idle = is_idle
         self._max_open = max_open
         self._max_open_before_start = max_open_before_start
         self._open: set[WorkingSet] = set()
@@ -83,15 +91,24 @@ class Admission:
         while not self.admit(working_set):
             wake = asyncio.get_running_loop().create_future()
             self._waiting.append(wake)
-            await wake
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await wake
+            except TimeoutError:
+                if self._is_idle():
+                    self._enter(working_set)
+                    return
 
     def admit(self, working_set: WorkingSet) -> bool:
         """Open the item if it fits now."""
         is_admitted = self._fits() or not self._num_by_group[working_set.group]
         if is_admitted:
-            self._open.add(working_set)
-            self._num_by_group[working_set.group] += 1
+            self._enter(working_set)
         return is_admitted
+
+    def _enter(self, working_set: WorkingSet) -> None:
+        self._open.add(working_set)
+        self._num_by_group[working_set.group] += 1
 
     def touch(self, working_set: WorkingSet, token_ids: Sequence[int]) -> bool:
         """A call of the item holds these tokens in the KV cache; whether that counts."""

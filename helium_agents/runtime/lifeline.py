@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from helium_agents.engines.engine import Completion, Delta, Engine, Request
-from helium_agents.errors import EngineDied, EngineError, SessionError
+from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.runtime.company import Company
 from helium_agents.runtime.engine_lease import EngineLease
@@ -156,6 +156,12 @@ class Lifeline:
             await self.engine.start()
             self._on_started()
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # nobody cancelled us: it was its own
+                self.end = EngineStartError(
+                    f"engine {self.label!r} was cancelled from inside while it was starting"
+                )
+                return
             self.end = SessionError("the session was closed while its engine was starting")
             raise
         except ENDS_THE_PROGRAM:

@@ -281,7 +281,7 @@ class Recall:
 def _commit(store: Store) -> Future[None]:
     try:
         return store.commit()
-    except Exception as error:
+    except BaseException as error:  # whoever waits for the commit raises it
         failed: Future[None] = Future()
         failed.set_exception(error)
         return failed

@@ -206,7 +206,11 @@ class Session:
         await self._pool.identify()
         self._pool.open()
         engine = self._pool.default
-        self._admission = Admission(lambda: engine.capacity, lambda: engine.is_started)
+        self._admission = Admission(
+            lambda: engine.capacity,
+            lambda: engine.is_started,
+            lambda: not (self._flights.wanted or self._flights.planned),
+        )
         settler = Settler(self._emit, _none_below if recall is None else recall.calls_below)
         self._flights = Flights(self._tasks, self._context, settler.settle, self._closed_before)
         look_up: Callable[[Node], Found | None] = _find_nothing

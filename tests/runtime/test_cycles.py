@@ -151,3 +151,20 @@ async def test_waiting_for_one_another_in_turn_is_no_cycle() -> None:
     async with Session(ScriptedEngine(lambda request: request.messages[-1].content)):
         refs = [branch(name).start() for name in "abc"]
         assert await gather(*refs) == ("a shared", "b shared", "c shared")
+
+
+async def test_a_cycle_through_session_run() -> None:
+    sessions: list[Session] = []
+
+    @operator(pure=True, version="1")
+    async def first() -> str:
+        return await sessions[0].run(second)
+
+    @operator(pure=True, version="1")
+    async def second() -> str:
+        return await sessions[0].run(first)
+
+    for options in ({}, PLAIN):
+        async with Session(ScriptedEngine(), **options) as session:
+            sessions[:] = [session]
+            await errors_of(first())

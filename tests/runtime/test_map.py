@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from gate import Gate, ticks, until
 
-from helium_agents import ItemError, Session, gather, llm, operator, user
+from helium_agents import ItemError, MemoryStore, Session, gather, llm, operator, user
 from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EngineStartError, RefCancelled
@@ -694,3 +694,82 @@ async def test_a_row_that_raises_the_end_of_an_iteration_does_not_end_the_map(
                 pass
         found = [each async for each in session.map(row, range(5), on_error="collect")]
         assert [number for number in found if isinstance(number, int)] == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("options", [{}, {"rules": (), "share": False, "memo": None}])
+async def test_rows_that_meet_before_their_first_call(options: dict[str, Any]) -> None:
+    meet = asyncio.Barrier(20)
+
+    async def row(number: int) -> str:
+        await meet.wait()
+        return await echo_row(number)
+
+    engine = ScriptedEngine(lambda request: request.messages[-1].content)
+    async with asyncio.timeout(20), Session(engine, **options) as session:
+        found = [text async for text in session.map(row, range(20))]
+    assert found == [f"part {number}" for number in range(20)]
+
+
+async def test_who_stops_waiting_for_a_result_hears_that_this_ended_the_map() -> None:
+    async def row(number: int) -> int:
+        await asyncio.sleep(0.05)
+        return number
+
+    async with Session(ScriptedEngine()) as session:
+        results = aiter(session.map(row, range(3)))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(results), 0.001)
+        with pytest.raises(RefCancelled, match="the wait for its next result was cancelled"):
+            await anext(results)
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+
+
+async def test_a_source_that_raises_generator_exit_does_not_end_the_map_silently() -> None:
+    def rows() -> Iterator[int]:
+        yield 1
+        raise GeneratorExit("broken")
+
+    async with Session(ScriptedEngine()) as session:
+        with pytest.raises(GeneratorExit):
+            async for _ in session.map(echo_row, rows()):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, [1]), "fn is a value of type int"),
+        (([1], echo_row), "fn is a value of type list"),
+        ((echo_row, 5), "rows is a value of type int"),
+    ],
+)
+async def test_wrong_arguments_are_refused_where_they_are_given(
+    arguments: Any, message: str
+) -> None:
+    async with Session(ScriptedEngine()) as session:
+        with pytest.raises(TypeError, match=message):
+            session.map(*arguments)
+        for read_ahead in (0, 1.5, "x", True):
+            with pytest.raises(ValueError, match="read_ahead="):
+                session.map(echo_row, [1], read_ahead=read_ahead)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="make it an `async def` function"):
+            async for _ in session.map(lambda row: row, [1]):
+                pass
+        with pytest.raises(TypeError, match="is not a function"):
+            await session.run(5)  # type: ignore[arg-type]
+
+
+async def test_a_commit_that_raises_anything_reaches_the_map() -> None:
+    class Odd(BaseException):
+        pass
+
+    class Broken(MemoryStore):
+        def commit(self) -> Any:
+            raise Odd("commit")
+
+    async with asyncio.timeout(5):
+        with pytest.raises(Odd):
+            async with Session(ScriptedEngine(), memo=Broken()) as session:
+                async for _ in session.map(echo_row, [1, 2]):
+                    pass
