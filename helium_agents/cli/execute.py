@@ -20,7 +20,7 @@ from helium_agents.cli.batch import Batch
 from helium_agents.cli.failure import explain_failure, explain_item, may_pass, user_place
 from helium_agents.cli.options import echo_error
 from helium_agents.cli.signals import Stopped, run_until_stopped
-from helium_agents.errors import ItemError, TokenBudgetExceeded
+from helium_agents.errors import ItemError, TokenBudgetExceeded, in_words
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.summary import Summary
 
@@ -177,5 +177,5 @@ def _some_failed(batch: Batch) -> str:
     assert first.__cause__ is not None
     place = user_place(first.__cause__, batch.workflow)
     where = f"\n  at {place}" if place else ""
-    error = f"{type(first.__cause__).__name__}: {first.__cause__}"
+    error = in_words(first.__cause__)
     return f"{failed} The first is {batch.rows.place(first.index)}: {error}{where}"

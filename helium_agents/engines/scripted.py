@@ -232,7 +232,11 @@ class ScriptedEngine:
         life = self.num_deaths
         try:
             text = self._script(request)
-            return text if isinstance(text, str) else await self._while_alive(text)
+            if isinstance(text, Awaitable):
+                text = await self._while_alive(text)
+            if not isinstance(text, str):
+                raise TypeError(f"the script of {self._name!r} gave {text!r} in place of text")
+            return text
         except EngineDied as error:
             if self.num_deaths == life:  # by the script, not by what befell other requests
                 self.die(error)

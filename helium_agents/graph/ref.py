@@ -147,6 +147,15 @@ class Ref(Coroutine[Any, Any, T_co]):
 
     __hash__ = object.__hash__
 
+    def __copy__(self) -> Ref[T_co]:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Ref[T_co]:
+        return self  # it is a handle: two of them would be one call all the same
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        self._refuse("something to be pickled")
+
     def __iter__(self) -> NoReturn:
         self._refuse("a sequence")
 

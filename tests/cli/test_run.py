@@ -358,3 +358,53 @@ def test_engine_is_told_what_the_command_line_says(
         "max_model_tokens": 512,
         "kv_tokens": 4096,
     }
+
+
+ENDS_IT = """
+import sys
+from helium_agents import llm, operator, user
+
+class Odd(BaseException):
+    pass
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+@operator
+async def answer(row: dict):
+    await llm(user(row["question"]), max_tokens=8)
+    if row["question"] == "question 3":
+        {statement}
+    return row
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("sys.exit()", "the workflow ended the program (sys.exit(None))"),
+        ("sys.exit(3)", "the workflow ended the program (sys.exit(3))"),
+        ("raise Odd('skipped')", "Odd: skipped"),
+        ("raise Mute", "Mute: <no text, str() raises>"),
+    ],
+)
+def test_whatever_ends_a_run_is_said(helium: Helium, statement: str, message: str) -> None:
+    Path("ends.py").write_text(ENDS_IT.format(statement=statement))
+    result = helium("run ends.py:answer --input rows.jsonl --output out.jsonl", expect=1)
+    assert message in result.stderr
+    assert not Path("out.jsonl").exists()
+
+
+def test_an_error_whose_text_raises_is_collected(helium: Helium) -> None:
+    Path("ends.py").write_text(ENDS_IT.format(statement="raise Mute"))
+    run = "run ends.py:answer --input rows.jsonl --output out.jsonl --on-error collect"
+    result = helium(run, expect=3)
+    assert "1 of 20 rows failed" in result.stderr
+    (failed,) = (line for line in read_lines("out.jsonl") if "error" in line)
+    assert failed["error"] == {"type": "Mute", "message": "<no text, str() raises>", "item": 3}
+
+
+def test_an_empty_path_is_refused(helium: Helium) -> None:
+    helium(f"{RUN} --memo=", expect=2)
+    assert not Path("data.mdb").exists()

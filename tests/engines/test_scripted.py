@@ -359,3 +359,17 @@ def test_what_it_does_not_understand_is_documented() -> None:
     # formats are not understood: this is a text, not a date
     schema = json.dumps(TypeAdapter(date).json_schema())
     assert isinstance(json.loads(example_json(schema, "1")), str)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"x", ["a"]])
+async def test_a_script_that_gives_no_text_is_told_so(text: Any) -> None:
+    async def later(_: Request) -> Any:
+        return text
+
+    for script in (lambda _: text, later):
+        engine = ScriptedEngine(script)
+        await engine.start()
+        with pytest.raises(TypeError, match="in place of text"):
+            await engine.complete(request("q"))
+    with pytest.raises(TypeError, match="script="):
+        ScriptedEngine(3)  # type: ignore[arg-type]

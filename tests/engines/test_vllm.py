@@ -9,8 +9,10 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -349,3 +351,24 @@ def cpu_s() -> dict[str, float]:
         for parent in processes
         for process in (parent, *parent.children())
     }
+
+
+async def test_the_keys_that_a_terminal_sends_to_all_processes_do_not_end_the_engine(
+    engine: VLLM,
+) -> None:
+    """Ctrl-C and Ctrl-Backslash mean the program; only it knows what to do."""
+    processes = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
+    mine = [each for parent in processes for each in (parent, *parent.children(recursive=True))]
+    names = {each.name() for each in mine}
+    assert {"VLLM::EngineCore", "VLLM::Worker"} <= names
+    for each in mine:
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            assert is_handled(each.pid, number), f"{each.name()} would end at {number.name}"
+
+
+def is_handled(pid: int, number: int) -> bool:
+    """Whether a process blocks, ignores, or handles a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":\t") for line in status.splitlines())
+    masks = [int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")]
+    return any(mask >> (number - 1) & 1 for mask in masks)

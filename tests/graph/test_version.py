@@ -1,8 +1,13 @@
 """Versions: what changes an answer changes the version, and nothing else does."""
 
 from __future__ import annotations
+import __future__
 
+import ast
+import asyncio
 import functools
+import inspect
+import linecache
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from helium_agents import Session
+from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import VersionError
 from helium_agents.graph.version import class_version, function_version
 
@@ -376,3 +383,33 @@ def test_source_that_changed_since_import_is_refused(load: Loader, tmp_path: Pat
 def test_something_else_than_a_function_is_refused() -> None:
     with pytest.raises(VersionError, match="not a function"):
         function_version(functools)
+
+
+CELL = """
+from helium_agents import operator
+
+SIZE = 1
+
+@operator(pure=True)
+async def pure(x):
+    return x * SIZE
+"""
+
+
+@pytest.mark.parametrize("after", ["", "await sleep(0)\n", "print(await pure(1))\n"])
+@pytest.mark.parametrize("annotations", [False, True])
+async def test_an_operator_of_a_notebooks_cell(after: str, annotations: bool) -> None:
+    """A cell may await things at its top, and an earlier one may have imported from the future."""
+    source, name = CELL + after, f"<ipython-input-{len(after)}-{annotations}>"
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    if annotations:
+        flags |= __future__.annotations.compiler_flag
+    names: dict[str, Any] = {"__name__": "__main__", "sleep": asyncio.sleep}
+    async with Session(ScriptedEngine()):
+        ran = eval(compile(source, name, "exec", flags, dont_inherit=True), names)
+        if inspect.isawaitable(ran):
+            await ran
+        assert await names["pure"]("a") == "a"
+        names["SIZE"] = 2
+        assert await names["pure"]("a") == "aa"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import pickle
 from collections.abc import AsyncIterator, Coroutine
 from contextvars import ContextVar
 
@@ -13,7 +15,7 @@ from gate import Gate, cancel_when, ticks, until
 
 from helium_agents import Ref, Session, gather, llm, operator, user
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import RefCancelled
+from helium_agents.errors import RefCancelled, RefMisuse
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 
@@ -345,3 +347,11 @@ async def test_a_scope_around_one_awaiter_leaves_the_other_alone() -> None:
         gate.open()
         assert (await task).text == "a"
         assert engine.aborted == []
+
+
+async def test_a_copy_of_a_ref_is_the_ref_and_it_is_not_pickled(session: Session) -> None:
+    ref = llm(user("q"))
+    assert copy.copy(ref) is ref and copy.deepcopy({"answer": [ref]})["answer"][0] is ref
+    with pytest.raises(RefMisuse, match="pickled before it was awaited"):
+        pickle.dumps(ref)
+    await ref
