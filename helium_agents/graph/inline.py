@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from sys import exception
 from typing import Any, TypeVar
 
 from helium_agents.errors import CallTimeout, ImpureCall, RefCancelled, SessionError
@@ -86,6 +87,7 @@ async def run_inline(node: OperatorNode) -> Any:
         runner.on_awaited(node)
     node.is_running = True
     node.awaiter = awaiter
+    handled = exception()
     item = above.item if awaiter is None or awaiter.item is None else awaiter.item
     try:
         if node.inputs or not node.body.is_bare:
@@ -107,7 +109,7 @@ async def run_inline(node: OperatorNode) -> Any:
         _settle(node, Failure(RefCancelled(message)))
         raise
     except BaseException as error:
-        _settle(node, Failure(error))
+        _settle(node, Failure(error, handled))
         raise
     node.settle(Value(value))
     if runner is not None:

@@ -30,13 +30,17 @@ class Failure:
 
     Args:
         error: What was raised. A copy is kept: whoever caught it may add to it.
+        handled: What the one who ran the call was handling meanwhile. Python makes that the context
+            of whatever is raised, but it is no business of others who wait for the call.
     """
 
     __slots__ = ("_error", "_traceback")
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, handled: BaseException | None = None) -> None:
         self._error = copy_error(error)
         self._traceback = error.__traceback__
+        if handled is not None and self._error is not error and error.__context__ is handled:
+            self._error.__context__ = None
 
     def get(self) -> NoReturn:
         """Raise a copy of what was raised."""

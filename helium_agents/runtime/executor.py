@@ -225,6 +225,10 @@ class Executor:
     def _take_equal(self, flight: Flight, hold: Waiter, asked: Node, node: Node) -> None:
         other = hold.flight
         assert other.outcome is not None
+        if _may_pass(other.outcome):  # it had its own retries, and this call has its own
+            self._flights.enlist(flight, node.key)
+            self._flights.run(flight, partial(self._compute, flight, asked, node))
+            return
         flight.credit("joined")
         flight.calls_below = other.calls_below
         outcome: Outcome = other.outcome
@@ -312,11 +316,11 @@ class Executor:
         messages = tuple([ChatMessage(role, _joined(parts)) for role, parts in call.messages])
         flight.doing = "waits for its engine to render the prompt"
         prompt = await fleet.render(messages)
-        for attempt in range(call.retries + 1):
+        for attempt in count():
             try:
                 completion = await self._request(flight, fleet, node, messages, prompt)
             except TransientEngineError:
-                if attempt == call.retries:
+                if attempt >= _most_retries(flight):
                     raise
                 flight.doing = "waits a moment, after an error of its engine that may pass"
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
@@ -356,6 +360,15 @@ class Executor:
         finally:
             budget.release(most_tokens, used_tokens=used_tokens)
         return completion
+
+
+def _most_retries(flight: Flight) -> int:
+    """The most that any of the calls grants that the flight answers: no key tells it."""
+    return max(node.call.retries for node, _ in flight.nodes if isinstance(node, LlmNode))
+
+
+def _may_pass(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failure) and isinstance(outcome.error, TransientEngineError)
 
 
 def _joined(parts: tuple[Part, ...]) -> str:

@@ -8,8 +8,9 @@ What is not compared, and why:
   that nothing hangs or is left.
 - The number of requests where something is cancelled half-way: how much was asked by then is a
   matter of timing. Likewise the warnings of plain operators never awaited.
-- Questions asked twice where something fails (failures are not remembered), and those with a schema
-  that an answer may not fit.
+- Questions asked twice where something fails (failures are not remembered), those with a schema
+  that an answer may not fit, and those made from the Ref of an unseeded draw: they are known by the
+  draw, not by its text, and remembered in a run log only.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _of_counts(case: Case, plain: Result, run: Result) -> Iterator[str]:
 
 
 def _of_sharing(case: Case, run: Result) -> Iterator[str]:
-    if _shares(case) and not run.is_stuck:
+    if _shares(case) and not run.is_stuck and not _is_built_on_draws(case):
         asked = Counter(map(_question, filter(_is_shareable, run.requests)))
         for question, count in asked.items():
             if count > 1 and not question[0][-1].content.startswith("flaky"):
@@ -191,6 +192,11 @@ def _of_warmth(case: Case, run: Result) -> Iterator[str]:
     if _shares(case) and not run.is_stuck and not has_draws:
         for request in filter(_is_shareable, run.requests):
             yield f"asked again: {request.messages}"
+
+
+def _is_built_on_draws(case: Case) -> bool:
+    asks = [part for part in all_parts(case) if isinstance(part, Ask)]
+    return any(ask.draw == UNSEEDED for ask in asks) and any(ask.slots for ask in asks)
 
 
 def _shares(case: Case) -> bool:

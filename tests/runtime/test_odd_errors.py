@@ -224,3 +224,16 @@ async def test_rows_that_were_merged_have_a_note_each() -> None:
         found = [e async for e in session.map(ask, range(3), on_error="collect")]
         causes = [each.__cause__ for each in found]  # type: ignore[union-attr]
     assert len({id(cause) for cause in causes}) == 3
+
+
+@pytest.mark.usefixtures("quiet_loop")
+@pytest.mark.parametrize("options", [{}, PLAIN])
+async def test_what_one_was_handling_is_no_context_of_what_others_catch(options: Any) -> None:
+    async with Session(ScriptedEngine(), **options):
+        ref = fails_plainly()
+        first = await error_of(ref, "the first one's")
+        assert str(first.__context__) == "the first one's"
+        try:
+            await llm(user(prompt("{it}", it=ref)))
+        except Detailed as second:
+            assert second.__context__ is None

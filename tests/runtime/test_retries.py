@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helium_agents import Session, llm, operator, user
+from helium_agents import Session, gather, llm, operator, user
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import CallTimeout, OperatorDefinitionError, TransientEngineError
 
@@ -108,3 +108,21 @@ def test_what_is_no_class_of_exceptions_is_refused(retry_on: Any) -> None:
 
     with pytest.raises(OperatorDefinitionError, match="retry_on="):
         operator(retry_on=retry_on)(body)
+
+
+@pytest.mark.parametrize("first_retries", [0, 2])
+async def test_equal_calls_have_the_most_retries_that_any_of_them_grants(
+    first_retries: int,
+) -> None:
+    failures = iter([TransientEngineError("a moment")])
+
+    def script(_: object) -> str:
+        for error in failures:
+            raise error
+        return "answer"
+
+    engine = ScriptedEngine(script)
+    async with Session(engine):
+        calls = [llm(user("q"), retries=n) for n in (first_retries, 2 - first_retries)]
+        assert [reply.text for reply in await gather(*calls)] == ["answer"] * 2
+    assert engine.num_requests == 2
