@@ -264,7 +264,8 @@ class Session:
     async def close(self) -> None:
         """Cancel what is left, wait for its clean-up, and stop the engines that sessions started.
 
-        Whoever still waits for a call gets a `SessionError`. Idempotent.
+        Whoever still waits for a call gets a `SessionError`. Calls of plain operators that nobody
+        awaited are warned of, with the place where they were made. Idempotent.
 
         Raises:
             SessionError: It is called inside one of the session's own calls, which would wait for
@@ -284,6 +285,7 @@ class Session:
             # Who is cancelled goes at once, and the supervisor goes on: a call that is being ended
             # may wait for just this task.
             await asyncio.shield(self._supervisor)
+            self._warn_of_unawaited()
 
     def _begin_to_close(self) -> None:
         if self._state == "new":
