@@ -64,6 +64,8 @@ def _asked(summary: Summary) -> str:
 def _computed(summary: Summary) -> list[tuple[str, str]]:
     failed = count(summary.num_failed_calls, "model call")
     failures = [("failed", failed)] if summary.num_failed_calls else []
+    if summary.num_cancelled_calls:
+        failures.append(("cancelled", count(summary.num_cancelled_calls, "model call")))
     if not summary.num_computed:
         return [("computed", "nothing"), *failures]
     cached = f"{summary.prefix_hit_rate:.0%} of them from the prefix cache"

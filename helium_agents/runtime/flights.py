@@ -145,6 +145,7 @@ class Flight:
 
 
 Settle = Callable[[Flight, Outcome], None]
+Report = Callable[[Flight], None]
 
 
 class Flights:
@@ -154,6 +155,7 @@ class Flights:
         tasks: The session's tasks.
         context: Where flights run.
         settle: Gives a landed flight's calls their outcomes.
+        report_left: Says that a flight which had begun is not wanted any more.
         closed: Makes the error of a call that the session's end left without an answer; `None`
             while the session is open.
     """
@@ -163,6 +165,7 @@ class Flights:
         tasks: Tasks,
         context: Context,
         settle: Settle,
+        report_left: Report,
         closed: Callable[[Node], BaseException | None],
     ) -> None:
         self.wanted: dict[Flight, None] = {}
@@ -172,6 +175,7 @@ class Flights:
         self._tasks = tasks
         self._context = context
         self._settle = settle
+        self._report_left = report_left
         self._closed = closed
 
     # --- who computes what ----------------------------------------------------------------------
@@ -359,6 +363,8 @@ class Flights:
             if flight.waiters or flight.outcome is not None or flight.is_left:
                 continue
             self.leave_unwanted(flight)
+            if flight.has_begun:
+                self._report_left(flight)
             if flight.task is not None:
                 if not flight.task.cancelling():  # a second time would interrupt its clean-up
                     flight.task.cancel()

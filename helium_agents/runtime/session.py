@@ -212,7 +212,13 @@ class Session:
             lambda: not (self._flights.wanted or self._flights.planned),
         )
         settler = Settler(self._emit, _none_below if recall is None else recall.calls_below)
-        self._flights = Flights(self._tasks, self._context, settler.settle, self._closed_before)
+        self._flights = Flights(
+            self._tasks,
+            self._context,
+            settler.settle,
+            settler.report_left,
+            self._closed_before,
+        )
         look_up: Callable[[Node], Found | None] = _find_nothing
         if recall is not None and substitute_known in self._rules:
             look_up = recall.look_up

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from helium_agents.engines.engine import Choice
+from helium_agents.errors import RefCancelled
 from helium_agents.graph.freeze import freeze
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node
@@ -44,12 +45,20 @@ class Settler:
             delivered = _deliver(node, outcome)
             num_spared = self._spare_inputs(node) if node.inputs else 0
             node.settle(delivered)
-            if node.is_planned:
+            if node.is_planned and not flight.is_left:  # else it was reported then
                 self._report(flight, node, source, delivered, num_spared, end_s)
         if flight.stream is not None:
             answer = outcome.value if isinstance(outcome, Value) else None
             text = answer.choices[0].text if isinstance(answer, Answer | Reply) else None
             flight.stream.close(text)
+
+    def report_left(self, flight: Flight) -> None:
+        """Model calls that were asked, and then left by all who waited for them."""
+        end_s = asyncio.get_running_loop().time()
+        for node, source in flight.nodes:
+            if isinstance(node, LlmNode) and not node.draws_again:
+                left = RefCancelled(f"{describe(node)} was left by all who waited for it")
+                self._report(flight, node, source, Failure(left), 0, end_s)
 
     def _report(
         self,

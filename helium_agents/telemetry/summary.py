@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from helium_agents.errors import RefCancelled
 from helium_agents.telemetry.events import CallSettled, EngineStarted, Event, ItemClosed
 
 
@@ -16,6 +17,8 @@ class Summary:
         num_items: Items of top-level maps that ended.
         num_failed_items: Those that failed.
         num_failed_calls: Model calls that ended in an error.
+        num_cancelled_calls: Model calls that an engine was asked, and that were then cancelled,
+            since nobody waited for them any more (a timeout, say).
         calls_by_source: Answered model calls by how their answer came about.
         operators_by_source: Pure operator calls likewise.
         num_calls_below: Model calls that were never made, since they only lead up to an answer
@@ -31,6 +34,7 @@ class Summary:
     num_items: int = 0
     num_failed_items: int = 0
     num_failed_calls: int = 0
+    num_cancelled_calls: int = 0
     calls_by_source: Counter[str] = field(default_factory=Counter)
     operators_by_source: Counter[str] = field(default_factory=Counter)
     num_calls_below: int = 0
@@ -59,7 +63,8 @@ class Summary:
     @property
     def num_calls(self) -> int:
         """Model calls that the program made."""
-        return sum(self.calls_by_source.values()) + self.num_failed_calls
+        answered = sum(self.calls_by_source.values())
+        return answered + self.num_failed_calls + self.num_cancelled_calls
 
     @property
     def num_plain_calls(self) -> int:
@@ -69,7 +74,8 @@ class Summary:
     @property
     def num_saved(self) -> int:
         """Model calls of the plain program that got an answer without an engine."""
-        return self.num_plain_calls - self.num_computed - self.num_failed_calls
+        unanswered = self.num_failed_calls + self.num_cancelled_calls
+        return self.num_plain_calls - self.num_computed - unanswered
 
     @property
     def num_computed(self) -> int:
@@ -89,6 +95,7 @@ class Summary:
             "failed_items": self.num_failed_items,
             "calls": self.num_calls,
             "failed_calls": self.num_failed_calls,
+            "cancelled_calls": self.num_cancelled_calls,
             "computed": self.num_computed,
             "merged": calls["merged"] + calls["joined"],
             "memo_hits": calls["memo"],
@@ -110,6 +117,9 @@ class Summary:
         }
 
     def _count_call(self, call: CallSettled) -> None:
+        if isinstance(call.error, RefCancelled):
+            self.num_cancelled_calls += 1
+            return
         if call.error is not None:
             self.num_failed_calls += 1
             return

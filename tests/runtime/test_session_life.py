@@ -385,3 +385,13 @@ async def test_pure_operators_that_were_spared_count_by_what_is_remembered_of_th
         await ref
         assert session.summary.num_plain_calls == 3
     store.close()
+
+
+async def test_calls_that_time_out_or_are_cancelled_are_counted() -> None:
+    async with Session(ScriptedEngine(Gate())) as session:
+        for text in ("a", "b"):
+            with pytest.raises(TimeoutError):
+                await llm(user(text), timeout=0.01)
+        counts = session.summary.as_dict()
+        assert counts["plain_calls"] == counts["calls"] == counts["cancelled_calls"] == 2
+        assert counts["computed"] == counts["failed_calls"] == counts["saved_calls"] == 0
