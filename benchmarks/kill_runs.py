@@ -77,7 +77,7 @@ def kill_scripted(num_kills: int, folder: Path, dice: random.Random, num_rows: i
 def kill_real(
     num_kills: int, folder: Path, dice: random.Random, rows: list[str], minutes: float
 ) -> Tally:
-    """Kill runs of document QA on vLLM and the embedded model, which start its engine each time."""
+    """Kill runs of document QA on vLLM and the random model, which start its engine each time."""
     arguments = [f"{_DOCUMENT_QA}:answer", *rows]
     expected = KilledRun("real", arguments, folder / "whole", Tally()).uninterrupted()
     num_calls = expected.requests.total()

@@ -31,14 +31,16 @@ def main() -> None:
     parser.add_argument("--input", type=Path, default=DATA / "documents.jsonl")
     parser.add_argument("--rows", type=int, default=12)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--model", help="a directory or hub name; default: the embedded model")
+    parser.add_argument(
+        "--model", default="random", help="a directory or hub name; default: random"
+    )
     arguments = parser.parse_args()
     with arguments.input.open(encoding="utf-8") as lines:
         rows = [Document.model_validate_json(line) for line in islice(lines, arguments.rows)]
     asyncio.run(compare(rows, arguments.pairs, arguments.model))
 
 
-async def compare(rows: Sequence[Document], num_pairs: int, model: str | None) -> None:
+async def compare(rows: Sequence[Document], num_pairs: int, model: str) -> None:
     """Time plain, cold and warm runs in turn and print what they cost."""
     engine = VLLM(model)
     await engine.start()

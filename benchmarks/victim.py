@@ -80,7 +80,7 @@ def scripted(job: Job) -> Engine:
 
 def real(job: Job) -> Engine:
     """The engine of a job, real."""
-    return NotedVLLM(job.model)
+    return NotedVLLM(job.model or "random")
 
 
 if __name__ == "__main__":

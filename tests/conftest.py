@@ -64,13 +64,13 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def engine(cache_home: Path) -> AsyncIterator[VLLM]:
-    """vLLM, started, on the embedded model in float32: exact whatever else is computed.
+    """vLLM, started, on the random model in float32: exact whatever else is computed.
 
     Tests that use it are marked `engine` and run in the session's event loop::
 
         pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
     """
-    engine = VLLM()
+    engine = VLLM.random()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what importing vLLM and torch warns of is not ours
         await engine.start()

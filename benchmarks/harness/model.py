@@ -15,7 +15,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from benchmarks.harness.digest import FILE_NAME
-from helium_agents.engines.embedded import cache_root, embedded_model_dir
+from helium_agents.engines.cached_model import cache_root
+from helium_agents.engines.random_model import random_model_dir
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 _FORMAT = 1
@@ -66,7 +67,7 @@ def model_directory(shape: ModelShape) -> Path:
     """The model's directory, made at the first call."""
     target = cache_root() / f"benchmark-{shape.name}-v{_FORMAT}"
     if not target.is_dir():
-        source = embedded_model_dir()
+        source = random_model_dir()
         unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         for name in _TOKENIZER_FILES:
             shutil.copyfile(source / name, unfinished / name)

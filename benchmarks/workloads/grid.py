@@ -19,7 +19,7 @@ from helium_agents import llm, operator, prompt, system, user
 SCALE = 4
 
 WORDS_PER_TOKEN = {"rule": 0.74, "filing": 0.6, "news": 0.6}
-"""Of generated text by kind, with the tokenizer of the embedded model."""
+"""Of generated text by kind, with the tokenizer of the random model."""
 
 
 @dataclass(frozen=True)

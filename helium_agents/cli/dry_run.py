@@ -15,6 +15,7 @@ from helium_agents.cli.options import echo_error
 from helium_agents.cli.report import count, echo_failures, table
 from helium_agents.cli.resuming import Resuming
 from helium_agents.cli.trace import Traced, trace
+from helium_agents.engines.embedded import NAME
 from helium_agents.engines.model_source import find_model
 from helium_agents.memo.open import open_store
 
@@ -89,7 +90,7 @@ def _as_text(job: Job, traced: Traced, num_remembered: int | None) -> str:
         ("workflow", job.target),
         ("input", f"{job.input_path}: {count(num_rows, 'row')}{fits}"),
         ("output", f"{job.output_path}{replaces}"),
-        ("model", job.model or "the embedded one, whose text means nothing"),
+        ("model", job.model or f"the embedded one, {NAME}"),
         ("memo", _memo(job, num_remembered)),
         *_calls(traced, num_rows),
     ]

@@ -95,8 +95,8 @@ def engine_options(command: Command) -> Command:
         click.option(
             "--model",
             metavar="DIR_OR_NAME",
-            help="A model directory, or a name on the Hugging Face hub. Without it a small "
-            "embedded model answers, whose text means nothing.",
+            help="A model directory, a name on the Hugging Face hub, or `random` for a model whose "
+            "text means nothing. Without it the embedded one answers, SmolLM2-135M-Instruct.",
         ),
         click.option(
             "--dtype", metavar="NAME", default="auto", show_default=True, help="Of the weights."

@@ -9,7 +9,7 @@ from helium_agents.cli.trace import Traced
 from helium_agents.telemetry.progress import duration
 from helium_agents.telemetry.summary import Summary
 
-MEANINGLESS = "The embedded model is random, so its text means nothing: choose one with --model."
+MEANINGLESS = "The model's weights are random, so its text means nothing."
 
 
 def savings(summary: Summary, *, has_memo: bool, seconds: float) -> str:

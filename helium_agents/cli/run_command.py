@@ -111,9 +111,10 @@ def run(dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
 
 def _report(job: Job, result: Result) -> None:
     from helium_agents.cli.report import MEANINGLESS, count, savings
+    from helium_agents.engines.model_source import RANDOM
 
     rows = count(len(job.batch.rows), "row")
     click.echo(f"{job.batch.workflow.name}: {rows} -> {job.output_path}")
     click.echo(savings(result.summary, has_memo=job.memo is not None, seconds=result.seconds))
-    if job.model is None and result.summary.num_calls:
+    if job.model == RANDOM and result.summary.num_calls:
         click.echo(MEANINGLESS)

@@ -19,8 +19,8 @@ def engines_by_name(given: EngineLike | Mapping[str, EngineLike] | None) -> dict
     """The engines of a session by the names that `llm(model=...)` uses; the first is the default.
 
     Args:
-        given: One, or several by name; `None` for vLLM on a small model made on this machine,
-            whose text means nothing.
+        given: One, or several by name; `None` for vLLM on the embedded model,
+            SmolLM2-135M-Instruct.
 
     Raises:
         SessionError: It is something else.

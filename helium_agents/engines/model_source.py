@@ -16,11 +16,16 @@ from typing import Any
 
 from blake3 import blake3
 
-from helium_agents.engines.embedded import cache_root, embedded_model_dir
+from helium_agents.engines.cached_model import cache_root
+from helium_agents.engines.embedded import embedded_model_dir
+from helium_agents.engines.random_model import random_model_dir
 from helium_agents.errors import EngineStartError
 
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+RANDOM = "random"
+"""Names the model with random weights; a directory of that name is ``./random``."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _OTHER_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
@@ -90,7 +95,8 @@ def find_model(
     that a model which moves on the hub does not change under a memo; downloading it again does.
 
     Args:
-        model: A directory, the name of a hub repository, or `None` for the embedded model.
+        model: A directory, the name of a hub repository, `None` for the embedded model, or
+            `RANDOM` for the one whose weights are random.
         revision: Branch, tag or commit of a repository.
         download_dir: Hugging Face cache to use in place of the user's.
 
@@ -99,7 +105,11 @@ def find_model(
             is neither in the local cache nor can the hub be asked.
     """
     if model is None:
-        return ModelSource("embedded", str(embedded_model_dir()), None, embedded_model_dir())
+        directory = embedded_model_dir()
+        return ModelSource("embedded", str(directory), None, directory)
+    if model == RANDOM:
+        directory = random_model_dir()
+        return ModelSource(RANDOM, str(directory), None, directory)
     path = Path(model).expanduser()
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "params.json")):

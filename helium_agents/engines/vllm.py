@@ -23,7 +23,7 @@ from helium_agents.engines.engine import (
     Delta,
     Request,
 )
-from helium_agents.engines.model_source import ModelSource, find_model
+from helium_agents.engines.model_source import RANDOM, ModelSource, find_model
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.engines.vllm_process import launch
 from helium_agents.engines.vllm_request import Answer, sampling_params, translated
@@ -44,10 +44,11 @@ class VLLM:
     """A vLLM engine in processes of its own.
 
     Args:
-        model: A model directory, the name of a hub repository, or `None` for the small embedded
-            model that is made on this machine.
-        dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the embedded
-            model, where answers do not depend on what else is computed; else what vLLM chooses.
+        model: A model directory, the name of a hub repository, or `None` for the embedded model,
+            SmolLM2-135M-Instruct.
+        dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the two models
+            that are made on this machine, where answers do not depend on what else is computed;
+            else what vLLM chooses.
         max_model_tokens: Most tokens of a prompt and its answer together. `None`: the model's
             own limit, or the size of the KV cache where that is less.
         kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536,
@@ -103,6 +104,18 @@ class VLLM:
 
     def __repr__(self) -> str:
         return f"VLLM({self.name!r}{', started' if self.is_started else ''})"
+
+    @classmethod
+    def random(cls, **settings: Any) -> Self:
+        """A small model with random weights, made on this machine: for tests and benchmarks.
+
+        Its text means nothing, but depends on every token of the prompt, so that an answer to
+        another prompt is seen. ``VLLM("random")`` is the same.
+
+        Args:
+            **settings: As for `VLLM`.
+        """
+        return cls(RANDOM, **settings)
 
     # --- what it is ----------------------------------------------------------------------------
 

@@ -15,7 +15,12 @@ from typing import Any
 
 from blake3 import blake3
 
-from helium_agents.engines.model_source import ModelSource, directory_digest, file_digest
+from helium_agents.engines.model_source import (
+    RANDOM,
+    ModelSource,
+    directory_digest,
+    file_digest,
+)
 from helium_agents.errors import EngineStartError
 
 _IDENTITY_FORMAT = 1
@@ -60,9 +65,10 @@ class Settings:
     """The arguments of `VLLM`, before a model is looked for.
 
     Args:
-        model: A directory, the name of a hub repository, or `None` for the embedded model.
-        dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the embedded
-            model, where it is exact; else what vLLM chooses.
+        model: A directory, the name of a hub repository, `None` for the embedded model, or
+            `RANDOM` for the one with random weights.
+        dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the two models
+            that are made on this machine, where it is exact; else what vLLM chooses.
         max_model_tokens: Most tokens of a prompt and its answer together. `None`: the model's
             own limit, or the size of the KV cache where that is less.
         kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536,
@@ -98,7 +104,7 @@ class Settings:
 
     def resolved_dtype(self) -> str:
         """`dtype` with ``"auto"`` decided where it is ours to decide."""
-        if self.dtype == "auto" and (self.model is None or is_cpu_build()):
+        if self.dtype == "auto" and (self.model in (None, RANDOM) or is_cpu_build()):
             return "float32"
         return self.dtype
 

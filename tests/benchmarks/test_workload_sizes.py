@@ -13,7 +13,7 @@ from benchmarks.harness.model import SHAPES
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.workload import Inputs
 from benchmarks.workloads import debate, grid, workloads
-from helium_agents.engines.embedded import embedded_model_dir
+from helium_agents.engines.random_model import random_model_dir
 
 BLOCK_TOKENS = 32
 LONGEST_TOKENS = 3000
@@ -22,7 +22,7 @@ WORKING_SET_TOKENS = 48_000
 
 @pytest.fixture(scope="module")
 def tokenizer(cache_home: object) -> Tokenizer:
-    return Tokenizer.from_file(str(embedded_model_dir() / "tokenizer.json"))
+    return Tokenizer.from_file(str(random_model_dir() / "tokenizer.json"))
 
 
 def num_tokens(tokenizer: Tokenizer, text: str) -> int:

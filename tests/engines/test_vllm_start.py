@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helium_agents.engines.embedded import embedded_model_dir
+from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.engine import Choice
 from helium_agents.engines.engine_log import EngineLog
 from helium_agents.engines.vllm import VLLM
@@ -25,14 +25,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def model(cache_home: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(embedded_model_dir(), tmp_path / "model"))
+    return Path(shutil.copytree(random_model_dir(), tmp_path / "model"))
 
 
 @pytest.fixture
 def hub(cache_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Hugging Face cache that holds the embedded model as `org/name`, branch `main`."""
+    """A Hugging Face cache that holds the random model as `org/name`, branch `main`."""
     repository = tmp_path / "hub" / "models--org--name"
-    shutil.copytree(embedded_model_dir(), repository / "snapshots" / COMMIT)
+    shutil.copytree(random_model_dir(), repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -51,7 +51,7 @@ IDENTITY_SCRIPT = """
 import sys
 from helium_agents.engines.engine import Choice
 from helium_agents.engines.vllm import VLLM
-engine = VLLM()
+engine = VLLM.random()
 print(engine.identity())
 engine.truncate(Choice("", (1, 2, 3), "length"), 2)
 print([name for name in ("vllm", "torch", "transformers", "numpy") if name in sys.modules])
@@ -59,11 +59,11 @@ print([name for name in ("vllm", "torch", "transformers", "numpy") if name in sy
 
 
 def test_identity_and_truncate_import_nothing_heavy(cache_home: Path, tmp_path: Path) -> None:
-    embedded_model_dir()  # making it takes numpy
+    random_model_dir()  # making it takes numpy
     before = time.monotonic()
     result = run_script(IDENTITY_SCRIPT, tmp_path)
     assert time.monotonic() - before < 5
-    assert result.stdout == f"{VLLM().identity()}\n[]\n", result.stderr
+    assert result.stdout == f"{VLLM.random().identity()}\n[]\n", result.stderr
 
 
 @pytest.mark.parametrize(
@@ -175,21 +175,21 @@ def test_missing_vllm_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineStartError, match=r"pip install 'helium_agents\[vllm\]'"):
-        asyncio.run(VLLM().start())
+        asyncio.run(VLLM.random().start())
 
 
 async def test_an_engine_that_is_not_started_says_so() -> None:
-    engine = VLLM()
+    engine = VLLM.random()
     assert (engine.is_started, engine.capacity) == (False, None)
     await engine.close()
-    with pytest.raises(EngineError, match="'embedded' is not started"):
+    with pytest.raises(EngineError, match="'random' is not started"):
         await engine.render([])
 
 
 def test_the_cpu_cache_is_sized_by_the_user_first(
     cache_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = VLLM()._source
+    source = VLLM.random()._source
     monkeypatch.setattr("helium_agents.engines.vllm_settings.is_cpu_build", lambda: True)
     assert Settings(None).engine_arguments(source)["num_gpu_blocks_override"] == 2049
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
@@ -205,7 +205,7 @@ from helium_agents.errors import EngineStartError
 
 async def main():
     try:
-        await VLLM().start()
+        await VLLM.random().start()
     except EngineStartError as error:
         print(error)
 
