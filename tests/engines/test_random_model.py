@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.model_source import directory_digest
+from helium_agents.engines.random_model import random_model_dir
 
 PROSE = (
     "The quarterly report shows that revenue grew over the year, driven by strong demand for "

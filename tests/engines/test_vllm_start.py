@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.engine import Choice
 from helium_agents.engines.engine_log import EngineLog
+from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.vllm import VLLM
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineError, EngineStartError
