@@ -20,6 +20,10 @@ class Question(BaseModel):
     answer: str | int | float | list[str]
     scale: str  # "thousand", "percent", ...; empty where the answer stands for itself
 
+    def true_answer(self) -> str:
+        """The true answer as text."""
+        return ", ".join(self.answer) if isinstance(self.answer, list) else str(self.answer)
+
 
 class Document(BaseModel):
     """A table with the text around it, and questions about both (the shape of TAT-QA)."""

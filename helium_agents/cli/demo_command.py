@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +13,14 @@ from helium_agents.errors import InputError
 if TYPE_CHECKING:
     from helium_agents.cli.job import Result
 
-_NUM_SHOWN = 4
-_SHOWN_CHARACTERS = 88
+_QUESTION_WIDTH, _ANSWER_WIDTH = 41, 26
 
 
 @click.command(epilog=examples("helium demo", "helium demo --model Qwen/Qwen3-0.6B"))
-@click.option("--model", metavar="DIR_OR_NAME", help="A model in place of the embedded one.")
+@click.option(
+    "--model", metavar="DIR_OR_NAME",
+    help="A model in place of SmolLM2-135M-Instruct; `random` for one whose text means nothing.",
+)  # fmt: skip
 @click.option(
     "--memo", type=DIRECTORY, default=Path(".helium/demo-memo"), show_default=True,
     help="Directory that remembers answers.",
@@ -33,13 +33,15 @@ _SHOWN_CHARACTERS = 88
 def demo(model: str | None, memo: Path, output: Path) -> None:
     """Answer questions about bundled documents.
 
-    Three experts read each document for each question, and their views are merged: the workflow
-    agents_examples/document_qa.py. Run it twice: the second time every answer is remembered.
+    Three readers answer each question from its document, and where they disagree an editor
+    decides: the workflow agents_examples/document_qa.py. The answers are shown beside the true
+    ones, with a score. Run it twice: the second time every answer is remembered.
     """
     import agents_examples
     from helium_agents.cli.execute import end
     from helium_agents.cli.job import Job
     from helium_agents.cli.report import count
+    from helium_agents.engines.embedded import ORIGIN
 
     folder = Path(agents_examples.__file__).parent
     _make_folder(output.parent)
@@ -52,9 +54,7 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
         overwrite=True,
     )
     documents = count(len(job.batch.rows), "document")
-    click.echo(
-        f"Experts answer questions about {documents} with {model or 'a small embedded model'}."
-    )
+    click.echo(f"Readers answer questions about {documents}.\nModel: {model or ORIGIN}.")
     result = job.run(shows_traceback=is_debug(), run_again="Run it again")
     if result.ending.status == "finished":
         _show_answers(output)
@@ -64,24 +64,48 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
 
 def _report(result: Result) -> None:
     from helium_agents.cli.report import MEANINGLESS, savings
+    from helium_agents.engines.model_source import RANDOM
 
-    if result.job.model is None:
+    if result.job.model == RANDOM:
         click.echo(f"\n{MEANINGLESS}")
     click.echo(f"\n{savings(result.summary, has_memo=True, seconds=result.seconds)}\n")
     if result.summary.num_computed:
         click.echo("Run it again: every call will come from the memo.")
     else:
         click.echo("Every call came from the memo, so the engine was not even started.")
-        click.echo("Calls that only led up to others, like the experts', were not asked again.")
     click.echo(f"Answers: {result.job.output_path}   memo: {result.job.memo}")
 
 
 def _show_answers(path: Path) -> None:
-    with path.open(encoding="utf-8") as lines:
-        documents = [json.loads(line) for line in islice(lines, _NUM_SHOWN)]
-    for document in documents:
-        for answer in document["answers"][:1]:
-            click.echo(f"\n{_shorten(answer['question'])}\n  -> {_shorten(answer['answer'])}")
+    """Each question with the true answer, the model's and its score, and what they come to."""
+    from agents_examples.document_qa import DocumentAnswers
+    from agents_examples.rows import Document, read_rows
+    from agents_examples.score import score
+
+    lines = path.read_text(encoding="utf-8").splitlines()
+    results = [DocumentAnswers.model_validate_json(line) for line in lines]
+    click.echo(f"\n{_row('question', 'true answer', 'answer', 'score')}")
+    scores = []
+    for document, result in zip(read_rows(Document, "documents.jsonl"), results, strict=True):
+        for question, given in zip(document.questions, result.answers, strict=True):
+            scores.append(score(given.answer, question))
+            truth = question.true_answer()
+            click.echo(_row(question.question, truth, given.answer, f"{scores[-1]:.2f}"))
+    num_right = sum(each == 1 for each in scores)
+    click.echo(
+        f"\nScore {sum(scores) / len(scores):.2f} (numbers equal, text by token F1, as TAT-QA "
+        f"does); {num_right} of {len(scores)} are exactly right."
+    )
+
+
+def _row(question: str, truth: str, answer: str, score: str) -> str:
+    cells = (
+        f"{_shorten(text, width):<{width}}"
+        for text, width in (
+            (question, _QUESTION_WIDTH), (truth, _ANSWER_WIDTH), (answer, _ANSWER_WIDTH),
+        )
+    )  # fmt: skip
+    return f"{'  '.join(cells)}  {score:>5}"
 
 
 def _make_folder(path: Path) -> None:
@@ -93,6 +117,6 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-def _shorten(text: str) -> str:
+def _shorten(text: str, width: int) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
+    return text if len(text) <= width else f"{text[: width - 3]}..."

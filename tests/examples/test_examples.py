@@ -12,13 +12,16 @@ import pytest
 from pydantic import BaseModel
 
 from agents_examples.debate import debate
-from agents_examples.document_qa import answer
+from agents_examples.document_qa import QUESTION, READERS, answer
+from agents_examples.reading import shown
 from agents_examples.reflection import MAX_ROUNDS, reflect
 from agents_examples.rows import Document, MultipleChoice, read_rows
 from helium_agents import Session
+from helium_agents.engines.engine import ChatMessage, Request
 from helium_agents.engines.scripted import ScriptedEngine
 
 REPO = Path(__file__).resolve().parents[2]
+TOPIC = '{"answer":"a bakery"}'
 TATQA = REPO.parent / "shared" / "data" / "tatqa.jsonl"
 
 
@@ -44,6 +47,10 @@ EXAMPLES = [
 def example(request: pytest.FixtureRequest) -> Example:
     found: Example = request.param
     return found
+
+
+def is_of_number(request: Request) -> bool:
+    return "integer" in (request.json_schema or "")
 
 
 async def results_of(session: Session, example: Example, rows: Sequence[Any]) -> list[Any]:
@@ -91,7 +98,7 @@ async def test_results_are_plain_json(example: Example) -> None:
     assert type(result).model_validate_json(result.model_dump_json()) == result
 
 
-async def test_questions_about_a_document_share_its_units() -> None:
+async def test_questions_about_a_document_share_its_topic() -> None:
     documents = read_rows(Document, "documents.jsonl")
     num_questions = sum(len(document.questions) for document in documents)
     engine = ScriptedEngine()
@@ -99,19 +106,33 @@ async def test_questions_about_a_document_share_its_units() -> None:
         await results_of(session, EXAMPLES[0], documents)
     calls = session.summary.calls_by_source
     assert calls["merged"] + calls["joined"] == num_questions - len(documents)
-    # three experts and a merged answer for each question, the units for each document
-    assert engine.num_requests == 4 * num_questions + len(documents)
+    decided = [request for request in engine.requests if "enum" in (request.json_schema or "")]
+    # three readers for each question, the topic for each document, an editor where they disagree
+    assert engine.num_requests == 3 * num_questions + len(documents) + len(decided)
+    assert 0 < len(decided) <= num_questions
 
 
-async def test_experts_share_all_but_their_last_sentence() -> None:
+async def test_where_the_readers_agree_nobody_decides() -> None:
     (document, *_) = read_rows(Document, "documents.jsonl")
+    engine = ScriptedEngine(lambda request: '{"answer":7}' if is_of_number(request) else TOPIC)
+    async with Session(engine) as session:
+        (result,) = await results_of(session, EXAMPLES[0], [document])
+    assert engine.num_requests == 1 + 3 * len(document.questions)
+    assert [each.answer for each in result.answers] == ["a bakery", "a bakery", "7"]
+
+
+async def test_what_the_same_reader_is_asked_begins_alike() -> None:
+    documents = read_rows(Document, "documents.jsonl")[:2]
     engine = ScriptedEngine()
     async with Session(engine) as session:
-        await results_of(session, EXAMPLES[0], [document])
-    context = document.as_text()
-    readers = [r for r in engine.requests if context in r.messages[-1].content]
-    assert len(readers) == 3 * len(document.questions) + 1
-    assert all(r.messages[-1].content.startswith(context) for r in readers)
+        await results_of(session, EXAMPLES[0], documents)
+    num_questions = sum(len(document.questions) for document in documents)
+    first = shown(READERS["first"], QUESTION)
+    beginning = tuple(ChatMessage(message.role, message.content) for message in first)
+    asked = [r for r in engine.requests if r.messages[:-1] == beginning]
+    assert len(asked) == num_questions
+    texts = {r.messages[-1].content.rpartition("Question:")[0] for r in asked}
+    assert len(texts) == len(documents)
 
 
 async def test_second_round_of_a_debate_keeps_the_history() -> None:
