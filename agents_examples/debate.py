@@ -4,84 +4,100 @@
         --input agents_examples/data/questions.jsonl --output rulings.jsonl
 
 Or, for the first rows only: ``python -m agents_examples.debate``.
+
+The choices stand in no prompt: decoding is held to them. A small model that is shown a list of
+choices takes the first or the last; one that can say nothing else says the likeliest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from enum import Enum
+import json
+from typing import Any
 
 from pydantic import BaseModel
 
+from agents_examples.reading import as_json, one_of
 from agents_examples.rows import MultipleChoice, read_rows
-from helium_agents import Session, assistant, llm, operator, prompt, system, user
+from helium_agents import Message, Session, assistant, llm, operator, prompt, system, user
 
-SETTING = "Agents debate which choice of a multiple-choice question is right. Be brief."
+ANSWER = "Answer the question."
 
 AGENTS = (
-    "Recall the facts that the question rests on, then choose.",
-    "Rule out the choices that cannot be right, then choose among the others.",
-    "Assume that the question sets a trap; name it, then choose.",
+    (("What do we use to cut paper?", "Scissors"), ("What colour is grass?", "Green")),
+    (("Which of these is a fruit?", "An apple"), ("What do we use to cut paper?", "Scissors")),
+    (("What colour is grass?", "Green"), ("Where do fish live?", "In water")),
 )
+"""What each agent was asked before, and answered."""
 
-REVISE = """The other agents answered:
-- {one}
-- {other}
-
-Take from them what is right, and revise your answer."""
+REVISE = """One agent answers {one}, another {other}.
+{question}"""
 
 JUDGE = """{question}
+{first}
+{second}
+{third}"""
 
-Three agents debated, and ended with:
-- {first}
-- {second}
-- {third}
-
-Which choice is right?"""
-
-
-class Letter(Enum):
-    """The choices."""
-
-    A = "A"
-    B = "B"
-    C = "C"
-    D = "D"
+JUDGED = (
+    ("What colour is grass?", ("Red", "Green", "Green"), "Green"),
+    ("Where do fish live?", ("In water", "In water", "On trees"), "In water"),
+)
+"""What the judge has seen judged."""
 
 
 class Ruling(BaseModel):
     """What the judge decided, and whether it is right."""
 
     question: str
-    answer: Letter
+    answer: str
     is_right: bool
 
 
 @operator
 async def debate(row: MultipleChoice) -> Ruling:
     """Hold a debate of two rounds about a question."""
-    question = row.as_text()
-    # The question comes before what makes the agents differ, so that it is read once for all.
-    openings = [(system(SETTING), user(f"{question}\n\n{agent}")) for agent in AGENTS]
-    firsts = [llm(*opening, max_tokens=32) for opening in openings]
+    form, question = one_of(row.choices), row.question
+    options: dict[str, Any] = {"schema": form, "max_tokens": len(json.dumps(form))}
+    # What an agent was shown is the same for all rows, so that it is read once for all.
+    openings = [(*shown(examples), user(question)) for examples in AGENTS]
+    firsts = [llm(*opening, **options) for opening in openings]
     seconds = []
     for opening, own in zip(openings, firsts, strict=True):
         one, other = (first for first in firsts if first is not own)
         # The agent goes on with its own conversation: its answer is what it said before.
-        history = (*opening, assistant(own))
-        seconds.append(llm(*history, user(prompt(REVISE, one=one, other=other)), max_tokens=32))
+        revise = prompt(REVISE, one=one, other=other, question=question)
+        seconds.append(llm(*opening, assistant(own), user(revise), **options))
     first, second, third = seconds
     verdict = prompt(JUDGE, question=question, first=first, second=second, third=third)
     # Only this await makes anything run, and by now all seven calls are known.
-    reply = await llm(system(SETTING), user(verdict), schema=Letter, max_tokens=8)
-    letter = reply.parsed
-    return Ruling(question=row.question, answer=letter, is_right=letter.value == row.answer)
+    reply = await llm(*judged(), user(verdict), **options)
+    answer = reply.parsed["answer"]
+    is_right = answer == row.choices["ABCD".index(row.answer)]
+    return Ruling(question=question, answer=answer, is_right=is_right)
+
+
+def shown(examples: tuple[tuple[str, str], ...]) -> list[Message]:
+    """Questions and answers as the conversation that came before."""
+    messages = [system(ANSWER)]
+    for question, answer in examples:
+        messages += [user(question), assistant(as_json(answer))]
+    return messages
+
+
+def judged() -> list[Message]:
+    """Debates and their ends as the conversation that came before."""
+    messages = [system(ANSWER)]
+    for question, answers, answer in JUDGED:
+        first, second, third = map(as_json, answers)
+        verdict = JUDGE.format(question=question, first=first, second=second, third=third)
+        messages += [user(verdict), assistant(as_json(answer))]
+    return messages
 
 
 async def main() -> None:
     """Debate the first bundled questions."""
     questions = read_rows(MultipleChoice, "questions.jsonl")[:3]
-    async with Session() as session:  # without an engine: a small model whose text means nothing
+    async with Session() as session:  # without an engine: SmolLM2-135M-Instruct on this machine
         async for ruling in session.map(debate, questions):
             print(ruling.model_dump_json(indent=2))
         print(session.summary.as_dict())

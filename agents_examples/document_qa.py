@@ -12,11 +12,10 @@ place of rules, and answers in a form that decoding is held to.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from pydantic import BaseModel
 
-from agents_examples.reading import MAX_TOKENS, Words, as_json, as_lines, form_of, shown
+from agents_examples.reading import MAX_TOKENS, Words, as_json, as_lines, form_of, one_of, shown
 from agents_examples.rows import Document, read_rows
 from agents_examples.worked import DOOR, GOATS, HOTEL, MILK, MILL, SHIPS, SWANS
 from helium_agents import Session, assistant, gather, llm, operator, prompt, system, user
@@ -102,16 +101,6 @@ async def find_topic(text: str) -> str:
     asked = user(f"Text: {text}")
     reply = await llm(system(SAY_TOPIC), *examples, asked, schema=Words, max_tokens=MAX_TOKENS)
     return reply.parsed.answer
-
-
-def one_of(answers: list[str | int]) -> dict[str, Any]:
-    """The JSON schema of a choice among answers."""
-    return {
-        "type": "object",
-        "properties": {"answer": {"enum": answers}},
-        "required": ["answer"],
-        "additionalProperties": False,
-    }
 
 
 async def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -32,6 +33,16 @@ def form_of(question: str) -> type[Words] | type[Number]:
     """The form that decoding holds the answer to."""
     asked = question.lower()
     return Number if "how many" in asked or "how much" in asked else Words
+
+
+def one_of(answers: Sequence[str | int]) -> dict[str, Any]:
+    """The form of a choice among answers, as a JSON schema."""
+    return {
+        "type": "object",
+        "properties": {"answer": {"enum": list(answers)}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
 
 
 def as_lines(document: Document) -> str:

@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,7 +71,19 @@ async def engine(cache_home: Path) -> AsyncIterator[VLLM]:
 
         pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
     """
-    engine = VLLM.random()
+    async with started(VLLM.random()) as engine:
+        yield engine
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def embedded_engine(cache_home: Path) -> AsyncIterator[VLLM]:
+    """vLLM, started, on the embedded model; for the few tests that need sense in the answers."""
+    async with started(VLLM()) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def started(engine: VLLM) -> AsyncIterator[VLLM]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what importing vLLM and torch warns of is not ours
         await engine.start()

@@ -149,13 +149,26 @@ def test_cache_of_nothing_is_an_error_and_makes_nothing(helium: Helium, command:
 
 def test_demo_twice(helium: Helium, engine: ScriptedEngine) -> None:
     first = helium("demo").stdout
-    for text in ("  -> ", "its text means nothing", "merged with an equal call", "Run it again"):
+    for text in (
+        "SmolLM2-135M-Instruct by HuggingFaceTB, Apache License 2.0",
+        "true answer",
+        "In which town is the bakery?               Ostrevik  ",
+        "of 36 are exactly right",
+        "merged with an equal call",
+        "Run it again",
+    ):
         assert text in first
+    assert "its text means nothing" not in first
+    assert max(map(len, first.splitlines())) <= 106
     assert all(line["answers"] for line in read_lines(".helium/demo.jsonl"))
     num_requests = engine.num_requests
     second = helium("demo").stdout
     assert "Every call came from the memo, so the engine was not even started" in second
     assert (engine.num_requests, engine.num_starts) == (num_requests, 1)
+
+
+def test_the_demo_on_the_random_model_says_so(helium: Helium) -> None:
+    assert "its text means nothing" in helium("demo --model random").stdout
 
 
 def test_an_interrupted_demo_is_not_told_of_options_that_it_does_not_have(
