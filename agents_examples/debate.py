@@ -30,19 +30,11 @@ AGENTS = (
 )
 """What each agent was asked before, and answered."""
 
-REVISE = """One agent answers {one}, another {other}.
-{question}"""
+REVISE = "{question}\nAnswers: {one}, {other}"
 
-JUDGE = """{question}
-{first}
-{second}
-{third}"""
-
-JUDGED = (
-    ("What colour is grass?", ("Red", "Green", "Green"), "Green"),
-    ("Where do fish live?", ("In water", "In water", "On trees"), "In water"),
-)
-"""What the judge has seen judged."""
+JUDGE = "{first}\n{second}\n{third}\n{question}"
+JUDGED = ("What colour is grass?", ("Red", "Green", "Green"), "Green")
+"""What the judge has seen judged: a question, three answers, and the right one."""
 
 
 class Ruling(BaseModel):
@@ -85,13 +77,11 @@ def shown(examples: tuple[tuple[str, str], ...]) -> list[Message]:
 
 
 def judged() -> list[Message]:
-    """Debates and their ends as the conversation that came before."""
-    messages = [system(ANSWER)]
-    for question, answers, answer in JUDGED:
-        first, second, third = map(as_json, answers)
-        verdict = JUDGE.format(question=question, first=first, second=second, third=third)
-        messages += [user(verdict), assistant(as_json(answer))]
-    return messages
+    """A debate and its end as the conversation that came before."""
+    question, answers, answer = JUDGED
+    first, second, third = map(as_json, answers)
+    verdict = JUDGE.format(question=question, first=first, second=second, third=third)
+    return [system(ANSWER), user(verdict), assistant(as_json(answer))]
 
 
 async def main() -> None:

@@ -56,7 +56,7 @@ def embedded_model_dir(cache_dir: Path | None = None) -> Path:
 
 
 def _make(directory: Path) -> None:
-    source = _source()
+    source = source_file()
     if _sha256(source) != _SOURCE_SHA256:
         raise EngineStartError(
             f"{source} is not the file that the embedded model is made of: "
@@ -80,7 +80,7 @@ def _make(directory: Path) -> None:
         )
 
 
-def _source() -> Path:
+def source_file() -> Path:
     """The file in the installed package, whose code, which needs llama.cpp, is not run."""
     spec = find_spec(_PACKAGE)
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
