@@ -11,7 +11,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: setup  ## Answer questions about a dozen documents; a second run computes nothing.
+demo: setup  ## Questions about a dozen documents, answers and a score; again: nothing is computed.
 	$(BIN)/helium demo
 
 test: lint types tests  ## Lint, types, and all tests, real engine included.
