@@ -6,12 +6,10 @@ A failure names the seed; `python -m tests.fuzz --only SEED` runs it again and m
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -23,15 +21,6 @@ from tests.fuzz.program import Ask, Await, Case, Config, Make, Raise, Together, 
 from tests.fuzz.shrink import repaired, shrink
 
 NUM_CASES, NUM_AT_ONCE = 300, 25
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_heap() -> Iterator[None]:
-    """Garbage is collected after each run: what is there already need not be looked at."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def failures_of(seeds: range, *, is_self_check: bool = False) -> str:
