@@ -51,8 +51,8 @@ class VLLM:
             else what vLLM chooses.
         max_model_tokens: Most tokens of a prompt and its answer together. `None`: the model's
             own limit, or the size of the KV cache where that is less.
-        kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536,
-            or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
+        kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536
+            (32,768 of the embedded model), or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
         max_requests: Most requests computed in one step.
         enforce_eager: Do not compile the model. `None`: only on a GPU it is compiled.
         devices: The GPUs to use, as in ``CUDA_VISIBLE_DEVICES``. `None`: what is visible. With

@@ -28,6 +28,9 @@ _IDENTITY_FORMAT = 1
 
 _BLOCK_TOKENS = 32
 _CPU_KV_TOKENS = 65_536
+_EMBEDDED_KV_TOKENS = 32_768
+"""The embedded model's, 1.5 GB: a token of it takes 46 kB, of the random model a tenth."""
+
 _NOMINAL_KV_BYTES = 1 << 26
 
 _DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
@@ -71,8 +74,8 @@ class Settings:
             that are made on this machine, where it is exact; else what vLLM chooses.
         max_model_tokens: Most tokens of a prompt and its answer together. `None`: the model's
             own limit, or the size of the KV cache where that is less.
-        kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536,
-            or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
+        kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536
+            (32,768 of the embedded model), or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
         max_requests: Most requests computed in one step.
         enforce_eager: Do not compile the model. `None`: only on a GPU it is compiled.
         chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
@@ -190,7 +193,8 @@ class Settings:
             "kv_cache_memory_bytes"
         )
         if self.kv_tokens is not None or not says_memory:
-            tokens = self.kv_tokens or max(_CPU_KV_TOKENS, self.max_model_tokens or 0)
+            usual = _EMBEDDED_KV_TOKENS if self.model is None else _CPU_KV_TOKENS
+            tokens = self.kv_tokens or max(usual, self.max_model_tokens or 0)
             arguments["num_gpu_blocks_override"] = _num_blocks(tokens, block_tokens)
             # With a number of blocks given only its being there matters: vLLM then neither
             # measures the memory nor asks for 92% of it.

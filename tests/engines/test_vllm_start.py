@@ -191,7 +191,8 @@ def test_the_cpu_cache_is_sized_by_the_user_first(
 ) -> None:
     source = VLLM.random()._source
     monkeypatch.setattr("helium_agents.engines.vllm_settings.is_cpu_build", lambda: True)
-    assert Settings(None).engine_arguments(source)["num_gpu_blocks_override"] == 2049
+    assert Settings(None).engine_arguments(source)["num_gpu_blocks_override"] == 1025
+    assert Settings("random").engine_arguments(source)["num_gpu_blocks_override"] == 2049
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
     assert "num_gpu_blocks_override" not in Settings(None).engine_arguments(source)
     chosen = Settings(None, kv_tokens=1000).engine_arguments(source)

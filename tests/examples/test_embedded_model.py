@@ -14,7 +14,6 @@ import pytest_asyncio
 
 from agents_examples.debate import debate
 from agents_examples.document_qa import DocumentAnswers, answer
-from agents_examples.reflection import reflect
 from agents_examples.rows import Document, MultipleChoice, read_rows
 from agents_examples.score import score
 from helium_agents import VLLM, Session, llm, user
@@ -32,7 +31,6 @@ DOCUMENTS = read_rows(Document, "documents.jsonl")
 EXAMPLES = [
     pytest.param(answer, DOCUMENTS[:2], id="document_qa"),
     pytest.param(debate, read_rows(MultipleChoice, "questions.jsonl")[:3], id="debate"),
-    pytest.param(reflect, DOCUMENTS[:2], id="reflection"),
 ]
 
 
