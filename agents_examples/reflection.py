@@ -39,7 +39,7 @@ CRITICISED = (
 )
 """Answers that the critic has seen criticised; after as many right ones it approves of any."""
 
-REVISE = "That is {fault}. {question}"
+REVISE = "The critic says: {fault}. {question}"
 
 
 class Verdict(Enum):
