@@ -29,7 +29,7 @@ Workflow = Callable[[Any], Awaitable[Any]]
 
 DOCUMENTS = read_rows(Document, "documents.jsonl")
 EXAMPLES = [
-    pytest.param(answer, DOCUMENTS[:2], id="document_qa"),
+    pytest.param(answer, DOCUMENTS[:1], id="document_qa"),
     pytest.param(debate, read_rows(MultipleChoice, "questions.jsonl")[:3], id="debate"),
 ]
 
