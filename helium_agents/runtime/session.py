@@ -78,8 +78,8 @@ class Session:
 
     Args:
         engine: What computes: an engine, or a model directory or name for `VLLM(...)`; several by
-            name, for `llm(model=...)`, of which the first is the default. Without one, a small
-            embedded model whose text means nothing. An engine that was started before
+            name, for `llm(model=...)`, of which the first is the default. Without one, the
+            embedded SmolLM2-135M-Instruct. An engine that was started before
             (`async with VLLM(...) as engine`) goes on after the session, and several sessions may
             use it; one that was not is stopped with the last session that uses it.
         memo: Where answers are kept: a directory (made if needed), a store, or `None` for
