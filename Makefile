@@ -17,7 +17,7 @@ demo: setup  ## Questions about a dozen documents, answers and a score; again: n
 test: lint types tests  ## Lint, types, and all tests, real engine included.
 
 quick: lint types  ## Lint, types, and the tests without the real engine, under 90 seconds.
-	$(BIN)/python -m pytest -m "not engine and not slow" --ignore tests/benchmarks
+	$(BIN)/python -m pytest -n 2 -m "not engine and not slow" --ignore tests/benchmarks
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from tests.fuzz.pool import Crash, work_off
 from tests.fuzz.program import Ask, Await, Case, Config, Make, Raise, Together, text_of
 from tests.fuzz.shrink import repaired, shrink
 
-NUM_CASES, NUM_AT_ONCE = 300, 25
+NUM_CASES, NUM_QUICK, NUM_AT_ONCE = 300, 100, 25
 
 
 def failures_of(seeds: range, *, is_self_check: bool = False) -> str:
@@ -34,7 +34,13 @@ def failures_of(seeds: range, *, is_self_check: bool = False) -> str:
     return "\n\n".join(texts)
 
 
-@pytest.mark.parametrize("first", range(0, NUM_CASES, NUM_AT_ONCE))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(first, marks=[pytest.mark.slow] * (first >= NUM_QUICK))
+        for first in range(0, NUM_CASES, NUM_AT_ONCE)
+    ],
+)
 def test_optimised_equals_plain(first: int) -> None:
     failures = failures_of(range(first, first + NUM_AT_ONCE))
     assert not failures, failures

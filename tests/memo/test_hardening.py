@@ -28,6 +28,7 @@ NOBODY = 65534
 # --- crowds ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_commit_ends_although_company_never_does(path: Path) -> None:
     with closing(LmdbStore(path)) as store:
         store.put(key("first"), b"x", label="a")
@@ -357,6 +358,7 @@ def test_the_program_ends_without_close(path: Path) -> None:
         assert store.stats().num_entries == 500
 
 
+@pytest.mark.slow
 def test_the_program_ends_although_another_holds_the_lock(path: Path) -> None:
     code = """
     from helium_agents.memo import lmdb_directory
