@@ -16,7 +16,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol
 
 from xxhash import xxh3_64_intdigest
 
@@ -41,12 +40,6 @@ class WorkingSet:
         self.group = group
         self.blocks: AbstractSet[int] = _NO_BLOCKS
         self.num_fresh = 0
-
-
-class HasWorkingSet(Protocol):
-    """An item that can be admitted."""
-
-    working_set: WorkingSet
 
 
 class Admission:
