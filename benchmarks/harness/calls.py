@@ -110,9 +110,6 @@ class _Recorder:
 
     def on_ended(self, node: Node) -> None: ...
 
-    def waiters_of(self, node: Node) -> list[Node]:
-        return []
-
     def waiting(self) -> str:
         return "nothing waits: calls are only recorded"
 

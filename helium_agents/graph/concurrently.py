@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from helium_agents.graph.outcome import Failure, Outcome, Value
+from helium_agents.graph.task_waits import AWAITED_BY
 
 ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit)
 """What asyncio raises out of the event loop when a task raises it; a task must not keep it back."""
@@ -33,6 +34,9 @@ async def outcomes_of(
     waited_for = list(awaitables)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(_outcome(awaitable)) for awaitable in waited_for]
+    if len(tasks) > 1:  # of which we look at one at a time
+        awaiting = asyncio.current_task()
+        AWAITED_BY.update(dict.fromkeys(tasks, lambda: awaiting))
     outcomes: list[Outcome] = []
     try:
         for task in tasks:

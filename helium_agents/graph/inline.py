@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from helium_agents.errors import CallTimeout, ImpureCall, RefCancelled, SessionError
 from helium_agents.graph.concurrently import values_of
-from helium_agents.graph.cycles import cycle_error, find_cycle, inline_waiters
+from helium_agents.graph.cycles import InlineWait, check_cycle
 from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.trace import Frame, Tally, enter, entered, entered_frame, leave
@@ -86,7 +86,7 @@ async def run_inline(node: OperatorNode) -> Any:
     if runner is not None:
         runner.on_awaited(node)
     node.is_running = True
-    node.awaiter = awaiter
+    node.awaiter, node.task = awaiter, asyncio.current_task()
     handled = exception()
     item = above.item if awaiter is None or awaiter.item is None else awaiter.item
     try:
@@ -128,34 +128,23 @@ def _settle(node: OperatorNode, outcome: Outcome) -> None:
 
 def _wake_waiters(node: OperatorNode) -> None:
     waiters, node.waiters = node.waiters, None
-    for waiter, _ in waiters or ():
-        if not waiter.done():
-            waiter.set_result(None)
+    for waiter in waiters or ():
+        waiter.wake()
 
 
 async def _wait_for_other(node: OperatorNode, awaiter: Frame | None) -> Any:
-    runner = node.frame.runner
-    if awaiter is not None and awaiter.node is not None:
-        waiters_of = _inline_waiters if runner is None else runner.waiters_of
-        chain = find_cycle(awaiter.node, node, waiters_of)
-        if chain is not None:
-            raise cycle_error(chain)
-    waiter = asyncio.get_running_loop().create_future()
+    wait = InlineWait(node, awaiter)
+    check_cycle(wait, node)
     if node.waiters is None:
         node.waiters = []
-    entry = (waiter, awaiter)
-    node.waiters.append(entry)
+    node.waiters.append(wait)
     try:
-        await waiter
+        await wait.woken
     finally:
         if node.waiters is not None:
-            node.waiters.remove(entry)
+            node.waiters.remove(wait)
     assert node.outcome is not None
     return node.outcome.get()
-
-
-def _inline_waiters(node: Node) -> list[Node]:
-    return [frame.node for frame in inline_waiters(node) if frame.node is not None]
 
 
 async def run_body(

@@ -7,12 +7,13 @@ equal answers.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
 from helium_agents.graph.encoding import digest, encode, fingerprint, freeze
@@ -23,6 +24,9 @@ from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import Slot, map_slots
 from helium_agents.graph.version import Version, class_parts, class_version
+
+if TYPE_CHECKING:
+    from helium_agents.graph.cycles import InlineWait
 
 
 class Body:
@@ -190,7 +194,7 @@ class OperatorNode(Node):
     """
 
     __slots__ = (
-        "args", "body", "call_key", "is_running", "kwargs", "ordinal", "origin", "version",
+        "args", "body", "call_key", "is_running", "kwargs", "ordinal", "origin", "task", "version",
         "waiters",
     )  # fmt: skip
 
@@ -216,7 +220,8 @@ class OperatorNode(Node):
         self.kwargs = kwargs
         self.origin = origin
         self.is_running = False  # in the task of a first awaiter
-        self.waiters: list[Any] | None = None  # who else waits for that
+        self.task: asyncio.Task[Any] | None = None  # that of the first awaiter
+        self.waiters: list[InlineWait] | None = None  # who else waits for that
         key: Any
         if body.is_pure:
             self.version: bytes | str = body.version if origin is None else origin.version
@@ -326,7 +331,7 @@ class OperatorNode(Node):
         """Keep the outcome and let go of the arguments."""
         self.inputs = ()
         self.outcome = outcome
-        self.flight = self.awaiter = None
+        self.flight = self.awaiter = self.task = None
         self.args, self.kwargs, self.is_running = (), {}, False
 
 

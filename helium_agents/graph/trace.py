@@ -55,10 +55,6 @@ class Runner(Protocol):
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         ...
 
-    def waiters_of(self, node: Node) -> list[Node]:
-        """The operator calls that wait for a call, whoever computes it."""
-        ...
-
     def wait(self, node: Node) -> Coroutine[Any, Any, Any]:
         """The value of a pure or LLM node, computing it if needed."""
         ...

@@ -49,9 +49,10 @@ class Alarm:
 
         Raises:
             CallTimeout: The time was up first.
+            BaseException: The future's own.
         """
         if landed.done():
-            return
+            return landed.result()
         self.check()
 
         first: asyncio.Future[None] = landed.get_loop().create_future()
@@ -66,7 +67,9 @@ class Alarm:
         finally:
             for each in (landed, self._rung):
                 each.remove_done_callback(wake)
-        if not landed.done():
+        if landed.done():
+            landed.result()
+        else:
             self.check()
 
 

@@ -22,53 +22,134 @@ from functools import partial
 from typing import Any
 
 from helium_agents.engines.engine import Delta
-from helium_agents.errors import RefCancelled
+from helium_agents.errors import RefCancelled, RefMisuse
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, error_of
-from helium_agents.graph.cycles import cycle_error, find_cycle, inline_waiters
+from helium_agents.graph.cycles import EndableWait, check_cycle
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.trace import Frame
-from helium_agents.runtime.alarm import Alarm
+from helium_agents.runtime.alarm import Alarm, set_done
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Source
 
 
-class Waiter:
+class Waiter(EndableWait):
     """One who wants a flight's outcome.
 
     Args:
         flight: The flight, which may change while it is wanted.
-        wake: Called when it has landed.
-        frame: Where a Ref is awaited; `None` for who never leaves (`ref.start()`).
-        holder: The flight that needs it, as an input or to take its answer.
         on_begun: Called once the computation proper begins.
+        frame: Where the call is awaited; `None` for who is in no task.
     """
 
-    __slots__ = ("flight", "frame", "holder", "on_begun", "wake")
+    __slots__ = ("flight", "on_begun")
+
+    def __init__(
+        self, flight: Flight, on_begun: Callable[[], None] | None, frame: Frame | None = None
+    ) -> None:
+        super().__init__(frame, None if frame is None else asyncio.current_task())
+        self.flight = flight
+        self.on_begun = on_begun
+
+    @property
+    def holder(self) -> Flight | None:
+        """The flight that wants it, if it is one."""
+        return None
+
+    @property
+    def awaited(self) -> Node:
+        """The call that it waits for."""
+        return self.flight.node
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it waits no longer."""
+        return self not in self.flight.waiters
+
+    def wake(self) -> None:
+        """The flight has landed. Who started a call without awaiting it need not be woken."""
+
+
+class Awaiter(Waiter):
+    """A task that awaits a flight.
+
+    Args:
+        flight: The flight.
+        landed: Done once it has landed.
+        frame: Where the call is awaited.
+        alarm: Begins when the computation proper does.
+    """
+
+    __slots__ = ("_landed",)
+
+    def __init__(
+        self, flight: Flight, landed: asyncio.Future[None], frame: Frame, alarm: Alarm | None
+    ) -> None:
+        super().__init__(flight, None if alarm is None else alarm.begin, frame)
+        self._landed = landed
+
+    def wake(self) -> None:
+        """The flight has landed."""
+        set_done(self._landed)
+
+    def fail(self, error: RefMisuse) -> None:
+        """End the wait."""
+        if not self._landed.done():
+            self._landed.set_exception(error)
+            if self.flight.stream is not None:
+                self.flight.stream.wake()
+
+
+class Holder(Waiter):
+    """A flight that needs another, as an input or to take its answer.
+
+    Args:
+        flight: The other.
+        holder: The flight.
+        wake: Called when the other has landed.
+        on_begun: Called once the other's computation proper begins.
+        end: Ends the flight with an error.
+    """
+
+    __slots__ = ("_end", "_holder", "_wake")
 
     def __init__(
         self,
         flight: Flight,
+        holder: Flight,
         wake: Callable[[], None],
-        *,
-        frame: Frame | None = None,
-        holder: Flight | None = None,
-        on_begun: Callable[[], None] | None = None,
+        on_begun: Callable[[], None] | None,
+        end: Callable[[Flight, Outcome], None],
     ) -> None:
-        self.flight = flight
-        self.wake = wake
-        self.frame = frame
-        self.holder = holder
-        self.on_begun = on_begun
+        super().__init__(flight, on_begun)
+        self._holder = holder
+        self._wake = wake
+        self._end = end
 
     @property
-    def node(self) -> Node | None:
-        """The call on whose behalf it waits, if any."""
-        if self.holder is not None:
-            return self.holder.node
-        return None if self.frame is None else self.frame.node
+    def holder(self) -> Flight:
+        """The flight that wants it."""
+        return self._holder
+
+    @property
+    def node(self) -> Node:
+        """The call that needs it."""
+        return self._holder.node
+
+    @property
+    def is_certain(self) -> bool:
+        """A flight does not go on without what it holds."""
+        return True
+
+    def wake(self) -> None:
+        """The other has landed."""
+        self._wake()
+
+    def fail(self, error: RefMisuse) -> None:
+        """End the flight."""
+        self._end(self._holder, Failure(error))
 
 
 class Flight:
@@ -210,26 +291,29 @@ class Flights:
     def wait(
         self,
         flight: Flight,
-        wake: Callable[[], None],
-        frame: Frame | None = None,
+        landed: asyncio.Future[None],
+        frame: Frame,
         alarm: Alarm | None = None,
     ) -> Waiter:
-        """Register interest in an unfinished flight; who goes before it lands calls `leave`.
+        """Register a task's interest in a flight; who goes before it lands calls `leave`.
 
         Args:
-            flight: The flight.
-            wake: Called when it has landed.
-            frame: Where a Ref is awaited; `None` for who never leaves.
+            flight: The flight, unfinished.
+            landed: Made done when it has landed, and given an error if it never can.
+            frame: Where the call is awaited.
             alarm: Begins when the computation proper does.
 
         Raises:
             RefMisuse: The flight waits for the one who would wait for it.
         """
-        on_begun = None if alarm is None else alarm.begin
-        waiter = Waiter(flight, wake, frame=frame, on_begun=on_begun)
-        self._check_cycle(waiter, flight)
+        waiter = Awaiter(flight, landed, frame, alarm)
+        _check_cycle(waiter, flight)
         self._add(waiter)
         return waiter
+
+    def want(self, flight: Flight) -> None:
+        """Register the interest of one who never leaves, and awaits nothing."""
+        self._add(Waiter(flight, None))
 
     def hold(
         self,
@@ -244,8 +328,8 @@ class Flights:
         Raises:
             RefMisuse: The other waits for it.
         """
-        waiter = Waiter(flight, wake, holder=holder, on_begun=on_begun)
-        self._check_cycle(waiter, flight)
+        waiter = Holder(flight, holder, wake, on_begun, self._land_early)
+        _check_cycle(waiter, flight)
         holder.holds = (*holder.holds, waiter)
         self._add(waiter)
         return waiter
@@ -263,7 +347,7 @@ class Flights:
             RefMisuse: The other waits for one of the waiters.
         """
         for waiter in flight.waiters:
-            self._check_cycle(waiter, other)
+            _check_cycle(waiter, other)
         for node, _ in flight.nodes:
             other.nodes.append((node, how))
             node.flight = other
@@ -277,24 +361,6 @@ class Flights:
             other.stream.absorb(flight.stream)
         self._unlist(flight)
         flight.nodes, flight.waiters = [], {}
-
-    # --- cycles ---------------------------------------------------------------------------------
-
-    def _check_cycle(self, waiter: Waiter, awaited: Flight) -> None:
-        waiting = waiter.node
-        if waiting is None or not _may_wait(awaited):
-            return
-        chain = find_cycle(_asking(waiting), awaited.node, self.waiters_of)
-        if chain is not None:
-            raise cycle_error(chain)
-
-    def waiters_of(self, node: Node) -> list[Node]:
-        """The calls that wait for a call, each as the one that asks for it and its equals."""
-        flight: Flight | None = node.flight
-        found = [frame.node for frame in inline_waiters(node)]
-        if flight is not None:
-            found += [waiter.node for waiter in flight.waiters]
-        return [_asking(waiting) for waiting in found if waiting is not None]
 
     # --- running --------------------------------------------------------------------------------
 
@@ -345,6 +411,13 @@ class Flights:
                 waiter.wake()
             self.leave_inputs(flight)
 
+    def _land_early(self, flight: Flight, outcome: Outcome) -> None:
+        """The flight can never come to another outcome, though it waits for one."""
+        task = flight.task
+        self.land(flight, outcome)
+        if task is not None:
+            task.cancel()
+
     # --- leaving --------------------------------------------------------------------------------
 
     def leave_inputs(self, flight: Flight) -> list[asyncio.Task[None]]:
@@ -387,6 +460,6 @@ def _may_wait(flight: Flight) -> bool:
     return bool(flight.holds) or (flight.task is not None and isinstance(flight.node, OperatorNode))
 
 
-def _asking(node: Node) -> Node:
-    flight: Flight | None = node.flight
-    return node if flight is None else flight.node
+def _check_cycle(waiter: Waiter, awaited: Flight) -> None:
+    if _may_wait(awaited):
+        check_cycle(waiter, awaited.node)

@@ -40,6 +40,7 @@ from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended, error_of
 from helium_agents.graph.encoding import encode, fingerprint
 from helium_agents.graph.inline import awaitable
 from helium_agents.graph.outcome import Failure, Outcome, Value
+from helium_agents.graph.task_waits import AWAITED_BY
 from helium_agents.graph.trace import Frame, enter, entered_frame, leave
 from helium_agents.runtime.admission import WorkingSet
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
@@ -248,7 +249,9 @@ class MapRun:
         self._doing = "waits for its next row"
         self._num_uncommitted = 0
         session.opened(self)
+        self._taker: asyncio.Task[Any] | None = None  # who waits for the next result
         self._pump_task = session.spawn(self._pump(), self._context.copy(), self._end_pump)
+        AWAITED_BY[self._pump_task] = self._who_awaits
 
     @property
     def state(self) -> str:
@@ -282,7 +285,19 @@ class MapRun:
                     raise self._take_source_error()
                 raise StopAsyncIteration
             self._changed.clear()
-            await self._changed.wait()
+            self._taker = asyncio.current_task()
+            try:
+                await self._changed.wait()
+            finally:
+                self._taker = None
+
+    def _who_awaits(self, index: int | None = None) -> asyncio.Task[Any] | None:
+        """Who can go on only once a row has its result, or (`None`) once a further row is read."""
+        if not self._is_ordered:
+            is_awaited = index is not None or not self._tasks
+        else:
+            is_awaited = self._next_key() == (self._num_read if index is None else index)
+        return self._taker if is_awaited else None
 
     def note_cancelled(self) -> None:
         """Who waited for the next result was cancelled, which ends the map."""
@@ -413,9 +428,10 @@ class MapRun:
         self._num_read += 1
         item.opened_s = self._loop.time()
         self._open_items[item.index] = item
-        self._tasks[item.index] = self._session.spawn(
+        task = self._tasks[item.index] = self._session.spawn(
             self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
         )
+        AWAITED_BY[task] = partial(self._who_awaits, item.index)
 
     def _end_item(self, item: Item) -> None:
         task = self._tasks.pop(item.index)

@@ -51,7 +51,7 @@ from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
 from helium_agents.runtime.admission import Admission
-from helium_agents.runtime.alarm import Alarm, set_done
+from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.demand import Demand
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
@@ -473,10 +473,6 @@ class Session:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         self._plain.pop(node, None)
 
-    def waiters_of(self, node: Node) -> list[Node]:
-        """The operator calls that wait for a call, whoever computes it."""
-        return self._flights.waiters_of(node)
-
     async def wait(self, node: Node) -> Any:
         """The value of a pure or model call."""
         self.check_open()
@@ -505,8 +501,7 @@ class Session:
         """Wait until a flight has landed, or leave it."""
         landed: asyncio.Future[None] = self._loop.create_future()
         alarm = _alarm(node)
-        wake = partial(set_done, landed)
-        waiter = self._flights.wait(flight, wake, frame or self._root, alarm)
+        waiter = self._flights.wait(flight, landed, frame or self._root, alarm)
         try:
             await (landed if alarm is None else alarm.wait_for(landed))
         except BaseException as error:
@@ -535,7 +530,7 @@ class Session:
         self.check_open()
         if node.is_planned:
             flight = self._demand.ask(node, node.frame.item)
-            self._flights.wait(flight, _never_mind)  # one who never leaves
+            self._flights.want(flight)
         else:
             self.on_ended(node)
             self._spawn_in_session(_ignore_outcome(node))
@@ -553,10 +548,9 @@ class Session:
         flight.stream = flight.stream or StreamBuffer()
         landed: asyncio.Future[None] = self._loop.create_future()
         alarm = _alarm(node)
-        wake = partial(set_done, landed)
-        waiter = self._flights.wait(flight, wake, frame or self._root, alarm)
+        waiter = self._flights.wait(flight, landed, frame or self._root, alarm)
         try:
-            async for piece in flight.stream.read(alarm):
+            async for piece in flight.stream.read(landed, alarm):
                 yield piece
             await (landed if alarm is None else alarm.wait_for(landed))
         except BaseException as error:
@@ -665,10 +659,6 @@ def _is_running(node: Node) -> bool:
 
 def _alarm(node: Node) -> Alarm | None:
     return None if node.timeout_s is None else Alarm(node.timeout_s, partial(describe, node))
-
-
-def _never_mind() -> None:
-    """Who started a call without awaiting it need not be woken."""
 
 
 def _raise(error: BaseException) -> None:

@@ -59,17 +59,20 @@ class StreamBuffer:
         if text is not None:
             self._deliver(text)
         self._is_closed = True
-        self._wake()
+        self.wake()
 
     def absorb(self, other: StreamBuffer) -> None:
         """Serve another buffer's readers, which have had nothing yet."""
         other._successor = self
-        other._wake()
+        other.wake()
 
-    async def read(self, alarm: Alarm | None = None) -> AsyncIterator[str]:
+    async def read(
+        self, landed: asyncio.Future[None], alarm: Alarm | None = None
+    ) -> AsyncIterator[str]:
         """All pieces from the start, as they come.
 
         Args:
+            landed: The reader's wait for the end of the call; its error is raised here.
             alarm: The reader's time; `None` for as long as it takes.
 
         Raises:
@@ -84,6 +87,8 @@ class StreamBuffer:
             while position < len(buffer._pieces):
                 position += 1
                 yield buffer._pieces[position - 1]
+            if landed.done():
+                landed.result()
             if buffer._is_closed:
                 return
             wake = asyncio.get_running_loop().create_future()
@@ -97,9 +102,10 @@ class StreamBuffer:
         if len(text) > len(self._delivered):
             self._pieces.append(text[len(self._delivered) :])
             self._delivered = text
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the readers look again."""
         for reader in self._readers:
             if not reader.done():
                 reader.set_result(None)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from helium_agents.graph.cycles import inline_waiters
+from helium_agents.graph.cycles import inline_waits
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Frame
@@ -73,8 +73,9 @@ class _Tree:
     def add_plain(self, node: Node) -> None:
         """A plain operator that runs, below all who wait for it."""
         self._entry(node).text = f"{_named(node)}: its body runs"
-        for frame in inline_waiters(node):
-            self._put_below_frame(node, frame)
+        for wait in inline_waits(node):
+            if wait.frame is not None:
+                self._put_below_frame(node, wait.frame)
 
     def add_item(self, item: Any, text: str) -> None:
         """An item of a map."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any
 
+import anyio
 import pytest
 
 from helium_agents import Ref, Session, gather, llm, operator, prompt, user
@@ -168,3 +170,225 @@ async def test_a_cycle_through_session_run() -> None:
         async with Session(ScriptedEngine(), **options) as session:
             sessions[:] = [session]
             await errors_of(first())
+
+
+# --- tasks that a call starts -------------------------------------------------------------------
+
+
+Work = Callable[[], Coroutine[Any, Any, Any]]
+
+
+async def _helium_gather(work: Work) -> Any:
+    return await gather(work(), work())
+
+
+async def _gather(work: Work) -> Any:
+    return await asyncio.gather(work(), work())
+
+
+async def _wait(work: Work) -> Any:
+    done, _ = await asyncio.wait([asyncio.ensure_future(work()) for _ in range(2)])
+    return [task.result() for task in done]
+
+
+async def _wait_for(work: Work) -> Any:
+    return await asyncio.wait_for(work(), 5)
+
+
+async def _shield(work: Work) -> Any:
+    return await asyncio.shield(work())
+
+
+async def _as_completed(work: Work) -> Any:
+    return [await each for each in asyncio.as_completed([work()])]
+
+
+async def _task_group(work: Work) -> Any:
+    async def run() -> Any:
+        return await work()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run()) for _ in range(2)]
+    except* RefMisuse as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _anyio_group(work: Work) -> Any:
+    try:
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(work)
+    except* RefMisuse as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _await_later(work: Work) -> Any:
+    task = asyncio.ensure_future(work())
+    await asyncio.sleep(0.01)  # by then the task waits already
+    return await task
+
+
+async def _gather_inside(work: Work) -> Any:
+    return await asyncio.create_task(_helium_gather(work))
+
+
+WAYS_TO_AWAIT = [
+    _helium_gather, _gather, _wait, _wait_for, _shield, _as_completed, _task_group, _anyio_group,
+    _await_later, _gather_inside,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_pure", [True, False])
+@pytest.mark.parametrize("with_session", [True, False])
+@pytest.mark.parametrize("await_all", WAYS_TO_AWAIT)
+async def test_a_cycle_through_tasks_that_are_awaited(
+    await_all: Callable[[Work], Awaitable[Any]], is_pure: bool, with_session: bool
+) -> None:
+    refs: dict[str, Ref[Any]] = {}
+
+    async def upper() -> Any:
+        async def fetch() -> Any:
+            await asyncio.sleep(0)
+            return await refs["lower"]
+
+        return await await_all(fetch)
+
+    async def lower() -> Any:
+        return await refs["upper"]
+
+    options: dict[str, Any] = {"pure": True, "version": "1"} if is_pure and with_session else {}
+
+    async with Session(ScriptedEngine()) if with_session else nullcontext():
+        refs["upper"] = operator(**options)(upper)()
+        refs["lower"] = operator(**options)(lower)()
+        for error in await errors_of(refs["upper"], refs["lower"]):
+            assert "upper(...)" in str(error) and "lower(...)" in str(error)
+
+
+async def test_a_stream_whose_reader_is_its_own_input() -> None:
+    refs: list[Ref[Any]] = []
+
+    @operator
+    async def reader() -> Any:
+        async def read() -> list[str]:
+            return [piece async for piece in llm(user(prompt("{it}", it=refs[0]))).stream()]
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.01)
+        return await task
+
+    async with Session(ScriptedEngine()):
+        refs.append(reader())
+        await errors_of(refs[0])
+
+
+@pytest.mark.parametrize("is_pure", [True, False])
+@pytest.mark.parametrize("with_session", [True, False])
+async def test_a_worker_that_a_call_has_started_may_await_that_call(
+    is_pure: bool, with_session: bool
+) -> None:
+    """asyncio answers: nobody that the call waits for waits for it."""
+    requests: asyncio.Queue[tuple[Awaitable[Any], asyncio.Future[Any]]] = asyncio.Queue()
+    workers: list[asyncio.Task[None]] = []
+
+    async def work() -> None:
+        while True:
+            awaitable, answer = await requests.get()
+            answer.set_result(await awaitable)
+
+    async def node(number: int) -> int:
+        if not workers:
+            workers.append(asyncio.create_task(work()))
+        await asyncio.sleep(0.1 if number == 0 else 0)
+        return number
+
+    async def ask(awaitable: Awaitable[Any]) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        await requests.put((awaitable, answer))
+        return await answer
+
+    options: dict[str, Any] = {"pure": True, "version": "1"} if is_pure and with_session else {}
+    call = operator(**options)(node)
+    async with asyncio.timeout(5), Session(ScriptedEngine()) if with_session else nullcontext():
+        first = call(0)
+        running = asyncio.ensure_future(first)
+        await asyncio.sleep(0.01)
+        assert await ask(first) == 0
+        assert await running == 0
+        assert await ask(call(1)) == 1
+        workers[0].cancel()
+        await asyncio.wait(workers)
+
+
+async def test_a_task_that_outlives_its_call_may_await_the_result() -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    @operator
+    async def call() -> str:
+        async def report() -> str:
+            return f"reported {await refs[0]}"
+
+        tasks.append(asyncio.create_task(report()))
+        await asyncio.sleep(0.05)
+        return "done"
+
+    refs = [call()]
+    async with asyncio.timeout(5):
+        assert await refs[0] == "done"
+        assert await tasks[0] == "reported done"
+
+
+@pytest.mark.parametrize("options", [{}, PLAIN])
+async def test_a_worker_of_an_ended_call_may_make_an_equal_one(options: dict[str, Any]) -> None:
+    found: list[str] = []
+
+    @operator(pure=True, version="1")
+    async def call(name: str) -> str:
+        async def again() -> None:
+            await asyncio.sleep(0.02)
+            found.append(await call(name))
+
+        if not tasks:
+            tasks.append(asyncio.create_task(again()))
+        return name
+
+    tasks: list[asyncio.Task[None]] = []
+    async with asyncio.timeout(5), Session(ScriptedEngine(), **options):
+        assert await call("a") == "a"
+        await tasks[0]
+    assert found == ["a"]
+
+
+async def test_who_is_first_ends_the_wait_for_the_other() -> None:
+    """The second would wait for the call itself, which goes on with the first."""
+    refs: list[Ref[str]] = []
+
+    async def itself() -> str:
+        return await refs[-1]
+
+    @operator
+    async def first_completed() -> str:
+        tasks = [asyncio.create_task(asyncio.sleep(0.05, "fast")), asyncio.create_task(itself())]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        others.append(tasks[1])
+        return done.pop().result()
+
+    @operator
+    async def cancelled_group() -> str:
+        async def fast() -> None:
+            await asyncio.sleep(0.05)
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(itself)
+            group.start_soon(fast)
+        return "fast"
+
+    others: list[asyncio.Task[str]] = []
+    for call in (first_completed, cancelled_group):
+        refs.append(call())
+        async with asyncio.timeout(5):
+            assert await refs[-1] == "fast"
+    assert await others[0] == "fast"

@@ -360,7 +360,7 @@ def test_whatever_the_attempts_every_reader_reads_the_text(
         async def read() -> None:
             found.append([])
             mine = found[-1]
-            async for piece in buffer.read():
+            async for piece in buffer.read(asyncio.get_running_loop().create_future()):
                 mine.append(piece)
 
         readers = [asyncio.create_task(read())]
