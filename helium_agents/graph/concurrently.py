@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
+from weakref import ref
 
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.task_waits import AWAITED_BY
@@ -35,8 +36,9 @@ async def outcomes_of(
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(_outcome(awaitable)) for awaitable in waited_for]
     if len(tasks) > 1:  # of which we look at one at a time
-        awaiting = asyncio.current_task()
-        AWAITED_BY.update(dict.fromkeys(tasks, lambda: awaiting))
+        current = asyncio.current_task()
+        if current is not None:
+            AWAITED_BY.update(dict.fromkeys(tasks, ref(current)))
     outcomes: list[Outcome] = []
     try:
         for task in tasks:

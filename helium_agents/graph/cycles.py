@@ -12,6 +12,8 @@ once; where it does not, the wait goes on, and is looked at again as long as it 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from weakref import ref
 
 from helium_agents.errors import RefMisuse
 from helium_agents.graph.naming import describe
@@ -53,7 +55,7 @@ class Wait:
 class EndableWait(Wait):
     """A wait that may turn out to be part of a cycle after it has begun."""
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
 
     @property
     def awaited(self) -> Node:
@@ -153,8 +155,13 @@ def check_cycle(wait: EndableWait, awaited: Node) -> None:
     if certain is not None:
         raise cycle_error(certain)
     if wait.task is not None:
-        STUCK[wait.task] = lambda: not wait.is_over
+        STUCK[wait.task] = partial(_goes_on, ref(wait))
     asyncio.get_running_loop().call_later(_FIRST_LOOK_S, _look_again, wait, _FIRST_LOOK_S)
+
+
+def _goes_on(wait: ref[EndableWait]) -> bool:
+    found = wait()
+    return found is not None and not found.is_over
 
 
 def _look_again(wait: EndableWait, seconds: float) -> None:

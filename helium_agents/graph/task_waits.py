@@ -19,7 +19,10 @@ Future = asyncio.Future[Any]
 Task = asyncio.Task[Any]
 
 AWAITED_BY: WeakKeyDictionary[Task, Callable[[], Task | None]] = WeakKeyDictionary()
-"""Tasks that helium_agents started on behalf of others: who waits for each now, if anybody."""
+"""Tasks that helium_agents started on behalf of others: who waits for each now, if anybody.
+
+What is asked must not keep the task alive, and neither must what tells whether one is stuck.
+"""
 
 STUCK: WeakKeyDictionary[Task, Callable[[], bool]] = WeakKeyDictionary()
 """Tasks that wait for what is perhaps a cycle, and whether they still do."""

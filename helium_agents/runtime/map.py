@@ -250,8 +250,9 @@ class MapRun:
         self._num_uncommitted = 0
         session.opened(self)
         self._taker: asyncio.Task[Any] | None = None  # who waits for the next result
+        self._weak = weakref.ref(self)
         self._pump_task = session.spawn(self._pump(), self._context.copy(), self._end_pump)
-        AWAITED_BY[self._pump_task] = self._who_awaits
+        AWAITED_BY[self._pump_task] = partial(_who_awaits, self._weak, None)
 
     @property
     def state(self) -> str:
@@ -291,7 +292,7 @@ class MapRun:
             finally:
                 self._taker = None
 
-    def _who_awaits(self, index: int | None = None) -> asyncio.Task[Any] | None:
+    def taker_waiting_for(self, index: int | None) -> asyncio.Task[Any] | None:
         """Who can go on only once a row has its result, or (`None`) once a further row is read."""
         if not self._is_ordered:
             is_awaited = index is not None or not self._tasks
@@ -431,7 +432,7 @@ class MapRun:
         task = self._tasks[item.index] = self._session.spawn(
             self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
         )
-        AWAITED_BY[task] = partial(self._who_awaits, item.index)
+        AWAITED_BY[task] = partial(_who_awaits, self._weak, item.index)
 
     def _end_item(self, item: Item) -> None:
         task = self._tasks.pop(item.index)
@@ -504,6 +505,11 @@ class MapRun:
             self._seen.add(short)
         level = ("item", digest, occurrence)
         return Frame(self._session, self._frame, level, is_pure=self._frame.is_pure, item=item)
+
+
+def _who_awaits(run: weakref.ref[MapRun], index: int | None) -> asyncio.Task[Any] | None:
+    found = run()
+    return None if found is None else found.taker_waiting_for(index)
 
 
 async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:

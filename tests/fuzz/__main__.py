@@ -69,10 +69,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _show_progress(num_done: int, num_all: int, num_failed: int, start_s: float) -> None:
-    if num_done % 20 == 0 or num_done == num_all:
+    is_terminal = sys.stderr.isatty()
+    if num_done % (20 if is_terminal else 1000) == 0 or num_done == num_all:
         rate = num_done / (time.monotonic() - start_s)
-        text = f"\r{num_done} of {num_all}, {num_failed} failed, {rate:.0f} a second "
-        print(text, end="", file=sys.stderr, flush=True)
+        text = f"{num_done} of {num_all}, {num_failed} failed, {rate:.0f} a second "
+        print(f"\r{text}" if is_terminal else f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def _report(failures: dict[int, list[str]], arguments: Any, options: dict[str, Any]) -> None:

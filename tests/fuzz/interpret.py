@@ -333,9 +333,24 @@ async def _cancel(step: Cancel, scope: Scope) -> None:
     task = asyncio.create_task(work)
     try:
         await _ticks(step.ticks)
-    finally:  # it may be cancelled itself, and then leaves nothing behind either
+    finally:
+        await _end(task)
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and see its end, although we are cancelled meanwhile or it was deaf once.
+
+    `asyncio.wait_for` swallows the cancellation that comes as its call ends (fixed in 3.12).
+    """
+    interruption: asyncio.CancelledError | None = None
+    while not task.done():
         task.cancel()
-        await asyncio.wait([task])
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
 
 
 async def _expire(step: Expire, scope: Scope) -> Any:

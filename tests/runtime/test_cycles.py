@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import pytest
 from helium_agents import Ref, Session, gather, llm, operator, prompt, user
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import RefMisuse
+from helium_agents.graph.task_waits import AWAITED_BY, STUCK
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 
@@ -392,3 +394,32 @@ async def test_who_is_first_ends_the_wait_for_the_other() -> None:
         async with asyncio.timeout(5):
             assert await refs[-1] == "fast"
     assert await others[0] == "fast"
+
+
+async def test_what_is_known_of_tasks_goes_with_them() -> None:
+    @operator
+    async def worker(number: int) -> int:
+        async def wait_for_itself() -> int:
+            return await refs[number]
+
+        tasks.append(asyncio.create_task(wait_for_itself()))
+        await asyncio.sleep(0.01)
+        return number
+
+    async def row(number: int) -> Any:
+        refs[number] = worker(number)
+        return await gather(refs[number], llm(user(str(number))))
+
+    before = {*STUCK, *AWAITED_BY}  # of other tests
+    refs: dict[int, Ref[int]] = {}
+    tasks: list[asyncio.Task[int]] = []
+    for _ in range(5):
+        async with Session(ScriptedEngine()) as session:
+            assert [pair[0] async for pair in session.map(row, range(8))] == list(range(8))
+        await asyncio.wait(tasks)
+        tasks.clear()
+        refs.clear()
+    async with asyncio.timeout(5):
+        while {*STUCK, *AWAITED_BY} - before:  # until they are looked at again
+            await asyncio.sleep(0.01)
+            gc.collect()
