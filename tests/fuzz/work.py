@@ -27,6 +27,7 @@ def problems_of(seed: int, *, is_self_check: bool, ignored: tuple[str, ...]) -> 
 
 
 def _problems(case: Case, is_self_check: bool, ignored: tuple[str, ...]) -> list[str]:
+    gc.collect()  # what the last case left would stay for ever
     gc.freeze()  # what is there already need not be looked at after each case
     problems = check(case, is_self_check=is_self_check)
     return [p for p in problems if not kind_of(p).endswith(ignored)] if ignored else problems
