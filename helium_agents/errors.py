@@ -73,7 +73,7 @@ class RefCancelled(HeliumError):
 
 
 class CallTimeout(HeliumError, TimeoutError):
-    """A call did not finish within its `timeout=`, counted from admission."""
+    """A call did not finish within its `timeout=`, counted from when its turn had come."""
 
 
 class TokenBudgetExceeded(HeliumError):

@@ -123,8 +123,8 @@ def llm(
         share: `False` keeps this call from being merged with equal ones and from the memo.
         retries: Further attempts after a transient engine error. A sampled reply that does not
             fit `schema` is drawn anew; a greedy one is not, since it would come out the same.
-        timeout: Seconds this waiter grants the call, counted from its admission: an int or float
-            above 0.
+        timeout: Seconds this waiter grants the call, counted from when its turn has come: an int
+            or float above 0.
 
     Raises:
         PromptError: The messages or the schema are malformed.

@@ -46,6 +46,7 @@ class Job:
     memo_mode: MemoMode = "read-write"
     limit: int | None = None
     token_budget: int | None = None
+    max_open: int | None = None
     on_error: OnError = "raise"
     unordered: bool = False
     overwrite: bool = False
@@ -107,6 +108,7 @@ class Job:
             memo=self.memo or run_log.store,
             memo_mode=self.memo_mode,
             token_budget=self.token_budget,
+            max_open=self.max_open,
             observers=observers,
             run_log=run_log,
         )

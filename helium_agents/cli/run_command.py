@@ -54,6 +54,13 @@ _EXIT_CODES = examples(
     help="Stop before more than N prompt and output tokens are computed.",
 )
 @click.option(
+    "--max-open",
+    type=POSITIVE,
+    metavar="N",
+    help="Most rows whose calls are on the engine at once; by default all. Fewer share the KV "
+    "cache better where the prefixes of all do not fit into it.",
+)
+@click.option(
     "--on-error",
     type=click.Choice(["raise", "collect"]),
     default="raise",

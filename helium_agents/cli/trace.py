@@ -15,7 +15,7 @@ from helium_agents.cli.signals import run_until_stopped
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import InputError, ItemError
 from helium_agents.graph.node import LlmNode, Node
-from helium_agents.runtime.map import Item
+from helium_agents.runtime.item import Item
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import Observer
 

@@ -22,9 +22,26 @@ class ChatMessage(NamedTuple):
     content: str
 
 
-@dataclass(slots=True)  # frozen ones take four times as long to make
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of streamed text of choice number `index`."""
+
+    index: int
+    text: str
+
+
+OnDelta = Callable[[Delta], None]
+"""Called with each piece of text as it comes."""
+
+
+def nobody() -> None:
+    """Nobody is to hear the text."""
+    return None
+
+
+@dataclass(slots=True, eq=False)  # frozen ones take four times as long to make
 class Request:
-    """One request to an engine; nobody changes it.
+    """One request, with what those between a call and its engine need to know of it.
 
     Args:
         request_id: Unique in this process.
@@ -33,6 +50,13 @@ class Request:
         sampling: How to sample; `sampling.n` answers are wanted.
         json_schema: JSON schema text that the answer must satisfy, or `None`.
         priority: Lower runs first.
+        model: The engine's name in the session, or `None` for the default.
+        item: The item of a top-level `map` that it is wanted for, by how many were read before it
+            in the session; `None` outside of any.
+        depth: How many calls its call is inside of.
+        name: What a person calls its call, for errors.
+        on_attempt: Called when an engine is about to compute it, and again after a death; gives
+            who is to hear the text, if anybody.
     """
 
     request_id: str
@@ -41,6 +65,11 @@ class Request:
     sampling: Sampling
     json_schema: str | None = None
     priority: int = 0
+    model: str | None = None
+    item: int | None = None
+    depth: int = 0
+    name: str = "a request"
+    on_attempt: Callable[[], OnDelta | None] = nobody
 
 
 class Completion(NamedTuple):
@@ -48,14 +77,6 @@ class Completion(NamedTuple):
 
     choices: tuple[Choice, ...]
     cached_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of streamed text of choice number `index`."""
-
-    index: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +144,7 @@ class Engine(Protocol):
         """Token ids of the conversation in the model's own template, ready for the answer."""
         ...
 
-    async def complete(
-        self, request: Request, on_delta: Callable[[Delta], None] | None = None
-    ) -> Completion:
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
         """Compute the request; cancelling this aborts it.
 
         Args:

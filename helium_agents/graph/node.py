@@ -171,7 +171,7 @@ class Node:
 
     @property
     def timeout_s(self) -> float | None:
-        """Seconds that a waiter grants this call, counted from admission."""
+        """Seconds that a waiter grants this call, counted from when its turn has come."""
         raise NotImplementedError
 
     def settle(self, outcome: Outcome) -> None:
@@ -351,7 +351,7 @@ class LlmCall:
         model: The engine's name in the session, or `None` for the default.
         is_shared: Whether equal calls may be merged and remembered.
         retries: Further attempts after a transient failure or, for a sampled reply, an invalid one.
-        timeout_s: Seconds that a waiter grants, counted from admission.
+        timeout_s: Seconds that a waiter grants, counted from when its turn has come.
     """
 
     messages: tuple[tuple[str, tuple[Part, ...]], ...]

@@ -1,1 +1,1 @@
-"""Makes it happen: sessions, planning, single flight, admission, map."""
+"""Makes it happen: sessions, planning, single flight, dispatcher, map."""

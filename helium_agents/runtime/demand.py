@@ -95,6 +95,7 @@ class Demand:
         """
         flight: Flight | None = node.flight
         if flight is not None:
+            flight.want_for(item)
             return flight
         loop = asyncio.get_running_loop()
         flight = Flight(node, loop.time(), item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from pydantic_core import from_json
 
@@ -22,7 +22,6 @@ class EnginePool:
         engines: The engines by the names that `llm(model=...)` uses; all below is also known by
             `None`, which is the first.
         spawn: Starts a task that the session owns.
-        on_started: Called when an engine has been started.
         emit: Takes events.
     """
 
@@ -30,7 +29,6 @@ class EnginePool:
         self,
         engines: Mapping[str, Engine],
         spawn: Spawn,
-        on_started: Callable[[], None],
         emit: Observer,
     ) -> None:
         default = next(iter(engines.values()))
@@ -39,8 +37,7 @@ class EnginePool:
         self._identities: dict[str | None, bytes] = {}
         self._facts: dict[str | None, bytes] = {}
         fleets = {  # one for each engine, which may have two names
-            id(engine): Fleet(engine, spawn=spawn, on_started=on_started, emit=emit)
-            for engine in engines.values()
+            id(engine): Fleet(engine, spawn=spawn, emit=emit) for engine in engines.values()
         }
         self._fleets = {name: fleets[id(engine)] for name, engine in self._engines.items()}
 

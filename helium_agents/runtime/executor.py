@@ -12,7 +12,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from helium_agents.engines.engine import ChatMessage, Completion, Request
+from helium_agents.engines.engine import ChatMessage, Completion, Request, nobody
 from helium_agents.errors import (
     EncodingError,
     InvalidReply,
@@ -31,13 +31,12 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
 from helium_agents.graph.values import as_text
 from helium_agents.runtime.alarm import set_done
+from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.flights import Flight, Flights, Waiter
 from helium_agents.runtime.recall import Found, Recall, fit_choice, is_memorable
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
-from helium_agents.runtime.token_budget import TokenBudget
 
 FIRST_BACKOFF_S = 0.1
 """Wait before the first retry of a transient engine error; it doubles each time."""
@@ -52,9 +51,8 @@ class Executor:
         recall: What is remembered, or `None`.
         look_up: Finds the remembered answer of a call, where the rules put such in.
         shares: Whether a call may join an equal one in flight.
-        budget: The session's token budget.
+        dispatcher: Takes requests.
         ask: The flight of a call that is wanted, for an item.
-        touch: Tells admission which tokens an item's call holds in the KV cache; whether it cares.
     """
 
     def __init__(
@@ -65,18 +63,16 @@ class Executor:
         recall: Recall | None,
         look_up: Callable[[Node], Found | None],
         shares: bool,
-        budget: TokenBudget,
+        dispatcher: Dispatcher,
         ask: Callable[[Node, Any], Flight],
-        touch: Callable[[Any, Sequence[int]], bool],
     ) -> None:
         self._engines = engines
         self._flights = flights
         self._recall = recall
         self._look_up = look_up
         self._shares = shares
-        self._budget = budget
+        self._dispatcher = dispatcher
         self._ask_for = ask
-        self._touch = touch
         self._request_ids = count()
 
     # --- what a plan may say of a call ---------------------------------------------------------
@@ -312,13 +308,12 @@ class Executor:
     async def _ask(self, flight: Flight, node: LlmNode) -> Answer:
         """Ask the engine, again where it may help."""
         call = node.call
-        fleet = self._engines.fleet(call.model)
         messages = tuple([ChatMessage(role, _joined(parts)) for role, parts in call.messages])
         flight.doing = "waits for its engine to render the prompt"
-        prompt = await fleet.render(messages)
+        prompt = await self._engines.fleet(call.model).render(messages)
         for attempt in count():
             try:
-                completion = await self._request(flight, fleet, node, messages, prompt)
+                completion = await self._request(flight, node, messages, prompt)
             except TransientEngineError:
                 if attempt >= _most_retries(flight):
                     raise
@@ -332,34 +327,29 @@ class Executor:
     async def _request(
         self,
         flight: Flight,
-        fleet: Fleet,
         node: LlmNode,
         messages: tuple[ChatMessage, ...],
         prompt: Sequence[int],
     ) -> Completion:
-        sampling, item, num_prompt = node.call.sampling, flight.item, len(prompt)
-        request = Request(
-            f"helium-{next(self._request_ids)}", messages, prompt, sampling, node.call.json_schema
+        call, item = node.call, flight.item
+        flight.doing = "waits for its turn"
+        request = flight.request = Request(
+            f"helium-{next(self._request_ids)}",
+            messages,
+            prompt,
+            call.sampling,
+            call.json_schema,
+            model=call.model,
+            item=None if item is None else item.rank,
+            depth=node.frame.depth,
+            name=describe(node),
+            on_attempt=flight.begin_attempt,
         )
-        budget, used_tokens = self._budget, 0
-        most_tokens = num_prompt + sampling.n * sampling.max_tokens
-        if not budget.try_reserve(most_tokens):
-            flight.doing = "waits for room in the token budget"
-            await budget.reserve(most_tokens)
         try:
-            flight.doing = "waits for its engine"
-            flight.begin()
-            is_counted = self._touch(item, prompt)
-            # Across deaths of the engine: the reservation is kept, a retry needs no new one.
-            completion = await fleet.complete(request, flight.listen, partial(describe, node))
-            used_tokens = num_prompt
-            for choice in completion.choices:
-                used_tokens += len(choice.token_ids)
-                if is_counted:
-                    self._touch(item, [*prompt, *choice.token_ids])
+            return await self._dispatcher.complete(request)
         finally:
-            budget.release(most_tokens, used_tokens=used_tokens)
-        return completion
+            flight.request = None
+            request.on_attempt = nobody  # an engine may keep what it was asked, but not for whom
 
 
 def _most_retries(flight: Flight) -> int:

@@ -24,7 +24,7 @@ from helium_agents.engines.engine import Engine, PartedIdentity
 from helium_agents.graph.encoding import digest, encode
 from helium_agents.graph.node import Body, LlmNode, Node, OperatorNode
 from helium_agents.graph.sampling import Sampling
-from helium_agents.runtime.map import Item
+from helium_agents.runtime.item import Item
 
 _MAX_TEXT: Final = 65_536
 _KEPT_TAIL: Final = 8_192

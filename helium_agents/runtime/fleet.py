@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
+from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Engine, Request
 from helium_agents.engines.replicas import Replicas
 from helium_agents.errors import EngineDied, PoisonRequest
 from helium_agents.graph.outcome import copy_error
-from helium_agents.runtime.lifeline import Lifeline, Listen, Spawn
+from helium_agents.runtime.lifeline import Lifeline, Spawn
 from helium_agents.telemetry.events import Observer
 
 DEATHS_IN_COMPANY = 2
@@ -37,13 +37,11 @@ class Fleet:
     Args:
         engine: The engine, or `Replicas` of it.
         spawn: Starts a task that the session owns.
-        on_started: Called whenever an engine has been started.
         emit: Takes events.
     """
 
-    def __init__(
-        self, engine: Engine, *, spawn: Spawn, on_started: Callable[[], None], emit: Observer
-    ) -> None:
+    def __init__(self, engine: Engine, *, spawn: Spawn, emit: Observer) -> None:
+        self._engine = engine
         self._replicas = engine if isinstance(engine, Replicas) else None
         engines = engine.engines if isinstance(engine, Replicas) else (engine,)
 
@@ -55,7 +53,6 @@ class Fleet:
             def started() -> None:
                 if self._replicas is not None:
                     self._replicas.router.forget(index)
-                on_started()
 
             return Lifeline(engine, label, spawn=spawn, on_started=started, emit=emit)
 
@@ -72,15 +69,13 @@ class Fleet:
         line = self._only() or next(iter((await self._up()).values()))
         return await line.engine.render(messages)
 
-    async def complete(
-        self, request: Request, listen: Listen, describe: Callable[[], str]
-    ) -> Completion:
-        """Compute a request, on another engine or again where one died of whatever.
+    @property
+    def capacity(self) -> Capacity | None:
+        """What the engines that are started hold together; `None` where there is no limit."""
+        return self._engine.capacity if self._engine.is_started else None
 
-        Args:
-            request: What to compute.
-            listen: Called when an attempt begins; gives who is to hear its text, if anybody.
-            describe: Names the call, for an error.
+    async def complete(self, request: Request) -> Completion:
+        """Compute a request, on another engine or again where one died of whatever.
 
         Raises:
             PoisonRequest: It killed its engine.
@@ -94,17 +89,17 @@ class Fleet:
             is_alone = num_deaths >= DEATHS_IN_COMPANY
             try:
                 if line is not None:
-                    completion = await line.complete(request, listen, is_alone=is_alone)
+                    completion = await line.complete(request, is_alone=is_alone)
                 else:
                     with self._routed(request, lines) as index:
                         line = lines[index]
-                        completion = await line.complete(request, listen, is_alone=is_alone)
+                        completion = await line.complete(request, is_alone=is_alone)
             except EngineDied as error:
                 num_deaths += 1
                 is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
                 assert line is not None
                 if is_alone and is_proven and line.end is None:
-                    raise _poison(describe(), num_deaths, error) from error
+                    raise _poison(request.name, num_deaths, error) from error
                 request = replace(request, request_id=f"{request.request_id}-again")
             else:
                 if completion is not None:

@@ -21,7 +21,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
-from helium_agents.engines.engine import Delta
+from helium_agents.engines.engine import OnDelta, Request
 from helium_agents.errors import RefCancelled, RefMisuse
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, error_of
 from helium_agents.graph.cycles import EndableWait, check_cycle
@@ -30,6 +30,7 @@ from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.trace import Frame
 from helium_agents.runtime.alarm import Alarm, set_done
+from helium_agents.runtime.item import Item
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Source
@@ -158,7 +159,8 @@ class Flight:
     Args:
         node: The call that it was begun for.
         start_s: When, by the event loop's clock.
-        item: The item of a `map` for whom it is wanted first.
+        item: The first of the items of maps that it is wanted for; `None` if not all who want it
+            are in one.
 
     Attributes:
         nodes: The calls that it answers, and how each came to it; the first asks.
@@ -169,6 +171,7 @@ class Flight:
         is_left: Whether nobody wants it any more.
         looked_up_at: How many flights had landed when its answer was last looked up in vain.
         doing: What it does or waits for, in words.
+        request: What the dispatcher was given to find the answer.
         outcome: What it came to, before each call's own form is made of it.
         cached_tokens: Prompt tokens that the engine had in its prefix cache.
         calls_below: Model calls that were made for the result of a pure operator.
@@ -176,11 +179,11 @@ class Flight:
 
     __slots__ = (
         "cached_tokens", "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left",
-        "item", "keys", "looked_up_at", "next_input", "nodes", "outcome", "start_s", "stream",
-        "task", "waiters",
+        "item", "keys", "looked_up_at", "next_input", "nodes", "outcome", "request", "start_s",
+        "stream", "task", "waiters",
     )  # fmt: skip
 
-    def __init__(self, node: Node, start_s: float, item: Any) -> None:
+    def __init__(self, node: Node, start_s: float, item: Item | None) -> None:
         self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
         self.waiters: dict[Waiter, None] = {}
         self.holds: tuple[Waiter, ...] = ()
@@ -196,7 +199,8 @@ class Flight:
         self.stream: StreamBuffer | None = None
         self.doing = "waits to be planned"
         self.start_s = start_s
-        self.item = item
+        self.item: Item | None = item
+        self.request: Request | None = None
         node.flight = self
 
     @property
@@ -212,8 +216,18 @@ class Flight:
                 if waiter.on_begun is not None:
                     waiter.on_begun()
 
-    def listen(self) -> Callable[[Delta], None] | None:
-        """A request for the answer begins: who is to hear its text, if anybody."""
+    def want_for(self, item: Item | None) -> None:
+        """It is wanted for an item too, or (`None`) for the program itself."""
+        if self.item is None or (item is not None and item.rank >= self.item.rank):
+            return
+        self.item = item
+        if self.request is not None:
+            self.request.item = None if item is None else item.rank
+
+    def begin_attempt(self) -> OnDelta | None:
+        """An engine is about to compute the answer: who is to hear its text, if anybody."""
+        self.doing = "waits for its engine"
+        self.begin()
         if self.stream is None:
             return None
         assert isinstance(self.node, LlmNode)
@@ -348,6 +362,7 @@ class Flights:
         """
         for waiter in flight.waiters:
             _check_cycle(waiter, other)
+        other.want_for(flight.item)
         for node, _ in flight.nodes:
             other.nodes.append((node, how))
             node.flight = other

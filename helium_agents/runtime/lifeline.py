@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from helium_agents.engines.engine import Completion, Delta, Engine, Request
+from helium_agents.engines.engine import Completion, Engine, Request
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.runtime.company import Company
@@ -22,9 +22,6 @@ from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStar
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Starts a task that the session owns."""
-
-Listen = Callable[[], Callable[[Delta], None] | None]
-"""Called when an attempt begins; gives who is to hear its text, if anybody."""
 
 MOST_FRUITLESS_RESTARTS = 6
 """An engine that dies again this often without an answer in between is not started once more."""
@@ -89,14 +86,11 @@ class Lifeline:
             if not self.is_up:
                 self._launch()
 
-    async def complete(
-        self, request: Request, listen: Listen, *, is_alone: bool
-    ) -> Completion | None:
+    async def complete(self, request: Request, *, is_alone: bool) -> Completion | None:
         """Compute a request when its turn has come; `None` if the engine died before that.
 
         Args:
             request: What to compute.
-            listen: See `Listen`.
             is_alone: Whether no other request may be open meanwhile.
 
         Raises:
@@ -109,7 +103,7 @@ class Lifeline:
         try:
             if not self.is_up:
                 return None
-            on_delta, life = listen(), self._num_deaths
+            on_delta, life = request.on_attempt(), self._num_deaths
             try:
                 completion = await self.engine.complete(request, on_delta)
             except EngineDied as error:

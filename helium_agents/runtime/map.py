@@ -1,7 +1,8 @@
 """`session.map`: an operator over many rows, streamed in bounded memory.
 
-A pump task reads rows ahead, opens items as admission allows, and lets each run in a task of its
-own. The iterator that the user holds is only a view: when it is dropped (a `break`), the map ends.
+A pump task reads rows ahead, opens an item for each, and lets it run in a task of its own. What the
+items ask waits for its turn in the dispatcher, so nearly all may be open at once. The iterator that
+the user holds is only a view: when it is dropped (a `break`), the map ends.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from helium_agents.graph.inline import awaitable
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.task_waits import AWAITED_BY
 from helium_agents.graph.trace import Frame, enter, entered_frame, leave
-from helium_agents.runtime.admission import WorkingSet
+from helium_agents.runtime.item import Item
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
 
 if TYPE_CHECKING:
@@ -63,46 +64,13 @@ garbage collector looks at it again and again: a tenth of the time of a fast run
 new objects, so that what a dozen items make goes unseen.
 """
 
+MOST_OPEN = 1024
+"""So many items of a map are open at once, for the sake of memory."""
+
+_LOOK_AGAIN_S = 0.05
+"""How often a map with so many open looks whether any call is under way at all."""
+
 _YIELD_EVERY = 256  # rows that are skipped before others get their turn
-
-
-class Item:
-    """One row on its way.
-
-    Args:
-        index: Position in the input, from 0.
-        row: The row.
-        outer: The item that this one works for; `None` in a top-level map.
-        group: The map that it belongs to.
-
-    Attributes:
-        digest: What identifies the row: its fingerprint, or its position where it has none.
-    """
-
-    __slots__ = (
-        "__weakref__", "_outermost", "digest", "index", "is_done", "opened_s", "row", "working_set",
-    )  # fmt: skip
-
-    digest: bytes
-
-    def __init__(self, index: int, row: Any, outer: Item | None, group: object) -> None:
-        self.index = index
-        self.row = row
-        self.opened_s: float | None = None
-        self.is_done = False  # it has its outcome, which need not be durable yet
-        self.working_set = WorkingSet(group)
-        # not `self` where there is no outer one: a cycle would keep the row until it is collected
-        self._outermost = None if outer is None else outer.admitted
-
-    @property
-    def admitted(self) -> Item:
-        """The top-level item that this one works for, or is."""
-        return self._outermost or self
-
-    @property
-    def is_nested(self) -> bool:
-        """Whether this item belongs to a map inside another item."""
-        return self._outermost is not None
 
 
 class Map(AsyncIterator[T]):
@@ -240,6 +208,7 @@ class MapRun:
         self._is_closed = False
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._has_ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         num_items = len(rows) if isinstance(rows, Sized) else None
         if num_items is not None and isinstance(done, Sized):
@@ -354,13 +323,12 @@ class MapRun:
             num_opened = 0
             async with aclosing(_each(self._rows)) as rows:
                 async for row in rows:
-                    item = Item(self._num_read, row, self._frame.item, self)
+                    item = Item(self._num_read, row, self._frame.item, self._session.next_rank())
                     frame = self._item_frame(item)
                     if item.index in self._done:
                         await self._skip()
                         continue
-                    if not self._admit(item):
-                        await self._admitted(item)
+                    await self._room()
                     self._open(item, frame)
                     self._doing = "waits for its next row"
                     num_opened += 1
@@ -409,26 +377,32 @@ class MapRun:
         if self._num_read % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
 
-    def _admit(self, item: Item) -> bool:
-        """Admit an item if there is room at once."""
-        if self._num_read - self._num_taken >= self._read_ahead:
-            return False
-        return item.is_nested or self._session.admission.admit(item.working_set)
+    async def _room(self) -> None:
+        """Wait until a further item may be open.
 
-    async def _admitted(self, item: Item) -> None:
-        """Wait until there is room for an item, and admit it."""
-        self._doing = "waits until a result is taken"
+        Items may wait for one that is not open yet: while nothing at all is under way in the
+        session, they are opened one after another.
+        """
         while self._num_read - self._num_taken >= self._read_ahead:
+            self._doing = "waits until a result is taken"
             self._has_room.clear()
             await self._has_room.wait()
-        self._doing = "waits for room in the KV cache"
-        if not item.is_nested:
-            await self._session.admission.open(item.working_set)
+        while len(self._tasks) >= MOST_OPEN:
+            self._doing = "waits until an item ends"
+            self._has_ended.clear()
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._has_ended.wait()
+            except TimeoutError:
+                if self._session.is_idle:
+                    return
 
     def _open(self, item: Item, frame: Frame) -> None:
         self._num_read += 1
         item.opened_s = self._loop.time()
         self._open_items[item.index] = item
+        if not item.is_nested:
+            self._session.dispatcher.item_began(item.rank)
         task = self._tasks[item.index] = self._session.spawn(
             self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
         )
@@ -441,8 +415,9 @@ class MapRun:
             error = error_of(task) or self._cancelled(f"before item {item.index} was done")
             self._finish(item, Failure(error))
         self._note_end()
+        self._has_ended.set()
         if not item.is_nested:
-            self._session.admission.close(item.working_set)
+            self._session.dispatcher.item_ended(item.rank)
 
     async def _run_item(self, item: Item, frame: Frame) -> None:
         session = self._session

@@ -25,6 +25,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -50,18 +51,18 @@ from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
-from helium_agents.runtime.admission import Admission
+from helium_agents.optimizer.schedule import EverythingOpen, FewOpen
 from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.demand import Demand
+from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flights import Flight, Flights, Waiter
-from helium_agents.runtime.map import Item, Map, MapRun
+from helium_agents.runtime.map import Map, MapRun
 from helium_agents.runtime.recall import MEMO_MODES, Found, MemoMode, Recall
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import OnDone, Tasks
-from helium_agents.runtime.token_budget import TokenBudget
 from helium_agents.runtime.tracing import Trace
 from helium_agents.runtime.waiting import waiting
 from helium_agents.telemetry.events import Event, Observer
@@ -90,6 +91,8 @@ class Session:
         rules: The optimizer's rules; `()` rewrites nothing.
         share: `False` turns off merging, joining and the memo for every call.
         token_budget: Most prompt and output tokens that engines may compute in this session.
+        max_open: Most items of top-level maps whose calls may be on an engine at once; by default
+            all. Fewer share the KV cache better where the prefixes of all do not fit into it.
         observers: Called with every event, on the event loop.
         run_id: Identifies this run's unseeded draws; a fresh one by default.
         run_log: Keeps the answers of this run's draws, so that the run can be resumed: a session
@@ -117,6 +120,7 @@ class Session:
         rules: Sequence[Rule] = RULES,
         share: bool = True,
         token_budget: int | None = None,
+        max_open: int | None = None,
         observers: Sequence[Observer] = (),
         run_id: str | None = None,
         run_log: RunLog | None = None,
@@ -141,7 +145,8 @@ class Session:
         self._memo_mode: MemoMode = memo_mode
         self._rules = tuple(rules) if share else ()
         self._shares = share
-        self._budget = TokenBudget(token_budget)
+        self._token_budget = token_budget
+        self._schedule = EverythingOpen() if max_open is None else FewOpen(max_open)
         self._observers: tuple[Observer, ...] = (self.summary, *observers)
         self._trace = Trace() if record else None
         self._state: Literal["new", "opening", "open", "closing", "closed"] = "new"
@@ -149,6 +154,7 @@ class Session:
         self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
         self._maps: dict[MapRun, None] = {}
         self._tasks = Tasks()
+        self._ranks = count()
         self._num_at_once = 0
 
     # --- opening and closing -------------------------------------------------------------------
@@ -196,7 +202,6 @@ class Session:
         self._pool = EnginePool(
             self._engines,
             self._spawn_in_session,
-            on_started=lambda: self._admission.engine_started(),
             emit=self._emit,
         )
         recall = self._recall = self._open_recall()
@@ -205,12 +210,7 @@ class Session:
             self._resources.push_async_callback(recall.committed)
         await self._pool.identify()
         self._pool.open()
-        engine = self._pool.default
-        self._admission = Admission(
-            lambda: engine.capacity,
-            lambda: engine.is_started,
-            lambda: not (self._flights.wanted or self._flights.planned),
-        )
+        self._dispatcher = Dispatcher(self._pool, self._schedule, self._token_budget)
         settler = Settler(self._emit, _none_below if recall is None else recall.calls_below)
         self._flights = Flights(
             self._tasks,
@@ -228,9 +228,8 @@ class Session:
             recall=recall,
             look_up=look_up,
             shares=self._shares,
-            budget=self._budget,
+            dispatcher=self._dispatcher,
             ask=lambda node, item: self._demand.ask(node, item),
-            touch=self._touch,
         )
         self._demand = Demand(
             self._rules,
@@ -386,9 +385,9 @@ class Session:
     ) -> Map[Any]:
         """Apply an operator to every row, streamed; iterate the result with `async for`.
 
-        Items are opened as the engine's KV cache has room for their working sets. A result is
-        yielded once it is durable in the memo. Memory is bounded by `read_ahead`, not by the
-        number of rows. Breaking out of the loop cancels what is open.
+        Items are opened as they are read, up to a thousand; what they ask waits for its turn at the
+        engine. A result is yielded once it is durable in the memo. Memory is bounded by
+        `read_ahead`, not by the number of rows. Breaking out of the loop cancels what is open.
 
         Args:
             fn: An operator, or any async function of a row.
@@ -433,7 +432,7 @@ class Session:
             [*self._flights.wanted, *self._flights.planned],
             [node for node in self._plain if _is_running(node)],
             self._maps,
-            self._pool.states,
+            self._dispatcher.states,
             self._loop.time(),
         )
 
@@ -565,9 +564,18 @@ class Session:
     # --- what maps ask for ---------------------------------------------------------------------
 
     @property
-    def admission(self) -> Admission:
-        """Decides when the next item opens."""
-        return self._admission
+    def is_idle(self) -> bool:
+        """Whether no call is under way."""
+        return not (self._flights.wanted or self._flights.planned)
+
+    def next_rank(self) -> int:
+        """How many items were read before."""
+        return next(self._ranks)
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Sends requests."""
+        return self._dispatcher
 
     @property
     def is_open(self) -> bool:
@@ -630,11 +638,6 @@ class Session:
 
     def _spawn_in_session(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.spawn(work, self._context.copy())
-
-    def _touch(self, item: Any, token_ids: Sequence[int]) -> bool:
-        if not isinstance(item, Item):
-            return False
-        return self._admission.touch(item.admitted.working_set, token_ids)
 
 
 def _line_of(code: CodeType, instruction: int) -> int:

@@ -233,6 +233,14 @@ def test_token_budget(helium: Helium, engine: ScriptedEngine) -> None:
     assert not Path("out.jsonl.part").exists()
 
 
+def test_max_open(helium: Helium, engine: ScriptedEngine) -> None:
+    helium(f"{RUN} --max-open 1")
+    assert engine.most_open == 1
+    helium(f"{RUN} --overwrite")
+    assert engine.most_open > 1
+    assert "--max-open" in helium(f"{RUN} --max-open 0", expect=2).stderr
+
+
 def test_json_of_a_run_that_did_not_finish(helium: Helium) -> None:
     report = json.loads(helium(f"{RUN} --token-budget 100 --json", expect=4).stdout)
     assert report["status"] == "over budget"

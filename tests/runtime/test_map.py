@@ -489,27 +489,6 @@ async def test_finished_items_wait_for_a_slow_first_one_within_bounds() -> None:
         await mapped.aclose()
 
 
-async def test_items_larger_than_the_engine_run_alone_once_that_is_known() -> None:
-    num_open = most_open = 0
-
-    @operator
-    async def count_open(row: int) -> None:
-        nonlocal num_open, most_open
-        num_open += 1
-        if row >= 20:
-            most_open = max(most_open, num_open)
-        await llm(user("many words " * 30 + str(row)))
-        await ticks()
-        num_open -= 1
-
-    tiny = Capacity(kv_tokens=16, block_tokens=4, max_model_tokens=4096, max_requests=4)
-    engine = ScriptedEngine(capacity=tiny)
-    await engine.start()
-    async with Session(engine) as session:
-        assert [r async for r in session.map(count_open, range(30))] == [None] * 30
-    assert most_open == 1
-
-
 # --- nesting -------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from helium_agents import ItemError, MemoryStore, Session, gather, llm, operator
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import RequestError, SessionError, TokenBudgetExceeded
-from helium_agents.runtime.token_budget import TokenBudget
 
 # In these tests a prompt `user("q")` has two tokens: one for the role, one for the word.
 PROMPT = 2
@@ -191,10 +190,3 @@ def test_it_is_never_exceeded_and_calls_that_pass_are_as_without_it(
     for result, expected in zip(found, plain, strict=True):
         assert isinstance(result, TokenBudgetExceeded) or result == expected
     assert summary.prompt_tokens + summary.output_tokens <= limit
-
-
-async def test_no_limit_counts_all_the_same() -> None:
-    budget = TokenBudget(None)
-    await budget.reserve(10)
-    budget.release(10, used_tokens=7)
-    assert budget.used_tokens == 7

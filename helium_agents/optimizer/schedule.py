@@ -1,0 +1,134 @@
+"""Schedules: which of the requests that stand ready goes to the engine next, or none yet.
+
+Everything open is what serves best where nothing is known: an engine loses more by a batch that is
+not full than by a prefix that it computes again. Whoever knows how many items of a workload fit
+into the KV cache says so with `FewOpen`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from helium_agents.errors import SessionError
+
+
+class Asked(Protocol):
+    """What a schedule sees of a request."""
+
+    @property
+    def prompt_token_ids(self) -> Sequence[int]:
+        """The prompt."""
+        ...
+
+    @property
+    def item(self) -> int | None:
+        """The item of a top-level `map` that it is wanted for, counted as they are read."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many calls its call is inside of."""
+        ...
+
+
+class Room(Protocol):
+    """What a schedule sees of an engine."""
+
+    @property
+    def max_requests(self) -> int:
+        """Requests computed in one step."""
+        ...
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of KV cache in all."""
+        ...
+
+
+class Queue(Protocol):
+    """What a schedule chooses from."""
+
+    @property
+    def ready(self) -> Collection[Asked]:
+        """The requests that wait, as they came; not empty."""
+        ...
+
+    @property
+    def running(self) -> Collection[Asked]:
+        """The requests that the engine has."""
+        ...
+
+    @property
+    def open_items(self) -> Collection[int]:
+        """The items for which something has been sent, and that have not ended."""
+        ...
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether no engine has had anything for a while, although something stands ready."""
+        ...
+
+    @property
+    def room(self) -> Room | None:
+        """What the engine holds; `None` where there is no limit."""
+        ...
+
+
+class Schedule(Protocol):
+    """Chooses; knows no event loop, and keeps nothing between two choices."""
+
+    def choose(self, queue: Queue) -> Asked | None:
+        """Which request goes next; `None`: none, until one has ended or another is ready."""
+        ...
+
+
+class EverythingOpen:
+    """First come, first served, as long as the engine has slots and a short queue."""
+
+    def choose(self, queue: Queue) -> Asked | None:
+        """The first."""
+        return next(iter(queue.ready)) if has_slot(queue) else None
+
+
+class FewOpen:
+    """First come, first served, among a fixed number of open items.
+
+    A further item is begun when one has ended, or where nothing has been sent for a while: the open
+    ones may be waiting for one that is not.
+
+    Args:
+        max_open: Most items of top-level maps that are open at once; at least 1.
+    """
+
+    def __init__(self, max_open: int) -> None:
+        if type(max_open) is not int or max_open < 1:
+            raise SessionError(f"max_open={max_open!r} must be a whole number, at least 1")
+        self.max_open = max_open
+
+    def choose(self, queue: Queue) -> Asked | None:
+        """The first of an open item, or of one that may be opened."""
+        if not has_slot(queue):
+            return None
+        ready = queue.ready
+        may_open = queue.is_stalled or len(queue.open_items) < self.max_open
+        for asked in ready:
+            if asked.item is None or asked.item in queue.open_items:
+                return asked
+        return min(ready, key=_item_of) if may_open else None
+
+
+def _item_of(asked: Asked) -> int:
+    assert asked.item is not None
+    return asked.item
+
+
+def has_slot(queue: Queue) -> bool:
+    """Whether the engine has a slot, or its own queue is so short that a slot might go empty."""
+    if queue.room is None:
+        return True
+    most = queue.room.max_requests
+    return len(queue.running) < most + max(_SHORT_QUEUE, most // 4)
+
+
+_SHORT_QUEUE = 8

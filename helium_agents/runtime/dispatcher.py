@@ -1,0 +1,170 @@
+"""The dispatcher: where the requests that are ready stand side by side, until each has its turn.
+
+A request that waits here holds no KV cache and nobody's turn. It goes when the token budget has
+room for it and the schedule picks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from helium_agents.engines.engine import Capacity, Completion, Request
+from helium_agents.errors import TokenBudgetExceeded
+from helium_agents.optimizer.schedule import Schedule
+from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet import Fleet
+
+_STALLED_S = 0.05
+"""Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
+
+
+class _Queue:
+    """The requests of one model; what a schedule sees of them."""
+
+    def __init__(self, fleet: Fleet, open_items: set[int]) -> None:
+        self.fleet = fleet
+        self.open_items = open_items
+        self.is_stalled = False
+        self.alarm: asyncio.TimerHandle | None = None
+        self.ready: dict[Request, asyncio.Future[None] | None] = {}
+        self.running: dict[Request, int] = {}  # with the tokens reserved for each
+
+    @property
+    def room(self) -> Capacity | None:
+        return self.fleet.capacity
+
+
+class Dispatcher:
+    """Sends requests to their engines, each when its turn has come.
+
+    Args:
+        engines: The session's engines.
+        schedule: Chooses which goes next.
+        limit_tokens: Most prompt and output tokens that may be computed; `None` for no limit. A
+            request reserves the most that it can use before it is sent and gives back what it did
+            not use, so the limit is never exceeded and no answer is cut off by it.
+    """
+
+    def __init__(
+        self, engines: EnginePool, schedule: Schedule, limit_tokens: int | None = None
+    ) -> None:
+        self._engines = engines
+        self._schedule = schedule
+        self._limit_tokens = limit_tokens
+        self._used_tokens = self._reserved_tokens = 0
+        self._items: set[int] = set()  # that have not ended
+        self._open_items: set[int] = set()  # for which something has been sent, too
+        self._queues: dict[Fleet, _Queue] = {}
+
+    async def complete(self, request: Request) -> Completion:
+        """Compute a request when its turn has come.
+
+        Raises:
+            TokenBudgetExceeded: It does not fit in what is left of the budget.
+            Exception: What its engine raises; see `Fleet.complete`.
+        """
+        queue = self._queue(request.model)
+        queue.ready[request] = None
+        used_tokens = 0
+        try:
+            self._send(queue)
+            if request in queue.ready:
+                turn = asyncio.get_running_loop().create_future()
+                queue.ready[request] = turn
+                await turn
+            completion = await queue.fleet.complete(request)
+            used_tokens = len(request.prompt_token_ids)
+            used_tokens += sum(len(choice.token_ids) for choice in completion.choices)
+        finally:
+            queue.ready.pop(request, None)
+            self._reserved_tokens -= queue.running.pop(request, 0)
+            self._used_tokens += used_tokens
+            self._send_all()
+        return completion
+
+    def item_began(self, item: int) -> None:
+        """An item of a top-level map begins: requests may come that are wanted for it."""
+        self._items.add(item)
+
+    def item_ended(self, item: int) -> None:
+        """An item of a top-level map has ended, though it may have left requests behind."""
+        self._items.discard(item)
+        if item in self._open_items:
+            self._open_items.remove(item)
+            self._send_all()
+
+    @property
+    def states(self) -> list[str]:
+        """What each engine is doing, in words."""
+        waiting = sum(len(queue.ready) for queue in self._queues.values())
+        states = self._engines.states
+        return [*states, f"requests that wait for their turn: {waiting}"] if waiting else states
+
+    @property
+    def _is_busy(self) -> bool:
+        return any(queue.running for queue in self._queues.values())
+
+    def _queue(self, model: str | None) -> _Queue:
+        fleet = self._engines.fleet(model)
+        found = self._queues.get(fleet)
+        if found is None:
+            found = self._queues[fleet] = _Queue(fleet, self._open_items)
+        return found
+
+    def _send_all(self) -> None:
+        for queue in self._queues.values():
+            self._send(queue)
+
+    def _send(self, queue: _Queue) -> None:
+        """Let all go whose turn it is."""
+        while queue.ready:
+            request = self._schedule.choose(queue)
+            if request is None:
+                if queue.alarm is None and not self._is_busy:
+                    loop = asyncio.get_running_loop()
+                    queue.alarm = loop.call_later(_STALLED_S, self._look_again, queue)
+                return
+            assert isinstance(request, Request)
+            num_tokens = _most_tokens(request)
+            left_tokens = self._left_tokens()
+            if left_tokens is not None and num_tokens > left_tokens:
+                if self._reserved_tokens:  # some of it will be given back
+                    return
+                turn = queue.ready.pop(request)
+                self._refuse(turn, num_tokens)
+                continue
+            turn = queue.ready.pop(request)
+            queue.running[request] = num_tokens
+            self._reserved_tokens += num_tokens
+            queue.is_stalled = False
+            if request.item in self._items:
+                self._open_items.add(request.item)
+            if turn is not None and not turn.done():
+                turn.set_result(None)
+
+    def _look_again(self, queue: _Queue) -> None:
+        queue.alarm = None
+        queue.is_stalled = not self._is_busy
+        self._send(queue)
+
+    def _left_tokens(self) -> int | None:
+        if self._limit_tokens is None:
+            return None
+        return self._limit_tokens - self._used_tokens - self._reserved_tokens
+
+    def _refuse(self, turn: asyncio.Future[None] | None, num_tokens: int) -> None:
+        assert self._limit_tokens is not None
+        error = TokenBudgetExceeded(
+            f"the next call may need {num_tokens} tokens, but {self._used_tokens} of the token "
+            f"budget of {self._limit_tokens} are used, which leaves "
+            f"{self._limit_tokens - self._used_tokens}: raise the budget to go on"
+        )
+        if turn is None:  # who asks has not begun to wait
+            raise error
+        if not turn.done():
+            turn.set_exception(error)
+
+
+def _most_tokens(request: Request) -> int:
+    sampling = request.sampling
+    return len(request.prompt_token_ids) + sampling.n * sampling.max_tokens
