@@ -33,6 +33,7 @@ _SAMPLE_S = 0.25
 _LONGEST_RUN_S = 3600.0
 """A run that takes longer hangs."""
 _SLOWER_IN_A_ROW = 2
+_NUM_FINALISTS, _NUM_REPEATS = 3, 2
 
 
 class WrongResult(Exception):
@@ -170,19 +171,29 @@ async def _tuned(system: System, case: Case, bed: Testbed, report: Callable[[str
     """The fastest of a system's candidates, or the system itself.
 
     Candidates come in the order of their setting, and time falls and then rises along it; so two
-    in a row that are slower than the best end the sweep.
+    in a row that are slower than the best end the sweep. One run tells little: the best few are
+    measured again, and the lowest median wins.
     """
-    best, best_s, num_slower = system, float("inf"), 0
-    for candidate in system.candidates(case.batch):
+    times: dict[System, list[float]] = {}
+
+    async def measured_s(candidate: System) -> float:
         seconds = (await measure(candidate, case, bed)).seconds
+        times.setdefault(candidate, []).append(seconds)
         report(f"{case.batch.workload.name}, sweep: {candidate.name} {seconds:.2f} s")
-        if seconds < best_s:
-            best, best_s, num_slower = candidate, seconds, 0
-        else:
-            num_slower += 1
+        return seconds
+
+    best_s, num_slower = float("inf"), 0
+    for candidate in system.candidates(case.batch):
+        seconds = await measured_s(candidate)
+        num_slower = 0 if seconds < best_s else num_slower + 1
+        best_s = min(best_s, seconds)
         if num_slower == _SLOWER_IN_A_ROW:
             break
-    return best
+    finalists = sorted(times, key=lambda candidate: times[candidate])[:_NUM_FINALISTS]
+    for _ in range(_NUM_REPEATS):
+        for candidate in finalists:
+            await measured_s(candidate)
+    return min(finalists, key=lambda candidate: median(times[candidate]), default=system)
 
 
 async def measure(system: System, case: Case, bed: Testbed) -> Run:

@@ -18,6 +18,9 @@ Results = list[list[str]]
 Complete = Callable[[Sequence[ChatMessage], int], Awaitable[str]]
 """Answers a conversation with at most so many tokens."""
 
+LIMITS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64)
+"""Numbers of open rows that a sweep tries, about a factor 1.4 apart."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:

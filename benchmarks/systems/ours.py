@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.system import Batch, Results, System
+from benchmarks.harness.system import LIMITS, Batch, Results, System
 from benchmarks.harness.testbed import Testbed
 from helium_agents import Session
 from helium_agents.optimizer.rules import RULES, Rule
@@ -22,11 +22,12 @@ class Ours:
         rules: The plan rules in use.
         remembers: Whether it has a memo, which earlier days have filled.
         shares: Whether equal calls are merged or joined at all.
+        max_open: Most rows on the engine at once; `None` for all.
     """
 
     uses_server = False
     requirement: str | None = None
-    same_as: str | None = None
+    same_as: str | None
 
     def __init__(
         self,
@@ -35,12 +36,16 @@ class Ours:
         rules: Sequence[Rule] = RULES,
         remembers: bool = True,
         shares: bool = True,
+        max_open: int | None = None,
+        same_as: str | None = None,
     ) -> None:
         self.name = name
         self.planning_s = 0.0
         self._rules = rules
         self._remembers = remembers
         self._shares = shares
+        self._max_open = max_open
+        self.same_as = same_as
         self._prepared: tuple[Batch, Testbed, Path] | None = None
 
     def candidates(self, batch: Batch) -> Sequence[System]:
@@ -74,6 +79,7 @@ class Ours:
             memo=memo,
             rules=self._rules,
             share=self._shares,
+            max_open=self._max_open,
             observers=[self._observe],
         )
         async with session:
@@ -84,6 +90,19 @@ class Ours:
             self.planning_s += event.seconds
 
 
+class TunedOurs(Ours):
+    """With the best fixed number of open rows that a sweep finds."""
+
+    def candidates(self, batch: Batch) -> Sequence[System]:
+        """Numbers of open rows, as for plain asyncio, and all."""
+        limited: list[System] = [
+            Ours(f"{self.name} ({limit} rows open)", max_open=limit)
+            for limit in LIMITS
+            if limit < len(batch.graphs)
+        ]
+        return [*limited, Ours(f"{self.name} (all rows open)", same_as="ours")]
+
+
 def _without(rule: Rule) -> Ours:
     rules = tuple(each for each in RULES if each is not rule)
     return Ours(f"ours-without-{rule.__name__.replace('_', '-')}", rules=rules)
@@ -91,6 +110,7 @@ def _without(rule: Rule) -> Ours:
 
 SYSTEMS = (
     Ours("ours"),
+    TunedOurs("ours-tuned"),
     Ours("ours-without-memo", remembers=False),
     Ours("ours-without-sharing", remembers=False, shares=False),
     *(_without(rule) for rule in RULES),

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from benchmarks.harness.calls import CallGraph
-from benchmarks.harness.system import Batch, GraphSystem, Results, System, run_graph
+from benchmarks.harness.system import LIMITS, Batch, GraphSystem, Results, System, run_graph
 from benchmarks.harness.testbed import Testbed
 
 
@@ -35,11 +35,10 @@ class TunedRaw(Raw):
     """The best fixed limit that a sweep finds; what a user gets who measures his own workload."""
 
     def candidates(self, batch: Batch) -> Sequence[System]:
-        """Numbers of open rows, about a factor 1.4 apart."""
-        limits = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64)
+        """Numbers of open rows."""
         return [
             Raw(f"{self.name} ({limit} rows open)", limit)
-            for limit in limits
+            for limit in LIMITS
             if limit < len(batch.graphs)
         ] + [_Unlimited(f"{self.name} (all rows open)")]
 

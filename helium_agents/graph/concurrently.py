@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
-from weakref import ref
 
 from helium_agents.graph.outcome import Failure, Outcome, Value
-from helium_agents.graph.task_waits import AWAITED_BY
 
 ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit)
 """What asyncio raises out of the event loop when a task raises it; a task must not keep it back."""
@@ -35,10 +33,6 @@ async def outcomes_of(
     waited_for = list(awaitables)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(_outcome(awaitable)) for awaitable in waited_for]
-    if len(tasks) > 1:  # of which we look at one at a time
-        current = asyncio.current_task()
-        if current is not None:
-            AWAITED_BY.update(dict.fromkeys(tasks, ref(current)))
     outcomes: list[Outcome] = []
     try:
         for task in tasks:

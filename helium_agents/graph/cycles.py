@@ -12,17 +12,24 @@ once; where it does not, the wait goes on, and is looked at again as long as it 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
-from weakref import ref
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from weakref import WeakKeyDictionary
 
 from helium_agents.errors import RefMisuse
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
-from helium_agents.graph.task_waits import STUCK, Task, must_wait
+from helium_agents.graph.task_waits import Stuck, Task, must_wait
 from helium_agents.graph.trace import Frame
 
 _SURELY_CHECKED_DEPTH = 16
+_MOST_AT_ONCE = 200
+"""So many waits are looked at before another begins; where there are more, all a little later."""
+
 _FIRST_LOOK_S, _RAREST_LOOK_S = 0.02, 1.0
+_LONGEST_LOOK_S, _SHARE_OF_TIME = 0.01, 0.05
+"""Looking again takes about so long at a time, and at most this share of the time."""
 
 
 class Wait:
@@ -44,18 +51,21 @@ class Wait:
         """The call in whose body it is awaited, if any."""
         return None if self.frame is None else self.frame.node
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether that call cannot go on before the awaited one has ended."""
+    def is_certain(self, stuck: Stuck) -> bool:
+        """Whether that call cannot go on before the awaited one has ended.
+
+        Args:
+            stuck: Tasks of which it is known already that they cannot go on before that.
+        """
         node = self.node
         task = None if node is None else body_task(node)
-        return task is not None and self.task is not None and must_wait(task, self.task)
+        return task is not None and self.task is not None and must_wait(task, self.task, stuck)
 
 
 class EndableWait(Wait):
     """A wait that may turn out to be part of a cycle after it has begun."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ()
 
     @property
     def awaited(self) -> Node:
@@ -123,20 +133,19 @@ def asked_of(node: Node) -> Node:
     return asked
 
 
-def waits_for(node: Node) -> list[Wait]:
+def waits_for(node: Node) -> Iterator[Wait]:
     """Those who wait for a call, whoever computes it."""
-    waits: list[Wait] = [*inline_waits(node)]
+    yield from inline_waits(node)
     if node.flight is not None:
-        waits += node.flight.waiters
-    return waits
+        yield from node.flight.waiters
 
 
-def inline_waits(node: Node) -> list[Wait]:
+def inline_waits(node: Node) -> Iterator[Wait]:
     """Those who wait for a plain operator that runs."""
-    if not isinstance(node, OperatorNode):
-        return []
-    first = [] if node.awaiter is None else [Wait(node.awaiter, node.task)]
-    return [*first, *(node.waiters or ())]
+    if isinstance(node, OperatorNode):
+        if node.awaiter is not None:
+            yield Wait(node.awaiter, node.task)
+        yield from node.waiters or ()
 
 
 def check_cycle(wait: EndableWait, awaited: Node) -> None:
@@ -149,57 +158,146 @@ def check_cycle(wait: EndableWait, awaited: Node) -> None:
     Raises:
         RefMisuse: What is awaited waits for the one who would wait for it.
     """
-    if _find_cycle(wait, awaited, only_certain=False) is None:
+    if wait.node is None:
         return
-    certain = _find_cycle(wait, awaited, only_certain=True)
-    if certain is not None:
-        raise cycle_error(certain)
-    if wait.task is not None:
-        STUCK[wait.task] = partial(_goes_on, ref(wait))
-    asyncio.get_running_loop().call_later(_FIRST_LOOK_S, _look_again, wait, _FIRST_LOOK_S)
-
-
-def _goes_on(wait: ref[EndableWait]) -> bool:
-    found = wait()
-    return found is not None and not found.is_over
-
-
-def _look_again(wait: EndableWait, seconds: float) -> None:
-    if wait.is_over:
+    above = _Above(wait.node, lambda _: True, awaited, most=_MOST_AT_ONCE)
+    if above.has_all and not above.chain:
         return
-    certain = _find_cycle(wait, wait.awaited, only_certain=True)
-    if certain is not None:
-        wait.fail(cycle_error(certain))
-    elif _find_cycle(wait, wait.awaited, only_certain=False) is not None:
-        seconds = min(2 * seconds, _RAREST_LOOK_S)
-        asyncio.get_running_loop().call_later(seconds, _look_again, wait, seconds)
-    elif wait.task is not None:
-        STUCK.pop(wait.task, None)
+    if above.has_all:
+        chain = _certain_cycle(wait, awaited)
+        if chain:
+            raise cycle_error(chain)
+    _watch().add(wait)
 
 
-def _find_cycle(wait: Wait, awaited: Node, *, only_certain: bool) -> list[Node] | None:
-    """The chain from `awaited` down to the one who waits, if the former waits for the latter."""
-    if wait.node is None or (only_certain and not wait.is_certain):
-        return None
-    waiting = asked_of(wait.node)
-    below: dict[Node, Node | None] = {waiting: None}
-    stack = [waiting]
-    while stack:
-        current = stack.pop()
-        if current is awaited:
-            chain = []
-            link: Node | None = current
-            while link is not None:
-                chain.append(link)
-                link = below[link]
+class _Above:
+    """The calls that wait for a call, those that wait for these, and so on.
+
+    Args:
+        node: The lowest.
+        counts: Whether a wait is to be followed.
+        until: Where to stop.
+        most: After how many waits to stop.
+
+    Attributes:
+        chain: The calls from `until` down to the lowest; empty if it is not among them.
+        has_all: Whether none is missing.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        counts: Callable[[Wait], bool],
+        until: Node | None = None,
+        most: int | None = None,
+    ) -> None:
+        self.chain: list[Node] = []
+        self.has_all = True
+        lowest = asked_of(node)
+        self._below: dict[Node, Node | None] = {lowest: None}
+        stack, num_waits = [lowest], 0
+        while stack:
+            current = stack.pop()
+            if current is until:
+                self.chain = self._down_from(current)
+                return
+            for wait in waits_for(current):
+                num_waits += 1
+                if num_waits == most:
+                    self.has_all = False
+                    return
+                above = None if wait.node is None else asked_of(wait.node)
+                if above is not None and above not in self._below and counts(wait):
+                    self._below[above] = current
+                    stack.append(above)
+
+    def _down_from(self, node: Node) -> list[Node]:
+        chain: list[Node] = []
+        link: Node | None = node
+        while link is not None:
+            chain.append(link)
+            link = self._below[link]
+        return chain
+
+    @property
+    def waiting_tasks(self) -> set[Task]:
+        """The tasks that wait for one of the calls."""
+        waits = [wait for node in self._below for wait in waits_for(node)]
+        return {wait.task for wait in waits if wait.task is not None}
+
+
+def _certain_cycle(wait: Wait, awaited: Node) -> list[Node]:
+    """The calls from `awaited` down to the one who waits, if each cannot go on without the next.
+
+    Of the members of a group one may end the wait for another, unless it is stuck itself. So at
+    first all are taken to be stuck, then only those that wait for one of the calls found so, until
+    nothing changes.
+    """
+    node = wait.node
+    stuck: set[Task] | None = None
+    while node is not None and wait.is_certain(stuck):
+
+        def counts(each: Wait, stuck: Stuck = stuck) -> bool:
+            return each.is_certain(stuck)
+
+        chain = _Above(node, counts, awaited).chain
+        if not chain:
+            break
+        still = _Above(node, counts).waiting_tasks | ({wait.task} if wait.task else set())
+        if still == stuck:
             return chain
-        for above in waits_for(current):
-            node = None if above.node is None else asked_of(above.node)
-            if node is None or node in below or (only_certain and not above.is_certain):
+        stuck = still
+    return []
+
+
+def _may_be_cycle(wait: Wait, awaited: Node) -> bool:
+    return wait.node is not None and bool(_Above(wait.node, lambda _: True, awaited).chain)
+
+
+class _Watch:
+    """The waits of an event loop that may be part of a cycle, looked at again and again."""
+
+    def __init__(self) -> None:
+        self._waits: deque[EndableWait] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_s = self._least_s = _FIRST_LOOK_S
+
+    def add(self, wait: EndableWait) -> None:
+        """Look at a wait that begins now."""
+        self._waits.append(wait)
+        if self._next_s > self._least_s or self._timer is None:
+            self._next_s = self._least_s
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._next_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        start_s = perf_counter()
+        for _ in range(len(self._waits)):
+            wait = self._waits.popleft()
+            if wait.is_over:
                 continue
-            below[node] = current
-            stack.append(node)
-    return None
+            if chain := _certain_cycle(wait, wait.awaited):
+                wait.fail(cycle_error(chain))
+            elif not wait.is_certain(None) or _may_be_cycle(wait, wait.awaited):
+                self._waits.append(wait)
+            if perf_counter() - start_s > _LONGEST_LOOK_S:
+                break
+        self._least_s = max(_FIRST_LOOK_S, (perf_counter() - start_s) / _SHARE_OF_TIME)
+        if self._waits:
+            self._next_s = max(self._least_s, min(2 * self._next_s, _RAREST_LOOK_S))
+            self._set_timer()
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+
+
+def _watch() -> _Watch:
+    return _watches.setdefault(asyncio.get_running_loop(), _Watch())
 
 
 def cycle_error(nodes: list[Node]) -> RefMisuse:
@@ -238,6 +336,6 @@ def check_not_inside_itself(node: Node, frame: Frame | None) -> None:
     for caller in frame.callers():
         if caller.key == node.key and caller.outcome is None:
             wait = Wait(frame, asyncio.current_task())
-            if _find_cycle(wait, asked_of(caller), only_certain=True) is not None:
+            if _certain_cycle(wait, asked_of(caller)):
                 raise cycle_error([caller, *reversed(between)])
         between.append(caller)

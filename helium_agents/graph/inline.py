@@ -136,13 +136,13 @@ async def _wait_for_other(node: OperatorNode, awaiter: Frame | None) -> Any:
     wait = InlineWait(node, awaiter)
     check_cycle(wait, node)
     if node.waiters is None:
-        node.waiters = []
-    node.waiters.append(wait)
+        node.waiters = {}
+    node.waiters[wait] = None
     try:
         await wait.woken
     finally:
         if node.waiters is not None:
-            node.waiters.remove(wait)
+            del node.waiters[wait]
     assert node.outcome is not None
     return node.outcome.get()
 

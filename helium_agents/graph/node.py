@@ -221,7 +221,7 @@ class OperatorNode(Node):
         self.origin = origin
         self.is_running = False  # in the task of a first awaiter
         self.task: asyncio.Task[Any] | None = None  # that of the first awaiter
-        self.waiters: list[InlineWait] | None = None  # who else waits for that
+        self.waiters: dict[InlineWait, None] | None = None  # who else waits for that
         key: Any
         if body.is_pure:
             self.version: bytes | str = body.version if origin is None else origin.version

@@ -3,33 +3,33 @@
 asyncio keeps no list of who waits for a task. But whoever does has left a callback on it: the
 waiting task's own wake-up, or one of `asyncio.gather`, `wait`, `wait_for`, `shield`, `as_completed`
 and the task groups of asyncio and anyio, which wakes a future that a task waits for in turn. Any
-other callback proves nothing. Nor does a wait that another task may end as well: the first that is
-completed, or the members of an anyio group, each of which may cancel the group.
+other callback proves nothing. Nor does a wait that something else may end as well: the first that
+is completed, a member of a group that fails or cancels it, the time-out of `asyncio.wait`. It does
+so if all of those who could are known to be stuck.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 Future = asyncio.Future[Any]
 Task = asyncio.Task[Any]
+Stuck = Collection[Task] | None
+"""Tasks that cannot go on before the one that is asked about does; `None` stands for all."""
 
-AWAITED_BY: WeakKeyDictionary[Task, Callable[[], Task | None]] = WeakKeyDictionary()
-"""Tasks that helium_agents started on behalf of others: who waits for each now, if anybody.
+AWAITED_BY: WeakKeyDictionary[Task, Callable[[Stuck], Task | None]] = WeakKeyDictionary()
+"""Tasks that helium_agents started on behalf of others: who can go on only after each, if anybody.
 
-What is asked must not keep the task alive, and neither must what tells whether one is stuck.
+What is asked must not keep the task alive.
 """
 
-STUCK: WeakKeyDictionary[Task, Callable[[], bool]] = WeakKeyDictionary()
-"""Tasks that wait for what is perhaps a cycle, and whether they still do."""
 
-
-def must_wait(waiting: Task, awaited: Task) -> bool:
-    """Whether a task is certain to go on only after another; a task goes on after itself."""
+def must_wait(waiting: Task, awaited: Task, stuck: Stuck) -> bool:
+    """Whether a task can go on only after another; a task goes on after itself."""
     seen: set[int] = set()
     stack: list[Future] = [awaited]
     while stack:
@@ -38,46 +38,61 @@ def must_wait(waiting: Task, awaited: Task) -> bool:
             return True
         if id(future) not in seen and not future.done():
             seen.add(id(future))
-            stack.extend(_woken_by(future))
+            stack.extend(_woken_by(future, stuck))
     return False
 
 
-def _woken_by(future: Future) -> Iterator[Future]:
-    """The tasks that wait for a future, and the futures that are done once it is."""
+def _woken_by(future: Future, stuck: Stuck) -> Iterator[Future]:
+    """The tasks that wait for a future, and the futures that are done only once it is."""
     find = AWAITED_BY.get(future) if isinstance(future, asyncio.Task) else None
-    task = None if find is None else find()
+    task = None if find is None else find(stuck)
     if task is not None:
         yield task
     for callback, _ in getattr(future, "_callbacks", None) or ():
         owner = getattr(callback, "__self__", None)
         if not isinstance(owner, asyncio.Task):
-            yield from filter(asyncio.isfuture, _futures_of(callback, future))
+            yield from filter(asyncio.isfuture, _futures_of(callback, future, stuck))
         elif getattr(owner, "_fut_waiter", None) is future:
             yield owner
 
 
-def _futures_of(callback: Any, future: Future) -> list[Any]:
+def _futures_of(callback: Any, future: Future, stuck: Stuck) -> list[Any]:
     """What a callback of a future makes done, where nothing else could."""
     if isinstance(callback, partial):  # of `wait_for`
         return list(callback.args) if _is_known(callback.func) else []
     if not _is_known(callback):
         return []
-    function = getattr(callback, "__func__", callback)
     group = getattr(callback, "__self__", None)
-    if group is not None:  # a TaskGroup of asyncio
-        return [getattr(group, "_on_completed_fut", None)]
-    cells = _cells(function)
-    if "waiter" in cells:  # `wait`
-        is_any = cells.get("return_when") == asyncio.FIRST_COMPLETED
-        return [] if is_any and cells.get("counter") != 1 else [cells["waiter"]]
+    cells = _cells(callback)
+    if group is None and "self" in cells:  # anyio's; asyncio's has a method
+        group = cells["self"]
+    if group is not None:
+        others = getattr(group, "_tasks", ())
+        return [getattr(group, "_on_completed_fut", None)] if _all(others, future, stuck) else []
+    if "waiter" in cells:
+        return [cells["waiter"]] if _is_all_of_wait(callback, cells, future, stuck) else []
     if "todo" in cells:  # `as_completed`
         getters = getattr(cells.get("done"), "_getters", ())
-        return list(getters) if len(cells["todo"]) == 1 else []
-    if "self" in cells:  # a TaskGroup of anyio
-        others = [task for task in getattr(cells["self"], "_tasks", ()) if task is not future]
-        is_stuck = all(task in STUCK and STUCK[task]() for task in others)
-        return [getattr(cells["self"], "_on_completed_fut", None)] if is_stuck else []
-    return [cells.get("outer")]  # `gather`, `shield`
+        return list(getters) if _all(cells["todo"], future, stuck) else []
+    if "children" in cells and not cells.get("return_exceptions"):  # `gather`
+        return [cells.get("outer")] if _all(cells["children"], future, stuck) else []
+    return [cells.get("outer")]  # `shield`, and `gather` that takes failures for results
+
+
+def _all(members: Iterable[Any], but: Future, stuck: Stuck) -> bool:
+    """Whether all members of a group but one are done, or stuck."""
+    return stuck is None or all(each is but or each.done() or each in stuck for each in members)
+
+
+def _is_all_of_wait(callback: Any, cells: dict[str, Any], future: Future, stuck: Stuck) -> bool:
+    """Whether `asyncio.wait` waits for one more, or for none but the stuck."""
+    if cells.get("timeout_handle") is not None:
+        return False
+    if stuck is None or cells.get("return_when") == asyncio.ALL_COMPLETED:
+        return True
+    known = [task for task in stuck if task is not future and not task.done()]
+    num_stuck = sum(any(each is callback for each, _ in task._callbacks or ()) for task in known)
+    return bool(cells.get("counter") == num_stuck + 1)
 
 
 def _is_known(callback: Any) -> bool:
@@ -85,8 +100,9 @@ def _is_known(callback: Any) -> bool:
     return module.startswith(("asyncio.", "anyio."))
 
 
-def _cells(function: Any) -> dict[str, Any]:
+def _cells(callback: Any) -> dict[str, Any]:
     """The variables that a closure takes from around it."""
+    function = getattr(callback, "__func__", callback)
     found: dict[str, Any] = {}
     code = getattr(function, "__code__", None)
     names = () if code is None else code.co_freevars

@@ -28,6 +28,7 @@ from helium_agents.graph.cycles import EndableWait, check_cycle
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
+from helium_agents.graph.task_waits import Stuck
 from helium_agents.graph.trace import Frame
 from helium_agents.runtime.alarm import Alarm, set_done
 from helium_agents.runtime.item import Item
@@ -139,8 +140,7 @@ class Holder(Waiter):
         """The call that needs it."""
         return self._holder.node
 
-    @property
-    def is_certain(self) -> bool:
+    def is_certain(self, stuck: Stuck) -> bool:
         """A flight does not go on without what it holds."""
         return True
 

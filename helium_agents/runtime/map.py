@@ -41,7 +41,7 @@ from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended, error_of
 from helium_agents.graph.encoding import encode, fingerprint
 from helium_agents.graph.inline import awaitable
 from helium_agents.graph.outcome import Failure, Outcome, Value
-from helium_agents.graph.task_waits import AWAITED_BY
+from helium_agents.graph.task_waits import AWAITED_BY, Stuck
 from helium_agents.graph.trace import Frame, enter, entered_frame, leave
 from helium_agents.runtime.item import Item
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
@@ -261,10 +261,14 @@ class MapRun:
             finally:
                 self._taker = None
 
-    def taker_waiting_for(self, index: int | None) -> asyncio.Task[Any] | None:
+    def taker_waiting_for(self, index: int | None, stuck: Stuck) -> asyncio.Task[Any] | None:
         """Who can go on only once a row has its result, or (`None`) once a further row is read."""
         if not self._is_ordered:
-            is_awaited = index is not None or not self._tasks
+            tasks = {*self._tasks.values(), self._pump_task}
+            own = self._pump_task if index is None else self._tasks.get(index)
+            is_awaited = stuck is None or all(
+                task is own or task.done() or task in stuck for task in tasks
+            )
         else:
             is_awaited = self._next_key() == (self._num_read if index is None else index)
         return self._taker if is_awaited else None
@@ -482,9 +486,11 @@ class MapRun:
         return Frame(self._session, self._frame, level, is_pure=self._frame.is_pure, item=item)
 
 
-def _who_awaits(run: weakref.ref[MapRun], index: int | None) -> asyncio.Task[Any] | None:
+def _who_awaits(
+    run: weakref.ref[MapRun], index: int | None, stuck: Stuck
+) -> asyncio.Task[Any] | None:
     found = run()
-    return None if found is None else found.taker_waiting_for(index)
+    return None if found is None else found.taker_waiting_for(index, stuck)
 
 
 async def _each(rows: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
