@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,15 @@ def test_the_runtime_knows_the_ports_only() -> None:
         if layer_of(name) in ("engines", "memo") and name.partition(".")[2] not in PORTS
     ]
     assert wrong == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """What is imported for types only counts too: a reader has to follow it all the same."""
+    graph = {module: own_imports(module) & set(MODULES) - {module} for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' <- '.join(error.args[1])}")
 
 
 def test_nobody_imports_what_is_above_all() -> None:

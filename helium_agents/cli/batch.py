@@ -65,7 +65,7 @@ class Batch:
         self._in_part: range | set[int] = self.done
         self._kept: Iterator[tuple[int, bytes]] = iter(())
         self._next_kept: tuple[int, bytes] | None = None
-        self._on_error: OnError = on_error
+        self.on_error: OnError = on_error
         self._is_ordered = is_ordered
 
     def keep_finished(self, *, retries: bool) -> None:
@@ -123,7 +123,7 @@ class Batch:
             async with aclosing(results), aclosing(results.indexed()) as indexed:
                 async for index, value in indexed:
                     self._write_kept(index)
-                    if isinstance(value, ItemError) and self._on_error == "raise":
+                    if isinstance(value, ItemError) and self.on_error == "raise":
                         raise value
                     self.output.write(self._line(index, value))
         self._write_kept(math.inf)

@@ -13,7 +13,6 @@ from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
 from helium_agents.cli.job import Job
 from helium_agents.cli.options import echo_error
 from helium_agents.cli.report import count, echo_failures, table
-from helium_agents.cli.resuming import Resuming
 from helium_agents.cli.trace import Traced, trace
 from helium_agents.engines.embedded import NAME
 from helium_agents.engines.model_source import find_model
@@ -36,7 +35,7 @@ def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
         if job.model is not None:
             find_model(job.model)
         if job.resume:
-            Resuming(job, job.about(engine))
+            job.resuming(job.about(engine))
         num_remembered = _num_remembered(job)
         rows = list(islice(batch.rows, _NUM_TRACED))
         traced = trace(batch.workflow, rows)

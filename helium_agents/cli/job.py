@@ -98,6 +98,17 @@ class Job:
             "order of lines": "as finished" if self.unordered else "that of the rows",
         }
 
+    def resuming(self, about: dict[str, str]) -> Resuming:
+        """What is there already.
+
+        Args:
+            about: See `about`.
+
+        Raises:
+            InputError: A finished output is of other work, or has more than is asked for.
+        """
+        return Resuming(self.batch, about, resume=self.resume, retry_failed=self.retry_failed)
+
     def session(
         self, engine: Engine, run_log: RunLog, observers: tuple[Observer, ...] = ()
     ) -> Session:
@@ -134,7 +145,7 @@ class Job:
         start_s = time.perf_counter()
         engine = self.engine()
         about = self.about(engine)  # before anything is replaced: there may be no such model
-        resuming = Resuming(self, about)
+        resuming = self.resuming(about)
         if resuming.has_all:
             RunLog.discard(batch.output.run_path)
             return Result(self, _already_finished(resuming), Summary(), 0.0)

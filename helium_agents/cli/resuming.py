@@ -8,17 +8,15 @@ own, which replaces it at the end and can itself be stopped and resumed. Other w
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from helium_agents.cli.batch import Batch
 from helium_agents.cli.made_of import MadeOf
 from helium_agents.cli.options import echo_warning
 from helium_agents.cli.report import count
 from helium_agents.errors import InputError, VersionError
 from helium_agents.graph.version import function_version
 from helium_agents.memo.run_log import RunLog
-
-if TYPE_CHECKING:
-    from helium_agents.cli.job import Job
 
 _FINISHED, _RETRIES = "finished", "retries"  # notes of a run that goes on from a finished output
 
@@ -27,19 +25,25 @@ class Resuming:
     """What is there of a job, checked against what is asked for; nothing is written yet.
 
     Args:
-        job: What is asked for.
+        batch: What is asked for.
         about: What identifies the work.
+        resume: Whether an earlier run or output is to be gone on with.
+        retry_failed: Whether the failed rows of a finished output are to be computed again.
 
     Raises:
         InputError: A finished output is of other work, or has more than is asked for.
     """
 
-    def __init__(self, job: Job, about: dict[str, str]) -> None:
-        self._job = job
+    def __init__(
+        self, batch: Batch, about: dict[str, str], *, resume: bool, retry_failed: bool
+    ) -> None:
+        self._batch = batch
         self._about = about
-        self._output = job.batch.output
+        self._resume = resume
+        self._retry_failed = retry_failed
+        self._output = batch.output
         self._finished = self._output.made_of() if self._output.is_finished else None
-        self._retries = job.retry_failed and self.num_failed > 0
+        self._retries = retry_failed and self.num_failed > 0
         if self._finished is not None:
             self._check(self._finished)
 
@@ -52,7 +56,7 @@ class Resuming:
     def has_all(self) -> bool:
         """Whether a finished output leaves nothing to do."""
         finished = self._finished
-        has_rows = finished is not None and finished.num_rows == len(self._job.batch.rows)
+        has_rows = finished is not None and finished.num_rows == len(self._batch.rows)
         return has_rows and not self._retries
 
     @property
@@ -77,7 +81,7 @@ class Resuming:
             notes = {"source": finished.source, _FINISHED: finished.digest}
             notes[_RETRIES] = "failed rows" if self._retries else ""
             run_id = finished.run_id
-        if finished is not None or not self._job.resume:
+        if finished is not None or not self._resume:
             RunLog.discard(path)
         elif not RunLog.is_in(path):
             self._output.check_is_empty()
@@ -92,7 +96,7 @@ class Resuming:
         Raises:
             InputError: They are not what the run began with, or not what is asked for.
         """
-        batch, output, notes = self._job.batch, self._output, run_log.notes
+        batch, output, notes = self._batch, self._output, run_log.notes
         if run_log.is_resumed:
             batch.take_up()
             if batch.num_failed:
@@ -107,7 +111,7 @@ class Resuming:
 
     def made_of(self, run_log: RunLog) -> MadeOf:
         """What the output was made of once the run has finished."""
-        batch = self._job.batch
+        batch = self._batch
         return MadeOf(
             run_id=run_log.run_id,
             about=self._about,
@@ -119,14 +123,14 @@ class Resuming:
     @cached_property
     def _source(self) -> str:
         """The version of the workflow's source; empty where it has none."""
-        fn: Any = self._job.batch.workflow.fn
+        fn: Any = self._batch.workflow.fn
         try:
             return function_version(getattr(fn, "__wrapped__", fn)).hex()
         except VersionError:
             return ""
 
     def _check(self, finished: MadeOf) -> None:
-        path, num_rows = self._output.path, len(self._job.batch.rows)
+        path, num_rows = self._output.path, len(self._batch.rows)
         # failures are computed again because their cause was corrected, maybe in the source
         finished.check_same(path, self._about, None if self._retries else self._source)
         if finished.num_rows > num_rows:
@@ -134,7 +138,7 @@ class Resuming:
                 f"{path} has {finished.num_rows:,} rows, more than the {num_rows:,} that are asked "
                 "for: raise --limit, or choose another --output"
             )
-        if finished.num_failed and self._job.on_error == "raise" and not self._retries:
+        if finished.num_failed and self._batch.on_error == "raise" and not self._retries:
             raise InputError(
                 f"{self.described}: add --retry-failed to compute them again, or --on-error "
                 "collect to leave them as they are"
@@ -142,12 +146,12 @@ class Resuming:
 
     def _check_failures(self, num_failed: int) -> None:
         """What to do about rows that failed in the run that is resumed."""
-        if self._job.on_error == "raise":
+        if self._batch.on_error == "raise":
             raise InputError(
                 f"{count(num_failed, 'row')} in {self._output.part} failed: add --on-error collect "
                 "to go on all the same; once it is finished, --retry-failed computes them again"
             )
-        if self._job.retry_failed:
+        if self._retry_failed:
             echo_warning(
                 "rows that failed in the unfinished run stay so for now: once it is finished, "
                 "--retry-failed computes them again"

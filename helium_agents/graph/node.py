@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
 from helium_agents.graph.encoding import digest, encode, fingerprint, freeze
@@ -24,9 +24,6 @@ from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import Slot, map_slots
 from helium_agents.graph.version import Version, class_parts, class_version
-
-if TYPE_CHECKING:
-    from helium_agents.graph.cycles import InlineWait
 
 
 class Body:
@@ -221,7 +218,7 @@ class OperatorNode(Node):
         self.origin = origin
         self.is_running = False  # in the task of a first awaiter
         self.task: asyncio.Task[Any] | None = None  # that of the first awaiter
-        self.waiters: dict[InlineWait, None] | None = None  # who else waits for that
+        self.waiters: dict[Any, None] | None = None  # who else waits for that
         key: Any
         if body.is_pure:
             self.version: bytes | str = body.version if origin is None else origin.version

@@ -18,14 +18,14 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from helium_agents.errors import SessionError
 from helium_agents.graph.encoding import fingerprint
 
-if TYPE_CHECKING:
-    from helium_agents.graph.node import Node
+Call = Any
+"""A `Node`, of which frames and what runs them know nothing: nodes are made in frames."""
 
 
 class Runner(Protocol):
@@ -43,27 +43,27 @@ class Runner(Protocol):
         """Raise unless calls of this session can be made and awaited here."""
         ...
 
-    def on_created(self, node: Node) -> None:
+    def on_created(self, node: Call) -> None:
         """A call was made."""
         ...
 
-    def on_awaited(self, node: Node) -> None:
+    def on_awaited(self, node: Call) -> None:
         """A plain operator is about to run in its awaiter's task; raises if that cannot be."""
         ...
 
-    def on_ended(self, node: Node) -> None:
+    def on_ended(self, node: Call) -> None:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         ...
 
-    def wait(self, node: Node) -> Coroutine[Any, Any, Any]:
+    def wait(self, node: Call) -> Coroutine[Any, Any, Any]:
         """The value of a pure or LLM node, computing it if needed."""
         ...
 
-    def start(self, node: Node) -> None:
+    def start(self, node: Call) -> None:
         """Demand a node on the session's own behalf."""
         ...
 
-    def stream(self, node: Node) -> AsyncIterator[str]:
+    def stream(self, node: Call) -> AsyncIterator[str]:
         """The text of an LLM node, piece by piece."""
         ...
 
@@ -107,7 +107,7 @@ class Frame:
         level: tuple[Any, ...] = (),
         is_pure: bool = False,
         item: Any = None,
-        node: Node | None = None,
+        node: Call | None = None,
     ) -> None:
         self.runner = runner
         self.is_pure = is_pure
@@ -115,7 +115,7 @@ class Frame:
         self.has_failed = False
         self.parent = parent
         self.tally: Tally | None
-        self.node: Node | None
+        self.node: Call | None
         if parent is None:
             self.depth, self.tally, self.node = 0, None, node
         else:
@@ -140,7 +140,7 @@ class Frame:
             return path
         return self._path
 
-    def callers(self) -> Iterator[Node]:
+    def callers(self) -> Iterator[Call]:
         """The operator calls that this frame is inside of, innermost first."""
         node = self.node
         while node is not None:

@@ -24,8 +24,9 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from functools import partial
+from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from helium_agents.errors import (
     EngineDied,
@@ -43,11 +44,11 @@ from helium_agents.graph.inline import awaitable
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.task_waits import AWAITED_BY, Stuck
 from helium_agents.graph.trace import Frame, enter, entered_frame, leave
+from helium_agents.runtime.dispatcher import Dispatcher
+from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
-from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
-
-if TYPE_CHECKING:
-    from helium_agents.runtime.session import Session
+from helium_agents.runtime.tasks import Tasks
+from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened, Observer
 
 T = TypeVar("T")
 
@@ -73,6 +74,48 @@ _LOOK_AGAIN_S = 0.05
 _YIELD_EVERY = 256  # rows that are skipped before others get their turn
 
 
+class Maps:
+    """A session's maps, and what they need of the session.
+
+    Args:
+        root: The frame of code that is in no other frame of the session.
+        tasks: The session's tasks.
+        flights: Its unfinished calls.
+        dispatcher: Told of items, for whom requests wait for their turn.
+        emit: Takes events.
+        is_watched: Whether anybody but the summary sees events.
+        when_committed: Calls back once everything remembered so far is durable, with the error if
+            it cannot be.
+
+    Attributes:
+        open: Those of which something is open.
+        is_closed: Whether the session ends.
+        ranks: Counts the rows that are read.
+    """
+
+    def __init__(
+        self,
+        root: Frame,
+        tasks: Tasks,
+        flights: Flights,
+        dispatcher: Dispatcher,
+        emit: Observer,
+        when_committed: Callable[[Callable[[BaseException | None], None]], None],
+        *,
+        is_watched: bool,
+    ) -> None:
+        self.root = root
+        self.tasks = tasks
+        self.flights = flights
+        self.dispatcher = dispatcher
+        self.emit = emit
+        self.when_committed = when_committed
+        self.is_watched = is_watched
+        self.is_closed = False
+        self.open: dict[MapRun, None] = {}
+        self.ranks = count()
+
+
 class Map(AsyncIterator[T]):
     """The results of `session.map`; iterate it once.
 
@@ -83,7 +126,7 @@ class Map(AsyncIterator[T]):
 
     def __init__(
         self,
-        session: Session,
+        maps: Maps,
         fn: Callable[[Any], Awaitable[T]],
         rows: Iterable[Any] | AsyncIterable[Any],
         *,
@@ -109,7 +152,7 @@ class Map(AsyncIterator[T]):
             )
         if not isinstance(done, Container):
             raise TypeError(f"done={done!r} must be a set or range of indices")
-        self._run = MapRun(session, fn, rows, is_ordered=ordered, read_ahead=read_ahead, done=done)
+        self._run = MapRun(maps, fn, rows, is_ordered=ordered, read_ahead=read_ahead, done=done)
         self._collects = on_error == "collect"
         # not __del__: the callback holds no reference to us and runs no code of ours in between
         weakref.finalize(self, self._run.cancel).atexit = False
@@ -176,7 +219,7 @@ class MapRun:
 
     def __init__(
         self,
-        session: Session,
+        maps: Maps,
         fn: Callable[[Any], Awaitable[Any]],
         rows: Iterable[Any] | AsyncIterable[Any],
         *,
@@ -184,7 +227,7 @@ class MapRun:
         read_ahead: int,
         done: Container[int],
     ) -> None:
-        self._session = session
+        self._maps = maps
         self._fn = fn
         self._rows = rows
         self._is_ordered = is_ordered
@@ -192,10 +235,10 @@ class MapRun:
         self._done = done
         self._next_index = 0
         self._context = contextvars.copy_context()
-        caller = entered_frame() or session.root
+        caller = entered_frame() or maps.root
         ordinal = caller.next_ordinal("map", b"")
         self._frame = Frame(
-            session, caller, ("map", ordinal), is_pure=caller.is_pure, item=caller.item
+            maps.root.runner, caller, ("map", ordinal), is_pure=caller.is_pure, item=caller.item
         )
         self._seen: set[int] = set()  # rows, by 8 bytes each: it is all that grows with the input
         self._num_again: Counter[int] = Counter()
@@ -213,14 +256,14 @@ class MapRun:
         num_items = len(rows) if isinstance(rows, Sized) else None
         if num_items is not None and isinstance(done, Sized):
             num_items = max(0, num_items - len(done))
-        session.emit(MapOpened(num_items, caller.item is not None))
+        maps.emit(MapOpened(num_items, caller.item is not None))
         self._open_items: dict[int, Item] = {}
         self._doing = "waits for its next row"
         self._num_uncommitted = 0
-        session.opened(self)
+        maps.open[self] = None
         self._taker: asyncio.Task[Any] | None = None  # who waits for the next result
         self._weak = weakref.ref(self)
-        self._pump_task = session.spawn(self._pump(), self._context.copy(), self._end_pump)
+        self._pump_task = maps.tasks.spawn(self._pump(), self._context.copy(), self._end_pump)
         AWAITED_BY[self._pump_task] = partial(_who_awaits, self._weak, None)
 
     @property
@@ -327,7 +370,7 @@ class MapRun:
             num_opened = 0
             async with aclosing(_each(self._rows)) as rows:
                 async for row in rows:
-                    item = Item(self._num_read, row, self._frame.item, self._session.next_rank())
+                    item = Item(self._num_read, row, self._frame.item, next(self._maps.ranks))
                     frame = self._item_frame(item)
                     if item.index in self._done:
                         await self._skip()
@@ -359,11 +402,11 @@ class MapRun:
 
     def _note_end(self) -> None:
         if self._pump_task.done() and not self._tasks:
-            self._session.ended(self)
+            self._maps.open.pop(self, None)
 
     def _cancelled(self, when: str) -> Exception:
         """The error of what was cancelled, though not by closing the map."""
-        if not self._session.is_open:
+        if self._maps.is_closed:
             return SessionError(f"the session was closed while a map was open, {when}")
         return RefCancelled(f"the map was cancelled from inside, {when}")
 
@@ -398,7 +441,7 @@ class MapRun:
                 async with asyncio.timeout(_LOOK_AGAIN_S):
                     await self._has_ended.wait()
             except TimeoutError:
-                if self._session.is_idle:
+                if not (self._maps.flights.wanted or self._maps.flights.planned):
                     return
 
     def _open(self, item: Item, frame: Frame) -> None:
@@ -406,8 +449,8 @@ class MapRun:
         item.opened_s = self._loop.time()
         self._open_items[item.index] = item
         if not item.is_nested:
-            self._session.dispatcher.item_began(item.rank)
-        task = self._tasks[item.index] = self._session.spawn(
+            self._maps.dispatcher.item_began(item.rank)
+        task = self._tasks[item.index] = self._maps.tasks.spawn(
             self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
         )
         AWAITED_BY[task] = partial(_who_awaits, self._weak, item.index)
@@ -421,12 +464,12 @@ class MapRun:
         self._note_end()
         self._has_ended.set()
         if not item.is_nested:
-            self._session.dispatcher.item_ended(item.rank)
+            self._maps.dispatcher.item_ended(item.rank)
 
     async def _run_item(self, item: Item, frame: Frame) -> None:
-        session = self._session
-        if session.is_watched:
-            session.emit(ItemOpened(item.index, item.is_nested))
+        maps = self._maps
+        if maps.is_watched:
+            maps.emit(ItemOpened(item.index, item.is_nested))
         outcome: Outcome
         try:
             token = enter(frame)
@@ -440,7 +483,7 @@ class MapRun:
         except asyncio.CancelledError:
             if self._is_closed:
                 return
-            if not session.is_open:
+            if maps.is_closed:
                 return  # see `_end_item`
             outcome = Failure(RefCancelled(f"item {item.index} was cancelled from inside"))
         except GeneratorExit:
@@ -453,8 +496,8 @@ class MapRun:
                 raise
         item.is_done = True
         self._num_uncommitted += 1
-        session.when_committed(partial(self._commit, item, outcome))
-        session.finish(self._tasks[item.index])
+        maps.when_committed(partial(self._commit, item, outcome))
+        maps.tasks.finish(self._tasks[item.index])
 
     def _commit(self, item: Item, outcome: Outcome, commit_error: BaseException | None) -> None:
         """Hand over an item whose answers are durable, or never will be."""
@@ -465,7 +508,7 @@ class MapRun:
 
     def _finish(self, item: Item, outcome: Outcome) -> None:
         failure = outcome.error if isinstance(outcome, Failure) else None
-        self._session.emit(ItemClosed(item.index, item.is_nested, failure))
+        self._maps.emit(ItemClosed(item.index, item.is_nested, failure))
         self._finished[item.index] = (item, outcome)
         self._changed.set()
 
@@ -483,7 +526,7 @@ class MapRun:
         else:
             self._seen.add(short)
         level = ("item", digest, occurrence)
-        return Frame(self._session, self._frame, level, is_pure=self._frame.is_pure, item=item)
+        return Frame(self._frame.runner, self._frame, level, is_pure=self._frame.is_pure, item=item)
 
 
 def _who_awaits(

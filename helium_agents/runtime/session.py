@@ -25,7 +25,6 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack
 from functools import partial
-from itertools import count
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -58,11 +57,11 @@ from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flights import Flight, Flights, Waiter
-from helium_agents.runtime.map import Map, MapRun
+from helium_agents.runtime.map import Map, Maps
 from helium_agents.runtime.recall import MEMO_MODES, Found, MemoMode, Recall
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
-from helium_agents.runtime.tasks import OnDone, Tasks
+from helium_agents.runtime.tasks import Tasks
 from helium_agents.runtime.tracing import Trace
 from helium_agents.runtime.waiting import waiting
 from helium_agents.telemetry.events import Event, Observer
@@ -152,9 +151,7 @@ class Session:
         self._state: Literal["new", "opening", "open", "closing", "closed"] = "new"
         self._is_open = False  # as a field of its own, since every call asks
         self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
-        self._maps: dict[MapRun, None] = {}
         self._tasks = Tasks()
-        self._ranks = count()
         self._num_at_once = 0
 
     # --- opening and closing -------------------------------------------------------------------
@@ -239,6 +236,15 @@ class Session:
             executor=self._executor,
             emit=self._emit,
         )
+        self._maps = Maps(
+            self._root,
+            self._tasks,
+            self._flights,
+            self._dispatcher,
+            self._emit,
+            _call_back if recall is None else recall.when_committed,
+            is_watched=len(self._observers) > 1,
+        )
 
     def _open_recall(self) -> Recall | None:
         store = None
@@ -298,6 +304,7 @@ class Session:
         if self._state != "open":
             return
         self._state, self._is_open = "closing", False
+        self._maps.is_closed = True
         withdraw_root(self._root, self._loop)
         for flight in (*self._flights.wanted, *self._flights.planned):
             if flight.task is None:
@@ -405,7 +412,7 @@ class Session:
         """
         self.check_open()
         return Map(
-            self,
+            self._maps,
             fn,
             rows,
             ordered=ordered,
@@ -431,7 +438,7 @@ class Session:
         return waiting(
             [*self._flights.wanted, *self._flights.planned],
             [node for node in self._plain if _is_running(node)],
-            self._maps,
+            self._maps.open,
             self._dispatcher.states,
             self._loop.time(),
         )
@@ -561,69 +568,6 @@ class Session:
         assert node.outcome is not None
         node.outcome.get()  # the error of a call that failed
 
-    # --- what maps ask for ---------------------------------------------------------------------
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no call is under way."""
-        return not (self._flights.wanted or self._flights.planned)
-
-    def next_rank(self) -> int:
-        """How many items were read before."""
-        return next(self._ranks)
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """Sends requests."""
-        return self._dispatcher
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls can be made."""
-        return self._is_open
-
-    @property
-    def root(self) -> Frame:
-        """The frame of code that is in no other frame of this session."""
-        return self._root
-
-    def opened(self, run: MapRun) -> None:
-        """A map was opened."""
-        self._maps[run] = None
-
-    def ended(self, run: MapRun) -> None:
-        """A map has nothing open any more."""
-        self._maps.pop(run, None)
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody but the summary sees events."""
-        return len(self._observers) > 1
-
-    def spawn(
-        self,
-        work: Coroutine[Any, Any, None],
-        context: contextvars.Context,
-        on_done: OnDone | None = None,
-    ) -> asyncio.Task[None]:
-        """Start a task that the session owns; see `Tasks.spawn`."""
-        return self._tasks.spawn(work, context, on_done)
-
-    def finish(self, task: asyncio.Task[None]) -> None:
-        """A task that was spawned is about to end; see `Tasks.finish`."""
-        self._tasks.finish(task)
-
-    def emit(self, event: Event) -> None:
-        """Hand an event to the observers."""
-        self._emit(event)
-
-    def when_committed(self, callback: Callable[[BaseException | None], None]) -> None:
-        """Call back once everything remembered so far is durable, with the error if it cannot."""
-        if self._recall is not None:
-            self._recall.when_committed(callback)
-        else:
-            callback(None)
-
     # --- inside --------------------------------------------------------------------------------
 
     def _emit(self, event: Event) -> None:
@@ -637,7 +581,7 @@ class Session:
                 self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _spawn_in_session(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self.spawn(work, self._context.copy())
+        return self._tasks.spawn(work, self._context.copy())
 
 
 def _line_of(code: CodeType, instruction: int) -> int:
@@ -666,6 +610,11 @@ def _alarm(node: Node) -> Alarm | None:
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+def _call_back(callback: Callable[[BaseException | None], None]) -> None:
+    """Where nothing is remembered, everything is as durable as it will be."""
+    callback(None)
 
 
 def _find_nothing(_: Node) -> None:
