@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helium_agents.engines.engine import Engine
+from helium_agents.engines.engine import Engine, Model
+from helium_agents.engines.replicas import Replicas
 from helium_agents.errors import SessionError
 
-EngineLike = Engine | str | Path
-"""An engine, or what `VLLM(...)` takes for a model: a directory, or a hub repository's name."""
+EngineLike = Engine | Replicas | str | Path
+"""An engine, replicas of one, or what `VLLM(...)` takes for a model: a directory, or a hub name."""
 
 _ABILITIES = ("name", "capacity", "is_started", "identity", "start", "render", "complete", "close")
 
 
-def engines_by_name(given: EngineLike | Mapping[str, EngineLike] | None) -> dict[str, Engine]:
+def engines_by_name(given: EngineLike | Mapping[str, EngineLike] | None) -> dict[str, Model]:
     """The engines of a session by the names that `llm(model=...)` uses; the first is the default.
 
     Args:
@@ -36,7 +37,7 @@ def engines_by_name(given: EngineLike | Mapping[str, EngineLike] | None) -> dict
     return {engine.name: engine}
 
 
-def _engine(given: EngineLike | None) -> Engine:
+def _engine(given: EngineLike | None) -> Model:
     if given == "":
         raise SessionError("engine='' names no model: leave it out for the embedded model")
     if given is None or isinstance(given, str | Path):
@@ -48,10 +49,13 @@ def _engine(given: EngineLike | None) -> Engine:
         raise SessionError(
             f"engine={what.__name__} is a class: make an engine of it, {what.__name__}(...)"
         )
+    if isinstance(what, Replicas):
+        return what
     missing = [name for name in _ABILITIES if not hasattr(what, name)]
     if missing:
         raise SessionError(
             f"engine={type(what).__name__}(...) is no engine, it has no {', '.join(missing)}: give "
             'one like VLLM("Qwen/Qwen3-8B"), or the name of a model'
         )
-    return given
+    model: Model = what
+    return model

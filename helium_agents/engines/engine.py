@@ -96,12 +96,11 @@ class Capacity:
     max_requests: int
 
 
-class Engine(Protocol):
-    """Computes answers. Adapters: `helium_agents.engines.vllm.VLLM`, `...scripted.ScriptedEngine`.
+class Model(Protocol):
+    """A model that can be asked, by one engine or by several replicas of it.
 
-    One engine may serve several sessions one after another in the same event loop. Sessions start
-    it at the first request that the memo cannot answer, and never close an engine they were given
-    already started.
+    It may serve several sessions one after another in the same event loop. Sessions start it at the
+    first request that the memo cannot answer, and never close one they were given already started.
     """
 
     @property
@@ -140,6 +139,21 @@ class Engine(Protocol):
         """
         ...
 
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
+        """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
+
+        Works without a started engine. `None` where that cannot be done exactly.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and everything it started. Idempotent."""
+        ...
+
+
+class Engine(Model, Protocol):
+    """Computes answers. Adapters: `VLLM`, `ScriptedEngine`."""
+
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
         """Token ids of the conversation in the model's own template, ready for the answer."""
         ...
@@ -156,17 +170,6 @@ class Engine(Protocol):
             TransientEngineError: It may work when tried again.
             EngineDied: The engine is gone, and with it every open request; `start` revives it.
         """
-        ...
-
-    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
-        """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
-
-        Works without a started engine. `None` where that cannot be done exactly.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Stop the engine and everything it started. Idempotent."""
         ...
 
 

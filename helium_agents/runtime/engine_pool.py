@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pydantic_core import from_json
 
-from helium_agents.engines.engine import Engine
+from helium_agents.engines.engine import Model
 from helium_agents.errors import SessionError
 from helium_agents.runtime.facts import model_facts
 from helium_agents.runtime.fleet import Fleet
@@ -27,12 +27,12 @@ class EnginePool:
 
     def __init__(
         self,
-        engines: Mapping[str, Engine],
+        engines: Mapping[str, Model],
         spawn: Spawn,
         emit: Observer,
     ) -> None:
         default = next(iter(engines.values()))
-        self._engines: dict[str | None, Engine] = {None: default}
+        self._engines: dict[str | None, Model] = {None: default}
         self._engines.update(engines)
         self._identities: dict[str | None, bytes] = {}
         self._facts: dict[str | None, bytes] = {}
@@ -42,11 +42,11 @@ class EnginePool:
         self._fleets = {name: fleets[id(engine)] for name, engine in self._engines.items()}
 
     @property
-    def default(self) -> Engine:
+    def default(self) -> Model:
         """The engine of calls that name none."""
         return self._engines[None]
 
-    def engine(self, model: str | None) -> Engine:
+    def engine(self, model: str | None) -> Model:
         """The engine called `model`.
 
         Raises:

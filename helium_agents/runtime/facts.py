@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 from xxhash import xxh3_64_hexdigest
 
-from helium_agents.engines.engine import Engine, PartedIdentity
+from helium_agents.engines.engine import Model, PartedIdentity
 from helium_agents.graph.encoding import digest, encode
 from helium_agents.graph.node import Body, LlmNode, Node, OperatorNode
 from helium_agents.graph.sampling import Sampling
@@ -127,7 +127,7 @@ Facts = LlmFacts | OperatorFacts
 _FACTS: Final[TypeAdapter[Facts]] = TypeAdapter(Facts)
 
 
-def model_facts(engine: Engine) -> bytes:
+def model_facts(engine: Model) -> bytes:
     """The `ModelFacts` of an engine, as they go into a document. May take as long as `identity`."""
     parts = engine.identity_parts() if isinstance(engine, PartedIdentity) else {}
     return to_json({"name": engine.name, "identity": engine.identity(), "parts": parts})

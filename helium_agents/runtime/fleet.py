@@ -14,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
-from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Engine, Request
+from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Engine, Model, Request
 from helium_agents.engines.replicas import Replicas
 from helium_agents.errors import EngineDied, PoisonRequest
 from helium_agents.graph.outcome import copy_error
 from helium_agents.runtime.lifeline import Lifeline, Spawn
+from helium_agents.runtime.router import Router
 from helium_agents.telemetry.events import Observer
 
 DEATHS_IN_COMPANY = 2
@@ -35,26 +37,22 @@ class Fleet:
     """The engines of one model.
 
     Args:
-        engine: The engine, or `Replicas` of it.
+        model: The engine, or `Replicas` of it.
         spawn: Starts a task that the session owns.
         emit: Takes events.
     """
 
-    def __init__(self, engine: Engine, *, spawn: Spawn, emit: Observer) -> None:
-        self._engine = engine
-        self._replicas = engine if isinstance(engine, Replicas) else None
-        engines = engine.engines if isinstance(engine, Replicas) else (engine,)
+    def __init__(self, model: Model, *, spawn: Spawn, emit: Observer) -> None:
+        self._model = model
+        engines = model.engines if isinstance(model, Replicas) else (cast(Engine, model),)
+        self._router = Router(len(engines))
 
         def lifeline(index: int, engine: Engine) -> Lifeline:
             label = engine.name
-            if self._replicas is not None:
+            if len(engines) > 1:
                 label += f" (replica {index + 1} of {len(engines)})"
-
-            def started() -> None:
-                if self._replicas is not None:
-                    self._replicas.router.forget(index)
-
-            return Lifeline(engine, label, spawn=spawn, on_started=started, emit=emit)
+            forget = partial(self._router.forget, index)
+            return Lifeline(engine, label, spawn=spawn, on_started=forget, emit=emit)
 
         self._all = [lifeline(index, engine) for index, engine in enumerate(engines)]
         self._lines = list(enumerate(self._all))
@@ -72,7 +70,7 @@ class Fleet:
     @property
     def capacity(self) -> Capacity | None:
         """What the engines that are started hold together; `None` where there is no limit."""
-        return self._engine.capacity if self._engine.is_started else None
+        return self._model.capacity if self._model.is_started else None
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request, on another engine or again where one died of whatever.
@@ -91,7 +89,7 @@ class Fleet:
                 if line is not None:
                     completion = await line.complete(request, is_alone=is_alone)
                 else:
-                    with self._routed(request, lines) as index:
+                    with self._router.routed(request, lines) as index:
                         line = lines[index]
                         completion = await line.complete(request, is_alone=is_alone)
             except EngineDied as error:
@@ -122,7 +120,7 @@ class Fleet:
     def _only(self) -> Lifeline | None:
         """The engine, where there is one only and it runs: then there is nothing to choose."""
         line = self._all[0]
-        is_ready = self._replicas is None and line.is_up and line.engine.is_started
+        is_ready = len(self._all) == 1 and line.is_up and line.engine.is_started
         return line if is_ready else None
 
     async def _up(self) -> dict[int, Lifeline]:
@@ -151,11 +149,6 @@ class Fleet:
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-    def _routed(self, request: Request, lines: dict[int, Lifeline]) -> AbstractContextManager[int]:
-        if self._replicas is None:
-            return nullcontext(0)
-        return self._replicas.router.routed(request, lines)
 
 
 def _poison(name: str, num_deaths: int, error: EngineDied) -> PoisonRequest:

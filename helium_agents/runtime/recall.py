@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from helium_agents.engines.engine import Choice, Engine
+from helium_agents.engines.engine import Choice, Model
 from helium_agents.errors import DecodingError, ReplayMiss
 from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.naming import describe
@@ -320,7 +320,7 @@ def record_key(node: Node) -> bytes | None:
     return None if None in keys else join_digests(b"r", family, *keys)  # type: ignore[arg-type]
 
 
-def _fit(record: AnswerRecord, node: LlmNode, engine: Engine) -> Answer | None:
+def _fit(record: AnswerRecord, node: LlmNode, engine: Model) -> Answer | None:
     """The recorded answer at the asked length, or `None` where it does not reach that far."""
     asked_max = node.call.sampling.max_tokens
     if record.max_tokens == asked_max:
@@ -334,7 +334,7 @@ def _fit(record: AnswerRecord, node: LlmNode, engine: Engine) -> Answer | None:
     return Answer(tuple(fitted), record.answer.prompt_tokens)
 
 
-def fit_choice(choice: Choice, max_tokens: int, asked_max: int, engine: Engine) -> Choice | None:
+def fit_choice(choice: Choice, max_tokens: int, asked_max: int, engine: Model) -> Choice | None:
     """An answer of a call with `max_tokens` as that of the same call with `asked_max`."""
     if asked_max == max_tokens:
         return choice
