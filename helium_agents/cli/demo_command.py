@@ -37,13 +37,13 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
     decides: the workflow agents_examples/document_qa.py. The answers are shown beside the true
     ones, with a score. Run it twice: the second time every answer is remembered.
     """
-    import agents_examples
+    from helium_agents.cli.bundled_examples import examples_folder
     from helium_agents.cli.execute import end
     from helium_agents.cli.job import Job
     from helium_agents.cli.report import count
     from helium_agents.engines.embedded import ORIGIN
 
-    folder = Path(agents_examples.__file__).parent
+    folder = examples_folder()
     _make_folder(output.parent)
     job = Job(
         target=f"{folder / 'document_qa.py'}:answer",
@@ -78,6 +78,7 @@ def _report(result: Result) -> None:
 
 def _show_answers(path: Path) -> None:
     """Each question with the true answer, the model's and its score, and what they come to."""
+    # can be imported in a wheel too, since the job has loaded its workflow from there
     from agents_examples.document_qa import DocumentAnswers
     from agents_examples.rows import Document, read_rows
     from agents_examples.score import score
