@@ -14,6 +14,7 @@ import click
 
 from helium_agents.cli.cache_command import cache
 from helium_agents.cli.demo_command import demo
+from helium_agents.cli.examples_command import examples_command
 from helium_agents.cli.explain_command import explain
 from helium_agents.cli.options import echo_error, examples, is_debug
 from helium_agents.cli.run_command import run
@@ -51,6 +52,7 @@ class _HeliumGroup(click.Group):
     cls=_HeliumGroup,
     epilog=examples(
         "helium demo",
+        "helium examples my_agents",
         "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --memo memo",
         "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --dry-run",
         "helium explain flow.py:answer --input rows.jsonl",
@@ -67,5 +69,5 @@ def main() -> None:
     """
 
 
-for command in (demo, run, explain, cache):
+for command in (demo, examples_command, run, explain, cache):
     main.add_command(command)

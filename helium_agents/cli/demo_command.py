@@ -34,8 +34,9 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
     """Answer questions about bundled documents.
 
     Three readers answer each question from its document, and where they disagree an editor
-    decides: the workflow agents_examples/document_qa.py. The answers are shown beside the true
-    ones, with a score. Run it twice: the second time every answer is remembered.
+    decides: the workflow agents_examples/document_qa.py, which `helium examples` writes for you.
+    The answers are shown beside the true ones, with a score. Run it twice: the second time every
+    answer is remembered.
     """
     from helium_agents.cli.bundled_examples import examples_folder
     from helium_agents.cli.execute import end

@@ -193,7 +193,7 @@ def test_an_interrupted_demo_is_not_told_of_options_that_it_does_not_have(
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run ", "explain ", "demo ", "cache stats ", "cache clear "]
+    "command", ["", "run ", "explain ", "demo ", "examples ", "cache stats ", "cache clear "]
 )
 def test_help_has_examples(helium: Helium, command: str) -> None:
     text = helium(f"{command}--help").stdout

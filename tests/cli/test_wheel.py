@@ -47,6 +47,14 @@ def test_an_editable_one_has_no_copy_that_would_grow_old(tmp_path: Path) -> None
     assert (tmp_path / "wheel" / link).read_text() == str(ROOT)
 
 
+def test_the_examples_can_be_had_from_it(wheel: Path, tmp_path: Path) -> None:
+    scripted_helium("examples", "mine", folder=tmp_path, package=wheel)
+    written = {path for path in (tmp_path / "mine").rglob("*") if path.is_file()}
+    assert written == {tmp_path / "mine" / path for path in example_files()}
+    for path in written:
+        assert path.read_bytes() == (ROOT / path.relative_to(tmp_path / "mine")).read_bytes()
+
+
 def test_the_demo_runs_from_it(wheel: Path, tmp_path: Path) -> None:
     text = scripted_helium("demo", folder=tmp_path, package=wheel)
     assert "of 36 are exactly right" in text

@@ -1,0 +1,64 @@
+"""`helium examples`: the bundled workflows as files of the user's own, to read, run and change."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from helium_agents.cli.options import DIRECTORY, debug_option, examples
+from helium_agents.errors import InputError
+
+
+@click.command(
+    "examples",
+    epilog=examples("helium examples my_agents", "helium examples my_agents --overwrite"),
+)
+@click.argument("directory", metavar="DIR", type=DIRECTORY)
+@click.option("--overwrite", is_flag=True, help="Replace files of these names in DIR.")
+@debug_option
+def examples_command(directory: Path, overwrite: bool) -> None:
+    """Write the examples to a directory, to read, run and change.
+
+    They are document QA (what `helium demo` runs), a debate and reflection, with a few rows each:
+    the package agents_examples, which comes to stand in DIR. DIR is made if needed; other files in
+    it stay as they are.
+    """
+    from helium_agents.cli.bundled_examples import EXAMPLES, example_files, examples_folder
+    from helium_agents.cli.failure import relative
+    from helium_agents.cli.place_files import place_files
+    from helium_agents.cli.report import count
+
+    files = list(example_files())
+    if not overwrite:
+        _check_nothing_is_there(files, directory)
+    try:
+        place_files(files, examples_folder().parent, directory)
+    except OSError as error:
+        place = error.filename2 or error.filename  # of a rename the place, not the copy
+        raise InputError(
+            f"cannot write the examples to {directory}: {error.strerror}"
+            f"{f' ({relative(place)})' if place else ''}. Choose another directory"
+        ) from error
+    click.echo(f"Wrote {count(len(files), 'file')} to {directory}:")
+    for file in files:
+        click.echo(f"  {file}")
+    click.echo("\nTry one of them:")
+    if directory.resolve() != Path.cwd():
+        click.echo(f"  cd {shlex.quote(str(directory))}")
+    click.echo(
+        f"  helium run {EXAMPLES}/document_qa.py:answer \\\n"
+        f"      --input {EXAMPLES}/data/documents.jsonl --output answers.jsonl --memo memo"
+    )
+
+
+def _check_nothing_is_there(files: Sequence[Path], directory: Path) -> None:
+    there = [str(file) for file in files if os.path.lexists(directory / file)]
+    if there:
+        raise InputError(
+            f"{directory} has {', '.join(there)} already: add --overwrite to replace what is "
+            "there, or choose another directory"
+        )
