@@ -73,10 +73,17 @@ class Request:
 
 
 class Completion(NamedTuple):
-    """What an engine returns for a request: `n` choices, and the prompt tokens it had cached."""
+    """What an engine returns for a request.
+
+    Args:
+        choices: As many as `sampling.n`.
+        cached_tokens: Prompt tokens that the engine had in its prefix cache.
+        first_token_s: When the first token came, by the event loop's clock, where it is known.
+    """
 
     choices: tuple[Choice, ...]
     cached_tokens: int = 0
+    first_token_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

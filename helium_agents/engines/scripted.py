@@ -190,16 +190,17 @@ class ScriptedEngine:
         else:
             await asyncio.sleep(0)
             self._check_alive(life)
-        choices = []
+        choices, first_token_s = [], None
         for index in range(request.sampling.n):
             choice = _cut(await self._text(request, index), request)
+            first_token_s = first_token_s or asyncio.get_running_loop().time()
             if on_delta is not None:
                 for piece in _TOKEN.findall(choice.text):
                     on_delta(Delta(index, piece))
                     await asyncio.sleep(0)
                     self._check_alive(life)
             choices.append(choice)
-        return Completion(tuple(choices))
+        return Completion(tuple(choices), first_token_s=first_token_s)
 
     def _check_alive(self, life: int) -> None:
         """Raise if the engine died since: for waits too short to be cut off."""

@@ -281,16 +281,20 @@ class VLLM:
         engine = self._running()
         self._check_length(request)
         answers = [Answer() for _ in range(request.sampling.n)]
-        cached_tokens = 0
+        cached_tokens, first_token_s = 0, None
+        clock = asyncio.get_running_loop().time
         outputs = _outputs(engine, request, is_streamed=on_delta is not None)
         async with engine.while_alive(), aclosing(outputs):
             async for output in outputs:
                 cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
+                if first_token_s is None and on_delta is not None:  # else only the end is told
+                    first_token_s = clock()
                 for piece in output.outputs:
                     answers[piece.index].add(piece)
                     if on_delta is not None and piece.text:
                         on_delta(Delta(piece.index, piece.text))
-        return Completion(tuple(answer.choice() for answer in answers), cached_tokens)
+        choices = tuple(answer.choice() for answer in answers)
+        return Completion(choices, cached_tokens, first_token_s)
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""

@@ -105,12 +105,13 @@ class Node:
         awaiter: The frame in which a plain operator was first awaited, and runs.
         num_spared: Model calls that were counted as saved in it when a call that it is an input of
             was answered without it; `None` where that was not so.
+        number: Counts the calls of the session from 1, where somebody observes; 0 otherwise.
         place: Where in the user's code the call was made.
     """
 
     __slots__ = (
         "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
-        "key", "label", "num_spared", "outcome", "place",
+        "key", "label", "num_spared", "number", "outcome", "place",
     )  # fmt: skip
 
     content: bytes | None
@@ -126,6 +127,7 @@ class Node:
         self.place: tuple[CodeType, int] | None = None
         self.is_drawn = False
         self.num_spared: int | None = None
+        self.number = 0
         self._identity: bytes | None = None
         if inputs:
             self._check_inputs()
@@ -212,6 +214,7 @@ class OperatorNode(Node):
             self._check_inputs()
         self.outcome = self.flight = self.awaiter = self.place = self.num_spared = None
         self.content = self.key = self._identity = None
+        self.number = 0
         self.body = body
         self.args = args
         self.kwargs = kwargs

@@ -320,7 +320,8 @@ class Executor:
                 flight.doing = "waits a moment, after an error of its engine that may pass"
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
                 continue
-            flight.cached_tokens = completion.cached_tokens
+            flight.usage.cached_tokens = completion.cached_tokens
+            flight.usage.first_token_s = completion.first_token_s
             return Answer(completion.choices, len(prompt))
         raise AssertionError("unreachable")
 
@@ -345,6 +346,7 @@ class Executor:
             name=describe(node),
             on_attempt=flight.begin_attempt,
         )
+        flight.usage.request_id = request.request_id
         try:
             return await self._dispatcher.complete(request)
         finally:

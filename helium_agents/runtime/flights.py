@@ -34,7 +34,7 @@ from helium_agents.runtime.alarm import Alarm, set_done
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.telemetry.events import Source
+from helium_agents.telemetry.events import Source, Usage
 
 
 class Waiter(EndableWait):
@@ -158,7 +158,7 @@ class Flight:
 
     Args:
         node: The call that it was begun for.
-        start_s: When, by the event loop's clock.
+        asked_s: When, by the event loop's clock.
         item: The first of the items of maps that it is wanted for; `None` if not all who want it
             are in one.
 
@@ -173,17 +173,17 @@ class Flight:
         doing: What it does or waits for, in words.
         request: What the dispatcher was given to find the answer.
         outcome: What it came to, before each call's own form is made of it.
-        cached_tokens: Prompt tokens that the engine had in its prefix cache.
+        usage: When it did what, and how much.
         calls_below: Model calls that were made for the result of a pure operator.
     """
 
     __slots__ = (
-        "cached_tokens", "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left",
-        "item", "keys", "looked_up_at", "next_input", "nodes", "outcome", "request", "start_s",
-        "stream", "task", "waiters",
+        "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left",
+        "item", "keys", "looked_up_at", "next_input", "nodes", "outcome", "request", "stream",
+        "task", "usage", "waiters",
     )  # fmt: skip
 
-    def __init__(self, node: Node, start_s: float, item: Item | None) -> None:
+    def __init__(self, node: Node, asked_s: float, item: Item | None) -> None:
         self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
         self.waiters: dict[Waiter, None] = {}
         self.holds: tuple[Waiter, ...] = ()
@@ -193,12 +193,12 @@ class Flight:
         self.has_plan = False
         self.has_begun = False
         self.is_left = False
-        self.cached_tokens = self.calls_below = 0
+        self.calls_below = 0
         self.looked_up_at = -1
         self.next_input = 0
         self.stream: StreamBuffer | None = None
         self.doing = "waits to be planned"
-        self.start_s = start_s
+        self.usage = Usage(asked_s)
         self.item: Item | None = item
         self.request: Request | None = None
         node.flight = self
@@ -227,6 +227,8 @@ class Flight:
     def begin_attempt(self) -> OnDelta | None:
         """An engine is about to compute the answer: who is to hear its text, if anybody."""
         self.doing = "waits for its engine"
+        self.usage.sent_s = asyncio.get_running_loop().time()
+        self.usage.num_attempts += 1
         self.begin()
         if self.stream is None:
             return None

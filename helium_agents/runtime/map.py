@@ -469,7 +469,7 @@ class MapRun:
     async def _run_item(self, item: Item, frame: Frame) -> None:
         maps = self._maps
         if maps.is_watched:
-            maps.emit(ItemOpened(item.index, item.is_nested))
+            maps.emit(ItemOpened(item.index, item.is_nested, item.rank))
         outcome: Outcome
         try:
             token = enter(frame)
@@ -508,7 +508,7 @@ class MapRun:
 
     def _finish(self, item: Item, outcome: Outcome) -> None:
         failure = outcome.error if isinstance(outcome, Failure) else None
-        self._maps.emit(ItemClosed(item.index, item.is_nested, failure))
+        self._maps.emit(ItemClosed(item.index, item.is_nested, failure, item.rank))
         self._finished[item.index] = (item, outcome)
         self._changed.set()
 

@@ -25,6 +25,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -148,6 +149,8 @@ class Session:
         self._schedule = EverythingOpen() if max_open is None else FewOpen(max_open)
         self._observers: tuple[Observer, ...] = (self.summary, *observers)
         self._trace = Trace() if record else None
+        self._is_watched = record or len(self._observers) > 1  # by more than the summary
+        self._numbers = count(1)
         self._state: Literal["new", "opening", "open", "closing", "closed"] = "new"
         self._is_open = False  # as a field of its own, since every call asks
         self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
@@ -243,7 +246,7 @@ class Session:
             self._dispatcher,
             self._emit,
             _call_back if recall is None else recall.when_committed,
-            is_watched=len(self._observers) > 1,
+            is_watched=self._is_watched,
         )
 
     def _open_recall(self) -> Recall | None:
@@ -466,8 +469,10 @@ class Session:
             self.check_open()
         if not node.is_planned:
             self._plain[node] = None
-        if self._trace is not None:
-            self._trace.add(node)
+        if self._is_watched:
+            node.number = next(self._numbers)
+            if self._trace is not None:
+                self._trace.add(node)
 
     def on_awaited(self, node: Node) -> None:
         """A plain operator is about to run in its awaiter's task."""

@@ -38,7 +38,10 @@ class Settler:
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
         """Settle the flight's calls, each with a form of the outcome that is its own."""
-        end_s = asyncio.get_running_loop().time()
+        flight.usage.end_s = asyncio.get_running_loop().time()
+        if isinstance(outcome, Value) and isinstance(outcome.value, Answer):
+            flight.usage.prompt_tokens = outcome.value.prompt_tokens
+            flight.usage.output_tokens = outcome.value.output_tokens
         for node, source in flight.nodes:
             if node.outcome is not None or node.flight not in (flight, None):
                 continue  # was left, and then asked again: that is another computation
@@ -46,7 +49,7 @@ class Settler:
             num_spared = self._spare_inputs(node) if node.inputs else 0
             node.settle(delivered)
             if node.is_planned and not flight.is_left:  # else it was reported then
-                self._report(flight, node, source, delivered, num_spared, end_s)
+                self._report(flight, node, source, delivered, num_spared)
         if flight.stream is not None:
             answer = outcome.value if isinstance(outcome, Value) else None
             text = answer.choices[0].text if isinstance(answer, Answer | Reply) else None
@@ -54,11 +57,11 @@ class Settler:
 
     def report_left(self, flight: Flight) -> None:
         """Model calls that were asked, and then left by all who waited for them."""
-        end_s = asyncio.get_running_loop().time()
+        flight.usage.end_s = asyncio.get_running_loop().time()
         for node, source in flight.nodes:
             if isinstance(node, LlmNode) and not node.draws_again:
                 left = RefCancelled(f"{describe(node)} was left by all who waited for it")
-                self._report(flight, node, source, Failure(left), 0, end_s)
+                self._report(flight, node, source, Failure(left), 0)
 
     def _report(
         self,
@@ -67,7 +70,6 @@ class Settler:
         source: Source,
         outcome: Outcome,
         num_spared: int,
-        end_s: float,
     ) -> None:
         """Say how a call was settled, and count it for the pure operator around it."""
         kind: Literal["llm", "operator"]
@@ -85,20 +87,19 @@ class Settler:
         has_run = source == "engine" and kind == "operator"
         if has_run:
             calls_below -= flight.calls_below  # each of them was reported itself
-        found = flight.outcome.value if isinstance(flight.outcome, Value) else None
-        answer = found if isinstance(found, Answer) else None
+        caller, item = node.frame.node, node.frame.item
         self._emit(
             CallSettled(
                 kind=kind,
                 label=node.label,
                 source="body" if has_run else source,
-                prompt_tokens=0 if answer is None else answer.prompt_tokens,
-                cached_tokens=flight.cached_tokens if source == "engine" else 0,
-                output_tokens=0 if answer is None else answer.output_tokens,
+                usage=flight.usage,
                 error=outcome.error if isinstance(outcome, Failure) else None,
-                start_s=flight.start_s,
-                end_s=end_s,
                 calls_below=calls_below,
+                call=node.number,
+                parent=0 if caller is None else caller.number,
+                leader=flight.node.number,
+                item=None if item is None else item.rank,
             )
         )
 

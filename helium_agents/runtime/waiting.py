@@ -57,7 +57,7 @@ class _Tree:
 
     def add_flight(self, flight: Flight) -> None:
         """A flight, below all who wait for it."""
-        seconds = self._now_s - flight.start_s
+        seconds = self._now_s - flight.usage.asked_s
         num_others = len(flight.nodes) - 1
         others = f" and {num_others} equal call{'s' * (num_others > 1)}" if num_others else ""
         entry = self._entry(flight)

@@ -58,19 +58,27 @@ class MapOpened:
 
 @dataclass(frozen=True, slots=True)
 class ItemOpened:
-    """An item of a `map` began."""
+    """An item of a `map` began.
+
+    Args:
+        index: Its position in the input of its map, from 0.
+        is_nested: Whether its map is inside an item of another.
+        item: The top-level item that it is or belongs to, by how many were read before it.
+    """
 
     index: int
     is_nested: bool
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ItemClosed:
-    """An item of a `map` ended."""
+    """An item of a `map` ended; see `ItemOpened`."""
 
     index: int
     is_nested: bool
     error: BaseException | None
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,35 @@ class Planned:
     seconds: float
 
 
+@dataclass(slots=True)
+class Usage:
+    """What a call took, of all who share its answer together; times by the event loop's clock.
+
+    Args:
+        asked_s: When it was demanded first.
+        sent_s: When an engine began to compute it, the last time if it died meanwhile; `None`
+            where no engine was asked.
+        first_token_s: When the first text came; `None` where nobody streams, and the engine does
+            not tell otherwise.
+        end_s: When the answer was there.
+        num_attempts: How often an engine was asked.
+        request_id: The last request's.
+        prompt_tokens: Prompt tokens of the answer, whether or not they were sent this time.
+        cached_tokens: Those of them that the engine had in its prefix cache.
+        output_tokens: Tokens of the answer, whether or not they were computed this time.
+    """
+
+    asked_s: float
+    sent_s: float | None = None
+    first_token_s: float | None = None
+    end_s: float | None = None
+    num_attempts: int = 0
+    request_id: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
 class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs four times as much
     """A pure or model call has its outcome.
 
@@ -89,27 +126,28 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
         kind: Whether a model or a pure operator was called.
         label: What a person calls it.
         source: How the outcome came about.
-        prompt_tokens: Prompt tokens of the answer, whether or not they were sent this time.
-        cached_tokens: Those of them that the engine had in its prefix cache (source "engine").
-        output_tokens: Tokens of the answer, whether or not they were computed this time.
+        usage: When and how much, shared with all that got the same answer.
         error: The exception, or `None`.
-        start_s: When it was demanded, by the event loop's clock.
-        end_s: When it was settled, by the event loop's clock.
         calls_below: Of a call that was neither run nor asked: the model calls that the plain
             program would have made for it besides, as in a pure operator's body. -1 for a model
             call that was counted so before, and is asked all the same.
+        call: The call's number in the session; 0 where nobody but the summary observes.
+        parent: The number of the operator call in whose body it was made; 0 outside of any.
+        leader: The number of the call that asked for the answer; its own, if it did.
+        item: The top-level item that it was made for, by how many were read before it in the
+            session; `None` outside of any.
     """
 
     kind: Literal["llm", "operator"]
     label: str
     source: Source
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
+    usage: Usage
     error: BaseException | None
-    start_s: float
-    end_s: float
     calls_below: int = 0
+    call: int = 0
+    parent: int = 0
+    leader: int = 0
+    item: int | None = None
 
 
 Event = (

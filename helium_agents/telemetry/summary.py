@@ -124,10 +124,11 @@ class Summary:
             self.num_failed_calls += 1
             return
         self.calls_by_source[call.source] += 1
+        usage = call.usage
         if call.source == "engine":
-            self.prompt_tokens += call.prompt_tokens
-            self.cached_tokens += call.cached_tokens
-            self.output_tokens += call.output_tokens
+            self.prompt_tokens += usage.prompt_tokens
+            self.cached_tokens += usage.cached_tokens
+            self.output_tokens += usage.output_tokens
         else:
-            self.saved_prompt_tokens += call.prompt_tokens
-            self.saved_output_tokens += call.output_tokens
+            self.saved_prompt_tokens += usage.prompt_tokens
+            self.saved_output_tokens += usage.output_tokens

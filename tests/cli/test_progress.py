@@ -16,6 +16,7 @@ from helium_agents.telemetry.events import (
     ItemClosed,
     MapOpened,
     Source,
+    Usage,
 )
 from helium_agents.telemetry.progress import Progress, duration
 
@@ -32,12 +33,8 @@ def settled(source: Source) -> Event:
         kind="llm",
         label="llm",
         source=source,
-        prompt_tokens=100,
-        cached_tokens=50,
-        output_tokens=20,
+        usage=Usage(asked_s=0.0, prompt_tokens=100, cached_tokens=50, output_tokens=20),
         error=None,
-        start_s=0.0,
-        end_s=1.0,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from helium_agents.cli.report import savings
-from helium_agents.telemetry.events import CallSettled, Event, Source
+from helium_agents.telemetry.events import CallSettled, Event, Source, Usage
 from helium_agents.telemetry.summary import Summary
 
 
@@ -17,12 +17,8 @@ def settled(source: Source, kind: Literal["llm", "operator"] = "llm", **fields: 
         kind=kind,
         label=kind,
         source=source,
-        prompt_tokens=100 if is_model else 0,
-        cached_tokens=0,
-        output_tokens=20 if is_model else 0,
+        usage=Usage(0.0, prompt_tokens=100 * is_model, output_tokens=20 * is_model),
         error=fields.get("error"),
-        start_s=0.0,
-        end_s=1.0,
         calls_below=fields.get("calls_below", 0),
     )
 
