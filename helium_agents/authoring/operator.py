@@ -28,7 +28,7 @@ from helium_agents.graph.arguments import (
 from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
-from helium_agents.graph.trace import current_frame, entered_frame
+from helium_agents.graph.trace import current_frame
 from helium_agents.graph.values import Slot, leaves_of, replace_leaves
 
 P = ParamSpec("P")
@@ -92,15 +92,7 @@ class Operator(Generic[P, T]):
             RefMisuse: A pure operator was given a Ref; `defer` takes those.
             OffLoopCall: No event loop runs here.
         """
-        body = self.body
-        frame = entered_frame()
-        if body.is_pure or frame is None or frame.runner is None or frame.is_pure:
-            return self._call(body, args, kwargs)
-        node = OperatorNode(frame, body, args, kwargs)  # as in `_record`: the common case
-        caller = sys._getframe(1)
-        node.place = (caller.f_code, caller.f_lasti)
-        frame.runner.on_created(node)
-        return Ref(node)
+        return self._record(self.body, args, kwargs, ())
 
     def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
         """Record a call whose arguments may be un-awaited Refs: the function gets their values.
@@ -113,16 +105,12 @@ class Operator(Generic[P, T]):
                 operator, cannot be part of a key.
             RefMisuse: An argument is a prompt.
         """
-        return self._defer(self.body, args, kwargs)
+        return self._record(self.body, *self._with_slots(args, kwargs))
 
-    def _call(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
-        if body.is_pure:
-            for leaf in leaves_of((args, kwargs)):
-                if issubclass(type(leaf), Ref):  # `isinstance` would ask the value for its class
-                    raise self._refusal_of(leaf)
-        return self._record(body, args, kwargs, ())
-
-    def _defer(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ref[T]:
+    def _with_slots(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Node, ...]]:
+        """The arguments with a slot in place of each Ref, and the calls of the Refs."""
         inputs: dict[Node, Slot] = {}
 
         def to_slot(leaf: Any) -> Any:
@@ -149,7 +137,7 @@ class Operator(Generic[P, T]):
 
         args = tuple([with_slots(argument) for argument in args])
         kwargs = {name: with_slots(argument) for name, argument in kwargs.items()}
-        return self._record(body, args, kwargs, tuple(inputs))
+        return args, kwargs, tuple(inputs)
 
     def _record(
         self,
@@ -162,6 +150,9 @@ class Operator(Generic[P, T]):
         if frame.runner is None:  # a session checks it itself
             check_on_loop(body.name)
         if body.is_pure:
+            for leaf in leaves_of((args, kwargs)):
+                if issubclass(type(leaf), Ref):  # `isinstance` would ask the value for its class
+                    raise self._refusal_of(leaf)
             try:
                 bound = self._signature.bind(*args, **kwargs)
             except TypeError as error:
@@ -175,7 +166,7 @@ class Operator(Generic[P, T]):
             )
         node = OperatorNode(frame, body, args, kwargs, inputs)
         if frame.runner is not None:
-            caller = sys._getframe(3)  # above `_call` or `_defer`, and what the user called
+            caller = sys._getframe(2)  # above what the user called
             node.place = (caller.f_code, caller.f_lasti)
             frame.runner.on_created(node)
         return Ref(node)
@@ -215,11 +206,12 @@ class BoundOperator(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Ref[T]:
         """Record a call with the object as its first argument."""
-        return self.operator._call(self.body, (self.instance, *args), kwargs)
+        return self.operator._record(self.body, (self.instance, *args), kwargs, ())
 
     def defer(self, *args: Any, **kwargs: Any) -> Ref[T]:
         """Record a call whose arguments may be un-awaited Refs."""
-        return self.operator._defer(self.body, (self.instance, *args), kwargs)
+        operator = self.operator
+        return operator._record(self.body, *operator._with_slots((self.instance, *args), kwargs))
 
     def __getattr__(self, name: str) -> Any:  # __name__, __code__, ...: see Operator
         return getattr(self.operator, name)

@@ -8,14 +8,14 @@ Later awaiters wait for the first one's outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from sys import exception
 from typing import Any, TypeVar
 
 from helium_agents.errors import CallTimeout, ImpureCall, RefCancelled, SessionError
 from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.cycles import InlineWait, check_cycle
-from helium_agents.graph.node import Body, Node, OperatorNode
+from helium_agents.graph.node import Body, LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.trace import Frame, Tally, enter, entered, entered_frame, leave
 
@@ -40,20 +40,25 @@ def awaitable(fn: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> Awa
     return made
 
 
-async def value_of(node: Node) -> Any:
-    """The value of a call: known, run inline, or waited for in its session."""
-    check_may_await(node, entered_frame())
-    if node.outcome is not None:
-        return node.outcome.get()
+def value_of(node: Node) -> Coroutine[Any, Any, Any]:
+    """What gives the value of a call when it is awaited: run inline, or waited for, or known."""
     runner = node.frame.runner
-    if isinstance(node, OperatorNode) and (runner is None or not node.is_planned):
-        return await run_inline(node)
-    if runner is None:
+    if node.outcome is not None or (runner is None and isinstance(node, LlmNode)):
+        return _known(node)
+    if isinstance(node, OperatorNode) and (runner is None or not node.body.is_pure):
+        return _run_inline(node)
+    assert runner is not None
+    return runner.wait(node)
+
+
+async def _known(node: Node) -> Any:
+    check_may_await(node, entered_frame())
+    if node.outcome is None:
         raise SessionError(
             "llm(...) needs a session to run in: put `async with Session(...)` around the call, "
             "or start the program with helium_agents.run(...)"
         )
-    return await runner.wait(node)
+    return node.outcome.get()
 
 
 def check_may_await(node: Node, frame: Frame | None) -> None:
@@ -74,12 +79,13 @@ def check_may_await(node: Node, frame: Frame | None) -> None:
     )
 
 
-async def run_inline(node: OperatorNode) -> Any:
+async def _run_inline(node: OperatorNode) -> Any:
     """The value of an operator call, run here and now unless it already runs elsewhere."""
     awaiter = entered_frame()
+    check_may_await(node, awaiter)
+    if node.outcome is not None:  # it has come since the coroutine was made
+        return node.outcome.get()
     above = node.frame
-    if awaiter is not above and awaiter is not None:
-        check_may_await(node, awaiter)
     if node.is_running:
         return await _wait_for_other(node, awaiter)
     runner = above.runner
@@ -90,20 +96,7 @@ async def run_inline(node: OperatorNode) -> Any:
     handled = exception()
     item = above.item if awaiter is None or awaiter.item is None else awaiter.item
     try:
-        if node.inputs or not node.body.is_bare:
-            value = await run_body(node, item)
-        else:  # the common case: `run_body` and `entered`, spelled out for their cost
-            body = node.body
-            level = (body.identity, node.call_key, node.ordinal, 0)
-            frame = Frame(runner, above, level, body.is_pure or above.is_pure, item, node)
-            token = enter(frame)
-            try:
-                value = await body.fn(*node.args, **node.kwargs)
-            except BaseException:
-                frame.has_failed = True
-                raise
-            finally:
-                leave(token)
+        value = await run_body(node, item)
     except asyncio.CancelledError:
         message = f"{node.label}(...) was cancelled in the task that was running it"
         _settle(node, Failure(RefCancelled(message)))
@@ -165,29 +158,32 @@ async def run_body(
         above = node.frame
         with entered(Frame(above.runner, above, ("inputs",), item=item, node=node)):
             node = node.with_values(tuple(await values_of(map(value_of, node.inputs))))
-    attempts = _attempts(node, item, tally)
+    body = node.body
     if on_begin is not None:
         on_begin()
-        return await attempts
-    return await _within(node.body, attempts)
-
-
-async def _attempts(node: OperatorNode, item: Any, tally: Tally | None) -> Any:
-    body = node.body
+    elif body.timeout_s is not None:
+        return await _within(body, run_body(node, item, tally, _begun))
     for attempt in range(body.retries + 1):
-        with entered(node.body_frame(attempt, item, tally)):
-            try:
-                return await body.fn(*node.args, **node.kwargs)
-            except body.retry_on as error:
-                if attempt == body.retries or isinstance(error, asyncio.CancelledError):
-                    raise
+        frame = node.body_frame(attempt, item, tally)
+        token = enter(frame)
+        try:
+            return await body.fn(*node.args, **node.kwargs)
+        except BaseException as error:
+            frame.has_failed = True
+            is_tried_again = attempt < body.retries and isinstance(error, body.retry_on)
+            if not is_tried_again or isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            leave(token)
     raise AssertionError("unreachable")
+
+
+def _begun() -> None:
+    """The time is kept already."""
 
 
 async def _within(body: Body, call: Awaitable[T]) -> T:
     """Await `call` for at most the operator's timeout."""
-    if body.timeout_s is None:
-        return await call
     try:
         async with asyncio.timeout(body.timeout_s) as scope:
             return await call

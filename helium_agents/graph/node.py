@@ -58,7 +58,6 @@ class Body:
         self.retries = retries
         self.retry_on = retry_on
         self.timeout_s = timeout_s
-        self.is_bare = timeout_s is None and not retries  # one attempt, as long as it takes
         self.owner: type | None = None
         self._source = Version(fn)
         self.identity = f"{fn.__module__}:{getattr(fn, '__qualname__', name)}"
@@ -102,6 +101,7 @@ class Node:
         content: Digest of what is asked apart from the inputs; `None` for calls without a key.
         key: The fingerprint; `None` for calls without one and where an input has none.
         is_drawn: Whether the answer depends on an unseeded draw that the graph knows of.
+        is_planned: Whether the session plans and runs it; a plain operator runs in its awaiter.
         awaiter: The frame in which a plain operator was first awaited, and runs.
         num_spared: Model calls that were counted as saved in it when a call that it is an input of
             was answered without it; `None` where that was not so.
@@ -111,7 +111,7 @@ class Node:
 
     __slots__ = (
         "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
-        "key", "label", "num_spared", "number", "outcome", "place",
+        "is_planned", "key", "label", "num_spared", "number", "outcome", "place",
     )  # fmt: skip
 
     content: bytes | None
@@ -126,6 +126,7 @@ class Node:
         self.awaiter: Frame | None = None
         self.place: tuple[CodeType, int] | None = None
         self.is_drawn = False
+        self.is_planned = True
         self.num_spared: int | None = None
         self.number = 0
         self._identity: bytes | None = None
@@ -155,11 +156,6 @@ class Node:
 
     def _identity_of(self, content: bytes | None) -> bytes:
         return join_digests(b"i", content or b"", *(source.identity for source in self.inputs))
-
-    @property
-    def is_planned(self) -> bool:
-        """Whether the session plans and runs this call; a plain operator runs in its awaiter."""
-        return True
 
     @property
     def identity(self) -> bytes:
@@ -206,15 +202,9 @@ class OperatorNode(Node):
         inputs: tuple[Node, ...] = (),
         origin: OperatorNode | None = None,
     ) -> None:
-        self.frame = frame  # as in `Node`, spelled out: this is most of what a plain call costs
-        self.label = body.name
-        self.inputs = inputs
-        self.is_drawn = False
-        if inputs:
-            self._check_inputs()
-        self.outcome = self.flight = self.awaiter = self.place = self.num_spared = None
-        self.content = self.key = self._identity = None
-        self.number = 0
+        Node.__init__(self, frame, body.name, inputs)
+        self.content = self.key = None
+        self.is_planned = body.is_pure
         self.body = body
         self.args = args
         self.kwargs = kwargs
@@ -242,11 +232,6 @@ class OperatorNode(Node):
             self.ordinal: int = frame.next_ordinal(body.identity, key)
         else:
             self.call_key, self.ordinal = origin.call_key, origin.ordinal
-
-    @property
-    def is_planned(self) -> bool:
-        """Whether the operator is pure."""
-        return self.body.is_pure
 
     def _content_of_pure(self) -> bytes:
         """Operator, version and arguments."""

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, NoReturn, TypeVar
 
 from helium_agents.errors import RefAttributeError, RefMisuse, SessionError
-from helium_agents.graph.inline import run_inline, value_of
-from helium_agents.graph.node import LlmNode, Node, OperatorNode
+from helium_agents.graph.inline import value_of
+from helium_agents.graph.node import LlmNode, Node
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -44,17 +44,7 @@ class Ref(Coroutine[Any, Any, T_co]):
         return self.node.label
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        node = self.node
-        value: Generator[Any, Any, T_co]
-        if node.outcome is None:  # the common cases, spared a coroutine or a look at `is_planned`
-            if type(node) is OperatorNode:
-                if not node.body.is_pure:
-                    value = run_inline(node).__await__()
-                    return value
-            elif node.frame.runner is not None:
-                value = node.frame.runner.wait(node).__await__()
-                return value
-        value = value_of(node).__await__()
+        value: Generator[Any, Any, T_co] = value_of(self.node).__await__()
         return value
 
     def start(self) -> Ref[T_co]:

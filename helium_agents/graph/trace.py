@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -233,14 +232,19 @@ def leave(token: Token[Frame | None]) -> None:
         return
 
 
-@contextmanager
-def entered(frame: Frame) -> Iterator[Frame]:
-    """Run a block in `frame`."""
-    token = enter(frame)
-    try:
-        yield frame
-    except BaseException:
-        frame.has_failed = True
-        raise
-    finally:
-        leave(token)
+class entered:
+    """Run a block in a frame."""
+
+    __slots__ = ("_frame", "_token")
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def __enter__(self) -> Frame:
+        self._token = _FRAME.set(self._frame)
+        return self._frame
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._frame.has_failed = True
+        leave(self._token)

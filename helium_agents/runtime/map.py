@@ -55,14 +55,14 @@ T = TypeVar("T")
 ENDS_THE_RUN = (EngineStartError, EngineDied, MemoError, SessionError, TokenBudgetExceeded)
 """Failures that are nobody's row: they would fail every other item too."""
 
-_GROUP, _MAX_TURNS = 12, 8
+_GROUP, _MAX_TURNS = 8, 8
 """So many items are opened at once, and at most so many turns of the event loop lie between two
 groups: fewer where all items have ended.
 
 What a group asks of a quick engine or of the memo is then done before the next one begins. Where
 many items go through the same steps together, all that they make stays alive for a while, and the
 garbage collector looks at it again and again: a tenth of the time of a fast run. It looks after 700
-new objects, so that what a dozen items make goes unseen.
+new objects, so that what so few items make goes unseen.
 """
 
 MOST_OPEN = 1024

@@ -489,6 +489,8 @@ class Session:
         self.check_open()
         frame = entered_frame()
         item = self._check_awaiter(node, frame)
+        if node.outcome is not None:  # it has come since the coroutine was made
+            return node.outcome.get()
         found = self._demand.known_at_once(node, item)
         if found is not None:
             self._executor.settle_known(Flight(node, self._loop.time(), item), found)
