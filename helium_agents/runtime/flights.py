@@ -396,8 +396,6 @@ class Flights:
             self.land(flight, Failure(error))
             if isinstance(error, ENDS_THE_PROGRAM):
                 raise
-        if flight.outcome is not None and flight.task is not None:
-            self._tasks.finish(flight.task)
 
     def _end(self, flight: Flight) -> None:
         """The flight's task has ended, perhaps by being cancelled, even before it began."""

@@ -497,7 +497,6 @@ class MapRun:
         item.is_done = True
         self._num_uncommitted += 1
         maps.when_committed(partial(self._commit, item, outcome))
-        maps.tasks.finish(self._tasks[item.index])
 
     def _commit(self, item: Item, outcome: Outcome, commit_error: BaseException | None) -> None:
         """Hand over an item whose answers are durable, or never will be."""
