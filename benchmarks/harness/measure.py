@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
+from typing import Any
 
 import psutil
 
 from benchmarks.harness.bounds import attainable_s, critical_path_s, physical_s
 from benchmarks.harness.calibration import Calibration
 from benchmarks.harness.calls import call_graph
+from benchmarks.harness.engine_counts import EngineCounts
 from benchmarks.harness.groups import OURS
 from benchmarks.harness.oracle import Known, KnownCall, Oracle, unanswered
 from benchmarks.harness.records import Record, Run, Sample
@@ -218,6 +220,7 @@ async def measure(system: System, case: Case, bed: Testbed) -> Run:
             await asyncio.sleep(_SAMPLE_S)
 
     log = bed.begin(server=system.uses_server)
+    counts_before = bed.counts(server=system.uses_server)
     watcher = asyncio.create_task(watch())
     cpu_s, start_s = time.process_time(), time.perf_counter()
     try:
@@ -234,6 +237,7 @@ async def measure(system: System, case: Case, bed: Testbed) -> Run:
         watcher.cancel()
         with suppress(asyncio.CancelledError):
             await watcher
+    counts = bed.counts(server=system.uses_server)
     check(system.name, results, case)
     return Run(
         seconds=seconds,
@@ -242,6 +246,7 @@ async def measure(system: System, case: Case, bed: Testbed) -> Run:
         memory_mb=(max(memory) - memory[0]) / 1e6,
         requests=log.requests,
         samples=samples,
+        counts=counts - counts_before if counts and counts_before else None,
     )
 
 
@@ -343,7 +348,20 @@ def _record(
         model=settings.model,
         kv_tokens=settings.kv_tokens,
         scale=settings.scale,
+        **_counted([run.counts for run in runs.values() if run.counts is not None]),
     )
+
+
+def _counted(counts: Sequence[EngineCounts]) -> dict[str, Any]:
+    """The fields of a record that tell what the engine counted; none where it did not."""
+    if not counts:
+        return {}
+    return {
+        "steps": round(median(each.steps for each in counts)),
+        "mean_batch": median(each.mean_batch for each in counts),
+        "scheduled_prefill_tokens": round(median(each.prefill_tokens for each in counts)),
+        "preemptions": round(median(each.preemptions for each in counts)),
+    }
 
 
 def _mean_running(run: Run) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.harness.engine_counts import EngineCounts
+
 
 @dataclass(frozen=True, slots=True)
 class SentRequest:
@@ -55,6 +57,7 @@ class Run:
         memory_mb: By how much that process grew at most.
         requests: What reached the engine, in the order in which it was sent.
         samples: The engine's state over time.
+        counts: What the engine computed; `None` where it does not count.
     """
 
     seconds: float
@@ -63,6 +66,7 @@ class Run:
     memory_mb: float
     requests: Sequence[SentRequest]
     samples: Sequence[Sample]
+    counts: EngineCounts | None = None
 
 
 @dataclass
@@ -90,7 +94,7 @@ class Record:
         sent_tokens: Prompt tokens that reached the engine.
         cached_tokens: Those of them that its prefix cache had.
         output_tokens: Tokens that the engine produced.
-        mean_running: Mean number of requests in the engine's batch.
+        mean_running: Mean number of requests in the engine's batch, as samples in time show it.
         latency_p50_s: Median of the time from sending a request to its answer.
         latency_p95_s: 95% quantile.
         planning_s: Time spent on planning.
@@ -105,6 +109,12 @@ class Record:
         model: The model's shape, in words.
         kv_tokens: Capacity of the KV cache.
         scale: Size relative to the full workload.
+        steps: Steps of the engine that scheduled a token (median, as of those that follow);
+            `None`, as those, where the engine did not count.
+        mean_batch: Requests per step.
+        scheduled_prefill_tokens: Tokens scheduled to prefill. More than the prompt tokens that
+            were sent and not cached by those that preemptions made the engine compute again.
+        preemptions: How often a request lost its place in the batch.
     """
 
     workload: str
@@ -140,6 +150,10 @@ class Record:
     model: str = ""
     kv_tokens: int = 0
     scale: float = 1.0
+    steps: int | None = None
+    mean_batch: float | None = None
+    scheduled_prefill_tokens: int | None = None
+    preemptions: int | None = None
 
     @property
     def hit_rate(self) -> float:
@@ -150,6 +164,11 @@ class Record:
     def never_sent_tokens(self) -> int:
         """Prompt tokens of calls that were remembered or merged."""
         return self.prompt_tokens - self.sent_tokens
+
+    @property
+    def to_prefill_tokens(self) -> int:
+        """Prompt tokens that were sent and that the prefix cache did not have."""
+        return self.sent_tokens - self.cached_tokens
 
     @property
     def engine(self) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.harness.calibration import MeasurableEngine
+from benchmarks.harness.engine_counts import CountsFile, EngineCounts
 from benchmarks.harness.measured_engine import MeasuredEngine, RequestLog
 from benchmarks.harness.model import model_directory
 from benchmarks.harness.server import Server
@@ -21,6 +22,7 @@ from benchmarks.harness.settings import BLOCK_TOKENS, EngineSettings
 from helium_agents.engines.vllm import VLLM
 
 PROCESSOR = "benchmarks.harness.digest_processor:DigestAnswers"
+SCHEDULER = "benchmarks.harness.counting_scheduler.counting_scheduler"
 
 
 class Testbed:
@@ -63,10 +65,12 @@ class Testbed:
         """Start the server, or the engine in this process, unless it runs."""
         if server and self._server is None:
             self._server = Server(_command_line(self.settings))
-            await self._server.start()
+            with self._counts_file(server=True).named_in_environment():
+                await self._server.start()
         elif not server and self._engine is None:
             self._engine = MeasuredEngine(_engine(self.settings))
-            await self._engine.start()
+            with self._counts_file(server=False).named_in_environment():
+                await self._engine.start()
 
     @property
     def engine(self) -> MeasuredEngine:
@@ -89,6 +93,13 @@ class Testbed:
         log = self.one(server=server).log = RequestLog()
         return log
 
+    def counts(self, *, server: bool) -> EngineCounts | None:
+        """What was computed since the start; `None` of an engine that does not count."""
+        return self._counts_file(server=server).read()
+
+    def _counts_file(self, *, server: bool) -> CountsFile:
+        return CountsFile(self.folder / ("server.counts" if server else "engine.counts"))
+
 
 def _engine(settings: EngineSettings) -> VLLM:
     return VLLM(
@@ -110,6 +121,7 @@ def _shared_arguments(settings: EngineSettings) -> dict[str, Any]:
         "block_size": BLOCK_TOKENS,
         "enable_chunked_prefill": True,
         "max_num_batched_tokens": 2048,
+        "scheduler_cls": SCHEDULER,
     }
     return arguments if settings.is_gpu else arguments | {"enforce_eager": True}
 

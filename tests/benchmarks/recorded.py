@@ -52,6 +52,10 @@ def record(
         "device": "2 CPU cores",
         "model": "medium",
         "kv_tokens": 16_384,
+        "steps": 1_234,
+        "mean_batch": 40.06,
+        "scheduled_prefill_tokens": 33_300,
+        "preemptions": 17,
     }
     return Record(**values | fields)
 

@@ -50,6 +50,11 @@ async def test_peers_over_http_give_the_plain_programs_results(cache_home: Path)
             run = await measure(system, case, bed)
             assert len(run.requests) == case.batch.num_calls
             assert sum(each.output_tokens for each in run.requests) == output_tokens
+            assert run.counts is not None and run.counts.preemptions == 0
+            assert run.counts.decode_tokens == output_tokens - case.batch.num_calls
+            assert run.counts.prefill_tokens == sum(
+                each.prompt_tokens - each.cached_tokens for each in run.requests
+            )
     assert set(psutil.Process().children(recursive=True)) <= before[0]
     assert set(os.listdir("/dev/shm")) <= before[1]
 

@@ -207,6 +207,7 @@ async def test_records_of_a_case(bed: Testbed) -> None:
     assert ours.num_sent == 8 * 3  # 7 of the 15 calls of a row are there twice
     assert ours.never_sent_tokens > 0.3 * ours.prompt_tokens
     assert any("sweep" in line for line in lines)
+    assert raw.steps is raw.mean_batch is raw.preemptions is None  # this engine does not count
 
 
 async def test_a_sweep_that_finds_no_limit_shows_the_runs_of_raw(bed: Testbed) -> None:
