@@ -232,14 +232,16 @@ def _of_systems(
 def _token_table(group: Group) -> str:
     return _of_systems(
         group,
-        "Calls, and prompt tokens in thousands: asked = never sent + cached + prefilled",
+        "Calls, and tokens in thousands: asked = never sent + cached + to prefill; preemptions "
+        "make the engine prefill more",
         [
             ("calls", lambda record: f"{record.num_calls:,}"),
             ("sent", lambda record: f"{record.num_sent:,}"),
             ("asked", lambda record: _thousands(record.prompt_tokens)),
             ("never sent", lambda record: _thousands(record.never_sent_tokens)),
             ("cached", lambda record: _thousands(record.cached_tokens)),
-            ("prefilled", lambda record: _thousands(record.sent_tokens - record.cached_tokens)),
+            ("to prefill", lambda record: _thousands(record.to_prefill_tokens)),
+            ("prefilled", lambda record: _known(record.scheduled_prefill_tokens, _thousands)),
             ("output", lambda record: _thousands(record.output_tokens)),
         ],
     )
@@ -248,10 +250,13 @@ def _token_table(group: Group) -> str:
 def _cost_table(group: Group) -> str:
     return _of_systems(
         group,
-        "Time in s, requests a batch, latency, planning and client CPU in s, memory in MB",
+        "Time in s, steps, requests a step, preemptions, latency, planning and client CPU in s, "
+        "memory in MB",
         [
             ("time", _seconds),
-            ("batch", lambda record: f"{record.mean_running:.1f}"),
+            ("steps", lambda record: _known(record.steps, "{:,}".format)),
+            ("batch", lambda record: f"{_batch(record):.1f}"),
+            ("preempted", lambda record: _known(record.preemptions, "{:,}".format)),
             ("p50", lambda record: f"{record.latency_p50_s:.2f}"),
             ("p95", lambda record: f"{record.latency_p95_s:.2f}"),
             ("planning", lambda record: f"{record.planning_s:.3f}"),
@@ -264,6 +269,16 @@ def _cost_table(group: Group) -> str:
 
 def _seconds(record: Record) -> str:
     return f"{record.median_s:.2f}"
+
+
+def _known(count: int | None, text: Callable[[int], str]) -> str:
+    """Empty for what was not counted."""
+    return "" if count is None else text(count)
+
+
+def _batch(record: Record) -> float:
+    """Requests a step; without steps what a gauge showed, which looks too rarely."""
+    return record.mean_running if record.mean_batch is None else record.mean_batch
 
 
 def _thousands(tokens: float) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from recorded import record, some_records
 
+import benchmarks
+from benchmarks.harness.records import read_records, write_records
 from benchmarks.harness.report import (
     END,
     MAX_WIDTH,
@@ -18,6 +20,8 @@ from benchmarks.harness.report import (
     table,
 )
 from benchmarks.harness.verdicts import sentences
+
+RESULTS = Path(benchmarks.__file__).parent / "results"
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -67,10 +71,13 @@ def test_each_figure_is_where_it_belongs() -> None:
         "asked": "170.0",
         "never sent": "50.0",
         "cached": "90.0",
-        "prefilled": "30.0",
+        "to prefill": "30.0",
+        "prefilled": "33.3",
         "output": "6.1",
         "time": "10.00",
-        "batch": "31.3",
+        "steps": "1,234",
+        "batch": "40.1",
+        "preempted": "17",
         "p50": "2.12",
         "p95": "5.50",
         "planning": "0.012",
@@ -79,6 +86,23 @@ def test_each_figure_is_where_it_belongs() -> None:
     }
     for header, value in by_system.items():
         assert cell(text, header, "debate", "ours", "32") == value
+
+
+def test_results_of_before_the_engine_counted_have_empty_cells() -> None:
+    records = read_records(RESULTS / "cpu-debate.json")
+    assert {record.steps for record in records} == {None}
+    text = report(records)
+    debate = ("debate", "ours", str(records[0].num_items))
+    for header in ("steps", "prefilled", "preempted"):
+        assert cell(text, header, *debate) == ""
+    (ours,) = (record for record in records if record.system == "ours")
+    assert cell(text, "batch", *debate) == f"{ours.mean_running:.1f}"  # the gauge's
+
+
+def test_what_was_counted_outlives_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "records.json"
+    write_records(path, some_records())
+    assert read_records(path) == some_records()
 
 
 def test_bound_and_hit_rate() -> None:
