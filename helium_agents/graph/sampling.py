@@ -129,11 +129,16 @@ _REAL: Final[dict[str, tuple[Callable[[float], bool], str]]] = {
 
 
 def _encode_all_but_length(sampling: Sampling) -> bytes:
-    """The canonical encoding of what decides each next token, the length apart."""
-    return encode(tuple(getattr(sampling, name) for name in _DECISIVE))
+    """The canonical encoding of what decides each next token, the length apart.
+
+    By name and without defaults: a parameter that is added later changes no key that is there.
+    """
+    values = {name: getattr(sampling, name) for name in _DEFAULTS}
+    return encode({name: value for name, value in values.items() if value != _DEFAULTS[name]})
 
 
-_DECISIVE = tuple(f.name for f in fields(Sampling) if f.init and f.name != "max_tokens")
+_DEFAULTS = {f.name: f.default for f in fields(Sampling) if f.init and f.name != "max_tokens"}
+_DEFAULTS = {name: _DEFAULTS[name] for name in sorted(_DEFAULTS)}  # whatever their order above
 
 
 def sampling_of(*parameters: Any) -> Sampling:
