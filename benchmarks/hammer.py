@@ -71,7 +71,7 @@ def value_of(name: str, version: int) -> bytes:
     return f"{name} {version} ".encode() + drawn.randbytes(size)
 
 
-def facts_of(name: str, version: int) -> bytes:
+def provenance_of(name: str, version: int) -> bytes:
     return f"asked for {name} {version}, ".encode() * (version % 40)
 
 
@@ -108,7 +108,10 @@ def operate(store: LmdbStore, file: int, drawn: random.Random, name: str, versio
     if choice < 0.45:
         os.write(file, f"put {name} {version}\n".encode())
         store.put(
-            key_of(name), value_of(name, version), label="mine", facts=facts_of(name, version)
+            key_of(name),
+            value_of(name, version),
+            label="mine",
+            provenance=provenance_of(name, version),
         )
         return store.get(key_of(name)) is not None
     if choice < 0.55:
@@ -254,10 +257,10 @@ def check(memo: Path, logs: list[Path], max_bytes: int, result: Result) -> None:
                 result.violations.append(f"{name} has version {version}, not one of {allowed}")
             elif value is None and 0 not in allowed and not may_be_evicted:
                 result.violations.append(f"{name} is missing, should be one of {allowed}")
-            elif value is not None and (store.facts(key_of(name)) or b"") != facts_of(
+            elif value is not None and (store.provenance(key_of(name)) or b"") != provenance_of(
                 name, version
             ):
-                result.violations.append(f"{name} has the facts of another version")
+                result.violations.append(f"{name} has the provenance of another version")
     report = store.verify()
     store.close()
     result.violations += report.problems

@@ -33,15 +33,20 @@ LAYERS: dict[str, set[str]] = {
     "telemetry": {"telemetry", "errors"},
     "memo": {"memo", "graph", "errors"},
     "engines": {"engines", "graph", "errors"},
-    "runtime": {"runtime", "optimizer", "graph", "telemetry", "errors", "engines", "memo"},
-}
+    "runtime": {
+        "runtime", "optimizer", "graph", "telemetry", "errors", "engines", "memo", "diagnose",
+    },
+    "diagnose": {"diagnose", "runtime", "memo", "engines", "graph", "telemetry", "errors"},
+}  # fmt: skip
 """What each layer may import; `cli` and `integrations` may import everything."""
 
 PORTS = {
     "engines.engine", "engines.default", "engines.replicas",
     "memo.store", "memo.open", "memo.run_log",
+    "diagnose.recorder",
 }  # fmt: skip
-"""What of the engines and the memo the runtime may know; replicas are made of ports only."""
+"""What the runtime may know of the engines (replicas are made of ports only), of the memo, and of
+`diagnose`, which stands above it but for the recorder."""
 
 ABOVE_ALL = {"cli", "integrations", ""}
 """Who knows everything: the command line, the integrations, and the package's own `__init__`."""
@@ -103,7 +108,7 @@ def test_the_runtime_knows_the_ports_only() -> None:
         for module in MODULES
         if layer_of(module) == "runtime"
         for name in sorted(own_imports(module))
-        if layer_of(name) in ("engines", "memo") and name.partition(".")[2] not in PORTS
+        if layer_of(name) in ("engines", "memo", "diagnose") and name.partition(".")[2] not in PORTS
     ]
     assert wrong == []
 
@@ -115,6 +120,16 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"these import each other: {' <- '.join(error.args[1])}")
+
+
+def test_the_recorder_knows_nothing_of_the_runtime() -> None:
+    known = {f"{PACKAGE}.diagnose.recorder"}
+    for _ in MODULES:
+        known |= {
+            name for module in known for name in own_imports(module) if layer_of(name) == "diagnose"
+        }
+    layers = {layer_of(name) for module in known for name in own_imports(module)}
+    assert layers == {"diagnose", "graph"}
 
 
 def test_nobody_imports_what_is_above_all() -> None:

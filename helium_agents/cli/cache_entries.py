@@ -14,8 +14,8 @@ from helium_agents.cli.options import FILE
 from helium_agents.errors import DecodingError, InputError
 
 if TYPE_CHECKING:
+    from helium_agents.diagnose.provenance import Provenance
     from helium_agents.memo.store import EntryInfo, Store
-    from helium_agents.runtime.facts import Facts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -52,7 +52,7 @@ class Selection:
 
     Args:
         operator: Only calls of it or from its body.
-        row: Only what was computed for the row that facts name so.
+        row: Only what was computed for the row that provenance names so.
         text: Only where it is part of what was asked, whatever the case of letters.
     """
 
@@ -65,15 +65,15 @@ class Selection:
         """Whether nothing is left out."""
         return self.operator is None and self.row is None and self.text is None
 
-    def has(self, entry: EntryInfo, facts: Facts | None) -> bool:
+    def has(self, entry: EntryInfo, provenance: Provenance | None) -> bool:
         """Whether an entry is meant."""
         if self.operator is not None and entry.label != self.operator:
-            caller = facts.caller if facts is not None else None
+            caller = provenance.caller if provenance is not None else None
             if caller is None or self.operator not in (caller, caller.partition(":")[2]):
                 return False
-        if self.row is not None and (facts is None or facts.row != self.row):
+        if self.row is not None and (provenance is None or provenance.row != self.row):
             return False
-        return self.text is None or (facts is not None and _mentions(facts, self.text))
+        return self.text is None or (provenance is not None and provenance.mentions(self.text))
 
 
 def select(
@@ -99,16 +99,17 @@ def select(
 
 def entries(
     store: Store, selection: Selection | None = None
-) -> Iterator[tuple[EntryInfo, Facts | None]]:
-    """The selected entries with their facts, the newest first; aliases are left out."""
-    from helium_agents.runtime.facts import read_facts
+) -> Iterator[tuple[EntryInfo, Provenance | None]]:
+    """The selected entries with their provenance, the newest first; aliases are left out."""
+    from helium_agents.diagnose.provenance import read_provenance
 
     for entry in store.entries():
-        facts = read_facts(store.facts(entry.key)) if entry.has_facts else None
-        if (selection is None or selection.has(entry, facts)) and (
-            facts is not None or alias_target(store, entry) is None
+        data = store.provenance(entry.key) if entry.has_provenance else None
+        provenance = read_provenance(data)
+        if (selection is None or selection.has(entry, provenance)) and (
+            provenance is not None or alias_target(store, entry) is None
         ):
-            yield entry, facts
+            yield entry, provenance
 
 
 def with_aliases(store: Store, keys: Iterable[bytes]) -> set[bytes]:
@@ -117,7 +118,7 @@ def with_aliases(store: Store, keys: Iterable[bytes]) -> set[bytes]:
     aliases = {
         entry.key
         for entry in store.entries()
-        if not entry.has_facts and alias_target(store, entry) in keys
+        if not entry.has_provenance and alias_target(store, entry) in keys
     }
     return keys | aliases
 
@@ -151,19 +152,9 @@ def row_of(row: int, input_path: Path, workflow: Any) -> Any:
 def _name_of(row: int, input_path: Path, target: str) -> str:
     from helium_agents.cli.execute import stdout_for_report
     from helium_agents.cli.loading import load_workflow
+    from helium_agents.diagnose.provenance import row_name
     from helium_agents.graph.encoding import fingerprint
-    from helium_agents.runtime.facts import row_name
 
     with stdout_for_report():
         found = row_of(row, input_path, load_workflow(target))
     return row_name(fingerprint(found))
-
-
-def _mentions(facts: Facts, text: str) -> bool:
-    from helium_agents.runtime.facts import LlmFacts
-
-    if isinstance(facts, LlmFacts):
-        asked = [message.text for message in facts.messages]
-    else:
-        asked = [argument.text for argument in facts.arguments.values()]
-    return any(text.casefold() in each.casefold() for each in asked)

@@ -28,9 +28,9 @@ from helium_agents.cli.units import age, duration
 
 if TYPE_CHECKING:
     from helium_agents.cli.loading import Workflow
+    from helium_agents.diagnose.explain_miss import Miss, Stored
+    from helium_agents.diagnose.replay import Replayed
     from helium_agents.memo.store import Store
-    from helium_agents.runtime.explain_miss import Miss, Stored
-    from helium_agents.runtime.rehearsal import Rehearsed
 
 
 @click.command(
@@ -71,43 +71,43 @@ def explain_miss(
     from helium_agents.cli.execute import stdout_for_report
     from helium_agents.cli.loading import load_workflow
     from helium_agents.cli.signals import run_until_stopped
+    from helium_agents.diagnose.explain_miss import explain_misses
+    from helium_agents.diagnose.replay import replay
     from helium_agents.engines.vllm import VLLM
-    from helium_agents.runtime.explain_miss import explain_misses
-    from helium_agents.runtime.rehearsal import rehearse
 
     with stdout_for_report():
         workflow = load_workflow(target)
         value = row_of(row, input_path, workflow)
         with reading(memo, ttl_s) as store:
             engine = VLLM(model, **settings)
-            rehearsed = run_until_stopped(rehearse(workflow.fn, value, engine, store))
+            replayed = run_until_stopped(replay(workflow.fn, value, engine, store))
     with reading(memo) as store:
-        stored = _stored(store, {facts.label for facts in rehearsed.misses})
-        misses = explain_misses(rehearsed.misses, stored, ttl_s=ttl_s)
+        stored = _stored(store, {call.label for call in replayed.misses})
+        misses = explain_misses(replayed.misses, stored, ttl_s=ttl_s)
     if as_json:
-        click.echo(json.dumps(_as_dict(target, row, rehearsed, misses)))
+        click.echo(json.dumps(_as_dict(target, row, replayed, misses)))
     else:
-        _report(target, row, input_path, rehearsed, misses)
-        _warn(rehearsed, workflow)
+        _report(target, row, input_path, replayed, misses)
+        _warn(replayed, workflow)
 
 
 def _stored(store: Store, labels: set[str]) -> Iterator[Stored]:
     """What a memo knows of the calls with these labels; of all, where one label is not there."""
-    from helium_agents.runtime.explain_miss import Stored
+    from helium_agents.diagnose.explain_miss import Stored
 
     if not labels:
         return
     has_all = labels <= set(store.stats().num_by_label)
     now_s = time.time()
-    for entry, facts in entries(store):
-        if facts is not None and (entry.label in labels or not has_all):
-            yield Stored(entry.key, now_s - entry.created_s, facts)
+    for entry, provenance in entries(store):
+        if provenance is not None and (entry.label in labels or not has_all):
+            yield Stored(entry.key, now_s - entry.created_s, provenance)
 
 
 def _report(
-    target: str, row: int, input_path: Path, rehearsed: Rehearsed, misses: list[Miss]
+    target: str, row: int, input_path: Path, replayed: Replayed, misses: list[Miss]
 ) -> None:
-    found = f"{count(rehearsed.num_found, 'call')} answered from the memo"
+    found = f"{count(replayed.num_found, 'call')} answered from the memo"
     missing = f"{len(misses):,} missing" if misses else "none missing"
     click.echo(f"{target} on {place_of_row(input_path, row)}: {found}, {missing}")
     for first, *others in _alike(misses):
@@ -131,40 +131,36 @@ def _alike(misses: list[Miss]) -> Iterable[list[Miss]]:
 
 
 def _nearest(miss: Miss, nearest: Stored) -> str:
-    same = nearest.facts.row is not None and nearest.facts.row == miss.asked.row
-    whose = ", for this row" if same else ""
+    row = nearest.provenance.row
+    whose = ", for this row" if row is not None and row == miss.asked.row else ""
     return f"{nearest.key.hex()[:SHORT_KEY]}, {age(nearest.age_s)} old{whose}"
 
 
 def _call(miss: Miss) -> str:
-    from helium_agents.runtime.facts import first_words
-
     caller = caller_name(miss.asked)
     name = click.style(miss.asked.label + (f" in {caller}" if caller else ""), bold=True)
-    return f"{name}: {first_words(miss.asked)}"
+    return f"{name}: {miss.asked.first_words()}"
 
 
-def _warn(rehearsed: Rehearsed, workflow: Workflow) -> None:
+def _warn(replayed: Replayed, workflow: Workflow) -> None:
     from helium_agents.cli.failure import explain_failure
 
-    if rehearsed.failure is not None:
-        echo_warning(f"the row failed: {explain_failure(rehearsed.failure, workflow)}")
+    if replayed.failure is not None:
+        echo_warning(f"the row failed: {explain_failure(replayed.failure, workflow)}")
 
 
-def _as_dict(target: str, row: int, rehearsed: Rehearsed, misses: list[Miss]) -> dict[str, Any]:
-    from helium_agents.runtime.facts import first_words
-
-    failure = rehearsed.failure
+def _as_dict(target: str, row: int, replayed: Replayed, misses: list[Miss]) -> dict[str, Any]:
+    failure = replayed.failure
     return {
         "workflow": target,
         "row": row,
-        "found": rehearsed.num_found,
+        "found": replayed.num_found,
         "failure": None if failure is None else f"{type(failure).__name__}: {failure}",
         "misses": [
             {
                 "label": miss.asked.label,
                 "caller": miss.asked.caller,
-                "asked": first_words(miss.asked),
+                "asked": miss.asked.first_words(),
                 "cause": miss.cause,
                 "reason": miss.reason,
                 "nearest": None if miss.nearest is None else miss.nearest.key.hex(),

@@ -18,8 +18,8 @@ from helium_agents.cli.units import age, date, size
 from helium_agents.errors import DecodingError, InputError
 
 if TYPE_CHECKING:
+    from helium_agents.diagnose.provenance import Provenance
     from helium_agents.memo.store import EntryInfo, Store
-    from helium_agents.runtime.facts import Facts, LlmFacts, OperatorFacts
 
 SHORT_KEY = 12
 _UNKNOWN = "(what was asked is not known)"
@@ -35,7 +35,12 @@ _UNKNOWN = "(what was asked is not known)"
 @memo_option
 @operator_option
 @row_options
-@click.option("--contains", "text", metavar="TEXT", help="Only where it is in what was asked.")
+@click.option(
+    "--contains",
+    "text",
+    metavar="TEXT",
+    help="Only where it is in what is kept of a message or an argument: 200 characters.",
+)
 @click.option(
     "--limit", type=POSITIVE, metavar="N", default=20, show_default=True, help="How many at most."
 )
@@ -52,12 +57,12 @@ def ls(memo: Path, limit: int, as_json: bool, **wanted: Any) -> None:
         found = list(islice(entries(store, selection), limit + 1))
     has_more, found = len(found) > limit, found[:limit]
     if as_json:
-        listed = [_as_dict(entry, facts) for entry, facts in found]
+        listed = [_as_dict(entry, call) for entry, call in found]
         click.echo(json.dumps({"memo": str(memo), "entries": listed, "has_more": has_more}))
         return
     if not found:
         click.echo("No entry." if selection.is_everything else "No such entry.")
-    lines = [_columns(entry, facts) for entry, facts in found]
+    lines = [_columns(entry, call) for entry, call in found]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for key, old, num_bytes, name, words in lines:
         _, age_width, size_width, name_width, _ = widths
@@ -73,23 +78,23 @@ def ls(memo: Path, limit: int, as_json: bool, **wanted: Any) -> None:
 @json_option
 @debug_option
 def show(memo: Path, prefix: str, as_json: bool) -> None:
-    """Show what a call asked and what was answered.
+    """Show what a call asked, as far as it is kept, and what was answered.
 
     KEY is the beginning of an entry's key, as `helium cache ls` prints it.
     """
-    from helium_agents.runtime.facts import read_facts
+    from helium_agents.diagnose.provenance import read_provenance
 
     with reading(memo) as store:
         entry = _find(store, prefix)
-        data, facts = store.get(entry.key), read_facts(store.facts(entry.key))
+        data, call = store.get(entry.key), read_provenance(store.provenance(entry.key))
     answer = _answer(data)
     if as_json:
-        asked = _plain(facts)
-        click.echo(json.dumps({**_as_dict(entry, facts), "facts": asked, "answer": answer}))
+        asked = _plain(call)
+        click.echo(json.dumps({**_as_dict(entry, call), "facts": asked, "answer": answer}))
         return
-    click.echo(table(_about(entry, facts)))
-    for role, text in facts.messages if facts is not None and facts.kind == "llm" else ():
-        click.echo(f"\n{_heading(role)}\n{text}")
+    click.echo(table(_about(entry, call)))
+    for message in () if call is None else call.messages:
+        click.echo(f"\n{_heading(message.role)}\n{message.content}")
     for number, choice in enumerate(answer.get("choices", ())):
         more = f" {number + 1} of {len(answer['choices'])}" if len(answer["choices"]) > 1 else ""
         end = ", cut off at max_tokens" if choice["finish_reason"] == "length" else ""
@@ -100,9 +105,9 @@ def show(memo: Path, prefix: str, as_json: bool) -> None:
             click.echo(f"\n{_heading(name.replace('_', ' '))}\n{answer[name]}")
 
 
-def caller_name(facts: Facts | None) -> str:
+def caller_name(call: Provenance | None) -> str:
     """The operator that made a call, without its module; empty where there is none."""
-    return "" if facts is None or facts.caller is None else facts.caller.partition(":")[2]
+    return "" if call is None or call.caller is None else call.caller.partition(":")[2]
 
 
 # --- finding -----------------------------------------------------------------------------------
@@ -122,63 +127,62 @@ def _find(store: Store, prefix: str) -> EntryInfo:
 # --- showing -----------------------------------------------------------------------------------
 
 
-def _as_dict(entry: EntryInfo, facts: Facts | None) -> dict[str, Any]:
-    from helium_agents.runtime.facts import first_words
-
+def _as_dict(entry: EntryInfo, call: Provenance | None) -> dict[str, Any]:
     return {
         "key": entry.key.hex(),
         "label": entry.label,
-        "caller": None if facts is None else facts.caller,
+        "caller": None if call is None else call.caller,
         "created_s": entry.created_s,
         "bytes": entry.num_bytes,
-        "item": None if facts is None else facts.item,
-        "asked": None if facts is None else first_words(facts),
+        "item": None if call is None else call.item,
+        "asked": None if call is None else call.first_words(),
     }
 
 
-def _columns(entry: EntryInfo, facts: Facts | None) -> tuple[str, ...]:
-    from helium_agents.runtime.facts import first_words
-
-    caller = caller_name(facts)
+def _columns(entry: EntryInfo, call: Provenance | None) -> tuple[str, ...]:
+    caller = caller_name(call)
     return (
         entry.key.hex()[:SHORT_KEY],
         age(time.time() - entry.created_s),
         size(entry.num_bytes),
         f"{entry.label} in {caller}" if caller else entry.label,
-        _UNKNOWN if facts is None else first_words(facts),
+        _UNKNOWN if call is None else call.first_words(),
     )
 
 
-def _about(entry: EntryInfo, facts: Facts | None) -> list[tuple[str, str]]:
-    caller = caller_name(facts)
+def _about(entry: EntryInfo, call: Provenance | None) -> list[tuple[str, str]]:
+    caller = caller_name(call)
     stored = f"{date(entry.created_s)}, {age(time.time() - entry.created_s)} ago"
     lines = [
         ("key", entry.key.hex()),
         ("label", f"{entry.label}, called by {caller}" if caller else entry.label),
         ("stored", f"{stored}, {size(entry.num_bytes)}"),
     ]
-    if facts is None:
+    if call is None:
         return [*lines, ("asked", _UNKNOWN)]
-    if facts.row is not None:
-        lines.append(("row", f"item {facts.item}, digest {facts.row}"))
-    return lines + (_about_llm(facts) if facts.kind == "llm" else _about_operator(facts))
+    if call.row is not None:
+        lines.append(("row", f"item {call.item}, digest {call.row}"))
+    about = _about_model_call if call.kind == "llm" else _about_operator_call
+    return lines + about(call)
 
 
-def _about_llm(facts: LlmFacts) -> list[tuple[str, str]]:
-    sampling = ", ".join(f"{name}={value!r}" for name, value in facts.sampling.items())
+def _about_model_call(call: Provenance) -> list[tuple[str, str]]:
+    model, schema = call.settings["model"], call.settings.get("schema")
+    sampling = ", ".join(
+        f"{name}={each}" for name, each in call.settings.items() if name not in ("model", "schema")
+    )
     return [
-        ("model", f"{facts.model.name} ({facts.model.identity[:SHORT_KEY]})"),
-        *(("", f"{name}: {value}") for name, value in facts.model.parts.items()),
+        ("model", f"{model.text} ({model.digest[:SHORT_KEY]})"),
+        *(("", f"{name}: {value}") for name, value in call.made_of.items()),
         ("sampling", sampling),
-        *([("schema", facts.schema)] if facts.schema is not None else []),
+        *([("schema", str(schema))] if schema is not None else []),
     ]
 
 
-def _about_operator(facts: OperatorFacts) -> list[tuple[str, str]]:
-    arguments = [f"{name} = {each.text}" for name, each in facts.arguments.items()]
+def _about_operator_call(call: Provenance) -> list[tuple[str, str]]:
+    arguments = [f"{name} = {each}" for name, each in call.arguments.items()]
     return [
-        ("operator", facts.identity),
-        ("version", facts.version),
+        *((name, str(each)) for name, each in call.settings.items()),
         *zip(["arguments", *[""] * len(arguments)], arguments, strict=False),
     ]
 
@@ -202,10 +206,10 @@ def _answer(data: bytes | None) -> dict[str, Any]:
     return {"prompt_tokens": record.answer.prompt_tokens, "choices": choices}
 
 
-def _plain(facts: Facts | None) -> Any:
+def _plain(provenance: Provenance | None) -> Any:
     from pydantic_core import to_jsonable_python
 
-    return to_jsonable_python(facts)
+    return to_jsonable_python(provenance)
 
 
 def _heading(text: str) -> str:

@@ -15,7 +15,7 @@ import xxhash
 
 from helium_agents.errors import MemoError
 from helium_agents.graph.arguments import complaint, is_finite, is_whole
-from helium_agents.memo.facts import max_facts_bytes
+from helium_agents.memo.provenance import provenance_bytes
 from helium_agents.memo.store import KEY_BYTES
 
 ENTRY_VERSION: Final = 1
@@ -89,20 +89,17 @@ def origin(record: bytes) -> tuple[float, bytes]:
 
 
 def stored_bytes(value: bytes, label: str) -> int:
-    """What an entry without facts counts against the byte bound: key, header and value."""
+    """What an entry without provenance counts against the byte bound: key, header and value."""
     return KEY_BYTES + _HEADER.size + len(label.encode()) + len(value)
 
 
-def what_fits(value: bytes, label: str, facts: bytes, max_bytes: int) -> tuple[bool, bytes]:
-    """Whether an entry can be kept at all, and the facts that can be kept with it.
-
-    Decided by the facts' size before compression, so that both stores decide alike and at once.
-    """
+def what_fits(value: bytes, label: str, provenance: bytes, max_bytes: int) -> tuple[bool, bytes]:
+    """Whether an entry can be kept at all, and the provenance that can be kept with it."""
     num_bytes = stored_bytes(value, label)
     fits = num_bytes <= max_bytes
-    if facts and num_bytes + max_facts_bytes(facts) > max_bytes:
-        facts = b""
-    return fits, facts
+    if provenance and num_bytes + provenance_bytes(provenance) > max_bytes:
+        provenance = b""
+    return fits, provenance
 
 
 def check_key(key: bytes) -> None:

@@ -1,9 +1,9 @@
 """The persistent store: one LMDB directory, read on the caller's thread, written in groups.
 
-What lives where: `entry` and `facts` know what records look like, `lmdb_tables` what a transaction
-changes, `writer` when one happens, `lmdb_environment` how to open a directory, `lmdb_directory` how
-long it stays open, `lmdb_scan` and `lmdb_check` how to go through all of it. This module opens late
-and does what the port says.
+What lives where: `entry` and `provenance` know what records look like, `lmdb_tables` what a
+transaction changes, `writer` when one happens, `lmdb_environment` how to open a directory,
+`lmdb_directory` how long it stays open, `lmdb_scan` and `lmdb_check` how to go through all of it.
+This module opens late and does what the port says.
 
 Several processes may use one directory at once, each with a store of its own; LMDB lets one write
 at a time. A store that is open does not survive a fork: the child gets an error that says so, and
@@ -41,11 +41,11 @@ from helium_agents.memo.entry import (
     stored_bytes,
     what_fits,
 )
-from helium_agents.memo.facts import decode_facts, max_facts_bytes
 from helium_agents.memo.lmdb_check import check, rebuild
 from helium_agents.memo.lmdb_directory import TOUCH_BATCH, Directory
 from helium_agents.memo.lmdb_environment import explain, probe
 from helium_agents.memo.lmdb_tables import DATA_FILE, Row, Update, rows
+from helium_agents.memo.provenance import decode_provenance, provenance_bytes
 from helium_agents.memo.store import EntryInfo, FullEntry, Report, StoreStats
 from helium_agents.memo.writer import DELETED, Writer
 
@@ -71,9 +71,9 @@ class LmdbStore:
 
     Args:
         path: The directory; made with mode 0700 if missing. Prompts are in it in clear.
-        max_bytes: Bound on the live bytes (keys, headers, values, facts) of the directory, enforced
-            by each write of this store. A value that alone exceeds it (or 2 GiB) is not kept: its
-            key is then absent, also if it had a value before.
+        max_bytes: Bound on the live bytes (keys, headers, values, provenance) of the directory,
+            enforced by each write of this store. A value that alone exceeds it (or 2 GiB) is not
+            kept: its key is then absent, also if it had a value before.
         ttl_s: Entries older than this many seconds are misses; `None` for no limit.
         read_only: Never write: `put` and `clear` raise, and reads do not affect eviction.
         clock: Unix time in seconds; for tests.
@@ -131,7 +131,7 @@ class LmdbStore:
         value: bytes,
         *,
         label: str,
-        facts: bytes = b"",
+        provenance: bytes = b"",
         created_s: float | None = None,
     ) -> None:
         """Keep the value; see `Store.put`. Blocks while 64 MiB wait to be written.
@@ -147,9 +147,9 @@ class LmdbStore:
         else:
             check_time(created_s)
         writer = self._use_writer()
-        fits, facts = what_fits(value, label, facts, self._max_entry_bytes)
+        fits, provenance = what_fits(value, label, provenance, self._max_entry_bytes)
         if fits:
-            writer.put(key, encode(value, label=label, created_s=created_s), facts)
+            writer.put(key, encode(value, label=label, created_s=created_s), provenance)
         else:
             writer.put(key, DELETED)
 
@@ -161,31 +161,31 @@ class LmdbStore:
         future.set_result(None)
         return future
 
-    def facts(self, key: bytes) -> bytes | None:
-        """What was asked; see `Store.facts`. Damaged facts are none, and counted."""
+    def provenance(self, key: bytes) -> bytes | None:
+        """What was asked; see `Store.provenance`. Damaged provenance is none, and counted."""
         check_key(key)
         opened = self._use()
-        record, pending = opened.writer.lookup_facts(key) if opened.writer else (None, b"")
+        record, pending = opened.writer.lookup_provenance(key) if opened.writer else (None, b"")
         if record is not None:
             entry = decode(record)
             is_live = entry is not None and not entry.is_expired(self._ttl_s, self._clock())
             return (pending or None) if is_live else None
-        found = opened.read(partial(lmdb_scan.facts_of, key=key))
+        found = opened.read(partial(lmdb_scan.provenance_of, key=key))
         if found is None or found[1] is None or not self._is_live(found[0]):
             return None
-        facts = decode_facts(found[1])
-        self._num_corrupt += facts is None
-        return facts
+        provenance = decode_provenance(found[1])
+        self._num_corrupt += provenance is None
+        return provenance or None
 
     def describe(self, key: bytes) -> EntryInfo | None:
-        """What is known of one entry; see `Store.describe`. Counts pending facts uncompressed."""
+        """What is known of one entry; see `Store.describe`."""
         check_key(key)
         opened = self._use()
-        record, facts = opened.writer.lookup_facts(key) if opened.writer else (None, b"")
+        record, provenance = opened.writer.lookup_provenance(key) if opened.writer else (None, b"")
         if record is None:
             found = opened.read(partial(lmdb_scan.describe, key=key))
         else:
-            found = _describe_pending(key, record, facts)
+            found = _describe_pending(key, record, provenance)
         return found if found and self._is_live(found) else None
 
     def entries(self, *, label: str | None = None) -> Iterator[EntryInfo]:
@@ -394,9 +394,9 @@ def _delete_all(update: Update, victims: list[tuple[bytes, float | None]]) -> in
     return sum(update.delete(*victim) for victim in victims)
 
 
-def _describe_pending(key: bytes, record: bytes, facts: bytes) -> EntryInfo | None:
+def _describe_pending(key: bytes, record: bytes, provenance: bytes) -> EntryInfo | None:
     entry = decode(record)  # of what is to be deleted there is none
     if entry is None:
         return None
-    num_bytes = stored_bytes(entry.payload, entry.label) + max_facts_bytes(facts)
-    return EntryInfo(key, entry.label, num_bytes, entry.created_s, bool(facts))
+    num_bytes = stored_bytes(entry.payload, entry.label) + provenance_bytes(provenance)
+    return EntryInfo(key, entry.label, num_bytes, entry.created_s, bool(provenance))

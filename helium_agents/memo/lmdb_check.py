@@ -1,8 +1,8 @@
 """The full check of an LMDB memo, and the repair that makes again what `entries` can tell.
 
-What must hold: every record and every facts record is whole; each entry has one index row, which
-says its size, time and label, and one place in the order of use, under the number in its row;
-nothing has a row, a place or facts without an entry; the count of live bytes is the sum of the
+What must hold: every record and every provenance record is whole; each entry has one index row,
+which says its size, time and label, and one place in the order of use, under the number in its row;
+nothing has a row, a place or provenance without an entry; the count of live bytes is the sum of the
 rows, and within the bound that the last writer held.
 """
 
@@ -15,7 +15,6 @@ from typing import Any, Final
 import lmdb
 
 from helium_agents.memo.entry import Entry, decode
-from helium_agents.memo.facts import decode_facts
 from helium_agents.memo.lmdb_tables import (
     MAX_BYTES,
     NUM_BYTES,
@@ -26,6 +25,7 @@ from helium_agents.memo.lmdb_tables import (
     parse_count,
     parse_row,
 )
+from helium_agents.memo.provenance import decode_provenance
 from helium_agents.memo.store import KEY_BYTES, Report
 
 _MAX_PROBLEMS: Final = 1000
@@ -90,10 +90,10 @@ def _check_entry(
     entry = _decoded(record)
     if entry is None:
         problems.add(key, "its record is damaged")
-    facts = txn.get(key, db=tables.facts) if tables.facts else None
-    if facts is not None and decode_facts(facts) is None:
-        problems.add(key, "its facts are damaged")
-    num_bytes = KEY_BYTES + len(record) + len(facts or b"")
+    provenance = txn.get(key, db=tables.provenance) if tables.provenance else None
+    if provenance is not None and decode_provenance(provenance) is None:
+        problems.add(key, "its provenance is damaged")
+    num_bytes = KEY_BYTES + len(record) + len(provenance or b"")
     row = _parsed(txn.get(key, db=tables.index))
     if row is None:
         problems.add(key, "it has no index row, or a damaged one")
@@ -108,8 +108,8 @@ def _check_entry(
 
 
 def _check_orphans(txn: lmdb.Transaction[bytes], tables: Tables, problems: Problems) -> None:
-    """Check that rows, places and facts have an entry."""
-    for name, table in (("index", tables.index), ("facts", tables.facts)):
+    """Check that rows, places and provenance have an entry."""
+    for name, table in (("index", tables.index), ("provenance", tables.provenance)):
         for key, _ in _ascending(txn, table, name, problems) if table else ():
             if txn.get(key, db=tables.entries) is None:
                 problems.add(key, f"it is in {name}, but has no record")
@@ -148,25 +148,25 @@ def rebuild(update: Update) -> int:
             order.append((row.sequence if row else 0, entry.created_s, key))
     for key in damaged:
         update.drop(key)
-    _drop_bad_facts(txn, tables)
+    _drop_bad_provenance(txn, tables)
     update.clear_order()
     for _, created_s, key in sorted(order):
         record = txn.get(key, b"", db=tables.entries)
         entry = decode(record)
         assert entry is not None
-        num_bytes = KEY_BYTES + len(record) + len(txn.get(key, b"", db=tables.facts))
+        num_bytes = KEY_BYTES + len(record) + len(txn.get(key, b"", db=tables.provenance))
         update.place(key, num_bytes, created_s, entry.label.encode())
     return len(damaged)
 
 
-def _drop_bad_facts(txn: lmdb.Transaction[bytes], tables: Tables) -> None:
+def _drop_bad_provenance(txn: lmdb.Transaction[bytes], tables: Tables) -> None:
     bad = [
         key
-        for key, facts in txn.cursor(db=tables.facts)
-        if decode_facts(facts) is None or txn.get(key, db=tables.entries) is None
+        for key, provenance in txn.cursor(db=tables.provenance)
+        if decode_provenance(provenance) is None or txn.get(key, db=tables.entries) is None
     ]
     for key in bad:
-        txn.delete(key, db=tables.facts)
+        txn.delete(key, db=tables.provenance)
 
 
 def _decoded(record: bytes) -> Entry | None:

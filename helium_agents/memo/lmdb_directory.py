@@ -27,19 +27,15 @@ from typing import Any, Final, TypeVar
 import lmdb
 
 from helium_agents.errors import MemoError
-from helium_agents.memo.facts import encode_facts
 from helium_agents.memo.lmdb_environment import explain, open_environment
 from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Update, open_tables, stale_keys
+from helium_agents.memo.provenance import encode_provenance
 from helium_agents.memo.writer import DELETED, Batch, Writer
 
 _T = TypeVar("_T")
 
 TOUCH_BATCH: Final = 4096
 _MAX_TOUCHED: Final = 16 * TOUCH_BATCH
-# Of facts that come faster than this the rest stays plain: every compression costs the writer
-# 0.1 ms, and often a wait for the interpreter's lock, which halves the rate of a fast program.
-_PACKED_BYTES_PER_S: Final = 4 * 2**20
-_MAX_PACKED_BYTES: Final = 2**20
 _READER_CHECK_S: Final = 30.0
 _WAIT_AT_DROP_S: Final = 1.0
 _WAIT_AT_EXIT_S: Final = 5.0
@@ -70,8 +66,6 @@ class Directory:
         self.reading: list[None] = []
         self._write_lock = threading.RLock()
         self._max_bytes = max_bytes
-        self._packed_bytes = 0.0
-        self._packed_until_s = time.monotonic()
         self._next_reader_check_s = time.monotonic() + _READER_CHECK_S
         try:
             self.env = open_environment(path, max_bytes=max_bytes, read_only=read_only)
@@ -168,31 +162,20 @@ class Directory:
                 if not stale_keys(txn, self.tables, touched):
                     return []
         # Before the transaction, which makes other processes wait.
-        facts = self._encode_facts(batch.facts)
+        provenance = {key: encode_provenance(each) for key, each in batch.provenance.items()}
         with self.env.begin(write=True) as txn:
             update = Update(txn, self.tables)
             update.touch(touched)
             records = batch.records
             for key in [key for key, record in records.items() if record == DELETED]:
                 update.delete(key)
-            update.put({key: record for key, record in records.items() if record != DELETED}, facts)
+            kept = {key: record for key, record in records.items() if record != DELETED}
+            update.put(kept, provenance)
             results = [job(update) for job, _ in batch.jobs]
             update.evict(self._max_bytes)
             update.save(self._max_bytes)
         self._check_place()
         return results
-
-    def _encode_facts(self, facts: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Facts records: compressed, as far as the allowance of bytes per second reaches."""
-        now_s = time.monotonic()
-        elapsed_s, self._packed_until_s = now_s - self._packed_until_s, now_s
-        self._packed_bytes = max(0.0, self._packed_bytes - elapsed_s * _PACKED_BYTES_PER_S)
-        records = {}
-        for key, each in facts.items():
-            is_in_haste = self._packed_bytes > _MAX_PACKED_BYTES
-            records[key] = encode_facts(each, is_in_haste=is_in_haste)
-            self._packed_bytes += 0 if is_in_haste else len(each)
-        return records
 
     def _check_readers(self) -> None:
         """Free the slots of killed readers, whose pages could otherwise never be used again."""

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, TypeAlias
 import lmdb
 
 from helium_agents.memo.entry import decode
-from helium_agents.memo.facts import decode_facts
 from helium_agents.memo.lmdb_tables import (
     Row,
     Tables,
@@ -22,6 +21,7 @@ from helium_agents.memo.lmdb_tables import (
     parse_row,
     parse_time,
 )
+from helium_agents.memo.provenance import decode_provenance
 from helium_agents.memo.store import EntryInfo, FullEntry
 
 _PAGE_ROWS: Final = 1024
@@ -44,12 +44,12 @@ def describe(txn: Txn, tables: Tables, key: bytes) -> EntryInfo | None:
     return _info(txn, tables, key, parse_row(value)) if value else None
 
 
-def facts_of(txn: Txn, tables: Tables, key: bytes) -> tuple[Row, bytes | None] | None:
-    """The index row and the facts record of a key."""
+def provenance_of(txn: Txn, tables: Tables, key: bytes) -> tuple[Row, bytes | None] | None:
+    """The index row and the provenance record of a key."""
     value = txn.get(key, db=tables.index)
     if value is None:
         return None
-    return parse_row(value), txn.get(key, db=tables.facts) if tables.facts else None
+    return parse_row(value), txn.get(key, db=tables.provenance) if tables.provenance else None
 
 
 def newest(
@@ -107,7 +107,7 @@ def by_use(txn: Txn, tables: Tables, after: int) -> list[tuple[int, bytes, Row]]
 
 
 def full(txn: Txn, tables: Tables, after: bytes) -> Walk:
-    """The next entries in order of keys, with values and facts."""
+    """The next entries in order of keys, with values and provenance."""
     cursor = txn.cursor(db=tables.entries)
     found: list[FullEntry] = []
     num_damaged = num_bytes = 0
@@ -118,8 +118,8 @@ def full(txn: Txn, tables: Tables, after: bytes) -> Walk:
         if entry is None:
             num_damaged += 1
             continue
-        facts = txn.get(key, db=tables.facts) if tables.facts else None
-        plain = decode_facts(facts) if facts else None
+        provenance = txn.get(key, db=tables.provenance) if tables.provenance else None
+        plain = decode_provenance(provenance) if provenance else None
         found.append(FullEntry(key, entry.label, entry.created_s, entry.payload, plain or b""))
         num_bytes += len(record) + len(plain or b"")
     return Walk(found, num_damaged, None)
@@ -130,5 +130,7 @@ def _from(cursor: lmdb.Cursor[bytes], key: bytes) -> Iterator[tuple[bytes, bytes
 
 
 def _info(txn: Txn, tables: Tables, key: bytes, row: Row) -> EntryInfo:
-    has_facts = tables.facts is not None and txn.get(key, db=tables.facts) is not None
-    return EntryInfo(key, row.label, row.num_bytes, row.created_s, has_facts)
+    has_provenance = (
+        tables.provenance is not None and txn.get(key, db=tables.provenance) is not None
+    )
+    return EntryInfo(key, row.label, row.num_bytes, row.created_s, has_provenance)

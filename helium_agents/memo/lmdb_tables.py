@@ -6,7 +6,7 @@ table      key                    value
 `meta`     name                   `format`, the layout's version; `num_bytes`;
                                   `max_bytes`, the bound that the last writer held
 `entries`  digest                 record (`memo/entry.py`)
-`facts`    digest                 facts record (`memo/facts.py`), where there are any
+`facts`    digest                 provenance record (`memo/provenance.py`), if any
 `index`    digest                 sequence number, bytes, creation time, label
 `recency`  sequence number        digest
 ========== ====================== ==============================================
@@ -40,7 +40,7 @@ NUM_BYTES: Final = b"num_bytes"
 MAX_BYTES: Final = b"max_bytes"
 _OLDEST_READ: Final = 1
 _NAMES: Final = (b"meta", b"entries", b"index", b"recency")
-_FACTS: Final = b"facts"
+_PROVENANCE: Final = b"facts"  # as the table has been called since format 2
 _INDEX: Final = struct.Struct("<QQd")
 _TIME: Final = struct.Struct("<d")
 _TIME_AT: Final = _INDEX.size - _TIME.size
@@ -65,7 +65,7 @@ class Tables:
     entries: lmdb._Database
     index: lmdb._Database
     recency: lmdb._Database
-    facts: lmdb._Database | None
+    provenance: lmdb._Database | None
     """`None` in a directory of format 1 that is only read."""
 
 
@@ -81,7 +81,7 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
             with env.begin() as txn:
                 version = _check_format(txn.get(FORMAT, db=meta), path)
             tables: list[Any] = [env.open_db(name, create=False) for name in _NAMES[1:]]
-            tables.append(env.open_db(_FACTS, create=False) if version > 1 else None)
+            tables.append(env.open_db(_PROVENANCE, create=False) if version > 1 else None)
             return Tables(meta, *tables)
         # A handle opened in a transaction is lost unless that one commits as a writer.
         with env.begin(write=True) as txn:
@@ -92,7 +92,9 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
             version = _check_format(txn.get(FORMAT, db=meta), path)
             if version < FORMAT_VERSION:
                 _migrate(env, txn, meta)
-            return Tables(meta, *(env.open_db(name, txn=txn) for name in (*_NAMES[1:], _FACTS)))
+            return Tables(
+                meta, *(env.open_db(name, txn=txn) for name in (*_NAMES[1:], _PROVENANCE))
+            )
     except lmdb.NotFoundError:
         raise MemoError(
             f"{path} holds an LMDB file that is not a memo: choose another directory"
@@ -101,7 +103,7 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
 
 def _migrate(env: lmdb.Environment, txn: lmdb.Transaction[bytes], meta: lmdb._Database) -> None:
     """Make format 2 of format 1: one more table. All of it in the caller's transaction."""
-    env.open_db(_FACTS, txn=txn)
+    env.open_db(_PROVENANCE, txn=txn)
     txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=meta)
 
 
@@ -150,14 +152,14 @@ class Update:
     """
 
     def __init__(self, txn: lmdb.Transaction[bytes], tables: Tables) -> None:
-        assert tables.facts is not None, "opened for reading only"
+        assert tables.provenance is not None, "opened for reading only"
         self.txn = txn
         self.tables = tables
         self.num_bytes = parse_count(txn.get(NUM_BYTES, db=tables.meta))
         self._next_sequence = _next_sequence(txn, tables)
 
-    def put(self, records: Mapping[bytes, bytes], facts_records: Mapping[bytes, bytes]) -> None:
-        """Write records as the most recently used, replacing earlier ones and their facts.
+    def put(self, records: Mapping[bytes, bytes], provenance: Mapping[bytes, bytes]) -> None:
+        """Write records as the most recently used, replacing earlier ones and their provenance.
 
         Table by table and by key, so that neighbours meet the same page, each table in one call of
         LMDB: half of what one record at a time would cost.
@@ -169,7 +171,7 @@ class Update:
         order: list[tuple[bytes, bytes]] = []
         for sequence, (key, record) in enumerate(records.items(), self._next_sequence):
             created_s, label = entry.origin(record)
-            num_bytes = KEY_BYTES + len(record) + len(facts_records.get(key, b""))
+            num_bytes = KEY_BYTES + len(record) + len(provenance.get(key, b""))
             index_rows[key] = _INDEX.pack(sequence, num_bytes, created_s) + label
             order.append((format_count(sequence), key))
             self.num_bytes += num_bytes
@@ -177,9 +179,9 @@ class Update:
         self._put_all(self.tables.index, [(key, index_rows[key]) for key in keys])
         self._put_all(self.tables.recency, order, append=True)  # as in `place`
         self._put_all(self.tables.entries, [(key, records[key]) for key in keys])
-        assert self.tables.facts is not None
-        facts = [(key, facts_records[key]) for key in keys if key in facts_records]
-        self._put_all(self.tables.facts, facts)
+        assert self.tables.provenance is not None
+        kept = [(key, provenance[key]) for key in keys if key in provenance]
+        self._put_all(self.tables.provenance, kept)
 
     def _put_all(
         self, table: lmdb._Database, items: list[tuple[bytes, bytes]], *, append: bool = False
@@ -207,9 +209,9 @@ class Update:
         return True
 
     def drop(self, key: bytes) -> None:
-        """Remove a record and its facts, and leave the rest to the caller."""
+        """Remove a record and its provenance, and leave the rest to the caller."""
         self.txn.delete(key, db=self.tables.entries)
-        self.txn.delete(key, db=self.tables.facts)
+        self.txn.delete(key, db=self.tables.provenance)
 
     def touch(self, keys: Iterable[bytes]) -> None:
         """Make entries the most recently used, where their place is stale."""
@@ -235,7 +237,7 @@ class Update:
         """Remove every entry; how many went."""
         num_entries: int = self.txn.stat(self.tables.entries)["entries"]
         self.txn.drop(self.tables.entries, delete=False)
-        self.txn.drop(cast("lmdb._Database", self.tables.facts), delete=False)
+        self.txn.drop(cast("lmdb._Database", self.tables.provenance), delete=False)
         self.clear_order()
         return num_entries
 

@@ -19,7 +19,7 @@ from helium_agents.memo.entry import (
     stored_bytes,
     what_fits,
 )
-from helium_agents.memo.facts import max_facts_bytes
+from helium_agents.memo.provenance import provenance_bytes
 from helium_agents.memo.store import EntryInfo, FullEntry, Report, StoreStats
 
 
@@ -28,7 +28,7 @@ class _Kept(NamedTuple):
     num_bytes: int
     created_s: float
     value: bytes
-    facts: bytes
+    provenance: bytes
 
 
 _Packed = tuple[str, int, float, bytes, bytes]
@@ -40,9 +40,8 @@ class MemoryStore:
     """Entries in this process's memory; a `Store` whose commits are done at once.
 
     Args:
-        max_bytes: Bound on live bytes, counted as `LmdbStore` counts them, but facts without
-            compression; the least recently used entries go first. A value that alone exceeds it is
-            not kept: its key is then absent.
+        max_bytes: Bound on live bytes, counted as `LmdbStore` counts them; the least recently used
+            entries go first. A value that alone exceeds it is not kept: its key is then absent.
         overhead_bytes: What each entry counts besides, so that the bound is one on memory used.
         ttl_s: Entries older than this many seconds are misses; `None` for no limit.
         clock: Unix time in seconds; for tests.
@@ -84,7 +83,7 @@ class MemoryStore:
         value: bytes,
         *,
         label: str,
-        facts: bytes = b"",
+        provenance: bytes = b"",
         created_s: float | None = None,
     ) -> None:
         """Keep the value; see `Store.put`."""
@@ -94,14 +93,14 @@ class MemoryStore:
             created_s = self._clock()
         else:
             check_time(created_s)
-        fits, facts = what_fits(value, label, facts, self._max_bytes)
-        num_bytes = stored_bytes(value, label) + max_facts_bytes(facts) + self._overhead_bytes
+        fits, provenance = what_fits(value, label, provenance, self._max_bytes)
+        num_bytes = stored_bytes(value, label) + provenance_bytes(provenance) + self._overhead_bytes
         with self._lock:
             self._check_open()
             self._remove(key)
             if not fits:
                 return
-            self._kept[key] = (label, num_bytes, created_s, bytes(value), bytes(facts))
+            self._kept[key] = (label, num_bytes, created_s, bytes(value), bytes(provenance))
             self._num_bytes += num_bytes
             while self._num_bytes > self._max_bytes:
                 self._remove(next(iter(self._kept)))
@@ -110,12 +109,12 @@ class MemoryStore:
         """A future that is done: memory is as durable as it gets."""
         return self._committed
 
-    def facts(self, key: bytes) -> bytes | None:
-        """What was asked; see `Store.facts`."""
+    def provenance(self, key: bytes) -> bytes | None:
+        """What was asked; see `Store.provenance`."""
         check_key(key)
         with self._lock:
             kept = self._live(key)
-            return (kept.facts or None) if kept else None
+            return (kept.provenance or None) if kept else None
 
     def describe(self, key: bytes) -> EntryInfo | None:
         """What is known of one entry; see `Store.describe`."""
@@ -132,7 +131,7 @@ class MemoryStore:
     def scan(self, *, label: str | None = None) -> Iterator[FullEntry]:
         """Live entries with all they have; see `Store.scan`."""
         for key, kept in sorted(self._select(label)):
-            yield FullEntry(key, kept.label, kept.created_s, kept.value, kept.facts)
+            yield FullEntry(key, kept.label, kept.created_s, kept.value, kept.provenance)
 
     def delete(self, keys: Iterable[bytes]) -> int:
         """Remove entries; see `Store.delete`."""
@@ -242,4 +241,4 @@ class MemoryStore:
 
 
 def _info(key: bytes, kept: _Kept) -> EntryInfo:
-    return EntryInfo(key, kept.label, kept.num_bytes, kept.created_s, bool(kept.facts))
+    return EntryInfo(key, kept.label, kept.num_bytes, kept.created_s, bool(kept.provenance))

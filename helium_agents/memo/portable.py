@@ -4,8 +4,8 @@ r"""A memo as one file, to be carried elsewhere: every entry whole, each with a 
 part     bytes
 ======== ===================================================================================
 header   ``helium memo\n``, version
-entry    ``E``, key, creation time, sizes of label, facts and value, their checksum; checksum of
-         the three and this head; label, facts, value
+entry    ``E``, key, creation time, sizes of label, provenance and value, their checksum;
+         checksum of the three and this head; label, provenance, value
 trailer  ``Z``, number of entries, checksum of all before
 ======== ===================================================================================
 
@@ -62,7 +62,7 @@ class _Damaged(Exception):
 
 
 def export_entries(store: Store, path: str | os.PathLike[str], *, label: str | None = None) -> int:
-    """Write live entries with their facts and creation times to a file.
+    """Write live entries with their provenance and creation times to a file.
 
     The file has mode 0600, since prompts are in it in clear. It is written beside its place, as
     ``PATH.part``, and put there when it is whole and on disk, replacing what was there.
@@ -126,10 +126,10 @@ def _write_all(store: Store, file: BinaryIO, label: str | None) -> int:
     write(_MAGIC + _VERSION.pack(EXPORT_VERSION))
     for entry in store.scan(label=label):
         name = entry.label.encode()
-        sizes = (len(name), len(entry.facts), len(entry.value))
+        sizes = (len(name), len(entry.provenance), len(entry.value))
         head = _HEAD.pack(_ENTRY, entry.key, entry.created_s, *sizes)
         head += _CHECKSUM.pack(xxhash.xxh3_64_intdigest(head))
-        body = b"".join((name, entry.facts, entry.value))
+        body = b"".join((name, entry.provenance, entry.value))
         write(head + _CHECKSUM.pack(_body_checksum(head, body)))
         write(body)
         num_entries += 1
@@ -176,14 +176,14 @@ class _Reader:
         where = f"byte {start:,}, entry {key.hex()[:16]}"
         if checksum != _CHECKSUM.pack(_body_checksum(head + sealed, body)):
             return f"{where}: it is damaged"
-        facts_from, value_from = sizes[0], sizes[0] + sizes[1]
+        provenance_from, value_from = sizes[0], sizes[0] + sizes[1]
         try:
-            label = body[:facts_from].decode()
+            label = body[:provenance_from].decode()
         except UnicodeDecodeError:
             return f"{where}: its label is no text"
         if not isfinite(created_s):
             return f"{where}: its creation time is no time"
-        return FullEntry(key, label, created_s, body[value_from:], body[facts_from:value_from])
+        return FullEntry(key, label, created_s, body[value_from:], body[provenance_from:value_from])
 
     def _read_version(self) -> None:
         start = self._file.read(len(_MAGIC) + _VERSION.size)
@@ -226,7 +226,7 @@ def _read_all(store: Store, reader: _Reader) -> ImportReport:
                     entry.key,
                     entry.value,
                     label=entry.label,
-                    facts=entry.facts,
+                    provenance=entry.provenance,
                     created_s=entry.created_s,
                 )
                 num_imported += 1

@@ -1,6 +1,6 @@
 """The store port: bytes by key, committed in groups.
 
-A store knows nothing of calls, values or encodings: keys are 32-byte digests, values and facts
+A store knows nothing of calls, values or encodings: keys are 32-byte digests, values and provenance
 opaque bytes. `get`, `put` and `commit` are for programs and fast; the rest is for people who want
 to know what is in a memo, or to make it smaller.
 """
@@ -75,27 +75,27 @@ class EntryInfo:
     Args:
         key: 32 bytes.
         label: The label it was put with.
-        num_bytes: What it counts against the byte bound: key, header, value, and facts as stored.
+        num_bytes: What it counts against the byte bound: key, header, value, and provenance.
         created_s: Unix time at which it was put.
-        has_facts: Whether `Store.facts` has something to say of it.
+        has_provenance: Whether `Store.provenance` has something to say of it.
     """
 
     key: bytes
     label: str
     num_bytes: int
     created_s: float
-    has_facts: bool
+    has_provenance: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FullEntry:
-    """All of an entry, as `Store.scan` gives it; ``facts`` is empty where there are none."""
+    """All of an entry, as `Store.scan` gives it; ``provenance`` is empty where there is none."""
 
     key: bytes
     label: str
     created_s: float
     value: bytes
-    facts: bytes
+    provenance: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +132,17 @@ class Store(Protocol):
         value: bytes,
         *,
         label: str,
-        facts: bytes = b"",
+        provenance: bytes = b"",
         created_s: float | None = None,
     ) -> None:
-        """Keep the value, replacing an earlier one and its facts; returns before it is durable.
+        """Keep the value, replacing what was there; returns before it is durable.
 
         Args:
             key: 32 bytes.
             value: Any bytes.
             label: A short name for statistics and selection (an operator's name).
-            facts: What was asked, for `facts` to give back; never read by `get`. Facts with which
-                the entry would exceed the byte bound are left out.
+            provenance: What was asked, for `provenance` to give back; never read by `get`. It is
+                left out where the entry would exceed the byte bound with it.
             created_s: Unix time since which the value exists, if not now (for imports).
         """
         ...
@@ -154,8 +154,8 @@ class Store(Protocol):
         """
         ...
 
-    def facts(self, key: bytes) -> bytes | None:
-        """The facts put with an entry; `None` if there are none or `get` has no value."""
+    def provenance(self, key: bytes) -> bytes | None:
+        """The provenance put with an entry; `None` if there is none or `get` has no value."""
         ...
 
     def describe(self, key: bytes) -> EntryInfo | None:
@@ -173,7 +173,7 @@ class Store(Protocol):
         ...
 
     def scan(self, *, label: str | None = None) -> Iterator[FullEntry]:
-        """Live entries with values and facts, by key, in bounded memory; does not count as use.
+        """Live entries, whole, by key, in bounded memory; does not count as use.
 
         Damaged entries are left out; `verify` names them.
         """

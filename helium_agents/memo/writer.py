@@ -40,16 +40,16 @@ class Batch(Generic[_Txn]):
 
     Args:
         records: The last record put for each key, or `DELETED`.
-        facts: The facts put with these records, where there were any.
+        provenance: The provenance put with these records, where there was any.
         jobs: Functions of the open transaction, run after the records; each with its future.
         waiters: Futures of `commit()`.
-        num_bytes: Bytes in `records` and `facts`.
+        num_bytes: Bytes in `records` and `provenance`.
         due_s: When to write it, on the monotonic clock.
         latest_s: When to write it although company is still coming.
     """
 
     records: dict[bytes, bytes] = field(default_factory=dict)
-    facts: dict[bytes, bytes] = field(default_factory=dict)
+    provenance: dict[bytes, bytes] = field(default_factory=dict)
     jobs: list[tuple[Callable[[_Txn], Any], Future[Any]]] = field(default_factory=list)
     waiters: list[Future[None]] = field(default_factory=list)
     num_bytes: int = 0
@@ -108,15 +108,15 @@ class Writer(Generic[_Txn]):
         record = self._pending.records.get(key)
         return self._writing.records.get(key) if record is None else record
 
-    def lookup_facts(self, key: bytes) -> tuple[bytes | None, bytes]:
-        """As `lookup`, and the facts put with that record; takes the lock."""
+    def lookup_provenance(self, key: bytes) -> tuple[bytes | None, bytes]:
+        """As `lookup`, and the provenance put with that record; takes the lock."""
         with self._changed:
             for batch in (self._pending, self._writing):
                 if (record := batch.records.get(key)) is not None:
-                    return record, batch.facts.get(key, b"")
+                    return record, batch.provenance.get(key, b"")
         return None, b""
 
-    def put(self, key: bytes, record: bytes, facts: bytes = b"") -> None:
+    def put(self, key: bytes, record: bytes, provenance: bytes = b"") -> None:
         """Add a record to the pending batch; blocks while the batch is full."""
         with self._changed:
             while self._is_full() and threading.current_thread() is not self._thread:
@@ -125,10 +125,10 @@ class Writer(Generic[_Txn]):
             batch = self._pending
             batch.num_bytes += len(record) - len(batch.records.get(key, b""))
             batch.records[key] = record
-            if facts or batch.facts:
-                batch.num_bytes += len(facts) - len(batch.facts.pop(key, b""))
-                if facts:
-                    batch.facts[key] = facts
+            if provenance or batch.provenance:
+                batch.num_bytes += len(provenance) - len(batch.provenance.pop(key, b""))
+                if provenance:
+                    batch.provenance[key] = provenance
             self._schedule(0 if batch.num_bytes >= _MAX_PENDING_BYTES else _PUT_WINDOW_S)
 
     def commit(self) -> Future[None]:

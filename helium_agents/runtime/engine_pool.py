@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from pydantic_core import from_json
-
-from helium_agents.engines.engine import Model
+from helium_agents.engines.engine import Model, PartedIdentity
 from helium_agents.errors import SessionError
-from helium_agents.runtime.facts import model_facts
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.lifeline import Spawn
 from helium_agents.telemetry.events import Observer
@@ -35,7 +32,7 @@ class EnginePool:
         self._engines: dict[str | None, Model] = {None: default}
         self._engines.update(engines)
         self._identities: dict[str | None, bytes] = {}
-        self._facts: dict[str | None, bytes] = {}
+        self._made_of: dict[str | None, dict[str, str]] = {}
         fleets = {  # one for each engine, which may have two names
             id(engine): Fleet(engine, spawn=spawn, emit=emit) for engine in engines.values()
         }
@@ -72,12 +69,11 @@ class EnginePool:
 
     async def identify(self) -> None:
         """Compute the identity of every engine, off the event loop: large weights take a while."""
-        known: dict[int, bytes] = {}
+        known: dict[int, tuple[bytes, dict[str, str]]] = {}
         for name, engine in self._engines.items():
             if id(engine) not in known:
-                known[id(engine)] = await asyncio.to_thread(model_facts, engine)
-            self._facts[name] = known[id(engine)]
-            self._identities[name] = from_json(known[id(engine)])["identity"].encode()
+                known[id(engine)] = await asyncio.to_thread(_identified, engine)
+            self._identities[name], self._made_of[name] = known[id(engine)]
 
     def identity(self, model: str | None) -> bytes:
         """The identity of an engine's model, as part of keys.
@@ -90,9 +86,9 @@ class EnginePool:
         except KeyError:
             raise self._unknown(model) from None
 
-    def facts(self, model: str | None) -> bytes:
-        """What facts of a call say of its model; see `model_facts`."""
-        return self._facts[model]
+    def about(self, model: str | None) -> tuple[str, dict[str, str]]:
+        """What a person calls a model, and what its identity is made of, if the engine says so."""
+        return self._engines[model].name, self._made_of[model]
 
     def fleet(self, model: str | None) -> Fleet:
         """What keeps the engine alive and takes its requests."""
@@ -106,3 +102,9 @@ class EnginePool:
     def _unknown(self, model: str | None) -> SessionError:
         names = ", ".join(repr(name) for name in self._engines if name is not None)
         return SessionError(f"llm(model={model!r}): this session's engines are {names}")
+
+
+def _identified(engine: Engine) -> tuple[bytes, dict[str, str]]:
+    """A model's identity, and what it is made of."""
+    made_of = engine.identity_parts() if isinstance(engine, PartedIdentity) else {}
+    return engine.identity().encode(), made_of

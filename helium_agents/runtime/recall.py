@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 from helium_agents.engines.engine import Choice, Model
@@ -21,7 +22,6 @@ from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node
 from helium_agents.memo.store import Store
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.facts import write_facts
 from helium_agents.runtime.record import (
     AliasRecord,
     Answer,
@@ -36,6 +36,7 @@ from helium_agents.runtime.record import (
     run_tag,
     value_record,
 )
+from helium_agents.telemetry.events import CallMissed, Observer
 
 MemoMode = Literal["read-write", "refresh", "replay-only", "off"]
 """How a memo is used: read and written; only written, replacing what is there (but what this
@@ -63,12 +64,13 @@ class Recall:
     """A session's use of its stores.
 
     Args:
-        engines: The session's engines, which cut long answers and say what facts tell of them.
+        engines: The session's engines, which cut long answers.
+        emit: Takes events.
         store: Where answers that anybody may share are kept; `None` for nowhere.
         mode: How it is used; "off" is expressed by having none.
         run_id: Tells the answers of this run from those of runs before it.
         run_log: Where the answers of this run's draws are kept; `None` for nowhere.
-        keeps_facts: Whether anybody will ever look into `store` and ask what its entries are.
+        provenance: Says what a call was, for who looks into `store` later; `None` if nobody can.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class Recall:
         run_id: str,
         run_log: Store | None = None,
         *,
-        keeps_facts: bool = True,
+        emit: Observer,
+        provenance: Callable[[Node], bytes] | None = None,
     ) -> None:
         self.mode = mode
         self._run = run_tag(run_id)
-        self._keeps_facts = keeps_facts
+        self._emit = emit
+        self._provenance = provenance
         self._engines = engines
         self._store = store
         self._run_log = run_log
@@ -163,11 +167,8 @@ class Recall:
         if self._has_longer(store, key, node):
             key, plan_key = node.key, asked.key  # it could not be cut, or came since: keep both
             assert key is not None
-        facts = b""
-        if self._keeps_facts:
-            model = self._engines.facts(node.call.model) if isinstance(node, LlmNode) else None
-            facts = write_facts(node, model)
-        self._write(store, key, record, node.label, facts)
+        provenance = b"" if self._provenance is None else self._provenance(node)
+        self._write(store, key, record, node.label, provenance)
         if plan_key is not None and plan_key != key:
             self._write(store, plan_key, alias_record(key), node.label)
 
@@ -177,12 +178,16 @@ class Recall:
         return value_record(value, calls_below, self._run)
 
     def check_may_compute(self, node: Node) -> None:
-        """Refuse to ask a model in replay-only mode; called before anything is computed.
+        """Say that a call missed, and refuse to ask a model in replay-only mode.
 
         Raises:
             ReplayMiss: The call is one of a model, in that mode.
         """
-        if self.mode == "replay-only" and isinstance(node, LlmNode):
+        is_llm = isinstance(node, LlmNode)
+        if self._provenance is not None:
+            kind: Literal["llm", "operator"] = "llm" if is_llm else "operator"
+            self._emit(CallMissed(kind, node.label, partial(self._provenance, node)))
+        if self.mode == "replay-only" and is_llm:
             raise ReplayMiss(
                 f"{describe(node)} is not in the memo, which is replay-only: run once in "
                 f"read-write mode with the same program, rows and model (helium cache "
@@ -269,9 +274,9 @@ class Recall:
         return None
 
     def _write(
-        self, store: Store, key: bytes, record: bytes, label: str, facts: bytes = b""
+        self, store: Store, key: bytes, record: bytes, label: str, provenance: bytes = b""
     ) -> None:
-        store.put(key, record, label=label, facts=facts)
+        store.put(key, record, label=label, provenance=provenance)
         if store not in self._dirty:
             self._dirty.append(store)
         if self.mode == "refresh":

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
+from helium_agents.diagnose.recorder import Recorder
 from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.errors import ImpureCall, ItemError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
@@ -258,10 +259,13 @@ class Session:
         if store is None and self._run_log is None:
             return None
         draws = None if self._run_log is None else self._run_log.store
-        keeps_facts = self._memo is not None  # else the store goes with the session
+        recorder = None  # where the store goes with the session
+        if self._memo is not None:
+            recorder = Recorder(self._pool.about).record
         return Recall(
-            self._pool, store, self._memo_mode, self.run_id, draws, keeps_facts=keeps_facts
-        )
+            self._pool, store, self._memo_mode, self.run_id, draws,
+            emit=self._emit, provenance=recorder,
+        )  # fmt: skip
 
     async def __aexit__(
         self,

@@ -119,6 +119,21 @@ class Usage:
     output_tokens: int = 0
 
 
+class CallMissed(NamedTuple):
+    """A call of a session with a memo is about to be computed, for want of a remembered answer.
+
+    Args:
+        kind: Whether a model or a pure operator is called.
+        label: What a person calls it.
+        record: Its provenance, as it will be kept beside the answer; see `helium_agents.diagnose`.
+            For the observer to call at once: the call forgets its arguments when it has ended.
+    """
+
+    kind: Literal["llm", "operator"]
+    label: str
+    record: Callable[[], bytes]
+
+
 class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs four times as much
     """A pure or model call has its outcome.
 
@@ -158,6 +173,7 @@ Event = (
     | ItemOpened
     | ItemClosed
     | Planned
+    | CallMissed
     | CallSettled
 )
 Observer = Callable[[Event], None]

@@ -34,7 +34,7 @@ def test_a_short_hammering() -> None:
         ("missing", "is missing"),
         ("old", "has version 1, not one of"),
         ("other", "has version 2, not one of"),
-        ("facts", "facts of another"),
+        ("provenance", "provenance of another"),
         ("back", "has version 3, not one of"),
         ("large", "over"),
     ],
@@ -51,9 +51,9 @@ def test_the_check_finds_what_is_wrong(tmp_path: Path, wrong: str, words: str) -
         for name, version in states.items():
             is_other = (wrong, name) == ("other", "c")
             value = hammer.value_of("b", 2) if is_other else hammer.value_of(name, version)
-            facts = hammer.facts_of(name, version + (wrong == "facts"))
+            provenance = hammer.provenance_of(name, version + (wrong == "provenance"))
             if version:
-                store.put(hammer.key_of(name), value, label="mine", facts=facts)
+                store.put(hammer.key_of(name), value, label="mine", provenance=provenance)
     result = hammer.Result("test")
     bound = 200 if wrong == "large" else hammer.LARGE_BYTES
     if wrong == "large":

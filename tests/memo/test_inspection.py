@@ -1,120 +1,124 @@
-"""Facts, listing, deleting and pruning; format 1 and its migration."""
+"""Provenance, listing, deleting and pruning; format 1 and its migration."""
 
 from __future__ import annotations
 
 import os
 import signal
+import struct
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import lmdb
 import pytest
+import xxhash
 from stores import ENTRY_BYTES, AnyStore, Clock, fill, key, present, start
 
 from helium_agents.errors import MemoError
 from helium_agents.memo import lmdb as lmdb_store
-from helium_agents.memo import lmdb_directory, lmdb_scan
+from helium_agents.memo import lmdb_scan
 from helium_agents.memo.entry import stored_bytes
-from helium_agents.memo.facts import decode_facts, encode_facts, max_facts_bytes
 from helium_agents.memo.lmdb import LmdbStore
+from helium_agents.memo.provenance import decode_provenance, encode_provenance, provenance_bytes
 
 TALK = b'{"role": "user", "content": "What does the document say?"}' * 50
 
 
-# --- facts -------------------------------------------------------------------------------------
+# --- provenance ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("facts", [b"", b"?", bytes(range(256)) * 2, TALK, TALK * 300])
-def test_facts_come_back_and_damage_is_noticed(facts: bytes) -> None:
-    record = encode_facts(facts)
-    assert decode_facts(record) == facts
-    assert len(record) <= max(max_facts_bytes(facts), 9)
-    if facts.startswith(TALK):
-        assert len(record) < len(facts) / 5
+@pytest.mark.parametrize("provenance", [b"", b"?", bytes(range(256)) * 2, TALK, TALK * 300])
+def test_provenance_comes_back_and_damage_is_noticed(provenance: bytes) -> None:
+    record = encode_provenance(provenance)
+    assert decode_provenance(record) == provenance
+    assert len(record) == (provenance_bytes(provenance) or 9)
     for at in range(min(len(record), 60)):
-        assert decode_facts(record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]) is None
-        assert decode_facts(record[:at]) is None
+        assert decode_provenance(record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]) is None
+        assert decode_provenance(record[:at]) is None
 
 
-def test_facts_go_with_their_entry(make_store: Callable[..., AnyStore]) -> None:
+def test_provenance_goes_with_its_entry(make_store: Callable[..., AnyStore]) -> None:
     clock = Clock()
     store = make_store(clock=clock, ttl_s=10)
     for is_committed in (False, True):
-        store.put(key(1), b"one", label="a", facts=TALK)
+        store.put(key(1), b"one", label="a", provenance=TALK)
         if is_committed:
             store.commit().result(5)
-        assert store.facts(key(1)) == TALK
+        assert store.provenance(key(1)) == TALK
         assert store.get(key(1)) == b"one"
         clock.now_s += 11
-        assert store.facts(key(1)) is None
+        assert store.provenance(key(1)) is None
         clock.now_s -= 11
         store.put(key(1), b"two", label="a")
         if is_committed:
             store.commit().result(5)
-        assert store.facts(key(1)) is None
-    store.put(key(1), b"three", label="a", facts=TALK)
+        assert store.provenance(key(1)) is None
+    store.put(key(1), b"three", label="a", provenance=TALK)
     assert store.delete([key(1)]) == 1
-    assert store.facts(key(1)) is None
+    assert store.provenance(key(1)) is None
     store.put(key(1), b"four", label="a")
-    assert store.facts(key(1)) is None
-    store.put(key(1), b"five", label="a", facts=TALK)
+    assert store.provenance(key(1)) is None
+    store.put(key(1), b"five", label="a", provenance=TALK)
     assert store.clear() == 1
     store.put(key(1), b"six", label="a")
     assert store.stats().num_bytes == stored_bytes(b"six", "a")
-    assert store.facts(key(1)) is None
+    assert store.provenance(key(1)) is None
     assert store.verify().problems == []
 
 
-def test_facts_count_and_are_left_out_where_they_do_not_fit(
+def test_provenance_counts_and_is_left_out_where_it_does_not_fit(
     make_store: Callable[..., AnyStore],
 ) -> None:
     store = make_store(max_bytes=2 * ENTRY_BYTES)
-    store.put(key(1), bytes(1000), label="a", facts=os.urandom(500))
+    store.put(key(1), bytes(1000), label="a", provenance=os.urandom(500))
     fill(store, range(2, 3))
     store.commit().result(5)
-    assert present(store, range(1, 3)) == [2]  # the two and the facts were too much
-    store.put(key(1), bytes(1000), label="a", facts=b"x" * 2 * ENTRY_BYTES)
+    assert present(store, range(1, 3)) == [2]  # the two and the provenance were too much
+    store.put(key(1), bytes(1000), label="a", provenance=b"x" * 2 * ENTRY_BYTES)
     assert store.get(key(1)) is not None
-    assert store.facts(key(1)) is None
+    assert store.provenance(key(1)) is None
     store.commit().result(5)
-    assert store.facts(key(1)) is None
+    assert store.provenance(key(1)) is None
     assert store.stats().num_bytes == 2 * ENTRY_BYTES
 
 
-def test_facts_are_compressed_on_disk_and_counted_so(path: Path) -> None:
+def test_provenance_is_counted_as_it_is_on_disk(path: Path) -> None:
     with closing(LmdbStore(path)) as store:
-        store.put(key(1), b"one", label="a", facts=TALK)
+        store.put(key(1), b"one", label="a", provenance=TALK)
         num_bytes = store.stats().num_bytes
-        assert num_bytes == stored_bytes(b"one", "a") + len(encode_facts(TALK))
-        assert num_bytes < len(TALK) / 5
+        assert num_bytes == stored_bytes(b"one", "a") + len(encode_provenance(TALK))
         (found,) = store.entries()
-        assert (found.num_bytes, found.has_facts) == (num_bytes, True)
+        assert (found.num_bytes, found.has_provenance) == (num_bytes, True)
 
 
-def test_facts_that_come_too_fast_stay_plain(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_directory, "_PACKED_BYTES_PER_S", 0)
-    monkeypatch.setattr(lmdb_directory, "_MAX_PACKED_BYTES", 2.5 * len(TALK))
+def test_what_an_earlier_release_compressed_is_none_and_no_damage(path: Path) -> None:
     with closing(LmdbStore(path)) as store:
-        for name in range(10):
-            store.put(key(name), b"", label="a", facts=TALK)
-        store.commit().result(5)
-        assert sum(entry.num_bytes > len(TALK) for entry in store.entries()) == 7
-        assert all(store.facts(key(name)) == TALK for name in range(10))
-        assert store.verify().problems == []
+        store.put(key(1), b"one", label="a", provenance=b"asked")
+    packed = zlib.compress(b"asked")
+    record = struct.pack("<BQ", 1, xxhash.xxh3_64_intdigest(packed, seed=1)) + packed
+    with lmdb.open(str(path), max_dbs=8) as env:
+        table = env.open_db(b"facts")
+        with env.begin(write=True) as txn:
+            txn.put(key(1), record, db=table)
+    with closing(LmdbStore(path)) as store:
+        assert store.provenance(key(1)) is None
+        assert [entry.provenance for entry in store.scan()] == [b""]
+        assert store.stats().num_corrupt == 0
+        assert all("bytes" in problem for problem in store.verify().problems)
 
 
 # --- format 1 ----------------------------------------------------------------------------------
 
 
 def make_format_1(path: Path, num_entries: int = 20) -> None:
-    """A directory as the first release wrote it: no table of facts, no bound."""
+    """A directory as the first release wrote it: no table of provenance, no bound."""
     with closing(LmdbStore(path)) as store:
         fill(store, range(num_entries))
     with lmdb.open(str(path), max_dbs=8) as env:
-        facts, meta = env.open_db(b"facts"), env.open_db(b"meta")
+        provenance, meta = env.open_db(b"facts"), env.open_db(b"meta")
         with env.begin(write=True) as txn:
-            txn.drop(facts)
+            txn.drop(provenance)
             txn.delete(b"max_bytes", db=meta)
             txn.put(b"format", b"1", db=meta)
 
@@ -133,11 +137,11 @@ def test_format_1_is_migrated_in_place(path: Path) -> None:
     make_format_1(path)
     with closing(LmdbStore(path)) as store:
         assert present(store, range(20)) == list(range(20))
-        store.put(key("new"), b"new", label="a", facts=b"asked")
+        store.put(key("new"), b"new", label="a", provenance=b"asked")
         assert store.verify().problems == []
     assert format_of(path) == b"2"
     with closing(LmdbStore(path)) as store:
-        assert store.facts(key("new")) == b"asked"
+        assert store.provenance(key("new")) == b"asked"
         assert store.stats().num_entries == 21
 
 
@@ -145,8 +149,8 @@ def test_format_1_can_be_only_read(path: Path) -> None:
     make_format_1(path)
     with closing(LmdbStore(path, read_only=True)) as store:
         assert present(store, range(20)) == list(range(20))
-        assert store.facts(key(1)) is None
-        assert [entry.has_facts for entry in store.entries()] == [False] * 20
+        assert store.provenance(key(1)) is None
+        assert [entry.has_provenance for entry in store.entries()] == [False] * 20
         assert len(list(store.scan())) == 20
         assert store.verify().problems == []
     assert format_of(path) == b"1"
@@ -224,7 +228,7 @@ def rewrite_open(store: LmdbStore, name: bytes, record: bytes) -> None:
 def test_delete_while_listing(make_store: Callable[..., AnyStore]) -> None:
     store = make_store()
     for name in range(60):
-        store.put(key(name), bytes(10), label="bc"[name % 2], facts=b"f")
+        store.put(key(name), bytes(10), label="bc"[name % 2], provenance=b"f")
     assert store.delete(entry.key for entry in store.entries(label="b")) == 30
     assert store.delete([key(0), key(1), key(1)]) == 1
     assert present(store, range(60)) == list(range(3, 60, 2))
@@ -290,9 +294,9 @@ def test_prune_spares_what_was_replaced_meanwhile(path: Path) -> None:
 
 def test_read_only_stores_show_and_do_not_remove(path: Path) -> None:
     with closing(LmdbStore(path)) as store:
-        store.put(key(1), b"one", label="a", facts=b"asked")
+        store.put(key(1), b"one", label="a", provenance=b"asked")
     with closing(LmdbStore(path, read_only=True)) as store:
-        assert store.facts(key(1)) == b"asked"
+        assert store.provenance(key(1)) == b"asked"
         assert [entry.key for entry in store.entries()] == [key(1)]
         assert store.verify().problems == []
         for use in (lambda: store.delete([key(1)]), store.prune):

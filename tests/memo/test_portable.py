@@ -25,7 +25,7 @@ def filled(num_entries: int = len(NAMES)) -> MemoryStore:
             key(name),
             random.Random(name).randbytes(name * 11),
             label="ünï" if name % 2 else "",
-            facts=b"asked" * (name % 3),
+            provenance=b"asked" * (name % 3),
             created_s=1000.5 + name,
         )
     return store

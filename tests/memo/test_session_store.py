@@ -1,4 +1,4 @@
-"""What a session remembers without a memo: bounded in memory used, and without facts."""
+"""What a session remembers without a memo: bounded in memory used, and without provenance."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_the_store_of_no_memo_is_bounded_by_them() -> None:
     assert store.stats().num_bytes > ENTRY_OVERHEAD_BYTES
 
 
-async def test_facts_are_kept_where_somebody_may_read_them() -> None:
+async def test_provenance_are_kept_where_somebody_may_read_them() -> None:
     store = MemoryStore()
     async with Session(ScriptedEngine(), memo=store):
         await llm(user("x"))
     (entry,) = store.entries()
-    assert entry.has_facts
+    assert entry.has_provenance
 
 
 @pytest.mark.parametrize("make", [MemoryStore, lambda **bounds: LmdbStore("unused", **bounds)])

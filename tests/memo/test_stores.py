@@ -46,9 +46,9 @@ from helium_agents.errors import MemoError
 from helium_agents.memo import lmdb as lmdb_store
 from helium_agents.memo import lmdb_environment, writer
 from helium_agents.memo.entry import decode, encode, stored_bytes
-from helium_agents.memo.facts import max_facts_bytes
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
+from helium_agents.memo.provenance import provenance_bytes
 from helium_agents.memo.store import EntryInfo, FullEntry, Report
 
 # --- against a dict ----------------------------------------------------------------------------
@@ -59,7 +59,7 @@ MAX_BYTES = 20_000
 TTL_S = 100.0
 
 
-FACTS = st.one_of(st.just(b""), st.binary(max_size=40))
+PROVENANCE = st.one_of(st.just(b""), st.binary(max_size=40))
 LABELS = st.sampled_from(["", "a", "ünï"])
 
 
@@ -84,11 +84,11 @@ class StoreMachine(RuleBasedStateMachine):
     def live(self) -> dict[bytes, FullEntry]:
         return {k: entry for k, entry in self.oracle.items() if self.is_live(entry)}
 
-    @rule(k=KEYS, value=st.binary(max_size=200), label=LABELS, facts=FACTS)
-    def put(self, k: bytes, value: bytes, label: str, facts: bytes) -> None:
-        self.store.put(k, value, label=label, facts=facts)
+    @rule(k=KEYS, value=st.binary(max_size=200), label=LABELS, provenance=PROVENANCE)
+    def put(self, k: bytes, value: bytes, label: str, provenance: bytes) -> None:
+        self.store.put(k, value, label=label, provenance=provenance)
         self.oracle.pop(k, None)
-        self.oracle[k] = FullEntry(k, label, self.clock.now_s, value, facts)
+        self.oracle[k] = FullEntry(k, label, self.clock.now_s, value, provenance)
 
     @rule(k=KEYS, age_s=st.sampled_from([-200.0, -10.0, 10.0, 200.0]))
     def put_as_of(self, k: bytes, age_s: float) -> None:
@@ -99,7 +99,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(k=KEYS, num_more=st.integers(1, 3))
     def put_too_large(self, k: bytes, num_more: int) -> None:
         header_bytes = stored_bytes(b"", "x")
-        self.store.put(k, bytes(MAX_BYTES - header_bytes + num_more), label="x", facts=b"f")
+        self.store.put(k, bytes(MAX_BYTES - header_bytes + num_more), label="x", provenance=b"f")
         self.oracle.pop(k, None)
 
     @rule(step_s=st.sampled_from([-150.0, -60.0, 1.0, 60.0, 150.0]))
@@ -153,7 +153,8 @@ class StoreMachine(RuleBasedStateMachine):
         by_age = sorted(live, key=lambda entry: (entry.created_s, entry.key), reverse=True)
         listed = list(self.store.entries(label=label))
         assert listed == [
-            EntryInfo(e.key, e.label, counted_bytes(e), e.created_s, bool(e.facts)) for e in by_age
+            EntryInfo(e.key, e.label, counted_bytes(e), e.created_s, bool(e.provenance))
+            for e in by_age
         ]
         assert [self.store.describe(entry.key) for entry in by_age] == listed
         assert list(self.store.scan(label=label)) == sorted(live, key=lambda entry: entry.key)
@@ -170,8 +171,8 @@ class StoreMachine(RuleBasedStateMachine):
             live = self.live()
             for k in map(key, NAMES):
                 assert self.store.get(k) == (live[k].value if k in live else None)
-                facts = self.store.facts(k)
-                assert facts == ((live[k].facts or None) if k in live else None)
+                provenance = self.store.provenance(k)
+                assert provenance == ((live[k].provenance or None) if k in live else None)
                 found = self.store.describe(k)
                 assert (found is not None) == (k in live)
                 assert found is None or found.num_bytes == counted_bytes(live[k])
@@ -182,7 +183,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def counted_bytes(entry: FullEntry) -> int:
-    return stored_bytes(entry.value, entry.label) + max_facts_bytes(entry.facts)
+    return stored_bytes(entry.value, entry.label) + provenance_bytes(entry.provenance)
 
 
 class MemoryMachine(StoreMachine):
@@ -220,15 +221,15 @@ def assert_tables_agree(path: Path) -> None:
         names = (b"meta", b"entries", b"facts", b"index", b"recency")
         meta, *tables = (env.open_db(name, create=False) for name in names)
         with env.begin() as txn:
-            entries, facts, index, recency = (
+            entries, provenance, index, recency = (
                 {k: v for k, v in txn.cursor(db=table)} for table in tables
             )
             stored = txn.get(b"num_bytes", db=meta)
     assert set(entries) == set(index) == set(recency.values())
     assert len(recency) == len(entries)
-    assert set(facts) <= set(entries)
+    assert set(provenance) <= set(entries)
     num_bytes = sum(len(k) + len(record) for k, record in entries.items())
-    num_bytes += sum(len(record) for record in facts.values())
+    num_bytes += sum(len(record) for record in provenance.values())
     assert num_bytes == (int.from_bytes(stored, "big") if stored else 0)
 
 

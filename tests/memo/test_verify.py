@@ -27,7 +27,7 @@ NUMBER = 6  # its place in the order of use
 def memo(path: Path) -> Path:
     with closing(LmdbStore(path, max_bytes=10**6)) as store:
         for name in NAMES:
-            store.put(key(name), b"%d" % name * 100, label="a", facts=b"asked %d" % name)
+            store.put(key(name), b"%d" % name * 100, label="a", provenance=b"asked %d" % name)
     return path
 
 
@@ -66,9 +66,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, bool]] = {
     "row's number": (lambda p: flip(p, b"index", VICTIM, 0), "no place in the order", False),
     "place gone": (lambda p: change(p, b"recency", number(NUMBER), None), "no place", False),
     "place too many": (lambda p: change(p, b"recency", number(99), VICTIM), "too many", False),
-    "facts": (lambda p: flip(p, b"facts", VICTIM, -1), "facts are damaged", False),
-    "facts gone": (lambda p: change(p, b"facts", VICTIM, None), "says .* bytes, not", False),
-    "orphans": (lambda p: change(p, b"facts", key("x"), b"?"), "facts, but has no record", False),
+    "provenance": (lambda p: flip(p, b"facts", VICTIM, -1), "provenance is damaged", False),
+    "provenance gone": (lambda p: change(p, b"facts", VICTIM, None), "says .* bytes, not", False),
+    "orphans": (
+        lambda p: change(p, b"facts", key("x"), b"?"),
+        "provenance, but has no record",
+        False,
+    ),
     "short key": (lambda p: change(p, b"entries", b"short", b"?"), "has 5 bytes", False),
 }
 
@@ -175,6 +179,6 @@ def test_tables_that_disagree_say_what_helps(memo: Path) -> None:
 
 def test_memory(make_store: Callable[..., AnyStore]) -> None:
     store = make_store()
-    store.put(key(1), b"one", label="a", facts=b"f")
+    store.put(key(1), b"one", label="a", provenance=b"f")
     report = store.verify(repair=True)
     assert (report.num_entries, report.problems, report.num_dropped) == (1, [], 0)

@@ -499,9 +499,9 @@ class BrokenStore(MemoryStore):
         self._check("get")
         return super().get(key)
 
-    def put(self, key: bytes, value: bytes, *, label: str, facts: bytes = b"") -> None:
+    def put(self, key: bytes, value: bytes, *, label: str, provenance: bytes = b"") -> None:
         self._check("put")
-        super().put(key, value, label=label, facts=facts)
+        super().put(key, value, label=label, provenance=provenance)
 
     def commit(self) -> Future[None]:
         future: Future[None] = Future()

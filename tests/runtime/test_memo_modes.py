@@ -485,9 +485,9 @@ async def test_it_does_so_where_what_is_below_was_forgotten() -> None:
             found = super().get(key)
             return found if self.labels.get(key) == "count" else None
 
-        def put(self, key: bytes, value: bytes, *, label: str, facts: bytes = b"") -> None:
+        def put(self, key: bytes, value: bytes, *, label: str, provenance: bytes = b"") -> None:
             self.labels[key] = label
-            super().put(key, value, label=label, facts=facts)
+            super().put(key, value, label=label, provenance=provenance)
 
         labels: dict[bytes, str]
 

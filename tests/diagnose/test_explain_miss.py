@@ -1,4 +1,4 @@
-"""Why a call is not in the memo: a program is run, changed, and rehearsed on what was stored."""
+"""Why a call is not in the memo: a program is run, changed, and replayed on what was stored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from helium_agents import MemoryStore, Session, llm, user
+from helium_agents.diagnose.explain_miss import Miss, Stored, explain_misses, likeness
+from helium_agents.diagnose.provenance import read_provenance
+from helium_agents.diagnose.replay import Replayed, replay
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.runtime.differences import likeness, word_likeness
-from helium_agents.runtime.explain_miss import Miss, Stored, explain_misses
-from helium_agents.runtime.facts import read_facts
-from helium_agents.runtime.rehearsal import Rehearsed, rehearse
 
 FLOW = """
 from pydantic import BaseModel
@@ -108,19 +107,19 @@ async def run(workflow: Any, memo: MemoryStore, rows: Any = (ROW,), **options: A
 
 def stored(memo: MemoryStore, age_s: float = 60.0) -> Iterator[Stored]:
     for entry in memo.entries():
-        facts = read_facts(memo.facts(entry.key))
-        if facts is not None:
-            yield Stored(entry.key, age_s, facts)
+        provenance = read_provenance(memo.provenance(entry.key))
+        if provenance is not None:
+            yield Stored(entry.key, age_s, provenance)
 
 
 async def misses(workflow: Any, memo: MemoryStore, row: Any = ROW, **options: Any) -> list[Miss]:
     """Why the row's calls miss; nothing may be asked of the engine or written meanwhile."""
     engine, before = options.pop("engine", PartedEngine()), memo.stats()
-    rehearsed = await rehearse(workflow, row, engine, memo, patience_s=0.1)
+    replayed = await replay(workflow, row, engine, memo, patience_s=0.1)
     assert (engine.num_starts, engine.num_requests) == (0, 0)
     assert memo.stats() == before
-    assert rehearsed.failure is None
-    return explain_misses(rehearsed.misses, stored(memo), **options)
+    assert replayed.failure is None
+    return explain_misses(replayed.misses, stored(memo), **options)
 
 
 async def explained(flow: Flow, old: str, new: str, **options: Any) -> Miss:
@@ -196,8 +195,8 @@ async def test_the_change_is_named(name: str, flow: Flow) -> None:
 async def test_nothing_misses_where_nothing_has_changed(flow: Flow) -> None:
     memo = MemoryStore()
     await run(flow(), memo)
-    rehearsed = await rehearse(flow(), ROW, PartedEngine(), memo)
-    assert rehearsed == Rehearsed(num_found=4, misses=(), failure=None)
+    replayed = await replay(flow(), ROW, PartedEngine(), memo)
+    assert replayed == Replayed(num_found=4, misses=(), failure=None)
 
 
 async def test_a_shorter_answer_says_where_it_was_cut(flow: Flow) -> None:
@@ -240,7 +239,7 @@ async def test_the_same_row_wins_over_one_that_is_more_alike(flow: Flow) -> None
     old, new = "Sum up in {number} words, please", "In no more than {number} words, sum up"
     (summary,) = await misses(flow(old, new), memo, {"text": "a"})
     assert summary.nearest is not None
-    assert summary.nearest.facts.row == summary.asked.row
+    assert summary.nearest.provenance.row == summary.asked.row
     assert summary.cause == "differs"
 
 
@@ -261,10 +260,10 @@ async def test_an_answer_that_has_expired(flow: Flow) -> None:
     await run(flow(), memo)
     kept = list(stored(memo, age_s=7200))
     now_s += 7200
-    rehearsed = await rehearse(flow(), ROW, PartedEngine(), memo, patience_s=0.1)
-    found = explain_misses(rehearsed.misses, kept, ttl_s=3600)
+    replayed = await replay(flow(), ROW, PartedEngine(), memo, patience_s=0.1)
+    found = explain_misses(replayed.misses, kept, ttl_s=3600)
     assert [miss.cause for miss in found] == ["expired"] * 3
-    found = explain_misses(rehearsed.misses, kept)
+    found = explain_misses(replayed.misses, kept)
     assert [miss.cause for miss in found] == ["unusable"] * 3
 
 
@@ -274,7 +273,7 @@ async def test_an_empty_memo(flow: Flow) -> None:
     assert "no call of flow:clean yet" in found[0].reason
 
 
-# --- rehearsals ----------------------------------------------------------------------------------
+# --- replays -------------------------------------------------------------------------------------
 
 
 async def test_all_missing_calls_that_do_not_need_one_another_are_found(flow: Flow) -> None:
@@ -286,8 +285,8 @@ async def test_all_missing_calls_that_do_not_need_one_another_are_found(flow: Fl
 
         await asyncio.gather(one("a", 0), one("b", 0.05), one("c", 0.1))
 
-    rehearsed = await rehearse(slowly, "row", PartedEngine(), MemoryStore(), patience_s=0.2)
-    texts = [facts.messages[-1].text for facts in rehearsed.misses if facts.kind == "llm"]
+    replayed = await replay(slowly, "row", PartedEngine(), MemoryStore(), patience_s=0.2)
+    texts = [call.messages[-1].text for call in replayed.misses if call.kind == "llm"]
     assert texts == ["a of row", "b of row", "c of row"]
 
 
@@ -300,8 +299,8 @@ async def test_a_program_does_not_go_on_after_a_miss() -> None:
         except Exception as error:
             went_on.append(error)
 
-    rehearsed = await rehearse(tries, "row", PartedEngine(), MemoryStore(), patience_s=0.1)
-    assert (len(rehearsed.misses), went_on) == (1, [])
+    replayed = await replay(tries, "row", PartedEngine(), MemoryStore(), patience_s=0.1)
+    assert (len(replayed.misses), went_on) == (1, [])
 
 
 async def test_a_row_may_end_in_spite_of_a_miss() -> None:
@@ -310,16 +309,16 @@ async def test_a_row_may_end_in_spite_of_a_miss() -> None:
         call.start()
         await asyncio.sleep(0.01)
 
-    rehearsed = await rehearse(races, "row", PartedEngine(), MemoryStore())
-    assert (len(rehearsed.misses), rehearsed.failure) == (1, None)
+    replayed = await replay(races, "row", PartedEngine(), MemoryStore())
+    assert (len(replayed.misses), replayed.failure) == (1, None)
 
 
 async def test_a_row_that_fails_says_why() -> None:
     async def fails(row: Any) -> None:
         raise ValueError(row)
 
-    rehearsed = await rehearse(fails, "row", PartedEngine(), MemoryStore())
-    assert isinstance(rehearsed.failure, ValueError)
+    replayed = await replay(fails, "row", PartedEngine(), MemoryStore())
+    assert isinstance(replayed.failure, ValueError)
 
 
 # --- texts ---------------------------------------------------------------------------------------
@@ -327,12 +326,22 @@ async def test_a_row_that_fails_says_why() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
-    [("", "", 1), ("ab", "ab", 1), ("ab", "", 0), ("axb", "ayb", 2 / 3), ("aa", "aaa", 2 / 3)],
+    [("", "", 1), ("a b", "b a", 1), ("a", "", 0), ("a x b", "a y b", 2 / 3)],
 )
 def test_likeness(first: str, second: str, expected: float) -> None:
     assert likeness(first, second) == likeness(second, first) == pytest.approx(expected)
 
 
-def test_words_count_wherever_they_are() -> None:
-    first, second = "one two three four", "zero one two three five"
-    assert word_likeness(first, second) > 0.6 > likeness(first, second)
+async def test_two_long_messages_differ_where_nothing_is_kept_of_them() -> None:
+    async def ask(row: Any) -> None:
+        await llm(user("word " * 1000 + row))
+
+    memo = MemoryStore()
+    await run(ask, memo, ["one"])
+    (miss,) = await misses(ask, memo, "two")
+    (difference,) = miss.differences
+    assert difference.field == "message 0 (user)"
+    assert difference.stored.startswith("'word word ")
+    assert "equal as far as it is kept" in difference.asked
+    digests = [text.partition("(digest ")[2] for text in (difference.stored, difference.asked)]
+    assert len({*digests, ""}) == 3

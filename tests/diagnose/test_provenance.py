@@ -11,10 +11,16 @@ import pytest
 from pydantic import BaseModel
 
 from helium_agents import MemoryStore, Session, llm, operator, prompt, system, user
+from helium_agents.diagnose.provenance import (
+    MAX_CHARACTERS,
+    Provenance,
+    read_provenance,
+    row_name,
+)
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.vllm import VLLM
 from helium_agents.graph.encoding import fingerprint
-from helium_agents.runtime.facts import Facts, LlmFacts, OperatorFacts, read_facts, row_name
+from helium_agents.telemetry.events import CallMissed, Event
 
 
 class Answer(BaseModel):
@@ -50,51 +56,53 @@ class PartedEngine(ScriptedEngine):
         return {"weights": "w1", "dtype": "float32"}
 
 
-def stored(memo: MemoryStore) -> list[Facts]:
-    """The facts of all entries that have some, the oldest first."""
-    found = [read_facts(memo.facts(entry.key)) for entry in memo.entries() if entry.has_facts]
-    return [facts for facts in found[::-1] if facts is not None]
+def stored(memo: MemoryStore) -> list[Provenance]:
+    """The provenance of all entries that have one, the oldest first."""
+    kept = [entry.key for entry in memo.entries() if entry.has_provenance]
+    found = [read_provenance(memo.provenance(key)) for key in kept]
+    return [call for call in found[::-1] if call is not None]
 
 
-async def only(call: Any, engine: ScriptedEngine | None = None) -> Any:
-    """The facts of the one call that an awaitable makes."""
+async def only(make: Any, engine: ScriptedEngine | None = None) -> Any:
+    """The provenance of the one call that an awaitable makes."""
     memo = MemoryStore()
     async with Session(engine or ScriptedEngine(), memo=memo):
-        await call()
-    (facts,) = stored(memo)
-    return facts
+        await make()
+    (call,) = stored(memo)
+    return call
 
 
 async def test_a_model_call() -> None:
-    facts = await only(
+    call = await only(
         lambda: llm(
             system("Be short."), user("Why?"), max_tokens=8, temperature=0.5, seed=3, schema=Answer
         ),
         PartedEngine(name="small", identity="abc"),
     )
-    assert isinstance(facts, LlmFacts)
-    assert facts.messages == (("system", "Be short."), ("user", "Why?"))
-    assert facts.sampling == {"max_tokens": 8, "temperature": 0.5, "seed": 3}
-    assert '"Answer"' in str(facts.schema)
-    assert (facts.model.name, facts.model.identity) == ("small", "abc")
-    assert facts.model.parts == {"weights": "w1", "dtype": "float32"}
-    assert (facts.label, facts.caller, facts.row, facts.item) == ("llm", None, None, None)
+    assert call.kind == "llm"
+    assert call.messages == (("system", "Be short.", ""), ("user", "Why?", ""))
+    settings = {name: each.text for name, each in call.settings.items()}
+    assert '"Answer"' in settings.pop("schema")
+    assert settings == {"model": "small", "max_tokens": "8", "temperature": "0.5", "seed": "3"}
+    assert call.settings["model"].digest == "abc"
+    assert call.made_of == {"weights": "w1", "dtype": "float32"}
+    assert (call.label, call.caller, call.row, call.item) == ("llm", None, None, None)
 
 
 async def test_an_operator_with_a_version_of_its_own() -> None:
-    facts = await only(lambda: clean("a", "b", "c", limit=2, colour="red"))
-    assert isinstance(facts, OperatorFacts)
-    assert (facts.label, facts.identity) == ("clean", f"{__name__}:clean")
-    assert (facts.version, facts.sources) == ("2", {})
-    assert {name: each.text for name, each in facts.arguments.items()} == {
+    call = await only(lambda: clean("a", "b", "c", limit=2, colour="red"))
+    assert (call.kind, call.label, call.made_of) == ("operator", "clean", {})
+    assert call.settings == {"operator": (f"{__name__}:clean", ""), "version": ("2", "")}
+    assert {name: each.text for name, each in call.arguments.items()} == {
         "text": "'a'", "[1]": "'b'", "[2]": "'c'", "limit": "2", "colour": "'red'",
     }  # fmt: skip
 
 
 async def test_an_operator_s_source_is_named_by_its_parts() -> None:
-    facts = await only(lambda: trim(" a "))
-    assert set(facts.sources) == {f"{__name__}:trim", f"{__name__}:_strip"}
-    assert facts.version == trim.body.version.hex()  # type: ignore[union-attr]
+    call = await only(lambda: trim(" a "))
+    assert set(call.made_of) == {f"{__name__}:trim", f"{__name__}:_strip"}
+    version = trim.body.version.hex()  # type: ignore[union-attr]
+    assert version.startswith(call.settings["version"].text)
 
 
 async def test_arguments_are_told_apart_though_their_text_is_cut() -> None:
@@ -110,9 +118,9 @@ async def test_a_call_with_inputs_is_kept_as_it_was_resolved() -> None:
     async with Session(engine, memo=memo):
         draft = llm(user("draft"))
         await llm(user(prompt("improve {it}", it=draft)))
-    texts = [facts.messages[-1].text for facts in stored(memo) if isinstance(facts, LlmFacts)]
+    texts = [call.messages[-1].text for call in stored(memo)]
     assert texts == ["draft", "improve one"]
-    assert memo.stats().num_entries == 3, "the alias has no facts"
+    assert memo.stats().num_entries == 3, "the alias has none"
 
 
 async def test_the_row_and_the_caller() -> None:
@@ -120,7 +128,7 @@ async def test_the_row_and_the_caller() -> None:
     async with Session(ScriptedEngine(), memo=memo) as session:
         async for _ in session.map(ask, rows):
             pass
-    found = {facts.item: facts for facts in stored(memo)}
+    found = {call.item: call for call in stored(memo)}
     for index, row in enumerate(rows):
         assert found[index].row == row_name(fingerprint(row))
         assert found[index].caller == f"{__name__}:ask"
@@ -136,7 +144,7 @@ async def test_the_row_of_a_nested_map_is_the_outer_one() -> None:
     async with Session(ScriptedEngine(), memo=memo) as session:
         async for _ in session.map(both, [Row("other"), Row("a")]):
             pass
-    rows = [facts.row for facts in stored(memo) if facts.item == 1]
+    rows = [call.row for call in stored(memo) if call.item == 1]
     assert rows == [row_name(fingerprint(Row("a")))] * 2
 
 
@@ -149,8 +157,8 @@ async def test_draws_are_not_described() -> None:
 
 
 async def test_text_that_is_no_unicode_is_described_all_the_same() -> None:
-    facts = await only(lambda: llm(user("a \ud800 b")))
-    assert facts.messages[0].text.startswith("a ?")
+    call = await only(lambda: llm(user("a \ud800 b")))
+    assert call.messages[0].text.startswith("a ?")
 
 
 async def test_a_long_text_is_cut_but_told_apart() -> None:
@@ -159,23 +167,53 @@ async def test_a_long_text_is_cut_but_told_apart() -> None:
         await only(lambda text=text: llm(user(text)))
         for text in (long, long[:-6] + "x" + long[-5:])
     ]
-    assert len(first.messages[0].text) < 70_000
-    assert "characters left out" in first.messages[0].text
+    assert first.messages[0].text == second.messages[0].text == long[:MAX_CHARACTERS]
     assert first.messages != second.messages
 
 
+async def test_a_name_that_is_no_unicode_is_described_all_the_same() -> None:
+    call = await only(lambda: clean("a", **{"\ud800": 1}))
+    assert call.arguments["?"].text == "1"
+
+
+async def test_long_parts_of_a_model_are_cut_but_told_apart() -> None:
+    class Templated(ScriptedEngine):
+        def identity_parts(self) -> dict[str, str]:
+            return {"template": "x" * 10_000 + self.identity()}
+
+    first, second = [
+        await only(lambda: llm(user("a")), Templated(identity=name)) for name in ("one", "two")
+    ]
+    assert len(first.made_of["template"]) < MAX_CHARACTERS + 20
+    assert first.made_of != second.made_of
+
+
+async def test_observers_see_what_misses_with_the_provenance_that_is_kept() -> None:
+    memo, missed = MemoryStore(), []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, CallMissed):
+            missed.append((event.kind, event.label, read_provenance(event.record())))
+
+    for _ in range(2):  # the second time nothing misses
+        async with Session(ScriptedEngine(), memo=memo, observers=[observe]):
+            await trim((await llm(user("a"), max_tokens=8)).text)
+    first, second = stored(memo)
+    assert missed == [("llm", "llm", first), ("operator", "trim", second)]
+
+
 @pytest.mark.parametrize("data", [None, b"", b"{}", b"not json", b'{"kind":"other"}'])
-def test_what_is_no_facts_is_none(data: bytes | None) -> None:
-    assert read_facts(data) is None
+def test_what_is_no_provenance_is_none(data: bytes | None) -> None:
+    assert read_provenance(data) is None
 
 
-async def test_facts_cost_microseconds() -> None:
+async def test_provenance_costs_microseconds() -> None:
     memo = MemoryStore()
     async with Session(ScriptedEngine(), memo=memo) as session:
         async for _ in session.map(ask, [Row("What is it? " * 100)]):
             pass
-    data = next(memo.facts(entry.key) for entry in memo.entries())
-    best_s = min(_seconds(lambda: read_facts(data)) for _ in range(50))
+    data = next(memo.provenance(entry.key) for entry in memo.entries())
+    best_s = min(_seconds(lambda: read_provenance(data)) for _ in range(50))
     assert best_s < 1e-3, "a million of them are read in minutes, not hours"
 
 

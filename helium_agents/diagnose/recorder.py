@@ -1,0 +1,138 @@
+"""The recorder: writes down what a session's calls were. The port that the runtime knows.
+
+It is called once for each computed call, on the event loop, hence it makes plain tuples, which are
+written five times as fast as named ones; `Provenance` says what they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from pydantic_core import to_json
+from xxhash import xxh3_64_hexdigest
+
+from helium_agents.diagnose.provenance import DEFAULTS, MAX_CHARACTERS, row_name, setting
+from helium_agents.graph.encoding import encode
+from helium_agents.graph.node import Body, LlmNode, Node, OperatorNode
+from helium_agents.graph.sampling import Sampling
+
+_VERSION_DIGITS = 16
+
+_Component = tuple[str, ...]
+"""A `Component`: a text, or how it begins and its digest."""
+
+
+class Recorder:
+    """Writes the `Provenance` of calls.
+
+    Args:
+        about: The name of the model that calls know by a name, and what its identity is made of.
+    """
+
+    def __init__(self, about: Callable[[str | None], tuple[str, Mapping[str, str]]]) -> None:
+        self._about = about
+        self._models: dict[str | None, tuple[str, dict[str, str]]] = {}
+
+    def record(self, node: Node) -> bytes:
+        """The provenance of a call whose inputs' values are put in; empty for plain operators."""
+        if isinstance(node, LlmNode):
+            found = self._of_model_call(node)
+        elif isinstance(node, OperatorNode) and node.body.is_pure:
+            found = _of_operator_call(node)
+        else:
+            return b""
+        caller = next(node.frame.callers(), None)
+        if isinstance(caller, OperatorNode):
+            found["caller"] = caller.body.identity
+        item = node.frame.item
+        if item is not None:
+            found |= {"row": row_name(item.admitted.digest), "item": item.admitted.index}
+        if node.is_drawn:
+            found["is_drawn"] = True
+        return to_json(found)
+
+    def _of_model_call(self, node: LlmNode) -> dict[str, Any]:
+        call = node.call
+        if call.model not in self._models:
+            name, parts = self._about(call.model)
+            made_of = {part: "".join(_component(text)) for part, text in parts.items()}
+            self._models[call.model] = name, made_of
+        name, made_of = self._models[call.model]
+        settings = {"model": (name, node.model_key.decode()), **_sampling(call.sampling)}
+        if call.json_schema is not None:
+            settings["schema"] = _component(call.json_schema)
+        found: dict[str, Any] = {"kind": "llm", "label": node.label, "settings": settings}
+        found["made_of"] = made_of
+        found["messages"] = [
+            (role, *_component("".join(map(str, parts)))) for role, parts in call.messages
+        ]
+        if not call.is_shared:
+            found["is_shared"] = False
+        return found
+
+
+@lru_cache(maxsize=256)
+def _sampling(sampling: Sampling) -> dict[str, _Component]:
+    given = {name: setting(getattr(sampling, name)) for name in DEFAULTS}
+    return {
+        name: _component(text)
+        for name, text in given.items()
+        if name == "max_tokens" or text != DEFAULTS[name]
+    }
+
+
+def _of_operator_call(node: OperatorNode) -> dict[str, Any]:
+    body, version = node.body, node.version
+    if body not in _positional:
+        _positional[body] = _names(body)
+    arguments = dict(zip(_positional[body], node.args, strict=False))
+    if len(node.args) > len(arguments):  # what goes into *args
+        arguments |= {f"[{at}]": node.args[at] for at in range(len(arguments), len(node.args))}
+    arguments |= node.kwargs
+    text = version if isinstance(version, str) else version.hex()[:_VERSION_DIGITS]
+    return {
+        "kind": "operator",
+        "label": node.label,
+        "settings": {"operator": (body.identity,), "version": _component(text)},
+        "made_of": body.sources,
+        "arguments": {
+            _unicode(name): (_beginning(value), xxh3_64_hexdigest(encode(value)))
+            for name, value in arguments.items()
+        },
+    }
+
+
+_positional: WeakKeyDictionary[Body, list[str]] = WeakKeyDictionary()
+
+
+def _names(body: Body) -> list[str]:
+    """The names of what may be given by position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(body.fn).parameters.values()
+    return [each.name for each in parameters if each.kind in kinds]
+
+
+def _component(text: str) -> _Component:
+    if len(text) <= MAX_CHARACTERS:
+        return (_unicode(text),)
+    digest = xxh3_64_hexdigest(text.encode("utf-8", "surrogatepass"))
+    return _unicode(text[:MAX_CHARACTERS]), digest
+
+
+def _unicode(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 cannot say."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _beginning(value: Any) -> str:
+    """How the representation of an argument begins."""
+    if type(value) is str:
+        value = value[:MAX_CHARACTERS]  # its representation is the longer
+    try:
+        return _unicode(repr(value)[:MAX_CHARACTERS])
+    except Exception:  # the user's own code, and nothing depends on it
+        return f"<{type(value).__name__}>"

@@ -1,0 +1,136 @@
+"""A replay: a row run on what a memo holds, to see which calls it would have to compute.
+
+Nothing is asked of an engine and nothing is written. A model call that misses is not answered at
+all, neither by a placeholder nor by an error: either could lead the program where a real run would
+not go. The row goes as far as it gets without, then it is left. A pure operator that misses is
+computed, which takes no model unless its body asks one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from helium_agents.diagnose.provenance import Provenance, read_provenance
+from helium_agents.engines.engine import ChatMessage, Choice, Engine, PartedIdentity
+from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.errors import ItemError
+from helium_agents.memo.memory import MemoryStore
+from helium_agents.memo.store import Store
+from helium_agents.runtime.session import Session
+from helium_agents.telemetry.events import CallMissed, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How far a row got.
+
+    Args:
+        num_found: Calls whose answers were in the memo.
+        misses: What the calls asked that were not, in the order in which they came up.
+        failure: What the row raised; `None` where it ended well, or waits for a missing answer.
+    """
+
+    num_found: int
+    misses: tuple[Provenance, ...]
+    failure: BaseException | None
+
+
+async def replay(
+    fn: Callable[[Any], Awaitable[Any]],
+    row: Any,
+    engine: Engine,
+    store: Store,
+    *,
+    patience_s: float = 0.5,
+) -> Replayed:
+    """Run a row on what a store holds.
+
+    Args:
+        fn: The workflow; its own code runs, with what that does to the world.
+        row: The row, as `map` would get it.
+        engine: Says which model it is; it is not started.
+        store: What is remembered; it is only read.
+        patience_s: A row that misses a model's answer, and for so long has asked nothing else,
+            gets no further and is left. Before the first such miss it may take its time.
+    """
+    watcher = _Watcher(patience_s)
+    session = Session(_Mute(engine), memo=_Overlay(store), observers=[watcher])
+    async with session:
+        try:
+            async with asyncio.timeout(None) as watcher.patience:
+                async with session.map(fn, [row], on_error="collect") as results:
+                    result = await anext(results)
+            failure = result.__cause__ if isinstance(result, ItemError) else None
+        except TimeoutError:  # it waits for a missing answer
+            failure = None
+        finally:
+            watcher.patience = None
+    counts = session.summary
+    num_found = counts.calls_by_source["memo"] + counts.operators_by_source["memo"]
+    misses = (read_provenance(data) for data in watcher.missed)
+    return Replayed(num_found, tuple(call for call in misses if call is not None), failure)
+
+
+class _Watcher:
+    """An observer that notes misses, and loses patience when nothing moves on after a model's.
+
+    Attributes:
+        missed: The provenance of the calls that missed.
+        patience: What then expires.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self.missed: dict[bytes, None] = {}
+        self.patience: asyncio.Timeout | None = None
+        self._patience_s = patience_s
+        self._is_waiting = False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CallMissed):
+            self.missed.setdefault(event.record())
+            self._is_waiting = self._is_waiting or event.kind == "llm"
+        patience = self.patience
+        if self._is_waiting and patience is not None and not patience.expired():
+            patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
+
+
+class _Overlay(MemoryStore):
+    """A store over another one, which it reads and never writes."""
+
+    def __init__(self, below: Store) -> None:
+        super().__init__()
+        self._below = below
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value that was put here, or else the one below."""
+        found = super().get(key)
+        return self._below.get(key) if found is None else found
+
+
+class _Mute(ScriptedEngine):
+    """The same model as another engine has, but it never answers."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(name=engine.name)
+        self._engine = engine
+
+    def identity(self) -> str:
+        """That of the other engine."""
+        return self._engine.identity()
+
+    def identity_parts(self) -> dict[str, str]:
+        """Those of the other engine, if it says so."""
+        engine = self._engine
+        return engine.identity_parts() if isinstance(engine, PartedIdentity) else {}
+
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
+        """As the other engine does."""
+        return self._engine.truncate(choice, max_tokens)
+
+    async def render(self, messages: Sequence[ChatMessage]) -> NoReturn:
+        """Never end: this comes first."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody has that future")
