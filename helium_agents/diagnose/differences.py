@@ -109,10 +109,10 @@ def _of_messages(stored: tuple[Message, ...], asked: tuple[Message, ...]) -> Ite
     if stored == asked:
         return
     if sorted(stored) == sorted(asked):
-        old, new = (", ".join(each.role for each in call) for call in (stored, asked))
+        both = stored, asked
+        old, new = (", ".join(each.role for each in call) for call in both)
         if old == new:
-            old, new = (", ".join(repr(shortened(each.text, 20)) for each in call)
-                        for call in (stored, asked))  # fmt: skip
+            old, new = (", ".join(repr(shortened(each.text, 20)) for each in it) for it in both)
         yield Difference("order of messages", old, new, is_content=True)
         return
     matcher = SequenceMatcher(None, stored, asked, autojunk=False)
@@ -142,13 +142,9 @@ def _of_message(position: int, stored: Message, asked: Message) -> Iterator[Diff
 
 def _of_arguments(stored: Provenance, asked: Provenance) -> Iterator[Difference]:
     for name in dict.fromkeys((*stored.arguments, *asked.arguments)):
-        old, new = (call.arguments.get(name) for call in (stored, asked))
-        field = f"argument `{name}`"
-        if old is None or new is None:
-            before, after = (shortened(str(it or ABSENT), _MAX_SHOWN) for it in (old, new))
-            yield Difference(field, before, after, is_content=True)
-        elif old.digest != new.digest:
-            yield _of_texts(field, old, new, is_content=True, is_quoted=False)
+        old, new = (call.arguments.get(name, Component(ABSENT)) for call in (stored, asked))
+        if old.digest != new.digest:
+            yield _of_texts(f"argument `{name}`", old, new, is_content=True, is_quoted=False)
 
 
 def _of_texts(

@@ -14,7 +14,7 @@ from math import inf
 from typing import Final, Literal
 
 from helium_agents.diagnose.differences import Difference, differences
-from helium_agents.diagnose.provenance import Provenance
+from helium_agents.diagnose.provenance import Component, Message, Provenance
 
 Cause = Literal[
     "draw", "not shared", "nothing stored", "never run", "expired", "unusable", "differs"
@@ -84,6 +84,8 @@ class _Search:
 
     def offer(self, stored: Stored) -> None:
         """Consider a stored call."""
+        if stored.provenance.kind != self.asked.kind:
+            return
         self.has_row = self.has_row or stored.provenance.row == self.asked.row
         distance = _distance(stored.provenance, self.asked, self.distance)
         if distance < self.distance:
@@ -150,8 +152,6 @@ def _distance(stored: Provenance, asked: Provenance, limit: float) -> float:
     that a person has in mind. Two texts count up to twice, the fewer words they have in common;
     they are compared only where the distance is less than the limit without that.
     """
-    if stored.kind != asked.kind:
-        return inf
     texts = list(_texts(stored, asked))
     distance = (stored.caller != asked.caller) + 0.5 * (stored.row != asked.row) + len(texts)
     if stored.settings != asked.settings:
@@ -169,13 +169,13 @@ def _texts(stored: Provenance, asked: Provenance) -> Iterator[tuple[str, str]]:
         if sorted(stored.messages) == sorted(asked.messages):
             yield "", ""
             return
-        for old, new in zip_longest(stored.messages, asked.messages):
-            if old != new:
-                yield old.text if old else "", new.text if new else ""
+        pairs = zip_longest(stored.messages, asked.messages, fillvalue=Message("", ""))
+        yield from ((old.text, new.text) for old, new in pairs if old != new)
+    none = Component("")
     for name in stored.arguments | asked.arguments:
-        was, now = stored.arguments.get(name), asked.arguments.get(name)
+        was, now = (call.arguments.get(name, none) for call in (stored, asked))
         if was != now:
-            yield was.text if was else "", now.text if now else ""
+            yield was.text, now.text
 
 
 def likeness(first: str, second: str) -> float:

@@ -259,13 +259,16 @@ class Session:
         if store is None and self._run_log is None:
             return None
         draws = None if self._run_log is None else self._run_log.store
-        recorder = None  # where the store goes with the session
-        if self._memo is not None:
-            recorder = Recorder(self._pool.about).record
+        record = Recorder(self._pool.about).record
         return Recall(
-            self._pool, store, self._memo_mode, self.run_id, draws,
-            emit=self._emit, provenance=recorder,
-        )  # fmt: skip
+            self._pool,
+            store,
+            self._memo_mode,
+            self.run_id,
+            draws,
+            emit=self._emit,
+            provenance=None if self._memo is None else record,  # the store goes with the session
+        )
 
     async def __aexit__(
         self,

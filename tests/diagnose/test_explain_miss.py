@@ -174,6 +174,14 @@ CHANGES = {
         'llm(user(f"Sum up in {number} words, please: {text}"), system("Hi.")',
         ["a message more"], "system 'Hi.'",
     ),
+    "a message in two": (
+        'user(f"Sum up in {number} words, please: {text}")',
+        'user(text), user(f"Sum up in {number} words, please: ")',
+        ["message 0 (user)", "a message more"], "the quick brown fox",
+    ),
+    "another argument": (
+        "count(text):", "count(text, by=1):", ["argument `by`"], "none -> 1",
+    ),
     "role of a message": (
         'system("You are careful.")', 'user("You are careful.")',
         ["role of message 0"], "system -> user",
