@@ -104,7 +104,7 @@ class EnginePool:
         return SessionError(f"llm(model={model!r}): this session's engines are {names}")
 
 
-def _identified(engine: Engine) -> tuple[bytes, dict[str, str]]:
+def _identified(engine: Model) -> tuple[bytes, dict[str, str]]:
     """A model's identity, and what it is made of."""
     made_of = engine.identity_parts() if isinstance(engine, PartedIdentity) else {}
     return engine.identity().encode(), made_of
