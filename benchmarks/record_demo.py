@@ -1,4 +1,4 @@
-"""Runs `helium demo` twice and puts what it printed into the README.
+"""Runs `helium demo` twice and puts what it printed into docs/demo.md.
 
     python -m benchmarks.record_demo
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-_README = Path(__file__).parents[1] / "README.md"
+_PAGE = Path(__file__).parents[1] / "docs" / "demo.md"
 _BLOCK = re.compile(r"(?<=<!-- demo:start -->\n).*(?=<!-- demo:end -->)", re.DOTALL)
 _NUM_SHOWN = 12
 
@@ -26,10 +26,10 @@ def main() -> None:
     text = (
         f"```console\n$ helium demo\n{_shortened(first)}\n$ helium demo\n{_counts(second)}\n```\n"
     )
-    readme = _README.read_text("utf-8")
-    replaced, num_blocks = _BLOCK.subn(lambda _: text, readme)
-    assert num_blocks == 1, "the README has no place for it"
-    _README.write_text(replaced, "utf-8")
+    page = _PAGE.read_text("utf-8")
+    replaced, num_blocks = _BLOCK.subn(lambda _: text, page)
+    assert num_blocks == 1, "docs/demo.md has no place for it"
+    _PAGE.write_text(replaced, "utf-8")
 
 
 def _demo(folder: str) -> str:

@@ -1,4 +1,4 @@
-"""The README's Python blocks run as they stand, and its commands exist."""
+"""The pages' Python blocks run as they stand, their commands exist, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from helium_agents import VLLM
+from helium_agents import Session
 from helium_agents.cli import main
+from helium_agents.engines.scripted import ScriptedEngine
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-EXAMPLE, SESSION, TEST = BLOCKS
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
+COMMANDS = re.compile(r"^helium run (?:.*\\\n)*.*$", re.MULTILINE)
+
+
+def blocks_of(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+EXAMPLE, GRAPH = blocks_of(README)
+SESSION, TEST = blocks_of(REFERENCE)
 
 
 def executed(source: str) -> dict[str, Any]:
@@ -26,25 +36,28 @@ def executed(source: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.engine
-@pytest.mark.asyncio(loop_scope="session")
 async def test_the_example(
-    engine: VLLM,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("helium_agents.engines.vllm.VLLM", lambda _: engine)
-    names = executed(EXAMPLE)
-    await names["main"]()
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 4
-    assert printed[0] == printed[2] != printed[1]
-    found = re.search(r"# of (\d+) model calls, (\d+) are computed", EXAMPLE)
+    found = re.search(r"# of (\d+) model calls, (\d+) are computed; the next time, none", EXAMPLE)
     assert found is not None
-    assert f"'plain_calls': {found[1]}, " in printed[3]
-    assert f"'computed': {found[2]}, " in printed[3]
+    for num_computed in (found[2], "0"):
+        await executed(EXAMPLE)["main"]()
+        printed = capsys.readouterr().out.splitlines()
+        assert len(printed) == 4
+        assert printed[0] == printed[2] != printed[1]
+        assert f"'plain_calls': {found[1]}, " in printed[3]
+        assert f"'computed': {num_computed}, " in printed[3]
+
+
+async def test_the_graph() -> None:
+    pytest.importorskip("langgraph", reason="LangGraph comes with requirements/bench.txt")
+    engine = ScriptedEngine()
+    async with Session(engine) as session:
+        found = await executed(GRAPH)["verdicts"](session, ["a", "b", "a"])
+    assert found[0] == found[2] != found[1]
+    assert engine.num_requests == 2
 
 
 def test_the_session_block(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,9 +69,18 @@ async def test_the_test() -> None:
     await executed(TEST)["test_greeting"]()
 
 
-@pytest.mark.parametrize("command", re.findall(r"^helium run (?:.*\\\n)*.*$", README, re.MULTILINE))
+@pytest.mark.parametrize("command", COMMANDS.findall(README + REFERENCE))
 def test_the_commands_are_valid(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(ROOT)
     arguments = shlex.split(command.replace("\\\n", " "))[1:]
     result = CliRunner().invoke(main, [*arguments, "--dry-run", "--overwrite"])
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/reference.md", "docs/demo.md", "benchmarks/RESULTS.md"]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
+        assert "://" in target or (path.parent / target).exists(), target
