@@ -153,7 +153,7 @@ def _name_of(row: int, input_path: Path, target: str) -> str:
     from helium_agents.cli.execute import stdout_for_report
     from helium_agents.cli.loading import load_workflow
     from helium_agents.diagnose.provenance import row_name
-    from helium_agents.graph.encoding import fingerprint
+    from helium_agents.keys.encoding import fingerprint
 
     with stdout_for_report():
         found = row_of(row, input_path, load_workflow(target))

@@ -22,7 +22,7 @@ from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import InputError
 from helium_agents.memo.lmdb_tables import DATA_FILE
 from helium_agents.memo.run_log import RunLog
-from helium_agents.runtime.recall import MemoMode
+from helium_agents.runtime.answers import MemoMode
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import Observer
 from helium_agents.telemetry.summary import Summary

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from helium_agents.runtime.recall import MEMO_MODES
+from helium_agents.runtime.answers import MEMO_MODES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

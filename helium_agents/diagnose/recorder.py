@@ -16,9 +16,9 @@ from pydantic_core import to_json
 from xxhash import xxh3_64_hexdigest
 
 from helium_agents.diagnose.provenance import DEFAULTS, MAX_CHARACTERS, row_name, setting
-from helium_agents.graph.encoding import encode
 from helium_agents.graph.node import Body, LlmNode, Node, OperatorNode
 from helium_agents.graph.sampling import Sampling
+from helium_agents.keys.encoding import encode
 
 _VERSION_DIGITS = 16
 

@@ -16,14 +16,14 @@ from types import CodeType
 from typing import Any
 
 from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
-from helium_agents.graph.encoding import digest, encode, fingerprint, freeze
 from helium_agents.graph.llm_key import join_digests, question_digest
 from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.reply_schema import ReplySchema
 from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import Slot, map_slots
-from helium_agents.graph.version import Version, class_parts, class_version
+from helium_agents.keys.encoding import digest, encode, fingerprint, freeze
+from helium_agents.keys.version import Version, class_parts, class_version
 
 
 class Body:

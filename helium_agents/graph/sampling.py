@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from helium_agents.errors import RequestError
 from helium_agents.graph.arguments import complaint, is_finite, is_whole
-from helium_agents.graph.encoding import encode
+from helium_agents.keys.encoding import encode
 
 
 @dataclass(frozen=True, slots=True)

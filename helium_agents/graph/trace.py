@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from helium_agents.errors import SessionError
-from helium_agents.graph.encoding import fingerprint
+from helium_agents.keys.encoding import fingerprint
 
 Call = Any
 """A `Node`, of which frames and what runs them know nothing: nodes are made in frames."""

@@ -29,9 +29,9 @@ from helium_agents.graph.plan import (
 )
 from helium_agents.optimizer.optimize import optimize
 from helium_agents.optimizer.rules import Rule, substitute_known
+from helium_agents.runtime.answers import Found, record_key
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flights import Flight, Flights
-from helium_agents.runtime.recall import Found, record_key
 from helium_agents.telemetry.events import Observer, Planned, Source
 
 LookUp = Callable[[Node], Found | None]

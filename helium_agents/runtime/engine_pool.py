@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from helium_agents.engines.engine import Model, PartedIdentity
 from helium_agents.errors import SessionError
 from helium_agents.runtime.fleet import Fleet
-from helium_agents.runtime.lifeline import Spawn
+from helium_agents.runtime.supervised_engine import Spawn
 from helium_agents.telemetry.events import Observer
 
 

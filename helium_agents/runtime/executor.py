@@ -21,7 +21,6 @@ from helium_agents.errors import (
     TransientEngineError,
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
-from helium_agents.graph.encoding import encode_result
 from helium_agents.graph.inline import run_body, value_of
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import LlmNode, Node, OperatorNode, Part
@@ -30,11 +29,12 @@ from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
 from helium_agents.graph.values import as_text
+from helium_agents.keys.encoding import encode_result
 from helium_agents.runtime.alarm import set_done
+from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flights import Flight, Flights, Waiter
-from helium_agents.runtime.recall import Found, Recall, fit_choice, is_memorable
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
 
@@ -48,7 +48,7 @@ class Executor:
     Args:
         engines: The session's engines.
         flights: All unfinished flights.
-        recall: What is remembered, or `None`.
+        answers: What is remembered, or `None`.
         look_up: Finds the remembered answer of a call, where the rules put such in.
         shares: Whether a call may join an equal one in flight.
         dispatcher: Takes requests.
@@ -60,7 +60,7 @@ class Executor:
         *,
         engines: EnginePool,
         flights: Flights,
-        recall: Recall | None,
+        answers: Answers | None,
         look_up: Callable[[Node], Found | None],
         shares: bool,
         dispatcher: Dispatcher,
@@ -68,7 +68,7 @@ class Executor:
     ) -> None:
         self._engines = engines
         self._flights = flights
-        self._recall = recall
+        self._answers = answers
         self._look_up = look_up
         self._shares = shares
         self._dispatcher = dispatcher
@@ -189,16 +189,16 @@ class Executor:
 
     def _is_elsewhere(self, flight: Flight, asked: Node, node: Node) -> bool:
         """Whether a call whose inputs have just become known is known, or computed, already."""
-        recall = self._recall
+        answers = self._answers
         if asked.is_drawn:
-            found = None if recall is None else recall.look_up_drawn(node, asked)
+            found = None if answers is None else answers.look_up_drawn(node, asked)
         elif is_memorable(asked):
             found = self._look_up(node)
         else:
             return False
         if found is not None:
-            if recall is not None and not asked.is_drawn:
-                recall.keep(node, asked, found.value, calls_below=found.calls_below)
+            if answers is not None and not asked.is_drawn:
+                answers.keep(node, asked, found.value, calls_below=found.calls_below)
             self.settle_known(flight, found)
             return True
         if asked.is_drawn:
@@ -230,8 +230,8 @@ class Executor:
         outcome: Outcome = other.outcome
         if isinstance(outcome, Failure):
             outcome = Failure(outcome.error)
-        elif self._recall is not None:
-            self._recall.keep(node, asked, outcome.value, calls_below=other.calls_below)
+        elif self._answers is not None:
+            self._answers.keep(node, asked, outcome.value, calls_below=other.calls_below)
         self._flights.land(flight, outcome)
 
     def _take_prefix(self, flight: Flight, hold: Waiter) -> None:
@@ -255,9 +255,9 @@ class Executor:
         if isinstance(node, LlmNode) and node.draws_again:
             self._flights.land(flight, Value(await self._draw_until_fit(flight, node)))
             return
-        recall = self._recall
-        if recall is not None:
-            recall.check_may_compute(node)
+        answers = self._answers
+        if answers is not None:
+            answers.check_may_compute(node)
         value: Any
         if isinstance(node, LlmNode):
             value = await self._ask(flight, node)
@@ -265,9 +265,9 @@ class Executor:
             assert isinstance(node, OperatorNode)
             value = await self._run(flight, node)
             if not node.is_current():
-                recall = None  # it is the answer of what the body names now
-        if recall is not None:
-            recall.keep(node, asked, value, calls_below=flight.calls_below)
+                answers = None  # it is the answer of what the body names now
+        if answers is not None:
+            answers.keep(node, asked, value, calls_below=flight.calls_below)
         self._flights.land(flight, Value(value))
 
     async def _run(self, flight: Flight, node: OperatorNode) -> Any:

@@ -22,8 +22,8 @@ from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Engi
 from helium_agents.engines.replicas import Replicas
 from helium_agents.errors import EngineDied, PoisonRequest
 from helium_agents.graph.outcome import copy_error
-from helium_agents.runtime.lifeline import Lifeline, Spawn
 from helium_agents.runtime.router import Router
+from helium_agents.runtime.supervised_engine import Spawn, SupervisedEngine
 from helium_agents.telemetry.events import Observer
 
 DEATHS_IN_COMPANY = 2
@@ -47,14 +47,14 @@ class Fleet:
         engines = model.engines if isinstance(model, Replicas) else (cast(Engine, model),)
         self._router = Router(len(engines))
 
-        def lifeline(index: int, engine: Engine) -> Lifeline:
+        def supervised(index: int, engine: Engine) -> SupervisedEngine:
             label = engine.name
             if len(engines) > 1:
                 label += f" (replica {index + 1} of {len(engines)})"
             forget = partial(self._router.forget, index)
-            return Lifeline(engine, label, spawn=spawn, on_started=forget, emit=emit)
+            return SupervisedEngine(engine, label, spawn=spawn, on_started=forget, emit=emit)
 
-        self._all = [lifeline(index, engine) for index, engine in enumerate(engines)]
+        self._all = [supervised(index, engine) for index, engine in enumerate(engines)]
         self._lines = list(enumerate(self._all))
 
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
@@ -117,13 +117,13 @@ class Fleet:
         """What each engine is doing, in words."""
         return [line.state for line in self._all]
 
-    def _only(self) -> Lifeline | None:
+    def _only(self) -> SupervisedEngine | None:
         """The engine, where there is one only and it runs: then there is nothing to choose."""
         line = self._all[0]
         is_ready = len(self._all) == 1 and line.is_up and line.engine.is_started
         return line if is_ready else None
 
-    async def _up(self) -> dict[int, Lifeline]:
+    async def _up(self) -> dict[int, SupervisedEngine]:
         """The engines that run; starts all of them and waits for the first."""
         while True:
             for _, line in self._lines:

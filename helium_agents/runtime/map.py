@@ -39,11 +39,11 @@ from helium_agents.errors import (
     TokenBudgetExceeded,
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended, error_of
-from helium_agents.graph.encoding import encode, fingerprint
 from helium_agents.graph.inline import awaitable
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.task_waits import AWAITED_BY, Stuck
 from helium_agents.graph.trace import Frame, enter, entered_frame, leave
+from helium_agents.keys.encoding import encode, fingerprint
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item

@@ -14,7 +14,7 @@ from xxhash import xxh32_intdigest
 
 from helium_agents.engines.engine import Choice, FinishReason
 from helium_agents.errors import DecodingError
-from helium_agents.graph.encoding import decode, encode
+from helium_agents.keys.encoding import decode, encode
 
 _ANSWER, _VALUE, _ALIAS = b"B", b"W", b"@"
 _HEAD = struct.Struct("<cIQQH")  # kind, run, max_tokens, prompt tokens, number of choices

@@ -54,13 +54,13 @@ from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen
 from helium_agents.runtime.alarm import Alarm
+from helium_agents.runtime.answers import MEMO_MODES, Answers, Found, MemoMode
 from helium_agents.runtime.demand import Demand
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flights import Flight, Flights, Waiter
 from helium_agents.runtime.map import Map, Maps
-from helium_agents.runtime.recall import MEMO_MODES, Found, MemoMode, Recall
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
@@ -205,14 +205,14 @@ class Session:
             self._spawn_in_session,
             emit=self._emit,
         )
-        recall = self._recall = self._open_recall()
+        answers = self._answers = self._open_answers()
         self._resources.push_async_callback(self._pool.close)
-        if recall is not None:
-            self._resources.push_async_callback(recall.committed)
+        if answers is not None:
+            self._resources.push_async_callback(answers.committed)
         await self._pool.identify()
         self._pool.open()
         self._dispatcher = Dispatcher(self._pool, self._schedule, self._token_budget)
-        settler = Settler(self._emit, _none_below if recall is None else recall.calls_below)
+        settler = Settler(self._emit, _none_below if answers is None else answers.calls_below)
         self._flights = Flights(
             self._tasks,
             self._context,
@@ -221,12 +221,12 @@ class Session:
             self._closed_before,
         )
         look_up: Callable[[Node], Found | None] = _find_nothing
-        if recall is not None and substitute_known in self._rules:
-            look_up = recall.look_up
+        if answers is not None and substitute_known in self._rules:
+            look_up = answers.look_up
         self._executor = Executor(
             engines=self._pool,
             flights=self._flights,
-            recall=recall,
+            answers=answers,
             look_up=look_up,
             shares=self._shares,
             dispatcher=self._dispatcher,
@@ -246,11 +246,11 @@ class Session:
             self._flights,
             self._dispatcher,
             self._emit,
-            _call_back if recall is None else recall.when_committed,
+            _call_back if answers is None else answers.when_committed,
             is_watched=self._is_watched,
         )
 
-    def _open_recall(self) -> Recall | None:
+    def _open_answers(self) -> Answers | None:
         store = None
         if self._shares and self._memo_mode != "off":
             store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
@@ -260,7 +260,7 @@ class Session:
             return None
         draws = None if self._run_log is None else self._run_log.store
         record = Recorder(self._pool.about).record
-        return Recall(
+        return Answers(
             self._pool,
             store,
             self._memo_mode,

@@ -19,7 +19,7 @@ from helium_agents.diagnose.provenance import (
 )
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.vllm import VLLM
-from helium_agents.graph.encoding import fingerprint
+from helium_agents.keys.encoding import fingerprint
 from helium_agents.telemetry.events import CallMissed, Event
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from helium_agents.graph.encoding import encode
 from helium_agents.graph.sampling import Sampling
+from helium_agents.keys.encoding import encode
 
 SAMPLED = {
     "temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "presence_penalty": 1.0,

@@ -25,9 +25,8 @@ from helium_agents.errors import (
     PoisonRequest,
     TokenBudgetExceeded,
 )
-from helium_agents.runtime.company import Company
 from helium_agents.runtime.fleet import DEATHS_BY_KILL
-from helium_agents.runtime.lifeline import MOST_FRUITLESS_RESTARTS
+from helium_agents.runtime.supervised_engine import MOST_FRUITLESS_RESTARTS, Occupancy
 from helium_agents.telemetry.events import EngineLost, EngineStarted, Event
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -224,7 +223,7 @@ async def test_under_two_names_it_dies_once() -> None:
 def test_whenever_it_dies_the_results_are_the_same(
     kills: list[int], crashes: list[int], num_rows: int
 ) -> None:
-    """Five kills and a crash in one's company convict nobody."""
+    """Five kills and a crash in one's occupancy convict nobody."""
 
     async def main() -> None:
         rows = list(range(num_rows))
@@ -446,25 +445,25 @@ async def test_a_waiter_can_leave_during_a_restart() -> None:
 
 
 async def test_a_waiter_can_leave_while_a_suspect_runs_alone() -> None:
-    company = Company()
-    await company.enter(alone=False)
-    suspect = asyncio.ensure_future(company.enter(alone=True))
+    occupancy = Occupancy()
+    await occupancy.enter(alone=False)
+    suspect = asyncio.ensure_future(occupancy.enter(alone=True))
     await ticks()
-    late = asyncio.ensure_future(company.enter(alone=False))
+    late = asyncio.ensure_future(occupancy.enter(alone=False))
     await ticks()
     assert not late.done()
     suspect.cancel()
     await late
-    assert company.num_inside == 2
-    company.leave()
-    company.leave()
-    await company.enter(alone=True)
-    late = asyncio.ensure_future(company.enter(alone=False))
+    assert occupancy.num_inside == 2
+    occupancy.leave()
+    occupancy.leave()
+    await occupancy.enter(alone=True)
+    late = asyncio.ensure_future(occupancy.enter(alone=False))
     await ticks()
     late.cancel()
     await ticks()
-    company.leave()
-    assert company.num_inside == 0
+    occupancy.leave()
+    assert occupancy.num_inside == 0
 
 
 async def test_closing_the_session_during_a_restart_stops_the_start() -> None:

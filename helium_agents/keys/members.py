@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from helium_agents.graph.home import Home
+from helium_agents.keys.own_code import OwnCode
 
 _MADE_BY_PYTHON = frozenset(
     {
@@ -51,12 +51,12 @@ def held_in_wrapper(value: Any) -> list[Any] | None:
     return None if names is None else [getattr(value, name) for name in names]
 
 
-def members_of(cls: type, home: Home) -> Iterator[tuple[str, Any]]:
+def members_of(cls: type, own: OwnCode) -> Iterator[tuple[str, Any]]:
     """The attributes of a class that count, by name."""
     for name, member in sorted(vars(cls).items()):
         if name in _MADE_BY_PYTHON or name.startswith(("__pydantic_", "__attrs_")):
             continue
-        if _is_generated(name, member, home):
+        if _is_generated(name, member, own):
             continue
         if type(member).__module__ == "_collections":  # the fields of a named tuple
             continue
@@ -94,14 +94,14 @@ def annotated_fields_of(cls: Any) -> Iterator[tuple[str, Any]]:
             yield name, (info.annotation, tuple(info.metadata))
 
 
-def is_of_library(function: FunctionType, home: Home) -> bool:
-    """Whether a function was written in an imported module that is not of this home."""
+def is_of_library(function: FunctionType, own: OwnCode) -> bool:
+    """Whether a function was written in an imported module that is not of the own code."""
     name = function.__globals__.get("__name__", "")
     module = sys.modules.get(name)
-    return not home.has(name) and getattr(module, "__dict__", None) is function.__globals__
+    return not own.has(name) and getattr(module, "__dict__", None) is function.__globals__
 
 
-def _is_generated(name: str, member: Any, home: Home) -> bool:
+def _is_generated(name: str, member: Any, own: OwnCode) -> bool:
     """Whether a special method was made from the fields of a class, as those of dataclasses are."""
     function: Any = inspect.unwrap(getattr(member, "__func__", member))
     if name[:2] != "__" or not isinstance(function, FunctionType):
@@ -111,5 +111,5 @@ def _is_generated(name: str, member: Any, home: Home) -> bool:
         code.co_qualname.startswith("__create_fn__.")
         or code.co_filename.startswith("<attrs generated ")
         or function.__globals__.get("__name__", "").startswith("namedtuple_")
-        or (function is member and is_of_library(function, home))
+        or (function is member and is_of_library(function, own))
     )

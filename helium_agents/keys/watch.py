@@ -20,7 +20,7 @@ from operator import attrgetter, is_
 from types import CellType, FunctionType, MappingProxyType
 from typing import Any, Final
 
-from helium_agents.graph.parts import shape_of
+from helium_agents.keys.shapes import shape_of
 
 UNBOUND: Final = object()
 """What a name stands for that is not defined."""

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from helium_agents.errors import DecodingError, VersionError
-from helium_agents.graph.encoder import (
+from helium_agents.keys.encoder import (
     BUILTIN_CLASSES,
     ENCODERS,
     FLOAT,
     NAN,
     class_definition,
 )
-from helium_agents.graph.parts import RECORDS, Shape, find_class, shape_of
-from helium_agents.graph.version import CurrentVersions
+from helium_agents.keys.shapes import RECORDS, Shape, find_class, shape_of
+from helium_agents.keys.version import CurrentVersions
 
 
 def decode(data: bytes) -> Any:

@@ -28,11 +28,11 @@ from types import (
 from typing import Any
 
 from helium_agents.errors import VersionError
-from helium_agents.graph.encoder import BY_NAME, ENCODERS, is_operator_class
-from helium_agents.graph.home import Home, home_of
-from helium_agents.graph.members import held_in_wrapper
-from helium_agents.graph.parts import RECORDS, class_name, shape_of
-from helium_agents.graph.watch import Watch
+from helium_agents.keys.encoder import BY_NAME, ENCODERS, is_operator_class
+from helium_agents.keys.members import held_in_wrapper
+from helium_agents.keys.own_code import OwnCode, own_code_of
+from helium_agents.keys.shapes import RECORDS, class_name, shape_of
+from helium_agents.keys.watch import Watch
 
 Description = tuple[Any, ...]
 
@@ -76,105 +76,105 @@ class Describer:
         self._containers: list[int] = []
         self._trail: list[str] = []
 
-    def describe_function(self, function: FunctionType, home: Home) -> Description:
+    def describe_function(self, function: FunctionType, own: OwnCode) -> Description:
         """What a function is."""
         raise NotImplementedError
 
-    def describe_class(self, cls: type, home: Home) -> Description:
+    def describe_class(self, cls: type, own: OwnCode) -> Description:
         """What a class is."""
         raise NotImplementedError
 
     # --- values ----------------------------------------------------------------------------------
 
-    def describe(self, value: Any, home: Home) -> Description:
+    def describe(self, value: Any, own: OwnCode) -> Description:
         """What a value is, as plain data; equal for equal values in every process."""
         cls = type(value)
         if cls in _ATOMS:
             if cls is bytearray:
                 self.watch.add(value)
             is_path = isinstance(value, PurePath)
-            return ("path", home.relative(str(value))) if is_path else ("value", value)
+            return ("path", own.relative(str(value))) if is_path else ("value", value)
         if isinstance(value, type) and typing.get_origin(value) is None:
-            return self.describe_class(value, home)
+            return self.describe_class(value, own)
         if isinstance(value, FunctionType):
-            return self.describe_function(value, home)
+            return self.describe_function(value, own)
         if isinstance(value, ModuleType):
-            if home.has(value.__name__):
+            if own.has(value.__name__):
                 raise self.refusal("which is a module, used as a value")
             return "module", value.__name__
         if id(value) in self._containers:
             return "cycle", len(self._containers) - self._containers.index(id(value))
         self._containers.append(id(value))
         try:
-            return self._object(value, home)
+            return self._object(value, own)
         finally:
             self._containers.pop()
 
-    def all(self, values: Iterable[Any], home: Home) -> list[Any]:
+    def all(self, values: Iterable[Any], own: OwnCode) -> list[Any]:
         """Descriptions of several values."""
-        return [self.describe(value, home) for value in values]
+        return [self.describe(value, own) for value in values]
 
-    def _object(self, value: Any, home: Home) -> Description:
+    def _object(self, value: Any, own: OwnCode) -> Description:
         cls = type(value)
         if cls in _CONTAINERS:
             self.watch.add(value)
         if cls in _SEQUENCES:
-            return cls.__name__, self.all(value, home)
+            return cls.__name__, self.all(value, own)
         if cls in _SETS:
             # Sorted by what they are described as would number the definitions among them by
             # address; their own names are stable.
-            return cls.__name__, self.all(sorted(value, key=sort_key), home)
+            return cls.__name__, self.all(sorted(value, key=sort_key), own)
         if cls in _MAPPINGS:
             factory = getattr(value, "default_factory", None)
-            items = [self.all(item, home) for item in value.items()]
-            return cls.__name__, items, self.describe(factory, home)
-        known = self._type_expression(value, home) or self._callable(value, home)
+            items = [self.all(item, own) for item in value.items()]
+            return cls.__name__, items, self.describe(factory, own)
+        known = self._type_expression(value, own) or self._callable(value, own)
         if known is not None:
             return known
         if (cls.__module__, cls.__qualname__) in _WITHOUT_INFLUENCE:
             return ("without influence",)
         if cls is re.Pattern:
-            return "pattern", self.describe(value.pattern, home), value.flags
+            return "pattern", self.describe(value.pattern, own), value.flags
         if cls is object or value is ... or value is NotImplemented:
             return "sentinel", cls.__name__
         shape = shape_of(cls)
         if shape is None:
             raise self.refusal(f"which is an object of type {'.'.join(class_name(cls))}")
         self.watch.add(value)
-        return "instance", self.describe(cls, home), self.all(shape.take_apart(value), home)
+        return "instance", self.describe(cls, own), self.all(shape.take_apart(value), own)
 
-    def _callable(self, value: Any, home: Home) -> Description | None:
+    def _callable(self, value: Any, own: OwnCode) -> Description | None:
         """Callables that are neither plain functions nor classes, and what classes hold."""
         if isinstance(value, MethodType):
-            return "method", self.all((value.__func__, value.__self__), home)
+            return "method", self.all((value.__func__, value.__self__), own)
         if isinstance(value, BuiltinFunctionType):
             owner = value.__self__
             is_plain = owner is None or isinstance(owner, ModuleType)
-            module = value.__module__ if is_plain else self.describe(owner, home)
+            module = value.__module__ if is_plain else self.describe(owner, own)
             return "builtin", module, value.__qualname__
         if isinstance(value, _METHODS_IN_C):
             return "builtin", value.__objclass__.__qualname__, value.__name__
         held = held_in_wrapper(value)
         if held is not None:
-            return "holder", type(value).__name__, self.all(held, home)
+            return "holder", type(value).__name__, self.all(held, own)
         if is_operator_class(type(value)):
             return self._operator(value)
         if type(value) is _CACHE:
-            inner = self.describe(value.__wrapped__, home)
-            return "wrapper", inner, self.attributes(value, home)
+            inner = self.describe(value.__wrapped__, own)
+            return "wrapper", inner, self.attributes(value, own)
         return None
 
     def _operator(self, value: Any) -> Description:
         inner, version = wrapped_in(value), getattr(value, "version", None)
         if inner is None:  # its version cannot lead back here, as that of a recursive operator does
             version = value.__helium_version__().hex()
-        home = home_of(getattr(inner, "__globals__", {}).get("__name__", ""))
-        attributes = self.attributes(value, home, but=("body", "version"))
+        own = own_code_of(getattr(inner, "__globals__", {}).get("__name__", ""))
+        attributes = self.attributes(value, own, but=("body", "version"))
         if isinstance(version, str):
             return "operator", value.__module__, value.__qualname__, version, attributes
-        return "wrapper", self.describe(inner, home), attributes
+        return "wrapper", self.describe(inner, own), attributes
 
-    def attributes(self, value: Any, home: Home, but: Collection[str] = ()) -> list[Any]:
+    def attributes(self, value: Any, own: OwnCode, but: Collection[str] = ()) -> list[Any]:
         """What was set on a function from outside, beside what its decorators set."""
         self.watch.add(value)
         known = {*_SET_BY_WRAPPERS, *but}
@@ -182,10 +182,10 @@ class Describer:
         for name, attribute in sorted(vars(value).items()):
             if name not in known and not (but and name[:1] == "_"):
                 with self.named(name):
-                    found.append((name, self.describe(attribute, home)))
+                    found.append((name, self.describe(attribute, own)))
         return found
 
-    def _type_expression(self, value: Any, home: Home) -> Description | None:
+    def _type_expression(self, value: Any, own: OwnCode) -> Description | None:
         """``list[Answer]``, ``Answer | None``, a type variable, a special form of typing."""
         origin = typing.get_origin(value)
         if origin is typing.Annotated or (origin is None and type(value).__module__ == "typing"):
@@ -195,7 +195,7 @@ class Describer:
             return "type", text
         if origin is None:
             return None
-        return "type", self.describe(origin, home), self.all(typing.get_args(value), home)
+        return "type", self.describe(origin, own), self.all(typing.get_args(value), own)
 
     # --- messages --------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from helium_agents.graph.definitions import Chain, Scope, dotted_name
-from helium_agents.graph.home import Home
-from helium_agents.graph.watch import UNBOUND, Watch, cell_contents
+from helium_agents.keys.definitions import Chain, Scope, dotted_name
+from helium_agents.keys.own_code import OwnCode
+from helium_agents.keys.watch import UNBOUND, Watch, cell_contents
 
 # These say where the code is, rather than what it does.
 _PLACES = frozenset(
@@ -38,7 +38,7 @@ class Names(NamedTuple):
         free_names = function.__code__.co_freevars
         return cls(function.__globals__, dict(zip(free_names, cells, strict=True)), watch)
 
-    def resolve(self, chain: Chain, scope: Scope, home: Home) -> tuple[int, Any]:
+    def resolve(self, chain: Chain, scope: Scope, own: OwnCode) -> tuple[int, Any]:
         """How much of a dotted name is a constant or definition, and which one.
 
         Attributes are followed through modules of the package. The length is 0 for names that need
@@ -57,7 +57,7 @@ class Names(NamedTuple):
                 is_known = hasattr(builtins, name) or scope is Scope.CLASS
                 return (0, None) if is_known else (1, UNBOUND)
         depth = 1
-        while isinstance(value, ModuleType) and home.has(value.__name__) and depth < len(chain):
+        while isinstance(value, ModuleType) and own.has(value.__name__) and depth < len(chain):
             value = self.watch.look_up(vars(value), chain[depth])
             depth += 1
         return depth, value

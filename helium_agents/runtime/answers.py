@@ -60,7 +60,7 @@ class Found:
     calls_below: int = 0
 
 
-class Recall:
+class Answers:
     """A session's use of its stores.
 
     Args:

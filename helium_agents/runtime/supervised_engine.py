@@ -1,4 +1,4 @@
-"""A lifeline keeps one engine alive: it starts it when needed, and again each time it dies.
+"""A supervised engine: it is started when needed, and again each time it dies.
 
 A death shows in the `EngineDied` of every request that was open. The first of them to arrive
 reports the death: one event, one warning and one restart for all. What becomes of the requests is
@@ -16,7 +16,6 @@ from typing import Any
 from helium_agents.engines.engine import Completion, Engine, Request
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
-from helium_agents.runtime.company import Company
 from helium_agents.runtime.engine_lease import EngineLease
 from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
 
@@ -27,7 +26,7 @@ MOST_FRUITLESS_RESTARTS = 6
 """An engine that dies again this often without an answer in between is not started once more."""
 
 
-class Lifeline:
+class SupervisedEngine:
     """One engine of a session.
 
     Args:
@@ -62,7 +61,7 @@ class Lifeline:
         self._spawn = spawn
         self._on_started = on_started
         self._emit = emit
-        self._company = Company()
+        self._occupancy = Occupancy()
         self._num_deaths = 0
         self._num_fruitless = 0
 
@@ -75,7 +74,7 @@ class Lifeline:
             return f"engine {self.label!r} is being started"
         if not self.is_up:
             return f"engine {self.label!r} is not started yet"
-        return f"engine {self.label!r} is up, open requests: {self._company.num_inside}"
+        return f"engine {self.label!r} is up, open requests: {self._occupancy.num_inside}"
 
     def begin(self) -> None:
         """See to it that the engine is up, or on its way."""
@@ -98,8 +97,8 @@ class Lifeline:
                 `end` says that this was the last time.
             EngineError: The engine answered nothing.
         """
-        if not self._company.try_enter(alone=is_alone):
-            await self._company.enter(alone=is_alone)
+        if not self._occupancy.try_enter(alone=is_alone):
+            await self._occupancy.enter(alone=is_alone)
         try:
             if not self.is_up:
                 return None
@@ -115,13 +114,13 @@ class Lifeline:
                 raise EngineError(f"engine {self.label!r} gave None in place of a Completion")
             return completion
         finally:
-            self._company.leave()
+            self._occupancy.leave()
 
     def _mourn(self, error: EngineDied) -> None:
         self._num_deaths += 1
         self._num_fruitless += 1
         self.is_up = False
-        num_open = self._company.num_inside
+        num_open = self._occupancy.num_inside
         self._emit(EngineLost(self.label, str(error), num_open, self._num_deaths))
         if self._num_fruitless > MOST_FRUITLESS_RESTARTS:
             self.end = EngineDied(
@@ -168,3 +167,55 @@ class Lifeline:
             self._emit(EngineStarted(self.label, time.perf_counter() - start_s))
         finally:
             self.starting = None
+
+
+class Occupancy:
+    """Many requests at once, or one alone, so that the next death tells whether it is to blame.
+
+    Who wants to be alone goes first: on a busy engine its turn would never come otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.num_inside = 0
+        self._is_alone = False
+        self._num_wanting_alone = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def try_enter(self, *, alone: bool) -> bool:
+        """Enter if there is room at once, as there nearly always is; see `enter`."""
+        if not self._has_room(alone):
+            return False
+        self._is_alone = alone
+        self.num_inside += 1
+        return True
+
+    async def enter(self, *, alone: bool) -> None:
+        """Wait until there is room, and enter; who has entered calls `leave`."""
+        self._num_wanting_alone += alone
+        try:
+            while not self.try_enter(alone=alone):
+                wake = asyncio.get_running_loop().create_future()
+                self._waiting.append(wake)
+                await wake
+        except asyncio.CancelledError:
+            self._wake()  # others may have waited for us only
+            raise
+        finally:
+            self._num_wanting_alone -= alone
+
+    def leave(self) -> None:
+        """Make room."""
+        self.num_inside -= 1
+        self._is_alone = False
+        self._wake()
+
+    def _has_room(self, alone: bool) -> bool:
+        if alone:
+            return not self.num_inside
+        return not self._is_alone and not self._num_wanting_alone
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            if not wake.done():
+                wake.set_result(None)

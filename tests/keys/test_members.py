@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from helium_agents.errors import VersionError
-from helium_agents.graph.version import class_version, function_version
+from helium_agents.keys.version import class_version, function_version
 
 Loader = Callable[..., ModuleType]
 

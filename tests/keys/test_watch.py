@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from helium_agents.errors import VersionError
-from helium_agents.graph.version import Version, class_version, function_version
+from helium_agents.keys.version import Version, class_version, function_version
 
 Loader = Callable[..., ModuleType]
 

@@ -6,10 +6,10 @@ import os
 import sys
 from typing import Any, NamedTuple
 
-from helium_agents.graph.parts import class_name, find_class, is_static
+from helium_agents.keys.shapes import class_name, find_class, is_static
 
 
-class Home(NamedTuple):
+class OwnCode(NamedTuple):
     """A top-level package; for a script or a lone module, the folder that it stands in.
 
     Args:
@@ -38,11 +38,11 @@ class Home(NamedTuple):
         return path if relative.startswith(os.pardir) else relative
 
 
-def home_of(module: str) -> Home:
-    """The home of a module's code."""
+def own_code_of(module: str) -> OwnCode:
+    """The own code of a module's code."""
     package = _package(module)
     is_package = hasattr(sys.modules.get(package), "__path__")
-    return Home(package, None if is_package else _folder(package))
+    return OwnCode(package, None if is_package else _folder(package))
 
 
 def counts_by_name(cls: type) -> bool:

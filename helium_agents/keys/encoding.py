@@ -37,11 +37,11 @@ from typing import Any
 from blake3 import blake3
 
 from helium_agents.errors import DecodingError, EncodingError, HeliumError
-from helium_agents.graph.decoder import decode
-from helium_agents.graph.encoder import ENCODERS
-from helium_agents.graph.freeze import freeze
-from helium_agents.graph.parts import shape_of
-from helium_agents.graph.version import CurrentVersions
+from helium_agents.keys.decoder import decode
+from helium_agents.keys.encoder import ENCODERS
+from helium_agents.keys.freeze import freeze
+from helium_agents.keys.shapes import shape_of
+from helium_agents.keys.version import CurrentVersions
 
 __all__ = ["decode", "digest", "encode", "encode_result", "fingerprint", "freeze"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from helium_agents.errors import EncodingError
-from helium_agents.graph.parts import RECORDS, shape_of
+from helium_agents.keys.shapes import RECORDS, shape_of
 
 _SHARED = frozenset({type(None), bool, int, float, str, bytes, *RECORDS})
 

@@ -1,6 +1,6 @@
 """Writes values as canonical bytes: one small function per type, found by the exact type.
 
-The format is described in `helium_agents.graph.encoding`. Nothing here knows where in a value it
+The format is described in `helium_agents.keys.encoding`. Nothing here knows where in a value it
 is: this is the path that every call takes, and a refusal is located afterwards. What user code
 raises on the way comes out as it is.
 """
@@ -20,8 +20,8 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from helium_agents.errors import EncodingError
-from helium_agents.graph.home import counts_by_name
-from helium_agents.graph.parts import RECORDS, Shape, class_name, shape_of
+from helium_agents.keys.own_code import counts_by_name
+from helium_agents.keys.shapes import RECORDS, Shape, class_name, shape_of
 
 
 class Versions(dict[type, bytes]):

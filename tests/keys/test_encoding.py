@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from helium_agents.errors import DecodingError, EncodingError
-from helium_agents.graph.encoding import decode, digest, encode, encode_result, fingerprint, freeze
+from helium_agents.keys.encoding import decode, digest, encode, encode_result, fingerprint, freeze
 
 T = TypeVar("T")
 
@@ -263,7 +263,7 @@ def test_attributes_beyond_the_fields_are_state() -> None:
 
 STABLE = """
 import enum
-from helium_agents.graph.encoding import fingerprint
+from helium_agents.keys.encoding import fingerprint
 class Tone(enum.StrEnum):
     A = "a"
 value = {"set": {"a", "b", "c", "d"}, "nested": frozenset({("x", 1), ("y", 2)}), "e": {Tone.A}}

@@ -8,7 +8,7 @@ takes names in sorted order, so recursion ends, and nothing depends on the order
 
 What counts:
 
-- Functions and classes of the same package, wholly (`graph.home` says what that is). A class brings
+- Functions and classes of the same package, wholly (`own_code` says what that is). A class brings
   its bases, methods, constants and schema; a method brings its class. Annotations do not count, but
   classes of the package that they name do, since methods of an argument may be called.
 - Operators of any package, since they are part of the workflow; those with an explicit ``version=``
@@ -38,11 +38,11 @@ from typing import Any, Final
 from blake3 import blake3
 
 from helium_agents.errors import VersionError
-from helium_agents.graph.describe import encoded, wrapped_in
-from helium_agents.graph.encoder import Versions
-from helium_agents.graph.home import counts_by_name, home_of
-from helium_agents.graph.walk import Walk
-from helium_agents.graph.watch import Watch
+from helium_agents.keys.describe import encoded, wrapped_in
+from helium_agents.keys.encoder import Versions
+from helium_agents.keys.own_code import counts_by_name, own_code_of
+from helium_agents.keys.walk import Walk
+from helium_agents.keys.watch import Watch
 
 _MAX_PARTS: Final = 32
 _BY_NAME: Final = frozenset(
@@ -115,8 +115,8 @@ class Version:
     def _describe(self, definition: Any, walk: Walk) -> None:
         root = walk.root
         is_class = isinstance(root, type)
-        home = home_of(root.__module__ if is_class else root.__globals__.get("__name__", ""))
-        description = walk.describe(definition, home)
+        own = own_code_of(root.__module__ if is_class else root.__globals__.get("__name__", ""))
+        description = walk.describe(definition, own)
         self._digest = _digest(encoded([description, *walk.nodes]))
         self._parts = _parts(walk)
 
