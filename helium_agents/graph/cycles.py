@@ -15,7 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from helium_agents.errors import RefMisuse
 from helium_agents.graph.naming import describe
@@ -65,7 +65,7 @@ class Wait:
 class EndableWait(Wait):
     """A wait that may turn out to be part of a cycle after it has begun."""
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
 
     @property
     def awaited(self) -> Node:
@@ -255,36 +255,41 @@ def _may_be_cycle(wait: Wait, awaited: Node) -> bool:
 
 
 class _Watch:
-    """The waits of an event loop that may be part of a cycle, looked at again and again."""
+    """The waits of an event loop that may be part of a cycle, looked at again and again.
+
+    It refers to no wait, and so to nothing of a loop that was left with waits in it.
+    """
 
     def __init__(self) -> None:
-        self._waits: deque[EndableWait] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._waits: deque[ref[EndableWait]] = deque()
         self._next_s = self._least_s = _FIRST_LOOK_S
+        self._num_timers = 0  # the last one counts
 
     def add(self, wait: EndableWait) -> None:
         """Look at a wait that begins now."""
-        self._waits.append(wait)
-        if self._next_s > self._least_s or self._timer is None:
+        is_idle = not self._waits
+        self._waits.append(ref(wait))
+        if is_idle or self._next_s > self._least_s:
             self._next_s = self._least_s
             self._set_timer()
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._next_s, self._look)
+        self._num_timers += 1
+        asyncio.get_running_loop().call_later(self._next_s, self._look, self._num_timers)
 
-    def _look(self) -> None:
-        self._timer = None
+    def _look(self, timer: int) -> None:
+        if timer != self._num_timers:
+            return
         start_s = perf_counter()
         for _ in range(len(self._waits)):
-            wait = self._waits.popleft()
-            if wait.is_over:
+            known = self._waits.popleft()
+            wait = known()
+            if wait is None or wait.is_over:
                 continue
             if chain := _certain_cycle(wait, wait.awaited):
                 wait.fail(cycle_error(chain))
             elif not wait.is_certain(None) or _may_be_cycle(wait, wait.awaited):
-                self._waits.append(wait)
+                self._waits.append(known)
             if perf_counter() - start_s > _LONGEST_LOOK_S:
                 break
         self._least_s = max(_FIRST_LOOK_S, (perf_counter() - start_s) / _SHARE_OF_TIME)

@@ -613,3 +613,27 @@ async def test_what_is_known_of_tasks_goes_with_them() -> None:
         while {*AWAITED_BY} - before:  # until they are looked at again
             await asyncio.sleep(0.01)
             gc.collect()
+
+
+async def test_a_cycle_among_many_that_wait_is_found() -> None:
+    """More waits than are looked at before one begins."""
+    refs: dict[str, Ref[Any]] = {}
+
+    @operator
+    async def reads(name: str) -> Any:
+        return await refs[name]
+
+    @operator
+    async def upper() -> Any:
+        await asyncio.sleep(0.02)
+        return await refs["lower"]
+
+    @operator
+    async def lower() -> Any:
+        await asyncio.sleep(0.03)
+        return await refs["upper"]
+
+    async with Session(ScriptedEngine()):
+        refs |= {"upper": upper(), "lower": lower()}
+        readers = [reads(name) for name in ("upper", "lower") for _ in range(300)]
+        await errors_of(*refs.values(), *readers)
