@@ -15,7 +15,7 @@ from helium_agents.errors import DecodingError, InputError
 
 if TYPE_CHECKING:
     from helium_agents.diagnose.provenance import Provenance
-    from helium_agents.memo.store import EntryInfo, Store
+    from helium_agents.memo.store import EntryInfo, ManagedStore
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -98,7 +98,7 @@ def select(
 
 
 def entries(
-    store: Store, selection: Selection | None = None
+    store: ManagedStore, selection: Selection | None = None
 ) -> Iterator[tuple[EntryInfo, Provenance | None]]:
     """The selected entries with their provenance, the newest first; aliases are left out."""
     from helium_agents.diagnose.provenance import read_provenance
@@ -112,7 +112,7 @@ def entries(
             yield entry, provenance
 
 
-def with_aliases(store: Store, keys: Iterable[bytes]) -> set[bytes]:
+def with_aliases(store: ManagedStore, keys: Iterable[bytes]) -> set[bytes]:
     """Keys, and those of the aliases that lead to them."""
     keys = set(keys)
     aliases = {
@@ -123,7 +123,7 @@ def with_aliases(store: Store, keys: Iterable[bytes]) -> set[bytes]:
     return keys | aliases
 
 
-def alias_target(store: Store, entry: EntryInfo) -> bytes | None:
+def alias_target(store: ManagedStore, entry: EntryInfo) -> bytes | None:
     """Where an alias leads; `None` for any other entry."""
     from helium_agents.runtime.record import AliasRecord, read_record
 

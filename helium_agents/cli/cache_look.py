@@ -19,7 +19,7 @@ from helium_agents.errors import DecodingError, InputError
 
 if TYPE_CHECKING:
     from helium_agents.diagnose.provenance import Provenance
-    from helium_agents.memo.store import EntryInfo, Store
+    from helium_agents.memo.store import EntryInfo, ManagedStore
 
 SHORT_KEY = 12
 _UNKNOWN = "(what was asked is not known)"
@@ -113,7 +113,7 @@ def caller_name(call: Provenance | None) -> str:
 # --- finding -----------------------------------------------------------------------------------
 
 
-def _find(store: Store, prefix: str) -> EntryInfo:
+def _find(store: ManagedStore, prefix: str) -> EntryInfo:
     prefix = prefix.lower()
     found = list(islice((e for e in store.entries() if e.key.hex().startswith(prefix)), 5))
     if not prefix or not found:

@@ -31,7 +31,7 @@ from helium_agents.cli.units import age, duration, num_bytes, size
 from helium_agents.errors import InputError
 
 if TYPE_CHECKING:
-    from helium_agents.memo.store import Store
+    from helium_agents.memo.store import ManagedStore
 
 
 @click.command(
@@ -119,7 +119,7 @@ def clear(memo: Path, yes: bool, as_json: bool, **wanted: Any) -> None:
 
 
 def _doomed(
-    store: Store, selection: Selection, older_than_s: float | None, max_bytes: int | None
+    store: ManagedStore, selection: Selection, older_than_s: float | None, max_bytes: int | None
 ) -> Iterator[bytes]:
     """The selected entries that are old or, from the newest on, more than the bound."""
     now_s, held_bytes = time.time(), 0

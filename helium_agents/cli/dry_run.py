@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from helium_agents.cli.cache_store import reading
 from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
 from helium_agents.cli.job import Job
 from helium_agents.cli.options import echo_error
@@ -16,7 +17,6 @@ from helium_agents.cli.report import count, echo_failures, table
 from helium_agents.cli.trace import Traced, trace
 from helium_agents.engines.embedded import NAME
 from helium_agents.engines.model_source import find_model
-from helium_agents.memo.open import open_store
 
 _NUM_TRACED = 3
 
@@ -55,11 +55,8 @@ def _num_remembered(job: Job) -> int | None:
     """How many entries the memo has; `None` where there is no memo yet."""
     if job.memo is None or not job.has_memo:
         return None
-    store = open_store(job.memo, read_only=True)
-    try:
+    with reading(job.memo) as store:
         return store.stats().num_entries
-    finally:
-        store.close()
 
 
 def _as_dict(job: Job, traced: Traced, num_remembered: int | None) -> dict[str, Any]:

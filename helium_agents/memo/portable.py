@@ -27,7 +27,7 @@ from typing import BinaryIO, Final
 import xxhash
 
 from helium_agents.errors import MemoError
-from helium_agents.memo.store import FullEntry, Store
+from helium_agents.memo.store import FullEntry, ManagedStore
 
 EXPORT_VERSION: Final = 1
 
@@ -61,7 +61,9 @@ class _Damaged(Exception):
     """What is wrong from here on, so that nothing more can be read."""
 
 
-def export_entries(store: Store, path: str | os.PathLike[str], *, label: str | None = None) -> int:
+def export_entries(
+    store: ManagedStore, path: str | os.PathLike[str], *, label: str | None = None
+) -> int:
     """Write live entries with their provenance and creation times to a file.
 
     The file has mode 0600, since prompts are in it in clear. It is written beside its place, as
@@ -93,7 +95,7 @@ def export_entries(store: Store, path: str | os.PathLike[str], *, label: str | N
     return num_entries
 
 
-def import_entries(store: Store, path: str | os.PathLike[str]) -> ImportReport:
+def import_entries(store: ManagedStore, path: str | os.PathLike[str]) -> ImportReport:
     """Put the entries of an exported file into a store, durably.
 
     Entries that the store has already are kept, unless the file's are newer. Creation times stay;
@@ -115,7 +117,7 @@ def import_entries(store: Store, path: str | os.PathLike[str]) -> ImportReport:
     return report
 
 
-def _write_all(store: Store, file: BinaryIO, label: str | None) -> int:
+def _write_all(store: ManagedStore, file: BinaryIO, label: str | None) -> int:
     digest = xxhash.xxh3_64()
     num_entries = 0
 
@@ -212,7 +214,7 @@ class _Reader:
         return [f"byte {start:,}: {problem}" for problem in problems]
 
 
-def _read_all(store: Store, reader: _Reader) -> ImportReport:
+def _read_all(store: ManagedStore, reader: _Reader) -> ImportReport:
     num_imported = num_kept = num_damaged = 0
     problems: list[str] = []
     try:
@@ -238,7 +240,7 @@ def _read_all(store: Store, reader: _Reader) -> ImportReport:
     return ImportReport(num_imported, num_kept, num_damaged, problems)
 
 
-def _is_wanted(store: Store, entry: FullEntry) -> bool:
+def _is_wanted(store: ManagedStore, entry: FullEntry) -> bool:
     """Whether the store has nothing under that key, or something older."""
     found = store.describe(entry.key)
     return found is None or found.created_s < entry.created_s

@@ -1,8 +1,7 @@
 """The store port: bytes by key, committed in groups.
 
 A store knows nothing of calls, values or encodings: keys are 32-byte digests, values and provenance
-opaque bytes. `get`, `put` and `commit` are for programs and fast; the rest is for people who want
-to know what is in a memo, or to make it smaller.
+opaque bytes.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Report:
 
 
 class Store(Protocol):
-    """A persistent or in-memory map from 32-byte keys to bytes."""
+    """A persistent or in-memory map from 32-byte keys to bytes: what a session asks of it."""
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or `None` if there is none or it has expired. A small synchronous read.
@@ -153,6 +152,14 @@ class Store(Protocol):
         Waits at most 50 ms for company.
         """
         ...
+
+    def close(self) -> None:
+        """Commit what is pending and release everything. Idempotent."""
+        ...
+
+
+class ManagedStore(Store, Protocol):
+    """A store that people can look into and tidy up, as the command line does."""
 
     def provenance(self, key: bytes) -> bytes | None:
         """The provenance put with an entry; `None` if there is none or `get` has no value."""
@@ -219,8 +226,4 @@ class Store(Protocol):
 
     def stats(self) -> StoreStats:
         """What the store holds."""
-        ...
-
-    def close(self) -> None:
-        """Commit what is pending and release everything. Idempotent."""
         ...
