@@ -17,7 +17,7 @@ demo: setup  ## Questions about a dozen documents, answers and a score; again: n
 test: lint types tests  ## Lint, types, and all tests, real engine included.
 
 quick: lint types  ## Lint, types, and the tests without the real engine, under 90 seconds.
-	$(BIN)/python -m pytest -n 2 -m "not engine and not slow" --ignore tests/benchmarks
+	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -28,7 +28,8 @@ types: setup
 
 tests: setup
 	@$(PIP) -r requirements/bench.txt
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
+	$(BIN)/python -m pytest -m "engine or slow"
 
 fuzz: setup  ## 20,000 random programs against the plain program; about ten minutes.
 	$(BIN)/python -m tests.fuzz --cases 20000

@@ -129,7 +129,8 @@ class LogicalPlan:
         if not steps:
             return self
         return LogicalPlan(
-            (n._replace(step=steps[n.id]) if n.id in steps else n for n in self), self.sinks
+            [n._replace(step=steps[n.id]) if n.id in steps else n for n in self.nodes.values()],
+            self.sinks,
         )
 
     def in_order(self) -> list[PlanNode]:
@@ -138,8 +139,12 @@ class LogicalPlan:
         Raises:
             PlanError: The plan has a cycle.
         """
-        if not any(node.sources for node in self):
-            return list(self)
+        nodes = list(self.nodes.values())
+        for node in nodes:
+            if (node.inputs or node.step is not COMPUTE) and node.sources:
+                break
+        else:
+            return nodes
         sorter = TopologicalSorter({node.id: node.sources for node in self})
         try:
             return [self.nodes[id_] for id_ in sorter.static_order()]

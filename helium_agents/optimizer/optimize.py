@@ -22,7 +22,7 @@ def optimize(
     Raises:
         PlanError: The rules do not converge; the message names those that keep changing the plan.
     """
-    for _ in range(len(plan) + 2):
+    for _ in range(len(plan.nodes) + 2):
         before, changed = plan, []
         for rule in rules:
             rewritten = rule(plan, known)

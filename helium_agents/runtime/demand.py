@@ -63,7 +63,7 @@ class Demand:
         flights: All unfinished flights.
         look_up: Finds remembered answers.
         executor: Runs planned flights.
-        emit: Takes events.
+        emit: Takes events; `None` where nobody observes.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Demand:
         flights: Flights,
         look_up: LookUp,
         executor: Executor,
-        emit: Observer,
+        emit: Observer | None,
     ) -> None:
         self._rules = rules
         self._shares = shares
@@ -149,9 +149,10 @@ class Demand:
         start_s = time.perf_counter()
         plan = build_plan(nodes, sinks=[flight.node for flight in wanted])
         plan = optimize(plan, self._known(nodes), self._rules)
-        seconds = time.perf_counter() - start_s
-        num_computed = sum(planned.step is COMPUTE for planned in plan)
-        self._emit(Planned(len(nodes), num_computed, seconds))
+        if self._emit is not None:
+            seconds = time.perf_counter() - start_s
+            num_computed = sum(planned.step is COMPUTE for planned in plan)
+            self._emit(Planned(len(nodes), num_computed, seconds))
         self._carry_out(plan, dict(enumerate(nodes, 1)))
 
     def _known(self, nodes: Iterable[Node]) -> dict[bytes, Found]:

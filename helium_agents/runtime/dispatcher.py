@@ -74,7 +74,8 @@ class Dispatcher:
                 await turn
             completion = await queue.fleet.complete(request)
             used_tokens = len(request.prompt_token_ids)
-            used_tokens += sum(len(choice.token_ids) for choice in completion.choices)
+            for choice in completion.choices:
+                used_tokens += len(choice.token_ids)
         finally:
             queue.ready.pop(request, None)
             self._reserved_tokens -= queue.running.pop(request, 0)

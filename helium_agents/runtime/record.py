@@ -32,7 +32,10 @@ class Answer(NamedTuple):
     @property
     def output_tokens(self) -> int:
         """Tokens of all choices together."""
-        return sum(len(choice.token_ids) for choice in self.choices)
+        num_tokens = 0
+        for choice in self.choices:
+            num_tokens += len(choice.token_ids)
+        return num_tokens
 
 
 @dataclass(slots=True)

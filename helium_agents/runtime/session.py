@@ -238,7 +238,7 @@ class Session:
             flights=self._flights,
             look_up=look_up,
             executor=self._executor,
-            emit=self._emit,
+            emit=self._emit if self._is_watched else None,
         )
         self._maps = Maps(
             self._root,

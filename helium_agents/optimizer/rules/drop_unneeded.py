@@ -26,6 +26,6 @@ def drop_unneeded(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
         if id_ not in needed:
             needed.add(id_)
             stack.extend(plan.nodes[id_].sources)
-    if len(needed) == len(plan):
+    if len(needed) == len(plan.nodes):
         return plan
     return LogicalPlan((node for node in plan if node.id in needed), plan.sinks)

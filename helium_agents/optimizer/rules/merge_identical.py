@@ -43,7 +43,8 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
         first = first_by_question.setdefault(question, node.id)
         if first != node.id:
             steps[node.id] = Same(first)
-    for node in plan:  # who takes the answer of a merged call takes it from where it comes now
+    # who takes the answer of a merged call takes it from where it comes now
+    for node in plan.nodes.values():
         if isinstance(node.step, Same | Prefix) and node.step.of in steps:
             steps[node.id] = type(node.step)(representative(node.step.of))
     return plan.with_steps(steps)

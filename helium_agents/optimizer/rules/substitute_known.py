@@ -21,9 +21,8 @@ def substitute_known(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPl
     #1 llm key=61
     #2 llm of #1 known key=6162
     """
-    steps: dict[int, Step] = {
-        node.id: Known(known[node.key])
-        for node in plan
-        if node.step is COMPUTE and node.key is not None and node.key in known
-    }
+    steps: dict[int, Step] = {}
+    for node in plan.nodes.values():
+        if node.step is COMPUTE and node.key is not None and node.key in known:
+            steps[node.id] = Known(known[node.key])
     return plan.with_steps(steps)

@@ -25,12 +25,14 @@ def subsume_shorter(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
         return step.of if isinstance(step, Same) else id_
 
     families: dict[tuple[bytes, tuple[int, ...]], list[PlanNode]] = {}
-    for node in plan:
+    for node in plan.nodes.values():
         if node.step is COMPUTE and node.family is not None and node.content is not None:
             inputs = tuple(map(representative, node.inputs))
             families.setdefault((node.family, inputs), []).append(node)
     steps: dict[int, Step] = {}
     for family in families.values():
+        if len(family) == 1:
+            continue
         longest = max(family, key=lambda node: node.max_tokens or 0)
         for node in family:
             if (node.max_tokens or 0) < (longest.max_tokens or 0):
