@@ -38,10 +38,6 @@ class Runner(Protocol):
         """Identity of the model called `model` (`None`: the default), as part of keys."""
         ...
 
-    def check_open(self) -> None:
-        """Raise unless calls of this session can be made and awaited here."""
-        ...
-
     def on_created(self, node: Call) -> None:
         """A call was made."""
         ...

@@ -1,4 +1,4 @@
-"""Replicas: one model on several engines, together as one, and routed by prefix and load."""
+"""Replicas: one model on several engines, together as one."""
 
 from __future__ import annotations
 
@@ -8,25 +8,12 @@ from typing import Any
 import pytest
 
 from helium_agents import Replicas, Session
-from helium_agents.engines.engine import Capacity, ChatMessage, Request, Sampling
+from helium_agents.engines.engine import Capacity
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import EngineStartError
 
 CAPACITY = Capacity(1024, 16, max_model_tokens=512, max_requests=8)
-
-
-def request(prompt: list[int], max_tokens: int = 16) -> Request:
-    messages = (ChatMessage("user", "q"),)
-    return Request("id", messages, prompt, Sampling(max_tokens=max_tokens))
-
-
-def echoing(count: int = 2, **options: Any) -> tuple[list[ScriptedEngine], Replicas]:
-    def script(asked: Request) -> str:
-        return asked.messages[-1].content
-
-    engines = [ScriptedEngine(script, **options) for _ in range(count)]
-    return engines, Replicas(engines)
 
 
 class Held(ScriptedEngine):
