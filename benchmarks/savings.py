@@ -4,7 +4,7 @@
 
 One engine, started once, serves all runs; its prefix cache is emptied before each. The plain
 program is the same code under `Session(rules=(), share=False, memo=None)`: all rows at once as
-admission allows, prefix caching on. Reported are medians of the paired ratios.
+the engine has slots, prefix caching on. Reported are medians of the paired ratios.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Choose = Callable[[Sequence[int], Worker], int]
 def first_come_first_served(instance: Instance) -> Order:
     """Calls in the order in which their inputs arrive: what helium_agents does today.
 
-    Every item is open (admission would hold back none of so few), the executor sends a call to the
+    Every item is open, the dispatcher sends a call to the
     engine when its inputs are there, and the engine serves in order of arrival.
     """
     return _by_readiness(instance, lambda ready, worker: ready[0])

@@ -52,6 +52,7 @@ class Dispatcher:
         self._schedule = schedule
         self._limit_tokens = limit_tokens
         self._used_tokens = self._reserved_tokens = 0
+        self._num_sent = 0
         self._items: set[int] = set()  # that have not ended
         self._open_items: set[int] = set()  # for which something has been sent, too
         self._queues: dict[Fleet, _Queue] = {}
@@ -123,7 +124,9 @@ class Dispatcher:
             if request is None:
                 if queue.alarm is None and not self._is_busy:
                     loop = asyncio.get_running_loop()
-                    queue.alarm = loop.call_later(_STALLED_S, self._look_again, queue)
+                    queue.alarm = loop.call_later(
+                        _STALLED_S, self._look_again, queue, self._num_sent
+                    )
                 return
             assert isinstance(request, Request)
             num_tokens = _most_tokens(request)
@@ -138,15 +141,17 @@ class Dispatcher:
             queue.running[request] = num_tokens
             self._reserved_tokens += num_tokens
             queue.is_stalled = False
+            self._num_sent += 1
             if request.item in self._items:
                 self._open_items.add(request.item)
             if turn is not None and not turn.done():
                 turn.set_result(None)
 
-    def _look_again(self, queue: _Queue) -> None:
+    def _look_again(self, queue: _Queue, num_sent: int) -> None:
         queue.alarm = None
-        queue.is_stalled = not self._is_busy
+        queue.is_stalled = num_sent == self._num_sent and not self._is_busy
         self._send(queue)
+        queue.is_stalled = False
 
     def _left_tokens(self) -> int | None:
         if self._limit_tokens is None:

@@ -178,6 +178,20 @@ async def test_so_many_items_have_calls_on_the_engine(max_open: int) -> None:
     assert engine.most_begun == max_open
 
 
+async def test_pauses_between_an_items_calls_open_no_other() -> None:
+    """The engine has nothing at many moments, but never for long."""
+
+    async def row(number: int) -> None:
+        for turn in ("first", "next", "then", "later", "second"):
+            await ask(f"{number} {turn}")
+            await asyncio.sleep(0.03)
+
+    engine = Turns()
+    async with Session(engine, max_open=1) as session:
+        await drained(session.map(row, range(3)))
+    assert engine.most_begun == 1
+
+
 async def test_calls_outside_of_items_are_never_held_back() -> None:
     gate = Gate()
     engine = ScriptedEngine(gate)
