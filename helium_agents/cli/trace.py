@@ -13,11 +13,9 @@ from helium_agents.cli.failure import explain_failure
 from helium_agents.cli.loading import Workflow
 from helium_agents.cli.signals import run_until_stopped
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import InputError, ItemError
-from helium_agents.graph.node import LlmNode, Node
-from helium_agents.runtime.item import Item
+from helium_agents.errors import InputError, ItemError, RefCancelled
 from helium_agents.runtime.session import Session
-from helium_agents.telemetry.events import Observer
+from helium_agents.telemetry.events import CallSettled, Event, Observer
 
 _MAX_ROW_S = 10.0
 """A loop that waits for the right answer may never end on placeholders."""
@@ -58,33 +56,26 @@ def trace(workflow: Workflow, rows: Sequence[Any], observers: Sequence[Observer]
     Raises:
         Stopped: A signal came.
     """
-    session = _Tracing(ScriptedEngine(keep_requests=False), record=True, observers=observers)
+    calls = _CallsByRow()
+    session = Session(
+        ScriptedEngine(keep_requests=False), record=True, observers=(calls, *observers)
+    )
     return run_until_stopped(
-        _trace(session, workflow, rows),
-        waiting=lambda: session.waiting(),
+        _trace(session, calls, workflow, rows), waiting=lambda: session.waiting()
     )
 
 
-class _Tracing(Session):
-    """A session that knows which row made which model call."""
+class _CallsByRow(Counter[int | None]):
+    """Counts the model calls of each row that have come to an end; an observer."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._model_calls: list[tuple[int, LlmNode]] = []
-
-    def on_created(self, node: Node) -> None:
-        """A call was made."""
-        super().on_created(node)
-        if isinstance(node, LlmNode) and isinstance(node.frame.item, Item):
-            self._model_calls.append((node.frame.item.admitted.index, node))
-
-    def calls_by_row(self, num_rows: int) -> tuple[int, ...]:
-        """How many model calls of each row have come to an end."""
-        counts = Counter(index for index, node in self._model_calls if node.outcome is not None)
-        return tuple(counts[index] for index in range(num_rows))
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CallSettled) and event.kind == "llm":
+            self[event.item] += not isinstance(event.error, RefCancelled)
 
 
-async def _trace(session: _Tracing, workflow: Workflow, rows: Sequence[Any]) -> Traced:
+async def _trace(
+    session: Session, calls: _CallsByRow, workflow: Workflow, rows: Sequence[Any]
+) -> Traced:
     failures: dict[int, str] = {}
     async with session:
         results = session.map(
@@ -96,7 +87,7 @@ async def _trace(session: _Tracing, workflow: Workflow, rows: Sequence[Any]) -> 
                     assert result.__cause__ is not None
                     failures[index] = explain_failure(result.__cause__, workflow)
         return Traced(
-            session.calls_by_row(len(rows)),
+            tuple(calls[index] for index in range(len(rows))),
             session.summary.num_computed,
             failures,
             session.explain(),

@@ -100,6 +100,8 @@ class Node:
     Attributes:
         content: Digest of what is asked apart from the inputs; `None` for calls without a key.
         key: The fingerprint; `None` for calls without one and where an input has none.
+        record_key: What the answer is kept under; the key, except for a single greedy answer: that
+            is kept under its family, so that one record serves every length that it covers.
         is_drawn: Whether the answer depends on an unseeded draw that the graph knows of.
         is_planned: Whether the session plans and runs it; a plain operator runs in its awaiter.
         awaiter: The frame in which a plain operator was first awaited, and runs.
@@ -111,11 +113,12 @@ class Node:
 
     __slots__ = (
         "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
-        "is_planned", "key", "label", "num_spared", "number", "outcome", "place",
+        "is_planned", "key", "label", "num_spared", "number", "outcome", "place", "record_key",
     )  # fmt: skip
 
     content: bytes | None
     key: bytes | None
+    record_key: bytes | None
 
     def __init__(self, frame: Frame, label: str, inputs: tuple[Node, ...]) -> None:
         self.frame = frame
@@ -142,17 +145,20 @@ class Node:
                 )
             self.is_drawn = self.is_drawn or source.is_drawn
 
-    def _derive_key(self, content: bytes | None) -> None:
-        """Set content, key and identity; the inputs' are there, so that nothing recurses."""
+    def _derive_keys(self, content: bytes | None, record_content: bytes | None) -> None:
+        """Set content, keys and identity; the inputs' are there, so that nothing recurses."""
         self.content = self.key = content
+        self.record_key = record_content
         if not self.inputs:
             return
-        if content is not None:
-            keys = [source.key for source in self.inputs if source.key is not None]
-            is_known = len(keys) == len(self.inputs)
-            self.key = join_digests(b"d", content, *keys) if is_known else None
-        if self.key is None:
+        keys = [source.key for source in self.inputs if source.key is not None]
+        if content is None or len(keys) < len(self.inputs):
+            self.key = self.record_key = None
             self._identity = self._identity_of(content)
+            return
+        self.key = self.record_key = join_digests(b"d", content, *keys)
+        if record_content is not None and record_content is not content:
+            self.record_key = join_digests(b"r", record_content, *keys)
 
     def _identity_of(self, content: bytes | None) -> bytes:
         return join_digests(b"i", content or b"", *(source.identity for source in self.inputs))
@@ -163,6 +169,12 @@ class Node:
         identity = self.key or self._identity
         assert identity is not None
         return identity
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be decided how its answer comes about."""
+        has_plan = self.flight is not None and self.flight.has_plan
+        return self.is_planned and self.outcome is None and not has_plan
 
     @property
     def timeout_s(self) -> float | None:
@@ -203,7 +215,7 @@ class OperatorNode(Node):
         origin: OperatorNode | None = None,
     ) -> None:
         Node.__init__(self, frame, body.name, inputs)
-        self.content = self.key = None
+        self.content = self.key = self.record_key = None
         self.is_planned = body.is_pure
         self.body = body
         self.args = args
@@ -216,8 +228,8 @@ class OperatorNode(Node):
         if body.is_pure:
             self.version: bytes | str = body.version if origin is None else origin.version
             # also in the plain program, which refuses the same calls
-            self._derive_key(self._content_of_pure())
-            key = self.content
+            key = self._content_of_pure()
+            self._derive_keys(key, key)
             # what the caller changes later is not part of the call
             try:
                 self.args, self.kwargs = freeze(args), freeze(kwargs)
@@ -390,8 +402,10 @@ class LlmNode(Node):
         # Without sharing there is no key, since nothing that is built from its Ref may be answered
         # without asking it; a draw has one in any case, for the run log.
         has_key = not self.draws_again and (call.is_shared or self._draw is not None)
-        self._derive_key(content if has_key else None)
-        if self.key is None:
+        if has_key:
+            self._derive_keys(content, self.family or content)
+        else:
+            self._derive_keys(None, None)
             self._identity = self._identity_of(content)
 
     def _content_of(self, draw: bytes) -> bytes:

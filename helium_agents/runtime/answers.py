@@ -100,11 +100,11 @@ class Answers:
         """The remembered answer of a call."""
         if node.is_drawn:
             return self._find(self._run_log, node.key, node)
-        return self._find(self._store_of(node), record_key(node), node)
+        return self._find(self._store_of(node), node.record_key, node)
 
     def calls_below(self, node: Node) -> int:
         """How many model calls were made for the remembered value of a pure operator."""
-        store, key = self._store_of(node), record_key(node)
+        store, key = self._store_of(node), node.record_key
         if store is None or key is None:
             return 0
         data = store.get(key)
@@ -160,8 +160,8 @@ class Answers:
             if key is not None:
                 self._write(store, key, record, node.label)
             return
-        key = record_key(node)
-        plan_key = key if asked is node else record_key(asked)
+        key = node.record_key
+        plan_key = key if asked is node else asked.record_key
         if key is None:
             return
         if self._has_longer(store, key, node):
@@ -312,17 +312,6 @@ def _drawn_key(node: Node, asked: Node) -> bytes | None:
     if asked.key is not None or node.is_drawn or node.key is None:
         return asked.key or node.key
     return join_digests(b"w", asked.identity, node.key)
-
-
-def record_key(node: Node) -> bytes | None:
-    """What a call's answer is kept under: its family's key, where it has a family."""
-    if not isinstance(node, LlmNode) or node.family is None:
-        return node.key
-    family = node.family
-    if not node.inputs:
-        return family
-    keys = [source.key for source in node.inputs]
-    return None if None in keys else join_digests(b"r", family, *keys)  # type: ignore[arg-type]
 
 
 def _fit(record: AnswerRecord, node: LlmNode, engine: Model) -> Answer | None:

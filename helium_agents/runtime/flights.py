@@ -51,7 +51,8 @@ class Waiter(EndableWait):
     def __init__(
         self, flight: Flight, on_begun: Callable[[], None] | None, frame: Frame | None = None
     ) -> None:
-        super().__init__(frame, None if frame is None else asyncio.current_task())
+        self.frame = frame
+        self.task = None if frame is None else asyncio.current_task()
         self.flight = flight
         self.on_begun = on_begun
 
@@ -163,13 +164,14 @@ class Flight:
             are in one.
 
     Attributes:
+        node: The call whose question is computed.
         nodes: The calls that it answers, and how each came to it; the first asks.
         waiters: Who wants it.
         holds: Its own interest in other flights.
         next_input: How many of the inputs are known to be there, in their order.
         has_begun: Whether the computation proper has begun: timeouts count from then.
         is_left: Whether nobody wants it any more.
-        looked_up_at: How many flights had landed when its answer was last looked up in vain.
+        leader: The call whose answer it took, if it took one that was under way.
         doing: What it does or waits for, in words.
         request: What the dispatcher was given to find the answer.
         outcome: What it came to, before each call's own form is made of it.
@@ -179,11 +181,12 @@ class Flight:
 
     __slots__ = (
         "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left",
-        "item", "keys", "looked_up_at", "next_input", "nodes", "outcome", "request", "stream",
+        "item", "keys", "leader", "next_input", "node", "nodes", "outcome", "request", "stream",
         "task", "usage", "waiters",
     )  # fmt: skip
 
     def __init__(self, node: Node, asked_s: float, item: Item | None) -> None:
+        self.node = node
         self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
         self.waiters: dict[Waiter, None] = {}
         self.holds: tuple[Waiter, ...] = ()
@@ -194,7 +197,7 @@ class Flight:
         self.has_begun = False
         self.is_left = False
         self.calls_below = 0
-        self.looked_up_at = -1
+        self.leader: Node | None = None
         self.next_input = 0
         self.stream: StreamBuffer | None = None
         self.doing = "waits to be planned"
@@ -204,9 +207,9 @@ class Flight:
         node.flight = self
 
     @property
-    def node(self) -> Node:
-        """The call whose question is computed."""
-        return self.nodes[0][0]
+    def max_tokens(self) -> int:
+        """Most tokens of its answer; 0 for an operator."""
+        return self.node.call.sampling.max_tokens if isinstance(self.node, LlmNode) else 0
 
     def begin(self) -> None:
         """The computation proper begins now."""
@@ -248,52 +251,96 @@ Report = Callable[[Flight], None]
 class Flights:
     """All unfinished flights, and every step of their lives.
 
+    What is wanted is gathered until a turn of the event loop adds nothing, so that fifty siblings
+    which are demanded one by one are planned as one frontier.
+
     Args:
         tasks: The session's tasks.
         context: Where flights run.
+        plan: Takes a frontier.
         settle: Gives a landed flight's calls their outcomes.
         report_left: Says that a flight which had begun is not wanted any more.
         closed: Makes the error of a call that the session's end left without an answer; `None`
             while the session is open.
+
+    Attributes:
+        wanted: Those that are to be planned.
+        planned: Those that wait or run.
+        under_way: Those that may be joined, by key and by record key.
     """
 
     def __init__(
         self,
         tasks: Tasks,
         context: Context,
+        plan: Callable[[list[Flight]], None],
         settle: Settle,
         report_left: Report,
         closed: Callable[[Node], BaseException | None],
     ) -> None:
         self.wanted: dict[Flight, None] = {}
         self.planned: dict[Flight, None] = {}
-        self.num_landed = 0
-        self._by_key: dict[bytes, Flight] = {}
+        self.under_way: dict[bytes, Flight] = {}
+        self._is_gathering = False
         self._tasks = tasks
         self._context = context
+        self._plan_frontier = plan
         self._settle = settle
         self._report_left = report_left
         self._closed = closed
 
     # --- who computes what ----------------------------------------------------------------------
 
-    def get(self, key: bytes | None) -> Flight | None:
-        """The unfinished flight that computes the answer to `key`."""
-        return None if key is None else self._by_key.get(key)
+    def ask(self, node: Node, item: Item | None) -> Flight:
+        """The flight of a call that somebody wants, to be planned with all that are wanted now.
+
+        Args:
+            node: The call; without an outcome.
+            item: The item of a `map` for whom it is wanted.
+        """
+        flight: Flight | None = node.flight
+        if flight is not None:
+            flight.want_for(item)
+            return flight
+        loop = asyncio.get_running_loop()
+        flight = Flight(node, loop.time(), item)
+        self.wanted[flight] = None
+        if not self._is_gathering:
+            self._is_gathering = True
+            loop.call_soon(self._gather, 0)
+        return flight
+
+    def _gather(self, num_before: int) -> None:
+        if len(self.wanted) > num_before:
+            asyncio.get_running_loop().call_soon(self._gather, len(self.wanted))
+            return
+        self._is_gathering = False
+        frontier = list(self.wanted)
+        if not frontier:
+            return
+        self.wanted.clear()
+        try:
+            self._plan_frontier(frontier)
+        except BaseException as error:  # of the store or a rule; raised here, nobody would hear it
+            for flight in frontier:
+                if flight.task is None:
+                    self.land(flight, Failure(error))
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
 
     def enlist(self, flight: Flight, *keys: bytes | None) -> None:
         """List a flight under those of the keys that there are: it may then be joined."""
         for key in keys:
             if key is not None:
-                self._by_key[key] = flight
+                self.under_way[key] = flight
                 flight.keys = (*flight.keys, key)
 
     def _unlist(self, flight: Flight) -> None:
         self.wanted.pop(flight, None)
         self.planned.pop(flight, None)
         for key in flight.keys:
-            if self._by_key.get(key) is flight:
-                del self._by_key[key]
+            if self.under_way.get(key) is flight:
+                del self.under_way[key]
         flight.keys = ()
 
     def plan(self, flight: Flight) -> None:
@@ -417,14 +464,14 @@ class Flights:
         flight.outcome = outcome
         if flight.is_left and isinstance(outcome, Failure):
             return
-        self.num_landed += flight.task is not None  # otherwise nothing new is remembered
         try:
             self._settle(flight, outcome)
         finally:
             waiters, flight.waiters = flight.waiters, {}
             for waiter in waiters:
                 waiter.wake()
-            self.leave_inputs(flight)
+            if flight.holds:
+                self.leave_inputs(flight)
 
     def _land_early(self, flight: Flight, outcome: Outcome) -> None:
         """The flight can never come to another outcome, though it waits for one."""
@@ -470,11 +517,7 @@ class Flights:
                 node.flight = None
 
 
-def _may_wait(flight: Flight) -> bool:
-    """Whether the flight may wait for other calls: it has inputs, or an operator's body runs."""
-    return bool(flight.holds) or (flight.task is not None and isinstance(flight.node, OperatorNode))
-
-
 def _check_cycle(waiter: Waiter, awaited: Flight) -> None:
-    if _may_wait(awaited):
+    runs_body = awaited.task is not None and isinstance(awaited.node, OperatorNode)
+    if runs_body or awaited.holds:  # otherwise it waits for no call
         check_cycle(waiter, awaited.node)
