@@ -136,7 +136,9 @@ class LogicalPlan:
     __slots__ = ("nodes", "sinks")
 
     def __init__(self, nodes: Iterable[PlanNode], sinks: Iterable[int]) -> None:
-        self.nodes = {node.id: node for node in nodes}
+        self.nodes: dict[int, PlanNode] = {}
+        for node in nodes:
+            self.nodes[node.id] = node
         self.sinks = tuple(sinks)
 
     def __len__(self) -> int:

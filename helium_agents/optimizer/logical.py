@@ -44,8 +44,7 @@ def logical_plan(nodes: Sequence[Node], wanted: Iterable[Node]) -> LogicalPlan:
     for id_, node in enumerate(nodes, 1):
         ids[node] = id_
         planned.append(plan_node(node, ids) if node.is_open else given_node(node, id_))
-    sinks = [ids[node] for node in wanted]
-    return LogicalPlan(planned, sinks)
+    return LogicalPlan(planned, sinks=map(ids.__getitem__, wanted))
 
 
 def plan_node(

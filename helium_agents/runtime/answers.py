@@ -100,7 +100,7 @@ class Answers:
         """The remembered answer of a call."""
         if node.is_drawn:
             return self._find(self._run_log, node.key, node)
-        return self._find(self._store_of(node), node.record_key, node)
+        return self._find(self._store, node.record_key, node)
 
     def calls_below(self, node: Node) -> int:
         """How many model calls were made for the remembered value of a pure operator."""
@@ -122,7 +122,7 @@ class Answers:
         return self._find(self._run_log, _drawn_key(node, asked), node)
 
     def _find(self, store: Store | None, key: bytes | None, node: Node) -> Found | None:
-        if store is None:
+        if store is None or key is None:
             return None
         record = self._read(store, key)
         if record is None:
@@ -136,7 +136,7 @@ class Answers:
         engine = self._engines.engine(node.call.model)
         answer = _fit(record, node, engine)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
-            own = self._read(store, node.key)
+            own = None if node.key is None else self._read(store, node.key)
             if not isinstance(own, AnswerRecord):
                 return None
             record, answer = own, _fit(own, node, engine)
@@ -154,7 +154,10 @@ class Answers:
         store = self._store_of(asked)
         if store is None or (self.mode == "replay-only" and store is self._store):
             return
-        record = self._record_of(node, value, calls_below)
+        if isinstance(node, LlmNode):
+            record = answer_record(value, node.call.sampling.max_tokens, self._run)
+        else:
+            record = value_record(value, calls_below, self._run)
         if asked.is_drawn:  # by the draw: whoever asks again is the same call
             key = _drawn_key(node, asked)
             if key is not None:
@@ -171,11 +174,6 @@ class Answers:
         self._write(store, key, record, node.label, provenance)
         if plan_key is not None and plan_key != key:
             self._write(store, plan_key, alias_record(key), node.label)
-
-    def _record_of(self, node: Node, value: Any, calls_below: int) -> bytes:
-        if isinstance(node, LlmNode):
-            return answer_record(value, node.call.sampling.max_tokens, self._run)
-        return value_record(value, calls_below, self._run)
 
     def check_may_compute(self, node: Node) -> None:
         """Say that a call missed, and refuse to ask a model in replay-only mode.
@@ -255,9 +253,7 @@ class Answers:
         assert isinstance(node, LlmNode)
         return record.max_tokens > node.call.sampling.max_tokens
 
-    def _read(self, store: Store, key: bytes | None) -> Record | None:
-        if key is None:
-            return None
+    def _read(self, store: Store, key: bytes) -> Record | None:
         if self.mode == "refresh" and store is not self._run_log and key not in self._fresh:
             return None
         for _ in range(2):  # an alias leads to a record

@@ -229,7 +229,8 @@ class Calls:
         """Check that the call may be awaited in the frame; returns the item it is wanted for."""
         if not self.is_open or _get_running_loop() is not self._loop:
             self.check_open()
-        check_may_await(node, frame)
+        if frame is not None and frame.is_pure:
+            check_may_await(node, frame)
         if isinstance(node, OperatorNode):
             check_not_inside_itself(node, frame)
         return node.frame.item if frame is None or frame.item is None else frame.item

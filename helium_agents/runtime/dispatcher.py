@@ -23,15 +23,12 @@ class _Queue:
 
     def __init__(self, fleet: Fleet, open_items: set[int]) -> None:
         self.fleet = fleet
+        self.room: Capacity | None = None
         self.open_items = open_items
         self.is_stalled = False
         self.alarm: asyncio.TimerHandle | None = None
         self.ready: dict[Request, asyncio.Future[None] | None] = {}
         self.running: dict[Request, int] = {}  # with the tokens reserved for each
-
-    @property
-    def room(self) -> Capacity | None:
-        return self.fleet.capacity
 
 
 class Dispatcher:
@@ -55,7 +52,7 @@ class Dispatcher:
         self._num_sent = 0
         self._items: set[int] = set()  # that have not ended
         self._open_items: set[int] = set()  # for which something has been sent, too
-        self._queues: dict[Fleet, _Queue] = {}
+        self._queues: dict[str | None, _Queue] = {}  # by name; an engine may have several
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request when its turn has come.
@@ -64,7 +61,7 @@ class Dispatcher:
             TokenBudgetExceeded: It does not fit in what is left of the budget.
             Exception: What its engine raises; see `Fleet.complete`.
         """
-        queue = self._queue(request.model)
+        queue = self._queues.get(request.model) or self._add_queue(request.model)
         queue.ready[request] = None
         used_tokens = 0
         try:
@@ -98,7 +95,7 @@ class Dispatcher:
     @property
     def states(self) -> list[str]:
         """What each engine is doing, in words."""
-        waiting = sum(len(queue.ready) for queue in self._queues.values())
+        waiting = sum(len(queue.ready) for queue in dict.fromkeys(self._queues.values()))
         states = self._engines.states
         return [*states, f"requests that wait for their turn: {waiting}"] if waiting else states
 
@@ -106,19 +103,24 @@ class Dispatcher:
     def _is_busy(self) -> bool:
         return any(queue.running for queue in self._queues.values())
 
-    def _queue(self, model: str | None) -> _Queue:
+    def _add_queue(self, model: str | None) -> _Queue:
         fleet = self._engines.fleet(model)
-        found = self._queues.get(fleet)
-        if found is None:
-            found = self._queues[fleet] = _Queue(fleet, self._open_items)
-        return found
+        for queue in self._queues.values():
+            if queue.fleet is fleet:
+                break
+        else:
+            queue = _Queue(fleet, self._open_items)
+        self._queues[model] = queue
+        return queue
 
     def _send_all(self) -> None:
         for queue in self._queues.values():
-            self._send(queue)
+            if queue.ready:
+                self._send(queue)
 
     def _send(self, queue: _Queue) -> None:
         """Let all go whose turn it is."""
+        queue.room = queue.fleet.capacity
         while queue.ready:
             request = self._schedule.choose(queue)
             if request is None:
@@ -129,14 +131,15 @@ class Dispatcher:
                     )
                 return
             assert isinstance(request, Request)
-            num_tokens = _most_tokens(request)
-            left_tokens = self._left_tokens()
-            if left_tokens is not None and num_tokens > left_tokens:
-                if self._reserved_tokens:  # some of it will be given back
-                    return
-                turn = queue.ready.pop(request)
-                self._refuse(turn, num_tokens)
-                continue
+            num_tokens = 0
+            if self._limit_tokens is not None:
+                num_tokens = _most_tokens(request)
+                left_tokens = self._limit_tokens - self._used_tokens - self._reserved_tokens
+                if num_tokens > left_tokens:
+                    if self._reserved_tokens:  # some of it will be given back
+                        return
+                    self._refuse(queue.ready.pop(request), num_tokens)
+                    continue
             turn = queue.ready.pop(request)
             queue.running[request] = num_tokens
             self._reserved_tokens += num_tokens
@@ -152,11 +155,6 @@ class Dispatcher:
         queue.is_stalled = num_sent == self._num_sent and not self._is_busy
         self._send(queue)
         queue.is_stalled = False
-
-    def _left_tokens(self) -> int | None:
-        if self._limit_tokens is None:
-            return None
-        return self._limit_tokens - self._used_tokens - self._reserved_tokens
 
     def _refuse(self, turn: asyncio.Future[None] | None, num_tokens: int) -> None:
         assert self._limit_tokens is not None

@@ -23,7 +23,7 @@ from helium_agents.errors import (
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.inline import run_body, value_of
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node, OperatorNode, Part
+from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.physical_plan import Cut, Join, PhysicalPlan
 from helium_agents.graph.plan import COMPUTE, Known, Prefix, Same
@@ -107,10 +107,11 @@ class Executor:
                 case Cut(other):
                     self._cut(flight, other)
                 case _:
-                    self._hold_inputs(flight)
+                    if flight.node.inputs:
+                        self._hold_inputs(flight)
                     to_compute.append(flight)
         for flight in reversed(to_compute):
-            self._advance(flight)
+            self._take(flight, self._begin_if_ready)
 
     def _flights_of(self, plan: PhysicalPlan, nodes: Sequence[Node]) -> dict[int, Flight]:
         """The flights of a plan's calls, each before those that it needs, and listed."""
@@ -171,12 +172,10 @@ class Executor:
     def _start(self, flight: Flight) -> None:
         """Compute a flight's answer as soon as its inputs are there."""
         self._hold_inputs(flight)
-        self._advance(flight)
+        self._take(flight, self._begin_if_ready)
 
     def _hold_inputs(self, flight: Flight) -> None:
         """See to it that the inputs of a flight come, or fail it where they would wait for it."""
-        if not flight.node.inputs:
-            return
         flight.doing = "waits for its inputs"
         try:
             for source in flight.node.inputs:
@@ -200,10 +199,6 @@ class Executor:
         self._flights.land(flight, Value(await value_of(flight.node)))
 
     # --- inputs --------------------------------------------------------------------------------
-
-    def _advance(self, flight: Flight) -> None:
-        """Go on if the inputs are there, or one that must fail the call has failed."""
-        self._take(flight, self._begin_if_ready)
 
     def _soon(self, flight: Flight, step: Callable[..., None], *args: Any) -> None:
         """Take a step in the next turn of the event loop: a chain of calls must not recurse."""
@@ -375,7 +370,9 @@ class Executor:
     async def _ask(self, flight: Flight, node: LlmNode) -> Answer:
         """Ask the engine, again where it may help."""
         call, usage = node.call, flight.usage
-        messages = tuple([ChatMessage(role, _joined(parts)) for role, parts in call.messages])
+        messages = tuple(
+            [ChatMessage(role, "".join(map(str, parts))) for role, parts in call.messages]
+        )
         flight.doing = "waits for its engine to render the prompt"
         prompt = await self._engines.fleet(call.model).render(messages)
         for attempt in count():
@@ -418,11 +415,6 @@ def _most_retries(flight: Flight) -> int:
 
 def _may_pass(outcome: Outcome) -> bool:
     return isinstance(outcome, Failure) and isinstance(outcome.error, TransientEngineError)
-
-
-def _joined(parts: tuple[Part, ...]) -> str:
-    """The text of a message whose slots are filled: nearly always one piece."""
-    return "".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
 
 
 def _with_inputs(node: Node) -> Node:

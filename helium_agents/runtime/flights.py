@@ -30,7 +30,7 @@ from helium_agents.graph.node import LlmNode, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.task_waits import Stuck
 from helium_agents.graph.trace import Frame
-from helium_agents.runtime.alarm import Alarm, set_done
+from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
@@ -90,12 +90,16 @@ class Awaiter(Waiter):
     def __init__(
         self, flight: Flight, landed: asyncio.Future[None], frame: Frame, alarm: Alarm | None
     ) -> None:
-        super().__init__(flight, None if alarm is None else alarm.begin, frame)
+        self.flight = flight
+        self.on_begun = None if alarm is None else alarm.begin
+        self.frame = frame
+        self.task = asyncio.current_task()
         self._landed = landed
 
     def wake(self) -> None:
         """The flight has landed."""
-        set_done(self._landed)
+        if not self._landed.done():
+            self._landed.set_result(None)
 
     def fail(self, error: RefMisuse) -> None:
         """End the wait."""

@@ -136,6 +136,8 @@ def _deliver(node: Node, outcome: Outcome) -> Outcome:
         answer = outcome.value
         if isinstance(answer, Reply):
             return outcome
+        if node.call.schema is None:  # nearly always
+            return Value(Reply(answer.choices))
         return Value(Reply(answer.choices, parse_choices(node, answer.choices)))
     except BaseException as error:  # it does not fit, or a validator of the schema failed
         return Failure(error)
