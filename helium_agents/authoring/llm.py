@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from helium_agents.authoring.messages import Message, to_parts
 from helium_agents.errors import ImpureCall, RequestError
 from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
-from helium_agents.graph.node import LlmCall, LlmNode
+from helium_agents.graph.llm_node import LlmCall, LlmNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply

@@ -16,7 +16,8 @@ from pydantic_core import to_json
 from xxhash import xxh3_64_hexdigest
 
 from helium_agents.diagnose.provenance import DEFAULTS, MAX_CHARACTERS, row_name, setting
-from helium_agents.graph.node import Body, LlmNode, Node, OperatorNode
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.sampling import Sampling
 from helium_agents.keys.encoding import encode
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node
 from helium_agents.graph.plan import COMPUTE, GIVEN, LogicalPlan, PlanNode, Step
 
 

@@ -18,8 +18,9 @@ from typing import Any, Literal, get_args
 from helium_agents.engines.engine import Choice, Model
 from helium_agents.errors import DecodingError, ReplayMiss
 from helium_agents.graph.llm_key import join_digests
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.node import Node
 from helium_agents.memo.store import Store
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.record import (

@@ -19,8 +19,9 @@ from helium_agents.errors import SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.cycles import check_not_inside_itself
 from helium_agents.graph.inline import check_may_await, value_of
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node, OperatorNode
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.outcome import Failure
 from helium_agents.graph.plan import COMPUTE
@@ -35,7 +36,8 @@ from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.executor import Executor
-from helium_agents.runtime.flights import Flight, Flights, Waiter
+from helium_agents.runtime.flight import Flight, Waiter
+from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks

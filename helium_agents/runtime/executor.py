@@ -22,8 +22,9 @@ from helium_agents.errors import (
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.inline import run_body, value_of
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node, OperatorNode
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.physical_plan import Cut, Join, PhysicalPlan
 from helium_agents.graph.plan import COMPUTE, Known, Prefix, Same
@@ -36,7 +37,8 @@ from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.flights import Flight, Flights, Waiter
+from helium_agents.runtime.flight import Flight, Waiter
+from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices

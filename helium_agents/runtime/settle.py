@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 from helium_agents.engines.engine import Choice
 from helium_agents.errors import RefCancelled
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.node import Node
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
 from helium_agents.keys.freeze import freeze
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.flights import Flight
+from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.record import Answer
 from helium_agents.telemetry.events import CallSettled, Observer, Source
 

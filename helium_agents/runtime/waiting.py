@@ -14,7 +14,7 @@ from helium_agents.graph.cycles import inline_waits
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Frame
-from helium_agents.runtime.flights import Flight
+from helium_agents.runtime.flight import Flight
 
 _MOST_LINES = 200
 _SHOWN_CHARACTERS = 40
