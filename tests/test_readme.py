@@ -25,7 +25,7 @@ def blocks_of(text: str) -> list[str]:
 
 
 EXAMPLE, GRAPH = blocks_of(README)
-SESSION, TEST = blocks_of(REFERENCE)
+SESSION, TEST, ENGINE = blocks_of(REFERENCE)
 
 
 def executed(source: str) -> dict[str, Any]:
@@ -67,6 +67,11 @@ def test_the_session_block(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 async def test_the_test() -> None:
     await executed(TEST)["test_greeting"]()
+
+
+async def test_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    await executed(ENGINE)["main"]()
+    assert capsys.readouterr().out == "HELLO\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS.findall(README + REFERENCE))

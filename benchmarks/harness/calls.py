@@ -102,8 +102,8 @@ class _Recorder:
         self.outputs.append(index)
         return Reply((Choice(_placeholder(index), (), "stop"),))
 
-    def model_key(self, model: str | None) -> bytes:
-        return b""
+    def model(self, name: str | None) -> tuple[bytes, bool]:
+        return b"", True
 
     def on_awaited(self, node: Node) -> None: ...
 

@@ -42,6 +42,8 @@ class RequestLog:
 class MeasuredEngine:
     """An engine that notes requests in `log`; an `Engine` itself."""
 
+    follows_schemas = True
+
     def __init__(self, engine: MeasurableEngine) -> None:
         self.log = RequestLog()
         self._engine = engine

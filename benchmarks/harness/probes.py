@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
+from helium_agents.engines.engine import (
+    ChatMessage,
+    Completion,
+    Engine,
+    HasCapacity,
+    Renders,
+    Request,
+    Starts,
+    Truncates,
+)
 from helium_agents.graph.sampling import Sampling
 
 BATCHES = (1, 4, 16, 32, 64)
@@ -80,7 +89,7 @@ class DecodePoint:
         return self.batch / self.tokens_per_s
 
 
-class MeasurableEngine(Engine, Protocol):
+class MeasurableEngine(Engine, Starts, Renders, Truncates, HasCapacity, Protocol):
     """An engine whose prefix cache can be emptied."""
 
     async def reset_prefix_cache(self) -> None:

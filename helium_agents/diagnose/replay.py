@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from helium_agents.diagnose.provenance import Provenance, read_provenance
-from helium_agents.engines.engine import ChatMessage, Choice, Engine, PartedIdentity
+from helium_agents.engines.engine import (
+    ChatMessage,
+    Choice,
+    Engine,
+    PartedIdentity,
+    Truncates,
+    able,
+)
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import ItemError
 from helium_agents.memo.memory import MemoryStore
@@ -123,12 +130,13 @@ class _Mute(ScriptedEngine):
 
     def identity_parts(self) -> dict[str, str]:
         """Those of the other engine, if it says so."""
-        engine = self._engine
-        return engine.identity_parts() if isinstance(engine, PartedIdentity) else {}
+        parted = able(self._engine, PartedIdentity)
+        return {} if parted is None else parted.identity_parts()
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """As the other engine does."""
-        return self._engine.truncate(choice, max_tokens)
+        truncating = able(self._engine, Truncates)
+        return None if truncating is None else truncating.truncate(choice, max_tokens)
 
     async def render(self, messages: Sequence[ChatMessage]) -> NoReturn:
         """Never end: this comes first."""

@@ -1,14 +1,15 @@
 """The engine port: what the runtime asks of whatever computes answers.
 
-An engine knows nothing of plans, keys or memos. It renders a conversation to token ids with its
-model's own template, and completes requests; cancelling `complete` aborts the request.
+An engine knows nothing of plans, keys or memos. What every engine must have is in `Engine`: a name,
+an identity, and `complete`, which takes messages and gives text. All else is an ability of its own,
+found by its methods; its docstring says what is lost without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from helium_agents.graph.reply import Choice as Choice
 from helium_agents.graph.reply import FinishReason as FinishReason
@@ -50,7 +51,7 @@ class Request:
     Args:
         request_id: Unique in this process.
         messages: The conversation.
-        prompt_token_ids: The conversation as `Engine.render` gave it.
+        prompt_token_ids: The conversation as `Renders.render` gave it; empty where none did.
         sampling: How to sample; `sampling.n` answers are wanted.
         json_schema: JSON schema text that the answer must satisfy, or `None`.
         priority: Lower runs first.
@@ -87,11 +88,16 @@ class Completion(NamedTuple):
         choices: As many as `sampling.n`.
         cached_tokens: Prompt tokens that the engine had in its prefix cache.
         first_token_s: When the first token came, by the event loop's clock, where it is known.
+        prompt_tokens: As the engine counts them; 0 for as many as `prompt_token_ids`.
+        output_tokens: As the engine counts them; 0 for as many as the choices have ids. It is not
+            remembered: where there are no ids, a memo hit counts none as saved.
     """
 
     choices: tuple[Choice, ...]
     cached_tokens: int = 0
     first_token_s: float | None = None
+    prompt_tokens: int = 0
+    output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +117,10 @@ class Capacity:
     max_requests: int
 
 
-class Model(Protocol):
-    """A model that can be asked, by one engine or by several replicas of it.
+class Engine(Protocol):
+    """Computes answers: what every engine must have. `VLLM` and `ScriptedEngine` have all of it.
 
-    It may serve several sessions one after another in the same event loop. Sessions start it at the
-    first request that the memo cannot answer, and never close one they were given already started.
+    One engine may serve several sessions, at once or one after another, in one event loop.
     """
 
     @property
@@ -123,10 +128,50 @@ class Model(Protocol):
         """What a person calls the model."""
         ...
 
-    @property
-    def capacity(self) -> Capacity | None:
-        """What the engine can hold; `None` before `start`, or where there is no limit."""
+    def identity(self) -> str:
+        """Digest of everything that decides an answer; works before the engine is started.
+
+        Weights, tokenizer and chat template, dtype, quantisation, adapter, engine version; of a
+        hosted model its name and version.
+        """
         ...
+
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+        """Compute the request; cancelling this aborts it, where the engine can.
+
+        Args:
+            request: What to compute.
+            on_delta: Called with each piece of text as it comes; `None`: nobody listens. An engine
+                that cannot stream never calls it: readers then get all of the text at the end.
+
+        Raises:
+            RequestError: This request is at fault.
+            TransientEngineError: It may work when tried again.
+            EngineDied: The engine is gone, and with it every open request; `start` revives it.
+        """
+        ...
+
+
+# --- abilities that an engine may have -----------------------------------------------------------
+
+AbilityT = TypeVar("AbilityT")
+
+
+def able(engine: Any, ability: type[AbilityT]) -> AbilityT | None:
+    """The engine as one that has an ability; `None` where it lacks any of its attributes.
+
+    `isinstance` does not do: from Python 3.12 on it sees nothing of what `__getattr__` passes on.
+    """
+    names = [name for name in vars(ability) if not name.startswith("_")]
+    return cast(AbilityT, engine) if all(hasattr(engine, name) for name in names) else None
+
+
+class Starts(Protocol):
+    """An engine that is started and closed; without it one is always ready.
+
+    Sessions start it at the first request that the memo cannot answer, and never close one they
+    were given already started.
+    """
 
     @property
     def is_started(self) -> bool:
@@ -134,13 +179,6 @@ class Model(Protocol):
 
         An engine that died counts as started all the same: to start it again is the business of
         whoever finds it dead, to close it that of whoever started it first.
-        """
-        ...
-
-    def identity(self) -> str:
-        """Digest of everything that decides an answer, without starting the engine.
-
-        Weights, tokenizer and chat template, dtype, quantisation, adapter, engine version.
         """
         ...
 
@@ -154,6 +192,30 @@ class Model(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Stop the engine and everything it started. Idempotent."""
+        ...
+
+
+class Renders(Protocol):
+    """An engine that tells a prompt's token ids.
+
+    Without it no request is sent where its prefix is cached (replicas get equal shares), and a
+    prompt's length is known only from `Completion.prompt_tokens`: a token budget reserves the
+    answers alone, and may be exceeded by the prompts that are under way.
+    """
+
+    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+        """Token ids of the conversation in the model's own template, ready for the answer."""
+        ...
+
+
+class Truncates(Protocol):
+    """An engine whose answers can be cut, by their token ids.
+
+    Without it an answer serves only calls with the same `max_tokens`.
+    """
+
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
 
@@ -161,36 +223,37 @@ class Model(Protocol):
         """
         ...
 
-    async def close(self) -> None:
-        """Stop the engine and everything it started. Idempotent."""
+
+class HasCapacity(Protocol):
+    """An engine that says what it holds; without it every request is sent as soon as it is ready.
+
+    Then nothing waits for its turn but by `max_open`.
+    """
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What the engine can hold; `None` before `start`, or where there is no limit."""
         ...
 
 
-class Engine(Model, Protocol):
-    """Computes answers. Adapters: `VLLM`, `ScriptedEngine`."""
+class FollowsSchemas(Protocol):
+    """An engine that constrains its answers to `Request.json_schema`.
 
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
-        """Token ids of the conversation in the model's own template, ready for the answer."""
-        ...
+    Without it `llm(..., schema=...)` raises `RequestError`.
+    """
 
-    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
-        """Compute the request; cancelling this aborts it.
-
-        Args:
-            request: What to compute.
-            on_delta: Called with each piece of text as it comes. `None`: no streaming is needed.
-
-        Raises:
-            RequestError: This request is at fault.
-            TransientEngineError: It may work when tried again.
-            EngineDied: The engine is gone, and with it every open request; `start` revives it.
-        """
+    @property
+    def follows_schemas(self) -> bool:
+        """Whether it does."""
         ...
 
 
 @runtime_checkable
 class PartedIdentity(Protocol):
-    """An engine that can say what its identity is made of, for people who wonder what changed."""
+    """An engine that can say what its identity is made of.
+
+    Without it a person who wonders why a memo does not answer learns only that the model differs.
+    """
 
     def identity_parts(self) -> dict[str, str]:
         """What `Engine.identity` digests, by name: the weights, the tokenizer, the dtype, ..."""

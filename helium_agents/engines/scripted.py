@@ -90,6 +90,8 @@ class ScriptedEngine:
         self.num_starts = 0
         self.num_deaths = 0
 
+    follows_schemas = True
+
     @property
     def name(self) -> str:
         """What a person calls the engine."""

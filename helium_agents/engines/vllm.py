@@ -66,6 +66,8 @@ class VLLM:
             `kv_tokens`.
     """
 
+    follows_schemas = True
+
     def __init__(
         self,
         model: str | Path | None = None,

@@ -68,9 +68,10 @@ class LlmNode(Node):
         Node.__init__(self, frame, "llm", inputs)
         sampling = call.sampling
         self.call = call
-        self.model_key = b"" if frame.runner is None else frame.runner.model_key(call.model)
+        runner = frame.runner
+        self.model_key, is_cuttable = (b"", True) if runner is None else runner.model(call.model)
         self.question = question_digest(self.model_key, call.messages, sampling, call.json_schema)
-        self.family = self.question if sampling.has_prefixes else None
+        self.family = self.question if sampling.has_prefixes and is_cuttable else None
         self._draw = draw
         if draw is None and not sampling.is_deterministic:
             asked = join_digests(b"a", self._content_of(b""), *(node.identity for node in inputs))

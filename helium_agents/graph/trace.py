@@ -34,8 +34,11 @@ class Runner(Protocol):
         """Which calls wait for what, and for how long."""
         ...
 
-    def model_key(self, model: str | None) -> bytes:
-        """Identity of the model called `model` (`None`: the default), as part of keys."""
+    def model(self, name: str | None) -> tuple[bytes, bool]:
+        """A model's identity, as part of keys, and whether its answers can be cut.
+
+        `None` names the default.
+        """
         ...
 
     def on_created(self, node: Call) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-from helium_agents.engines.engine import Choice, Model
+from helium_agents.engines.engine import Choice
 from helium_agents.errors import DecodingError, ReplayMiss
 from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.llm_node import LlmNode
@@ -23,6 +23,7 @@ from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node
 from helium_agents.memo.store import Store
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.record import (
     AliasRecord,
     Answer,
@@ -134,13 +135,13 @@ class Answers:
             return Found(record.value, record.run == self._run, record.calls_below)
         if not isinstance(record, AnswerRecord):
             return None
-        engine = self._engines.engine(node.call.model)
-        answer = _fit(record, node, engine)
+        fleet = self._engines.fleet(node.call.model)
+        answer = _fit(record, node, fleet)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
             own = None if node.key is None else self._read(store, node.key)
             if not isinstance(own, AnswerRecord):
                 return None
-            record, answer = own, _fit(own, node, engine)
+            record, answer = own, _fit(own, node, fleet)
         return None if answer is None else Found(answer, record.run == self._run)
 
     def keep(self, node: Node, asked: Node, value: Any, *, calls_below: int = 0) -> None:
@@ -311,26 +312,26 @@ def _drawn_key(node: Node, asked: Node) -> bytes | None:
     return join_digests(b"w", asked.identity, node.key)
 
 
-def _fit(record: AnswerRecord, node: LlmNode, engine: Model) -> Answer | None:
+def _fit(record: AnswerRecord, node: LlmNode, fleet: Fleet) -> Answer | None:
     """The recorded answer at the asked length, or `None` where it does not reach that far."""
     asked_max = node.call.sampling.max_tokens
     if record.max_tokens == asked_max:
         return record.answer
     fitted = []
     for choice in record.answer.choices:
-        fit = fit_choice(choice, record.max_tokens, asked_max, engine)
+        fit = fit_choice(choice, record.max_tokens, asked_max, fleet)
         if fit is None:
             return None
         fitted.append(fit)
     return Answer(tuple(fitted), record.answer.prompt_tokens)
 
 
-def fit_choice(choice: Choice, max_tokens: int, asked_max: int, engine: Model) -> Choice | None:
+def fit_choice(choice: Choice, max_tokens: int, asked_max: int, fleet: Fleet) -> Choice | None:
     """An answer of a call with `max_tokens` as that of the same call with `asked_max`."""
     if asked_max == max_tokens:
         return choice
     if len(choice.token_ids) > asked_max:
-        return engine.truncate(choice, asked_max)
+        return fleet.truncate(choice, asked_max)
     if choice.finish_reason == "stop":
         return choice
     return choice if len(choice.token_ids) == asked_max else None

@@ -118,9 +118,10 @@ class Calls:
 
     # --- made ----------------------------------------------------------------------------------
 
-    def model_key(self, model: str | None) -> bytes:
-        """Identity of a model, as part of keys."""
-        return self._engines.identity(model)
+    def model(self, name: str | None) -> tuple[bytes, bool]:
+        """A model's identity, as part of keys, and whether its answers can be cut."""
+        fleet = self._engines.fleet(name)
+        return fleet.identity, fleet.truncates
 
     def check_open(self) -> None:
         """Raise unless the session is open and on this event loop."""

@@ -71,9 +71,7 @@ class Dispatcher:
                 queue.ready[request] = turn
                 await turn
             completion = await queue.fleet.complete(request)
-            used_tokens = len(request.prompt_token_ids)
-            for choice in completion.choices:
-                used_tokens += len(choice.token_ids)
+            used_tokens = completion.prompt_tokens + completion.output_tokens
         finally:
             queue.ready.pop(request, None)
             self._reserved_tokens -= queue.running.pop(request, 0)

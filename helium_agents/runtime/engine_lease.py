@@ -1,4 +1,4 @@
-"""Who may stop an engine: several sessions can use one at once, and its owner may outlive them all.
+"""Who starts and stops an engine: several sessions can use one at once, and its owner outlive them.
 
 A session that finds an engine stopped starts it, and then the sessions own it: the last of them
 that uses it stops it. An engine that was started before belongs to whoever did that.
@@ -6,7 +6,7 @@ that uses it stops it. An engine that was started before belongs to whoever did 
 
 from __future__ import annotations
 
-from helium_agents.engines.engine import Engine
+from helium_agents.engines.engine import Engine, Starts, able
 
 
 class _Use:
@@ -24,22 +24,34 @@ class EngineLease:
     """One session's use of an engine.
 
     Args:
-        engine: The engine.
+        engine: The engine; one that cannot be started is always ready.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine = able(engine, Starts)
+        self._id = id(engine)
         self._use: _Use | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the engine is started; one that died counts."""
+        return self._engine is None or self._engine.is_started
 
     def take(self) -> None:
         """The session begins to use it."""
-        self._use = _uses.setdefault(id(self._engine), _Use())
+        self._use = _uses.setdefault(self._id, _Use())
         self._use.num_sessions += 1
 
-    def will_start(self) -> None:
-        """The session is about to start it."""
-        if self._use is not None and not self._engine.is_started:
-            self._use.is_ours = True
+    async def start(self) -> None:
+        """Start the engine, which then belongs to the sessions; anew if it died.
+
+        Raises:
+            EngineStartError: It does not start.
+        """
+        if self._engine is not None:
+            if self._use is not None and not self._engine.is_started:
+                self._use.is_ours = True
+            await self._engine.start()
 
     async def give_back(self) -> None:
         """The session ends: stop the engine if sessions own it and no other uses it. Idempotent."""
@@ -47,8 +59,7 @@ class EngineLease:
         if use is None:
             return
         use.num_sessions -= 1
-        if use.num_sessions:
-            return
-        del _uses[id(self._engine)]
-        if use.is_ours:
-            await self._engine.close()
+        if not use.num_sessions:
+            del _uses[self._id]
+            if use.is_ours and self._engine is not None:
+                await self._engine.close()

@@ -303,9 +303,9 @@ class Executor:
         if isinstance(other.outcome, Value):
             assert isinstance(node, LlmNode) and isinstance(source, LlmNode)
             max_tokens, asked_max = (n.call.sampling.max_tokens for n in (source, node))
-            engine = self._engines.engine(node.call.model)
+            fleet = self._engines.fleet(node.call.model)
             answer = other.outcome.value
-            choice = fit_choice(answer.choices[0], max_tokens, asked_max, engine)
+            choice = fit_choice(answer.choices[0], max_tokens, asked_max, fleet)
             if choice is not None:
                 flight.credit("prefix")
                 flight.leader = source
@@ -403,7 +403,7 @@ class Executor:
             else:
                 usage.cached_tokens = completion.cached_tokens
                 usage.first_token_s = completion.first_token_s
-                return Answer(completion.choices, len(prompt))
+                return Answer(completion.choices, *completion[-2:])
             finally:
                 flight.request = None
                 request.forget_call()

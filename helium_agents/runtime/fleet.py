@@ -16,11 +16,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
-from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Engine, Model, Request
-from helium_agents.engines.replicas import Replicas
-from helium_agents.errors import EngineDied, PoisonRequest
+from helium_agents.engines.engine import (
+    Capacity,
+    ChatMessage,
+    Choice,
+    Completion,
+    Engine,
+    FollowsSchemas,
+    PartedIdentity,
+    Request,
+    Truncates,
+    able,
+)
+from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, RequestError
 from helium_agents.graph.outcome import copy_error
 from helium_agents.runtime.router import Router
 from helium_agents.runtime.supervised_engine import Spawn, SupervisedEngine
@@ -34,74 +43,123 @@ DEATHS_BY_KILL = 6
 
 
 class Fleet:
-    """The engines of one model.
+    """The engines of one model, and what they are able to do, which the first of them says.
 
     Args:
-        model: The engine, or `Replicas` of it.
+        engines: One, or replicas of it.
         spawn: Starts a task that the session owns.
         emit: Takes events.
+
+    Attributes:
+        name: What a person calls the model.
+        identity: Its part of keys; empty until `identify`.
+        made_of: What the identity is made of, by name, if the engine says so.
+        truncates: Whether answers can be cut.
     """
 
-    def __init__(self, model: Model, *, spawn: Spawn, emit: Observer) -> None:
-        self._model = model
-        engines = model.engines if isinstance(model, Replicas) else (cast(Engine, model),)
+    def __init__(self, engines: Sequence[Engine], *, spawn: Spawn, emit: Observer) -> None:
+        first = engines[0]
+        self.name = first.name
+        self.identity = b""
+        self.made_of: dict[str, str] = {}
+        self._engines = engines
+        self._truncating = able(first, Truncates)
+        self.truncates = self._truncating is not None
+        schemas = able(first, FollowsSchemas)
+        self._follows_schemas = schemas is not None and schemas.follows_schemas
         self._router = Router(len(engines))
-
-        def supervised(index: int, engine: Engine) -> SupervisedEngine:
+        self._all: list[SupervisedEngine] = []
+        for index, engine in enumerate(engines):
             label = engine.name
             if len(engines) > 1:
                 label += f" (replica {index + 1} of {len(engines)})"
             forget = partial(self._router.forget, index)
-            return SupervisedEngine(engine, label, spawn=spawn, on_started=forget, emit=emit)
+            line = SupervisedEngine(engine, label, spawn=spawn, on_started=forget, emit=emit)
+            self._all.append(line)
+        self._lines = dict(enumerate(self._all))  # without those that were given up
 
-        self._all = [supervised(index, engine) for index, engine in enumerate(engines)]
-        self._lines = list(enumerate(self._all))
+    # --- the model -----------------------------------------------------------------------------
+
+    def identify(self) -> None:
+        """Find out which model it is; large weights take a while.
+
+        Raises:
+            EngineStartError: The engines differ, so that an answer would depend on who gave it.
+        """
+        identities = {engine.identity() for engine in self._engines}
+        if len(identities) > 1:
+            raise EngineStartError(
+                f"the replicas of {self.name!r} have {len(identities)} identities: give all of "
+                "them the same model, dtype and arguments"
+            )
+        self.identity = identities.pop().encode()
+        parted = able(self._engines[0], PartedIdentity)
+        self.made_of = {} if parted is None else parted.identity_parts()
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What the engines that are started hold together; `None` where there is no limit."""
+        if len(self._all) == 1:
+            return self._all[0].capacity
+        started = [line.capacity for line in self._all if line.lease.is_started]
+        capacities = [capacity for capacity in started if capacity is not None]
+        if not capacities or len(capacities) < len(started):
+            return None
+        return Capacity(
+            kv_tokens=sum(capacity.kv_tokens for capacity in capacities),
+            block_tokens=max(capacity.block_tokens for capacity in capacities),
+            max_model_tokens=min(capacity.max_model_tokens for capacity in capacities),
+            max_requests=sum(capacity.max_requests for capacity in capacities),
+        )
+
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
+        """The greedy answer cut to `max_tokens`; `None` where the engine can't do that exactly."""
+        return None if self._truncating is None else self._truncating.truncate(choice, max_tokens)
+
+    # --- requests ------------------------------------------------------------------------------
 
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
-        """Token ids of the conversation in the model's own template, ready for the answer.
+        """Token ids of the conversation in the model's own template; none if it tells none.
 
         Raises:
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
-        line = self._only() or next(iter((await self._up()).values()))
-        return await line.engine.render(messages)
-
-    @property
-    def capacity(self) -> Capacity | None:
-        """What the engines that are started hold together; `None` where there is no limit."""
-        return self._model.capacity if self._model.is_started else None
+        running = self._running() or await self._started()
+        line = next(iter(running.values()))
+        return () if line.rendering is None else await line.rendering.render(messages)
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request, on another engine or again where one died of whatever.
 
         Raises:
+            RequestError: It asks for what the engine is not able to do.
             PoisonRequest: It killed its engine.
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
+        if request.json_schema is not None and not self._follows_schemas:
+            raise RequestError(
+                f"llm(schema=...): the engine of {self.name!r} does not follow schemas (it has no "
+                "follows_schemas): ask for the form in the prompt, or use an engine that does"
+            )
         num_deaths = 0
         while True:
-            line = self._only()
-            lines = {} if line is not None else await self._up()
+            running = self._running() or await self._started()
             is_alone = num_deaths >= DEATHS_IN_COMPANY
-            try:
-                if line is not None:
+            with self._router.routed(request, running) as index:
+                line = running[index]
+                try:
                     completion = await line.complete(request, is_alone=is_alone)
-                else:
-                    with self._router.routed(request, lines) as index:
-                        line = lines[index]
-                        completion = await line.complete(request, is_alone=is_alone)
-            except EngineDied as error:
-                num_deaths += 1
-                is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
-                assert line is not None
-                if is_alone and is_proven and line.end is None:
-                    raise _poison(request.describe(), num_deaths, error) from error
-                request = replace(request, request_id=f"{request.request_id}-again")
-            else:
-                if completion is not None:
-                    return completion
+                except EngineDied as error:
+                    num_deaths += 1
+                    is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
+                    if is_alone and is_proven and line.end is None:
+                        raise _poison(request.describe(), num_deaths, error) from error
+                    completion = None
+                    request = replace(request, request_id=f"{request.request_id}-again")
+            if completion is not None:
+                return completion
 
     def open(self) -> None:
         """The session begins to use the engines."""
@@ -117,35 +175,31 @@ class Fleet:
         """What each engine is doing, in words."""
         return [line.state for line in self._all]
 
-    def _only(self) -> SupervisedEngine | None:
-        """The engine, where there is one only and it runs: then there is nothing to choose."""
-        line = self._all[0]
-        is_ready = len(self._all) == 1 and line.is_up and line.engine.is_started
-        return line if is_ready else None
+    def _running(self) -> dict[int, SupervisedEngine]:
+        """The engines that run, by index; the others are on their way."""
+        running = {}
+        for index, line in self._lines.items():
+            if line.begin():
+                running[index] = line
+        return running
 
-    async def _up(self) -> dict[int, SupervisedEngine]:
-        """The engines that run; starts all of them and waits for the first."""
-        while True:
-            for _, line in self._lines:
-                line.begin()
-            up = {index: line for index, line in self._lines if line.is_up}
-            if up:
-                return up
+    async def _started(self) -> dict[int, SupervisedEngine]:
+        """Wait until an engine runs."""
+        while not (running := self._running()):
             self._drop_ended()
-            starts = [line.starting for _, line in self._lines if line.starting is not None]
+            starts = [line.starting for line in self._lines.values() if line.starting is not None]
             if starts:
                 await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
+        return running
 
     def _drop_ended(self) -> None:
         """Go on without the replicas that will not be started again, if any is left."""
-        ended = [(index, line) for index, line in self._lines if line.end is not None]
-        if len(ended) == len(self._lines):
-            assert ended[0][1].end is not None
-            raise copy_error(ended[0][1].end)  # each call raises one of its own
-        for index, line in ended:
-            self._lines.remove((index, line))
+        ends = {index: line.end for index, line in self._lines.items() if line.end is not None}
+        if len(ends) == len(self._lines):
+            raise copy_error(next(iter(ends.values())))  # each call raises one of its own
+        for index, end in ends.items():
             warnings.warn(
-                f"engine {line.label!r} is given up, the others go on: {line.end}",
+                f"engine {self._lines.pop(index).label!r} is given up, the others go on: {end}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -28,6 +28,8 @@ class Answer(NamedTuple):
 
     choices: tuple[Choice, ...]
     prompt_tokens: int
+    counted_tokens: int = 0
+    """Output tokens as an engine without token ids counted them; not remembered."""
 
     @property
     def output_tokens(self) -> int:
@@ -35,7 +37,7 @@ class Answer(NamedTuple):
         num_tokens = 0
         for choice in self.choices:
             num_tokens += len(choice.token_ids)
-        return num_tokens
+        return num_tokens or self.counted_tokens
 
 
 @dataclass(slots=True)

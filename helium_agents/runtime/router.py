@@ -43,6 +43,9 @@ class Router:
             request: What is to be computed.
             live: The replicas to choose from; not empty.
         """
+        if len(self._open_tokens) == 1:  # nothing to choose
+            yield 0
+            return
         prompt = array("I", request.prompt_token_ids)
         shared = self._sent.num_shared_by(prompt)
 
@@ -52,7 +55,8 @@ class Router:
             return to_do, self._sent_tokens[index], index
 
         index = min(live, key=cost)
-        self._remember(prompt, index)
+        if prompt:  # else the engine tells no token ids
+            self._remember(prompt, index)
         num_tokens = len(prompt) + request.sampling.n * request.sampling.max_tokens
         self._open_tokens[index] += num_tokens
         self._sent_tokens[index] += num_tokens

@@ -192,8 +192,7 @@ class Session:
         self._resources.push_async_callback(engines.close)
         if answers is not None:
             self._resources.push_async_callback(answers.committed)
-        await engines.identify()
-        engines.open()
+        await engines.open()
         dispatcher = Dispatcher(engines, self._schedule, self._token_budget)
         calls = Calls(
             engines,

@@ -13,7 +13,15 @@ import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from helium_agents.engines.engine import Completion, Engine, Request
+from helium_agents.engines.engine import (
+    Capacity,
+    Completion,
+    Engine,
+    HasCapacity,
+    Renders,
+    Request,
+    able,
+)
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.runtime.engine_lease import EngineLease
@@ -41,6 +49,7 @@ class SupervisedEngine:
         end: Why it will not be started any more; `None` while it may.
         starting: The start that is under way.
         lease: This session's use of the engine.
+        rendering: The engine, if it tells token ids.
     """
 
     def __init__(
@@ -61,7 +70,12 @@ class SupervisedEngine:
         self._spawn = spawn
         self._on_started = on_started
         self._emit = emit
-        self._occupancy = Occupancy()
+        self.rendering = able(engine, Renders)
+        self._sized = able(engine, HasCapacity)
+        self._door = asyncio.Lock()
+        self._num_open = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._num_deaths = 0
         self._num_fruitless = 0
 
@@ -74,34 +88,49 @@ class SupervisedEngine:
             return f"engine {self.label!r} is being started"
         if not self.is_up:
             return f"engine {self.label!r} is not started yet"
-        return f"engine {self.label!r} is up, open requests: {self._occupancy.num_inside}"
+        return f"engine {self.label!r} is up, open requests: {self._num_open}"
 
-    def begin(self) -> None:
-        """See to it that the engine is up, or on its way."""
-        if self.is_up and self.engine.is_started:
-            return
-        if self.starting is None and self.end is None:
-            self.is_up = self.engine.is_started
-            if not self.is_up:
-                self._launch()
+    @property
+    def capacity(self) -> Capacity | None:
+        """What it holds; `None` before it is started, or where there is no limit."""
+        return None if self._sized is None else self._sized.capacity
+
+    def begin(self) -> bool:
+        """See to it that the engine is up, or on its way; whether it is up."""
+        is_started = self.lease.is_started
+        if not (self.is_up and is_started) and self.starting is None and self.end is None:
+            self.is_up = is_started
+            if not is_started:
+                self.starting = self._spawn(self._start())
+        return self.is_up
 
     async def complete(self, request: Request, *, is_alone: bool) -> Completion | None:
         """Compute a request when its turn has come; `None` if the engine died before that.
 
         Args:
             request: What to compute.
-            is_alone: Whether no other request may be open meanwhile.
+            is_alone: Whether no other request may be open meanwhile, so that the next death tells
+                whether it is to blame. Such a one goes first: on a busy engine its turn would
+                never come otherwise.
 
         Raises:
             EngineDied: The engine died while the request was open. It is being restarted, unless
                 `end` says that this was the last time.
-            EngineError: The engine answered nothing.
+            EngineError: The engine answered nothing, or not all that was asked.
         """
-        if not self._occupancy.try_enter(alone=is_alone):
-            await self._occupancy.enter(alone=is_alone)
+        if is_alone or self._door.locked():
+            async with self._door:  # who is alone, or waits to be, keeps the others out
+                if is_alone:
+                    await self._is_idle.wait()
+                    return await self._complete(request)
+        return await self._complete(request)
+
+    async def _complete(self, request: Request) -> Completion | None:
+        if not self.is_up:
+            return None
+        self._num_open += 1
+        self._is_idle.clear()
         try:
-            if not self.is_up:
-                return None
             on_delta, life = request.on_attempt(), self._num_deaths
             try:
                 completion = await self.engine.complete(request, on_delta)
@@ -110,43 +139,55 @@ class SupervisedEngine:
                     self._mourn(error)
                 raise
             self._num_fruitless = 0
-            if completion is None:  # an engine is anybody's: its types are not checked for sure
-                raise EngineError(f"engine {self.label!r} gave None in place of a Completion")
-            return completion
+            return self._checked(completion, request)
         finally:
-            self._occupancy.leave()
+            self._num_open -= 1
+            if not self._num_open:
+                self._is_idle.set()
+
+    def _checked(self, completion: Completion | None, request: Request) -> Completion:
+        """What an engine gave, with its tokens counted; its types are not checked for sure."""
+        if completion is None:
+            raise EngineError(f"engine {self.label!r} gave None in place of a Completion")
+        num_choices = len(completion.choices)
+        if num_choices != request.sampling.n:
+            raise EngineError(
+                f"engine {self.label!r} gave {num_choices} answers in place of {request.sampling.n}"
+            )
+        output_tokens = completion.output_tokens
+        if not output_tokens:
+            for choice in completion.choices:
+                output_tokens += len(choice.token_ids)
+        prompt_tokens = completion.prompt_tokens or len(request.prompt_token_ids)
+        return completion._replace(prompt_tokens=prompt_tokens, output_tokens=output_tokens)
 
     def _mourn(self, error: EngineDied) -> None:
         self._num_deaths += 1
         self._num_fruitless += 1
         self.is_up = False
-        num_open = self._occupancy.num_inside
-        self._emit(EngineLost(self.label, str(error), num_open, self._num_deaths))
+        self._emit(EngineLost(self.label, str(error), self._num_open, self._num_deaths))
         if self._num_fruitless > MOST_FRUITLESS_RESTARTS:
             self.end = EngineDied(
                 f"engine {self.label!r} died {self._num_fruitless} times in a row without "
                 f"answering a request, so it is not started again. The last time: {error}"
             )
             return
-        self._launch()
+        self.starting = self._spawn(self._start())
         # Last of all: where warnings are errors this raises. The number tells Python's filter,
         # which shows equal warnings once, that this is another one.
         warnings.warn(
-            f"engine {self.label!r} died (death {self._num_deaths} in this session, open requests: "
-            f"{num_open}): {error}. It is being started again, and what was open is asked again",
+            f"engine {self.label!r} died (death {self._num_deaths} in this session, "
+            f"open requests: {self._num_open}): {error}. It is being started again, and what was "
+            "open is asked again",
             RuntimeWarning,
             stacklevel=2,
         )
-
-    def _launch(self) -> None:
-        self.lease.will_start()
-        self.starting = self._spawn(self._start())
 
     async def _start(self) -> None:
         self._emit(EngineStarting(self.label))
         start_s = time.perf_counter()
         try:
-            await self.engine.start()
+            await self.lease.start()
             self._on_started()
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -167,55 +208,3 @@ class SupervisedEngine:
             self._emit(EngineStarted(self.label, time.perf_counter() - start_s))
         finally:
             self.starting = None
-
-
-class Occupancy:
-    """Many requests at once, or one alone, so that the next death tells whether it is to blame.
-
-    Who wants to be alone goes first: on a busy engine its turn would never come otherwise.
-    """
-
-    def __init__(self) -> None:
-        self.num_inside = 0
-        self._is_alone = False
-        self._num_wanting_alone = 0
-        self._waiting: list[asyncio.Future[None]] = []
-
-    def try_enter(self, *, alone: bool) -> bool:
-        """Enter if there is room at once, as there nearly always is; see `enter`."""
-        if not self._has_room(alone):
-            return False
-        self._is_alone = alone
-        self.num_inside += 1
-        return True
-
-    async def enter(self, *, alone: bool) -> None:
-        """Wait until there is room, and enter; who has entered calls `leave`."""
-        self._num_wanting_alone += alone
-        try:
-            while not self.try_enter(alone=alone):
-                wake = asyncio.get_running_loop().create_future()
-                self._waiting.append(wake)
-                await wake
-        except asyncio.CancelledError:
-            self._wake()  # others may have waited for us only
-            raise
-        finally:
-            self._num_wanting_alone -= alone
-
-    def leave(self) -> None:
-        """Make room."""
-        self.num_inside -= 1
-        self._is_alone = False
-        self._wake()
-
-    def _has_room(self, alone: bool) -> bool:
-        if alone:
-            return not self.num_inside
-        return not self._is_alone and not self._num_wanting_alone
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for wake in waiting:
-            if not wake.done():
-                wake.set_result(None)

@@ -50,6 +50,7 @@ class DigestEngine:
     name = "digest"
     capacity: Capacity | None = None
     is_started = True
+    follows_schemas = True
 
     def __init__(self) -> None:
         self._oracle = oracle()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helium_agents import ItemError, Session, gather, llm, operator, user
-from helium_agents.engines.engine import Delta, Request
+from helium_agents.engines.engine import ChatMessage, Delta, Request, Sampling
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import (
     CallTimeout,
@@ -26,7 +26,7 @@ from helium_agents.errors import (
     TokenBudgetExceeded,
 )
 from helium_agents.runtime.fleet import DEATHS_BY_KILL
-from helium_agents.runtime.supervised_engine import MOST_FRUITLESS_RESTARTS, Occupancy
+from helium_agents.runtime.supervised_engine import MOST_FRUITLESS_RESTARTS, SupervisedEngine
 from helium_agents.telemetry.events import EngineLost, EngineStarted, Event
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -445,25 +445,36 @@ async def test_a_waiter_can_leave_during_a_restart() -> None:
 
 
 async def test_a_waiter_can_leave_while_a_suspect_runs_alone() -> None:
-    occupancy = Occupancy()
-    await occupancy.enter(alone=False)
-    suspect = asyncio.ensure_future(occupancy.enter(alone=True))
+    gate = Gate()
+    engine = ScriptedEngine(gate)
+    await engine.start()
+    line = SupervisedEngine(
+        engine, "e", spawn=asyncio.create_task, on_started=lambda: None, emit=lambda _: None
+    )
+    assert line.begin()
+
+    def ask(text: str, *, is_alone: bool = False) -> asyncio.Task[Any]:
+        asked = Request(text, (ChatMessage("user", text),), [1], Sampling())
+        return asyncio.create_task(line.complete(asked, is_alone=is_alone))
+
+    first = ask("first")
     await ticks()
-    late = asyncio.ensure_future(occupancy.enter(alone=False))
+    suspect = ask("suspect", is_alone=True)
     await ticks()
-    assert not late.done()
+    late = ask("late")
+    await ticks()
+    assert engine.num_open == 1
     suspect.cancel()
-    await late
-    assert occupancy.num_inside == 2
-    occupancy.leave()
-    occupancy.leave()
-    await occupancy.enter(alone=True)
-    late = asyncio.ensure_future(occupancy.enter(alone=False))
+    await until(lambda: engine.num_open == 2)
+    suspect = ask("suspect", is_alone=True)
     await ticks()
-    late.cancel()
+    gone, last_one = ask("gone"), ask("last")
     await ticks()
-    occupancy.leave()
-    assert occupancy.num_inside == 0
+    gone.cancel()
+    gate.open()
+    await asyncio.gather(first, late, suspect, last_one)
+    assert [asked.request_id for asked in engine.requests] == ["first", "late", "suspect", "last"]
+    assert engine.num_open == 0
 
 
 async def test_closing_the_session_during_a_restart_stops_the_start() -> None:
@@ -606,8 +617,6 @@ async def test_an_unseeded_stream_that_has_not_begun_is_asked_again() -> None:
 
 
 async def complete(engine: ScriptedEngine, text: str = "q") -> Any:
-    from helium_agents.engines.engine import ChatMessage, Sampling
-
     return await engine.complete(Request("r", (ChatMessage("user", text),), [1], Sampling()))
 
 

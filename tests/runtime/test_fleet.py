@@ -11,9 +11,10 @@ import pytest
 from gate import Gate, ticks, until
 
 from helium_agents import Replicas, Session, gather, llm, system, user
-from helium_agents.engines.engine import Request
+from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EngineStartError
+from helium_agents.runtime.fleet import Fleet
 from helium_agents.telemetry.events import EngineLost, EngineStarted, Event
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -74,6 +75,36 @@ async def test_the_first_that_is_started_serves_at_once() -> None:
         assert not slow.is_started
         slow.may_start.set()
         await until(lambda: slow.is_started)
+
+
+def slots(kv_tokens: int, max_model_tokens: int, max_requests: int) -> Capacity:
+    return Capacity(kv_tokens, 16, max_model_tokens, max_requests)
+
+
+async def test_those_that_are_started_hold_together_what_each_does() -> None:
+    small, large = slots(1024, 512, 8), slots(2048, 256, 4)
+    engines = [ScriptedEngine(capacity=small), ScriptedEngine(capacity=large)]
+    fleet = Fleet(engines, spawn=asyncio.create_task, emit=lambda _: None)
+    assert fleet.capacity is None
+    await engines[0].start()
+    assert fleet.capacity == small
+    await engines[1].start()
+    assert fleet.capacity == slots(3072, 256, 12)
+
+
+async def test_no_limit_of_one_is_no_limit_of_all() -> None:
+    engines = [ScriptedEngine(), ScriptedEngine(capacity=slots(1024, 512, 8))]
+    fleet = Fleet(engines, spawn=asyncio.create_task, emit=lambda _: None)
+    for engine in engines:
+        await engine.start()
+    assert fleet.capacity is None
+
+
+async def test_other_models_are_refused() -> None:
+    replicas = Replicas([ScriptedEngine(), ScriptedEngine(identity="another")])
+    with pytest.raises(EngineStartError, match=r"have 2 identities.*the same model"):
+        async with Session(replicas):
+            pass
 
 
 async def test_a_dead_one_is_restarted_while_the_others_serve() -> None:
