@@ -25,17 +25,20 @@ class EngineLease:
 
     Args:
         engine: The engine; one that cannot be started is always ready.
+
+    Attributes:
+        starts: The engine as one that can be started; `None` if it can't.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = able(engine, Starts)
+        self.starts = able(engine, Starts)
         self._id = id(engine)
         self._use: _Use | None = None
 
     @property
     def is_started(self) -> bool:
         """Whether the engine is started; one that died counts."""
-        return self._engine is None or self._engine.is_started
+        return self.starts is None or self.starts.is_started
 
     def take(self) -> None:
         """The session begins to use it."""
@@ -48,10 +51,10 @@ class EngineLease:
         Raises:
             EngineStartError: It does not start.
         """
-        if self._engine is not None:
-            if self._use is not None and not self._engine.is_started:
+        if self.starts is not None:
+            if self._use is not None and not self.starts.is_started:
                 self._use.is_ours = True
-            await self._engine.start()
+            await self.starts.start()
 
     async def give_back(self) -> None:
         """The session ends: stop the engine if sessions own it and no other uses it. Idempotent."""
@@ -61,5 +64,5 @@ class EngineLease:
         use.num_sessions -= 1
         if not use.num_sessions:
             del _uses[self._id]
-            if use.is_ours and self._engine is not None:
-                await self._engine.close()
+            if use.is_ours and self.starts is not None:
+                await self.starts.close()

@@ -97,7 +97,8 @@ class SupervisedEngine:
 
     def begin(self) -> bool:
         """See to it that the engine is up, or on its way; whether it is up."""
-        is_started = self.lease.is_started
+        starts = self.lease.starts  # not by a property: this is asked before every request
+        is_started = starts is None or starts.is_started
         if not (self.is_up and is_started) and self.starting is None and self.end is None:
             self.is_up = is_started
             if not is_started:
