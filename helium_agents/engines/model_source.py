@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,7 @@ RANDOM = "random"
 """Names the model with random weights; a directory of that name is ``./random``."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-_OTHER_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
-_DECIDING_SUFFIXES = frozenset(_WEIGHT_SUFFIXES + _OTHER_SUFFIXES)
+_DECIDING_SUFFIXES = (*_WEIGHT_SUFFIXES, ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 """What a model directory may hold that decides an answer: weights, tokenizer, template, code."""
 
 _DIGEST_CACHE_BYTES = 1 << 22
@@ -41,14 +39,12 @@ class ModelSource:
     """One model, pinned.
 
     Args:
-        name: What a person calls it.
         model: What vLLM is to load: a directory, or the name of a hub repository.
         revision: The repository's commit; `None` for a directory. vLLM must be told it: a branch
             may have moved since it was looked up.
         directory: Where the files are; `None` while the repository is not downloaded.
     """
 
-    name: str
     model: str
     revision: str | None
     directory: Path | None
@@ -58,23 +54,14 @@ class ModelSource:
         path = self.directory / name if self.directory is not None else None
         return path if path is not None and path.is_file() else None
 
-    def digest(self) -> str:
-        """Hex digest of the files that decide an answer.
+    def parts(self) -> dict[str, str]:
+        """Hex digests of the files that decide an answer, by what a person calls them.
 
-        For a hub repository its commit says that already, downloaded or not.
+        Of a hub repository its commit says that already, downloaded or not.
         """
         if self.revision is not None or self.directory is None:
-            return f"hub:{self.model}@{self.revision}"
-        return directory_digest(self.directory)
-
-    def parts(self) -> dict[str, str]:
-        """Short digests of what `digest` is made of, by what a person calls it."""
-        if self.revision is not None or self.directory is None:
-            return {"model": self.digest()}
-        parts: dict[str, Any] = {}
-        for path in deciding_files(self.directory):
-            parts.setdefault(_kind_of(path), blake3()).update(file_digest(path).encode())
-        return {kind: digest.hexdigest()[:16] for kind, digest in parts.items()}
+            return {"model": f"hub:{self.model}@{self.revision}"}
+        return directory_parts(self.directory)
 
     def chat_template_has(self, *words: str) -> bool:
         """Whether a chat template mentions one of the words; `True` where it can't be known."""
@@ -106,35 +93,34 @@ def find_model(
     """
     if model is None:
         directory = embedded_model_dir()
-        return ModelSource("embedded", str(directory), None, directory)
+        return ModelSource(str(directory), None, directory)
     if model == RANDOM:
         directory = random_model_dir()
-        return ModelSource(RANDOM, str(directory), None, directory)
+        return ModelSource(str(directory), None, directory)
     path = Path(model).expanduser()
     if path.is_dir():
         if not any((path / name).is_file() for name in ("config.json", "params.json")):
             raise EngineStartError(f"{path} is not a model directory: it has no config.json")
         _check_configuration(path / "config.json")
-        return ModelSource(path.resolve().name, str(path.resolve()), None, path.resolve())
+        return ModelSource(str(path.resolve()), None, path.resolve())
     if isinstance(model, Path) or not _REPO_ID.fullmatch(model):
         raise EngineStartError(f"there is no model directory {path}")
     cache = Path(download_dir) if download_dir else _hub_cache()
     repository = cache / f"models--{model.replace('/', '--')}"
     commit = _commit(model, revision or "main", repository)
     snapshot = repository / "snapshots" / commit
-    return ModelSource(model, model, commit, snapshot if snapshot.is_dir() else None)
+    return ModelSource(model, commit, snapshot if snapshot.is_dir() else None)
 
 
 def _check_configuration(path: Path) -> None:
     """Refuse a broken config.json here, where no engine has been started for it."""
     try:
-        configuration = json.loads(path.read_bytes()) if path.is_file() else {}
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+        problem = "" if isinstance(found, dict) else "no JSON object"
     except ValueError as error:
-        raise EngineStartError(
-            f"{path} is not valid JSON ({error}): copy the model's directory again"
-        ) from None
-    if not isinstance(configuration, dict):
-        raise EngineStartError(f"{path} is no JSON object: copy the model's directory again")
+        problem = f"not valid JSON ({error})"
+    if problem:
+        raise EngineStartError(f"{path} is {problem}: copy the model's directory again")
 
 
 def _hub_cache() -> Path:
@@ -171,21 +157,16 @@ def _commit(model: str, revision: str, repository: Path) -> str:
     return commit
 
 
-def directory_digest(directory: Path) -> str:
-    """Hex digest of a model's or an adapter's directory."""
-    digest = blake3()
-    for path in deciding_files(directory):
-        relative = path.relative_to(directory)
-        digest.update(f"{relative.as_posix()}\0{file_digest(path)}\0".encode())
-    return digest.hexdigest()
-
-
-def deciding_files(directory: Path) -> Iterator[Path]:
-    """The files of a model's directory that decide an answer, in a fixed order."""
+def directory_parts(directory: Path) -> dict[str, str]:
+    """Hex digests of what in a model's or an adapter's directory decides an answer, by kind."""
+    parts: dict[str, Any] = {}
     for path in sorted(directory.rglob("*")):
-        is_hidden = path.relative_to(directory).parts[0][0] == "."
+        relative = path.relative_to(directory)
+        is_hidden = relative.parts[0][0] == "."
         if path.suffix in _DECIDING_SUFFIXES and path.is_file() and not is_hidden:
-            yield path
+            line = f"{relative.as_posix()}\0{file_digest(path)}\0"
+            parts.setdefault(_kind_of(path), blake3()).update(line.encode())
+    return {kind: digest.hexdigest() for kind, digest in parts.items()}
 
 
 def _kind_of(path: Path) -> str:

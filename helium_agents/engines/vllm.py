@@ -62,8 +62,8 @@ class VLLM:
         **engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
 
     Raises:
-        EngineStartError: There is no such `dtype`, or `max_model_tokens` does not fit into
-            `kv_tokens`.
+        EngineStartError: An argument is out of range, there is no such `dtype`, or
+            `max_model_tokens` does not fit into `kv_tokens`.
     """
 
     follows_schemas = True
@@ -82,7 +82,6 @@ class VLLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **engine_args: Any,
     ) -> None:
-        _check_arguments(model, max_model_tokens, kv_tokens, max_requests)
         self._settings = Settings(
             model=model,
             dtype=dtype,
@@ -339,19 +338,6 @@ class VLLM:
             return choice
         truncator = self._truncator
         return truncator.truncate(choice, max_tokens) if truncator is not None else None
-
-
-def _check_arguments(model: Any, max_model_tokens: Any, kv_tokens: Any, max_requests: Any) -> None:
-    if model == "" or not (model is None or isinstance(model, str | Path)):
-        raise EngineStartError(
-            f"VLLM(model={model!r}): give a directory, the name of a hub repository, or None"
-        )
-    sizes = {"max_model_tokens": max_model_tokens, "kv_tokens": kv_tokens}
-    for name, size in (*sizes.items(), ("max_requests", max_requests)):
-        if size is None and name in sizes:
-            continue
-        if type(size) is not int or size < 1:
-            raise EngineStartError(f"VLLM({name}={size!r}): give a whole number, at least 1")
 
 
 def _capacity(llm: AsyncLLM) -> Capacity:

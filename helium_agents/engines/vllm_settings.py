@@ -18,12 +18,12 @@ from blake3 import blake3
 from helium_agents.engines.model_source import (
     RANDOM,
     ModelSource,
-    directory_digest,
+    directory_parts,
     file_digest,
 )
 from helium_agents.errors import EngineStartError
 
-_IDENTITY_FORMAT = 1
+_IDENTITY_FORMAT = 2
 """Changes whenever the fixed settings below change what a model answers."""
 
 _BLOCK_TOKENS = 32
@@ -65,22 +65,7 @@ def is_cpu_build() -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments of `VLLM`, before a model is looked for.
-
-    Args:
-        model: A directory, the name of a hub repository, `None` for the embedded model, or
-            `RANDOM` for the one with random weights.
-        dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the two models
-            that are made on this machine, where it is exact; else what vLLM chooses.
-        max_model_tokens: Most tokens of a prompt and its answer together. `None`: the model's
-            own limit, or the size of the KV cache where that is less.
-        kv_tokens: Tokens that the KV cache holds. `None`: on a GPU what fits; on a CPU 65,536
-            (32,768 of the embedded model), or what ``VLLM_CPU_KVCACHE_SPACE`` (GiB) says.
-        max_requests: Most requests computed in one step.
-        enforce_eager: Do not compile the model. `None`: only on a GPU it is compiled.
-        chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
-        engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
-    """
+    """The arguments of `VLLM`, which says what they mean, before a model is looked for."""
 
     model: str | Path | None
     dtype: str = "auto"
@@ -92,6 +77,16 @@ class Settings:
     engine_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.model == "" or not (self.model is None or isinstance(self.model, str | Path)):
+            raise EngineStartError(
+                f"VLLM(model={self.model!r}): give a directory, the name of a hub repository, or "
+                "None"
+            )
+        for name in ("max_model_tokens", "kv_tokens", "max_requests"):
+            size = getattr(self, name)
+            is_default = size is None and name != "max_requests"
+            if not is_default and (type(size) is not int or size < 1):
+                raise EngineStartError(f"VLLM({name}={size!r}): give a whole number, at least 1")
         if self.dtype not in _DTYPES:
             close = get_close_matches(str(self.dtype), _DTYPES, n=1)
             what_to_do = f"did you mean {close[0]}?" if close else "choose one"
@@ -111,45 +106,41 @@ class Settings:
             return "float32"
         return self.dtype
 
-    def identity(self, source: ModelSource, today: date | None) -> str:
-        """Hex digest of everything that decides an answer.
+    def identity_parts(self, source: ModelSource, today: date | None) -> dict[str, str]:
+        """Everything that decides an answer: the model's files, and each setting as text.
+
+        Unknown engine arguments count, so that a new one can cost a memo but never spoil it; and
+        those that name a file or directory (a tokenizer, an adapter) count by its content.
 
         Args:
             source: The model.
             today: The date that its chat template is shown, if it asks for one.
         """
-        return _digest({"model": source.digest(), **self._deciding(today)})
-
-    def identity_parts(self, source: ModelSource, today: date | None) -> dict[str, str]:
-        """What `identity` is made of, as text for a person: the model's files, and each setting."""
-        parts = {
-            name: value if isinstance(value, str) else json.dumps(value, default=_described)
-            for name, value in self._deciding(today).items()
-            if name != "format" and value not in (None, {})
-        }
-        return source.parts() | parts
-
-    def _deciding(self, today: date | None) -> dict[str, Any]:
-        """What decides an answer apart from the model's files.
-
-        Unknown engine arguments count, so that a new one can cost a memo but never spoil it; and
-        those that name a file or directory (a tokenizer, an adapter) count by its content.
-        """
-        arguments = {
-            name: _content(value)
-            for name, value in self.engine_args.items()
-            if name not in _HARMLESS_ARGUMENTS
-        }
-        return {
-            "format": _IDENTITY_FORMAT,
+        deciding: dict[str, Any] = {
             "dtype": self.resolved_dtype(),
             "enforce_eager": self.enforce_eager,
             "max_model_tokens": self.max_model_tokens,  # some rotary scalings depend on it
             "chat_template_kwargs": dict(self.chat_template_kwargs),
-            "arguments": arguments,
+            "arguments": {
+                name: _content(value)
+                for name, value in self.engine_args.items()
+                if name not in _HARMLESS_ARGUMENTS
+            },
             "engine": installed_vllm(),
             "date": today.isoformat() if today is not None else None,
         }
+        return source.parts() | {
+            name: value
+            if isinstance(value, str)
+            else json.dumps(value, sort_keys=True, default=_described)
+            for name, value in deciding.items()
+            if value not in (None, {})
+        }
+
+    def identity(self, source: ModelSource, today: date | None) -> str:
+        """Hex digest of `identity_parts`."""
+        parts = {"format": _IDENTITY_FORMAT, **self.identity_parts(source, today)}
+        return blake3(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def engine_arguments(self, source: ModelSource) -> dict[str, Any]:
         """Arguments of vLLM's `AsyncEngineArgs`."""
@@ -202,11 +193,6 @@ class Settings:
         return arguments
 
 
-def _digest(parts: dict[str, Any]) -> str:
-    text = json.dumps(parts, sort_keys=True, default=_described)
-    return blake3(text.encode()).hexdigest()
-
-
 def _num_blocks(tokens: int, block_tokens: int) -> int:
     return math.ceil(tokens / block_tokens) + 1  # vLLM keeps one block to itself
 
@@ -214,7 +200,7 @@ def _num_blocks(tokens: int, block_tokens: int) -> int:
 def _content(value: Any) -> Any:
     """A path stands for what it names."""
     if isinstance(value, str | Path) and (path := Path(value).expanduser()).exists():
-        return directory_digest(path) if path.is_dir() else file_digest(path)
+        return directory_parts(path) if path.is_dir() else file_digest(path)
     if isinstance(value, Mapping):
         return {str(key): _content(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
