@@ -7,8 +7,8 @@ runs in a thread of its own, so the event loop stays free but for imports that h
 - A spawned process runs the user's script again under another name. A script that starts the
   engine without a ``__main__`` guard would start another one in there; that child ends with an
   exit code of its own, by which the parent knows what to say.
-- A thread cannot be cancelled. Before processes are started it is told to stop by a flag; after
-  that its processes are killed, which makes it fail at once.
+- A thread cannot be cancelled. Before it starts processes it is told to stop by a lock that only
+  one of the two can take; after that its processes are killed, which makes it fail at once.
 - A terminal sends Ctrl-C to every process of the group. Signal masks are inherited, so the thread
   blocks it: the parent alone decides what an interrupt means.
 """
@@ -110,6 +110,15 @@ def _main_looks_unguarded() -> bool:
         return False
 
 
+def _try_to_spawn() -> None:
+    """Find out that the script has no guard: vLLM does not always say how its process ended."""
+    process = multiprocessing.get_context("spawn").Process(target=os.getpid, name="EngineTrial")
+    process.start()
+    process.join()
+    if process.exitcode == _UNGUARDED_MAIN:
+        raise EngineStartError(_unguarded_message())
+
+
 def _unguarded_message() -> str:
     script = getattr(sys.modules.get("__main__"), "__file__", None) or "the script"
     return (
@@ -163,9 +172,7 @@ class _Start:
         self._environment = dict(environment)
         self.log = EngineLog()
         self.processes = EngineProcesses()
-        self._lock = threading.Lock()
-        self._is_abandoned = False
-        self._has_processes = False
+        self._decided = threading.Lock()  # taken by `run` to start processes, or to prevent that
 
     def run(self) -> Launched:
         """Import vLLM, configure it, start its processes, and wait until they are ready."""
@@ -190,52 +197,30 @@ class _Start:
         # What vLLM's own modules do with torch's is not the user's to repair.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
         if _main_looks_unguarded():
-            self._try_to_spawn()
+            _try_to_spawn()
         for module in ("torch", "vllm", "vllm.v1.engine.async_llm"):
-            self._check_wanted()
+            if self._decided.locked():
+                raise _Abandoned
             importlib.import_module(module)
         if LOG_VARIABLE in os.environ:
             logging.getLogger("vllm.v1.engine.async_llm").addFilter(_is_no_obituary)
-        return self._start_processes()
-
-    def _start_processes(self) -> AsyncLLM:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         engine_args = AsyncEngineArgs(**self._arguments)
         config = engine_args.create_engine_config()
-        self._set_has_processes(True)
+        if not self.may_decide():
+            raise _Abandoned
         return AsyncLLM.from_vllm_config(config, disable_log_stats=engine_args.disable_log_stats)
 
-    def _try_to_spawn(self) -> None:
-        """Find out at once, not after the imports, that the script has no guard."""
-        process = multiprocessing.get_context("spawn").Process(target=os.getpid, name="EngineTrial")
-        self._set_has_processes(True)
-        process.start()
-        process.join()
-        self._set_has_processes(False)
-        if process.exitcode == _UNGUARDED_MAIN:
-            raise EngineStartError(_unguarded_message())
-
-    def _set_has_processes(self, has_processes: bool) -> None:
-        with self._lock:
-            self._check_wanted()
-            self._has_processes = has_processes
-
-    def _check_wanted(self) -> None:
-        if self._is_abandoned:
-            raise _Abandoned
-
-    def abandon(self) -> bool:
-        """Ask `run` to stop; whether its processes must be killed for that."""
-        with self._lock:
-            self._is_abandoned = True
-            return self._has_processes
+    def may_decide(self) -> bool:
+        """Whether who asks is the first: `run`, before it starts processes, or who abandons it."""
+        return self._decided.acquire(blocking=False)
 
 
 async def _undo(start: _Start, future: asyncio.Future[Launched]) -> None:
     """Leave nothing of a start that was cancelled; a second cancellation does not stop this."""
-    if not start.abandon():  # it has started nothing and will not; nobody asks why
+    if start.may_decide():  # it has started nothing and will not; nobody asks why
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         return
     while not future.done():
