@@ -19,11 +19,11 @@ meanwhile inherit the mark too: those that have left the terminal session, to li
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 MARKER = "HELIUM_AGENTS_ENGINE"
 """Environment variable that carries the mark: one value for each start of an engine."""
@@ -32,7 +32,7 @@ _SHARED = "/dev/shm"
 _SHARED_PREFIXES = ("psm_", "sem.mp-")
 """How multiprocessing names shared memory and semaphores there."""
 
-_POLL_S = 0.5
+_POLL_S = 0.2
 _SWEEP_S = 0.02
 _QUIET_S = 0.5
 """A process that was being made when the program ended is seen within this time."""
@@ -57,10 +57,8 @@ def marked(mark: str, session: int) -> list[int]:
 def kill(pids: Iterable[int]) -> None:
     """Kill those that have not ended by themselves."""
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def shared_memory(pids: Iterable[int]) -> set[str]:
@@ -83,21 +81,6 @@ def shared_memory(pids: Iterable[int]) -> set[str]:
             for entry in entries
             if entry.name.startswith(_SHARED_PREFIXES) and entry.inode() in inodes
         }
-
-
-def wait_for_end(parent_pid: int) -> None:
-    """Return when this process's parent is gone."""
-    try:
-        descriptor = os.pidfd_open(parent_pid)
-    except OSError:  # no such system call, not allowed, or already gone
-        while os.getppid() == parent_pid:
-            time.sleep(_POLL_S)
-        return
-    if os.getppid() == parent_pid:  # else it ended before, and the number may be another's by now
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        poll.poll()
-    os.close(descriptor)
 
 
 def sweep(mark: str, session: int) -> set[str]:
@@ -128,12 +111,11 @@ def main() -> None:
     parent_pid, session, mark = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends when the program does, however that ends
-    wait_for_end(parent_pid)
+    while os.getppid() == parent_pid:
+        time.sleep(_POLL_S)
     for path in sweep(mark, session) | noted():
-        try:
+        with suppress(FileNotFoundError):  # multiprocessing's own tracker was faster
             os.unlink(path)
-        except FileNotFoundError:  # multiprocessing's own tracker was faster
-            continue
 
 
 if __name__ == "__main__":
