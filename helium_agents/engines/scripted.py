@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from xxhash import xxh3_64_hexdigest, xxh32_intdigest
 
@@ -29,8 +29,6 @@ from helium_agents.errors import EngineDied, EngineError, RequestError
 Script = Callable[[Request], str | Awaitable[str]] | Mapping[str, str]
 """What answers a request: a function, plain or async, that returns the text (or raises; to raise
 `EngineDied` kills the engine); or a mapping from the last message's content to the text."""
-
-T = TypeVar("T")
 
 _TOKEN = re.compile(r"\s*\S+|\s+$")
 
@@ -164,15 +162,32 @@ class ScriptedEngine:
         if self._keeps_requests:
             self.requests.append(request)
         self.num_open += 1
-        if self.num_open > self.most_open:
-            self.most_open = self.num_open
+        self.most_open = max(self.most_open, self.num_open)
+        life = self.num_deaths
+        scope = asyncio.timeout(None)  # it runs out when the engine dies
         try:
-            return await self._answer(request, on_delta)
+            async with scope:
+                self._open.add(scope)
+                try:
+                    completion = await self._answer(request, on_delta)
+                finally:
+                    self._open.discard(scope)
+        except TimeoutError:
+            if scope.expired():
+                raise self._died() from None
+            raise
+        except EngineDied as error:
+            if self.num_deaths == life:  # by the script, not by what befell other requests
+                self.die(error)
+            raise
         except asyncio.CancelledError:
             self.aborted.append(request.request_id)
             raise
         finally:
             self.num_open -= 1
+        if self.num_deaths != life:  # it ended in the same moment
+            raise self._died()
+        return completion
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The first `max_tokens` words."""
@@ -186,12 +201,7 @@ class ScriptedEngine:
     async def _answer(
         self, request: Request, on_delta: Callable[[Delta], None] | None
     ) -> Completion:
-        life = self.num_deaths
-        if self._latency_s:
-            await self._while_alive(asyncio.sleep(self._latency_s))
-        else:
-            await asyncio.sleep(0)
-            self._check_alive(life)
+        await asyncio.sleep(self._latency_s)
         choices, first_token_s = [], None
         for index in range(request.sampling.n):
             choice = _cut(await self._text(request, index), request)
@@ -200,28 +210,8 @@ class ScriptedEngine:
                 for piece in _TOKEN.findall(choice.text):
                     on_delta(Delta(index, piece))
                     await asyncio.sleep(0)
-                    self._check_alive(life)
             choices.append(choice)
         return Completion(tuple(choices), first_token_s=first_token_s)
-
-    def _check_alive(self, life: int) -> None:
-        """Raise if the engine died since: for waits too short to be cut off."""
-        if self.num_deaths != life:
-            raise self._died()
-
-    async def _while_alive(self, work: Awaitable[T]) -> T:
-        """The result of what may take long, cut off by the engine's death."""
-        scope = asyncio.timeout(None)  # it runs out when the engine dies
-        try:
-            async with scope:
-                self._open.add(scope)
-                return await work
-        except TimeoutError:
-            if scope.expired():
-                raise self._died() from None
-            raise
-        finally:
-            self._open.discard(scope)
 
     async def _text(self, request: Request, index: int) -> str:
         if self._script is None:
@@ -232,18 +222,12 @@ class ScriptedEngine:
                 return self._script[question]
             except KeyError:
                 raise RequestError(f"the script has no answer to {question!r}") from None
-        life = self.num_deaths
-        try:
-            text = self._script(request)
-            if isinstance(text, Awaitable):
-                text = await self._while_alive(text)
-            if not isinstance(text, str):
-                raise TypeError(f"the script of {self._name!r} gave {text!r} in place of text")
-            return text
-        except EngineDied as error:
-            if self.num_deaths == life:  # by the script, not by what befell other requests
-                self.die(error)
-            raise
+        text = self._script(request)
+        if isinstance(text, Awaitable):
+            text = await text
+        if not isinstance(text, str):
+            raise TypeError(f"the script of {self._name!r} gave {text!r} in place of text")
+        return text
 
     def _default_text(self, request: Request, index: int) -> str:
         sampling = request.sampling
