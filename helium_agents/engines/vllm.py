@@ -26,12 +26,12 @@ from helium_agents.engines.engine import (
 from helium_agents.engines.model_source import RANDOM, ModelSource, find_model
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.engines.vllm_process import launch
-from helium_agents.engines.vllm_request import Answer, sampling_params, translated
+from helium_agents.engines.vllm_request import choice_of, sampling_params, translated
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
 
 if TYPE_CHECKING:
-    from vllm.outputs import RequestOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _INLINE_CHARACTERS = 20_000
@@ -281,7 +281,7 @@ class VLLM:
         """
         engine = self._running()
         self._check_length(request)
-        answers = [Answer() for _ in range(request.sampling.n)]
+        pieces: list[list[CompletionOutput]] = [[] for _ in range(request.sampling.n)]
         cached_tokens, first_token_s = 0, None
         clock = asyncio.get_running_loop().time
         outputs = _outputs(engine, request, is_streamed=on_delta is not None)
@@ -291,11 +291,10 @@ class VLLM:
                 if first_token_s is None and on_delta is not None:  # else only the end is told
                     first_token_s = clock()
                 for piece in output.outputs:
-                    answers[piece.index].add(piece)
+                    pieces[piece.index].append(piece)
                     if on_delta is not None and piece.text:
                         on_delta(Delta(piece.index, piece.text))
-        choices = tuple(answer.choice() for answer in answers)
-        return Completion(choices, cached_tokens, first_token_s)
+        return Completion(tuple(map(choice_of, pieces)), cached_tokens, first_token_s)
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""

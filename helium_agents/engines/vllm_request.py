@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from helium_agents.engines.engine import Choice, FinishReason, Request
@@ -35,31 +36,16 @@ def sampling_params(request: Request, is_streamed: bool) -> SamplingParams:
     )
 
 
-class Answer:
-    """One answer as its pieces come in."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._token_ids: list[int] = []
-        self._finish_reason: str | None = None
-
-    def add(self, piece: CompletionOutput) -> None:
-        """Take the next piece."""
-        self._texts.append(piece.text)
-        self._token_ids.extend(piece.token_ids)
-        self._finish_reason = piece.finish_reason or self._finish_reason
-
-    def choice(self) -> Choice:
-        """All of it, once it has ended."""
-        reason: FinishReason
-        match self._finish_reason:
-            case "length":
-                reason = "length"
-            case "stop" | "repetition":
-                reason = "stop"
-            case other:
-                raise TransientEngineError(f"vLLM ended the request by itself: {other}")
-        return Choice("".join(self._texts), tuple(self._token_ids), reason)
+def choice_of(pieces: Sequence[CompletionOutput]) -> Choice:
+    """One answer from its pieces, one of which says why it ended."""
+    reasons: dict[str | None, FinishReason] = {
+        "length": "length", "stop": "stop", "repetition": "stop"
+    }  # fmt: skip
+    reason = next((piece.finish_reason for piece in pieces if piece.finish_reason), None)
+    if reason not in reasons:
+        raise TransientEngineError(f"vLLM ended the request by itself: {reason}")
+    token_ids = tuple(token_id for piece in pieces for token_id in piece.token_ids)
+    return Choice("".join(piece.text for piece in pieces), token_ids, reasons[reason])
 
 
 def translated(error: Exception, engine: Launched) -> EngineError:
