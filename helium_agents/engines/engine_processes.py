@@ -78,7 +78,13 @@ class EngineProcesses:
         pids = self.pids()
         self._shared |= shared_memory(pids)
         kill(pids)
-        self._unlink_shared()
+        for path in self._shared:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+                if self._is_tracked:  # and would be reported as leaked when the program ends
+                    name = os.path.basename(path)
+                    kind = "semaphore" if name.startswith("sem.") else "shared_memory"
+                    resource_tracker.unregister("/" + name.removeprefix("sem."), kind)
         return bool(pids)
 
     def end(self) -> None:
@@ -92,12 +98,3 @@ class EngineProcesses:
             watcher.wait()
             if watcher.stdin is not None:
                 watcher.stdin.close()
-
-    def _unlink_shared(self) -> None:
-        for path in self._shared:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-                if self._is_tracked:  # and would be reported as leaked when the program ends
-                    name = os.path.basename(path)
-                    kind = "semaphore" if name.startswith("sem.") else "shared_memory"
-                    resource_tracker.unregister("/" + name.removeprefix("sem."), kind)

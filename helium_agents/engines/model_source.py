@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,17 +92,12 @@ def find_model(
         EngineStartError: There is no such directory, its config.json is broken, or the repository
             is neither in the local cache nor can the hub be asked.
     """
-    if model is None:
-        directory = embedded_model_dir()
-        return ModelSource(str(directory), None, directory)
-    if model == RANDOM:
-        directory = random_model_dir()
+    if model is None or model == RANDOM:
+        directory = embedded_model_dir() if model is None else random_model_dir()
         return ModelSource(str(directory), None, directory)
     path = Path(model).expanduser()
     if path.is_dir():
-        if not any((path / name).is_file() for name in ("config.json", "params.json")):
-            raise EngineStartError(f"{path} is not a model directory: it has no config.json")
-        _check_configuration(path / "config.json")
+        _check_configuration(path)
         return ModelSource(str(path.resolve()), None, path.resolve())
     if isinstance(model, Path) or not _REPO_ID.fullmatch(model):
         raise EngineStartError(f"there is no model directory {path}")
@@ -112,8 +108,11 @@ def find_model(
     return ModelSource(model, commit, snapshot if snapshot.is_dir() else None)
 
 
-def _check_configuration(path: Path) -> None:
-    """Refuse a broken config.json here, where no engine has been started for it."""
+def _check_configuration(directory: Path) -> None:
+    """Refuse a missing or broken config.json here, where no engine has been started for it."""
+    if not any((directory / name).is_file() for name in ("config.json", "params.json")):
+        raise EngineStartError(f"{directory} is not a model directory: it has no config.json")
+    path = directory / "config.json"
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else {}
         problem = "" if isinstance(found, dict) else "no JSON object"
@@ -137,10 +136,8 @@ def _hub_cache() -> Path:
 def _commit(model: str, revision: str, repository: Path) -> str:
     if _COMMIT.fullmatch(revision):
         return revision
-    try:
+    with suppress(OSError):
         return (repository / "refs" / revision).read_text("ascii").strip()
-    except OSError:
-        pass
     try:
         from huggingface_hub import HfApi
 
@@ -185,18 +182,14 @@ def file_digest(path: Path) -> str:
         return blake3(path.read_bytes()).hexdigest()
     key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
     remembered = cache_root() / "digests" / blake3(key.encode()).hexdigest()
-    try:
+    with suppress(OSError):
         text = remembered.read_text("ascii")
         if len(text) == 64:
             return text
-    except OSError:
-        pass
     digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
-    try:
+    with suppress(OSError):  # a cache that can't be written only costs time
         remembered.parent.mkdir(parents=True, exist_ok=True)
         unfinished = remembered.with_suffix(f".{os.getpid()}")
         unfinished.write_text(digest, "ascii")
         unfinished.rename(remembered)
-    except OSError:
-        pass  # a cache that can't be written only costs time
     return digest
