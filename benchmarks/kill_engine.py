@@ -100,7 +100,7 @@ async def run(
 
 async def disturb(num_kills: int, rows: Sequence[Document]) -> bool:
     """Run twice, print what was found, and return whether all is well."""
-    engine = CountingVLLM.random()
+    engine = CountingVLLM("random")
     await engine.start()
     try:
         expected, num_distinct, seconds = await run(engine, rows)
@@ -139,7 +139,7 @@ async def poison(num_rows: int) -> bool:
     # The prompt of one row alone is longer than what a step computes.
     rows = [f"Row {number}." for number in range(num_rows)]
     rows[num_rows // 2] = "This row is poison." + " word" * 1500
-    engine = VLLM.random(kv_tokens=8192, enable_chunked_prefill=True, max_num_batched_tokens=512)
+    engine = VLLM("random", kv_tokens=8192, enable_chunked_prefill=True, max_num_batched_tokens=512)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         async with Session(engine) as session:

@@ -71,7 +71,7 @@ async def engine(cache_home: Path) -> AsyncIterator[VLLM]:
 
         pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
     """
-    async with started(VLLM.random()) as engine:
+    async with started(VLLM("random")) as engine:
         yield engine
 
 

@@ -23,7 +23,7 @@ from helium_agents.engines.engine import (
     Delta,
     Request,
 )
-from helium_agents.engines.model_source import RANDOM, ModelSource, find_model
+from helium_agents.engines.model_source import ModelSource, find_model
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.engines.vllm_process import launch
 from helium_agents.engines.vllm_request import choice_of, sampling_params, translated
@@ -45,7 +45,8 @@ class VLLM:
 
     Args:
         model: A model directory, the name of a hub repository, or `None` for the embedded model,
-            SmolLM2-135M-Instruct.
+            SmolLM2-135M-Instruct. ``"random"`` is a small model with random weights, for tests and
+            benchmarks: its text means nothing, but depends on every token of the prompt.
         dtype: Of weights and activations. ``"auto"``: float32 on a CPU and for the two models
             that are made on this machine, where answers do not depend on what else is computed;
             else what vLLM chooses.
@@ -105,18 +106,6 @@ class VLLM:
 
     def __repr__(self) -> str:
         return f"VLLM({self.name!r}{', started' if self.is_started else ''})"
-
-    @classmethod
-    def random(cls, **settings: Any) -> Self:
-        """A small model with random weights, made on this machine: for tests and benchmarks.
-
-        Its text means nothing, but depends on every token of the prompt, so that an answer to
-        another prompt is seen. ``VLLM("random")`` is the same.
-
-        Args:
-            **settings: As for `VLLM`.
-        """
-        return cls(RANDOM, **settings)
 
     # --- what it is ----------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from helium_agents.graph.sampling import Sampling
 
 
 async def compute():
-    engine = VLLM.random(kv_tokens=8192)
+    engine = VLLM("random", kv_tokens=8192)
     await engine.start()
     prompt = await engine.render([ChatMessage("user", "Hello")])
     request = Request("r", (), prompt, Sampling(max_tokens=8000, temperature=1.0, n=8))

@@ -302,7 +302,7 @@ async def test_a_cancelled_start_leaves_nothing(engine: VLLM) -> None:
         return {child.pid for child in multiprocessing.active_children()}
 
     environment, older, shared = dict(os.environ), children(), set(os.listdir("/dev/shm"))
-    other = VLLM.random(kv_tokens=8192)
+    other = VLLM("random", kv_tokens=8192)
     start = asyncio.ensure_future(other.start())
     waiting = asyncio.ensure_future(other.start())
     waiting.cancel()

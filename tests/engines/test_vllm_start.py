@@ -51,7 +51,7 @@ IDENTITY_SCRIPT = """
 import sys
 from helium_agents.engines.engine import Choice
 from helium_agents.engines.vllm import VLLM
-engine = VLLM.random()
+engine = VLLM("random")
 print(engine.identity())
 engine.truncate(Choice("", (1, 2, 3), "length"), 2)
 print([name for name in ("vllm", "torch", "transformers", "numpy") if name in sys.modules])
@@ -63,7 +63,7 @@ def test_identity_and_truncate_import_nothing_heavy(cache_home: Path, tmp_path: 
     before = time.monotonic()
     result = run_script(IDENTITY_SCRIPT, tmp_path)
     assert time.monotonic() - before < 5
-    assert result.stdout == f"{VLLM.random().identity()}\n[]\n", result.stderr
+    assert result.stdout == VLLM("random").identity() + "\n[]\n", result.stderr
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ def test_missing_vllm_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineStartError, match=r"pip install 'helium_agents\[vllm\]'"):
-        asyncio.run(VLLM.random().start())
+        asyncio.run(VLLM("random").start())
 
 
 async def test_an_engine_that_is_not_started_says_so() -> None:
-    engine = VLLM.random()
+    engine = VLLM("random")
     assert (engine.is_started, engine.capacity) == (False, None)
     await engine.close()
     with pytest.raises(EngineError, match="'random' is not started"):
@@ -189,7 +189,7 @@ async def test_an_engine_that_is_not_started_says_so() -> None:
 def test_the_cpu_cache_is_sized_by_the_user_first(
     cache_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = VLLM.random()._source
+    source = VLLM("random")._source
     monkeypatch.setattr("helium_agents.engines.vllm_settings.is_cpu_build", lambda: True)
     assert Settings(None).engine_arguments(source)["num_gpu_blocks_override"] == 1025
     assert Settings("random").engine_arguments(source)["num_gpu_blocks_override"] == 2049
@@ -206,7 +206,7 @@ from helium_agents.errors import EngineStartError
 
 async def main():
     try:
-        await VLLM.random().start()
+        await VLLM("random").start()
     except EngineStartError as error:
         print(error)
 
