@@ -101,7 +101,7 @@ class Fleet:
         """What the engines that are started hold together; `None` where there is no limit."""
         if len(self._all) == 1:
             return self._all[0].capacity
-        started = [line.capacity for line in self._all if line.lease.is_started]
+        started = [line.capacity for line in self._all if line.is_started]
         capacities = [capacity for capacity in started if capacity is not None]
         if not capacities or len(capacities) < len(started):
             return None
@@ -164,11 +164,11 @@ class Fleet:
     def open(self) -> None:
         """The session begins to use the engines."""
         for line in self._all:
-            line.lease.take()
+            line.open()
 
     async def close(self) -> None:
         """The session ends: stop the engines that sessions have started and none uses any more."""
-        await asyncio.gather(*(line.lease.give_back() for line in self._all))
+        await asyncio.gather(*(line.close() for line in self._all))
 
     @property
     def states(self) -> list[str]:

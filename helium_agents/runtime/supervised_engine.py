@@ -1,4 +1,8 @@
-"""A supervised engine: it is started when needed, and again each time it dies.
+"""A supervised engine: it is started when needed, again each time it dies, and stopped at the end.
+
+Several sessions can use one at once, and its owner may outlive them all. A session that finds an
+engine stopped starts it, and then the sessions own it: the last of them that uses it stops it. An
+engine that was started before belongs to whoever did that.
 
 A death shows in the `EngineDied` of every request that was open. The first of them to arrive
 reports the death: one event, one warning and one restart for all. What becomes of the requests is
@@ -20,11 +24,11 @@ from helium_agents.engines.engine import (
     HasCapacity,
     Renders,
     Request,
+    Starts,
     able,
 )
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
-from helium_agents.runtime.engine_lease import EngineLease
 from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -34,11 +38,22 @@ MOST_FRUITLESS_RESTARTS = 6
 """An engine that dies again this often without an answer in between is not started once more."""
 
 
+class _Use:
+    """The sessions that use an engine now."""
+
+    def __init__(self) -> None:
+        self.num_sessions = 0
+        self.is_ours = False
+
+
+_uses: dict[int, _Use] = {}  # by the id of an engine, which the sessions in it keep alive
+
+
 class SupervisedEngine:
     """One engine of a session.
 
     Args:
-        engine: The engine.
+        engine: The engine; one that cannot be started is always ready.
         label: What a person calls it.
         spawn: Starts a task that the session owns.
         on_started: Called whenever it has been started.
@@ -48,7 +63,6 @@ class SupervisedEngine:
         is_up: Whether requests may be sent to it.
         end: Why it will not be started any more; `None` while it may.
         starting: The start that is under way.
-        lease: This session's use of the engine.
         rendering: The engine, if it tells token ids.
     """
 
@@ -66,11 +80,12 @@ class SupervisedEngine:
         self.is_up = False
         self.end: BaseException | None = None
         self.starting: asyncio.Task[None] | None = None
-        self.lease = EngineLease(engine)
         self._spawn = spawn
         self._on_started = on_started
         self._emit = emit
         self.rendering = able(engine, Renders)
+        self._starts = able(engine, Starts)
+        self._use: _Use | None = None
         self._sized = able(engine, HasCapacity)
         self._door = asyncio.Lock()
         self._num_open = 0
@@ -95,10 +110,30 @@ class SupervisedEngine:
         """What it holds; `None` before it is started, or where there is no limit."""
         return None if self._sized is None else self._sized.capacity
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the engine is started, by whomever; one that died counts."""
+        return self._starts is None or self._starts.is_started
+
+    def open(self) -> None:
+        """The session begins to use the engine."""
+        self._use = _uses.setdefault(id(self.engine), _Use())
+        self._use.num_sessions += 1
+
+    async def close(self) -> None:
+        """The session ends: stop the engine if sessions own it and no other uses it. Idempotent."""
+        use, self._use = self._use, None
+        if use is None:
+            return
+        use.num_sessions -= 1
+        if not use.num_sessions:
+            del _uses[id(self.engine)]
+            if use.is_ours and self._starts is not None:
+                await self._starts.close()
+
     def begin(self) -> bool:
         """See to it that the engine is up, or on its way; whether it is up."""
-        starts = self.lease.starts  # not by a property: this is asked before every request
-        is_started = starts is None or starts.is_started
+        is_started = self._starts is None or self._starts.is_started
         if not (self.is_up and is_started) and self.starting is None and self.end is None:
             self.is_up = is_started
             if not is_started:
@@ -188,7 +223,10 @@ class SupervisedEngine:
         self._emit(EngineStarting(self.label))
         start_s = time.perf_counter()
         try:
-            await self.lease.start()
+            if self._starts is not None:
+                if self._use is not None and not self._starts.is_started:
+                    self._use.is_ours = True
+                await self._starts.start()
             self._on_started()
         except asyncio.CancelledError:
             task = asyncio.current_task()
