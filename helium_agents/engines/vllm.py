@@ -7,12 +7,15 @@ a program whose calls are all remembered never pays for them.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import date, datetime, time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from blake3 import blake3
 
 from helium_agents.engines.detokenize import Truncator
 from helium_agents.engines.engine import (
@@ -135,16 +138,12 @@ class VLLM:
         )
 
     @cached_property
-    def _shown_date(self) -> date | None:
-        """The date that the model's chat template is shown, if it asks for one."""
-        return self._today if self._source.chat_template_has(*_DATE_WORDS) else None
-
-    @cached_property
-    def _identity(self) -> str:
-        return self._settings.identity(self._source, self._shown_date)
+    def _parts(self) -> dict[str, str]:
+        shows_date = self._source.chat_template_has(*_DATE_WORDS)
+        return self._settings.identity_parts(self._source, self._today if shows_date else None)
 
     def identity(self) -> str:
-        """Hex digest of everything that decides an answer, without starting the engine.
+        """Hex digest of `identity_parts`, everything that decides an answer.
 
         A hub repository counts by the commit it is pinned to (see `find_model`), a directory by
         the content of its files: large ones are hashed once and then known by size and time.
@@ -152,11 +151,11 @@ class VLLM:
         Raises:
             EngineStartError: The model cannot be found.
         """
-        return self._identity
+        return blake3(json.dumps(self._parts, sort_keys=True).encode()).hexdigest()
 
     def identity_parts(self) -> dict[str, str]:
         """What `identity` is made of, by name: weights, tokenizer, dtype, engine, ..."""
-        return self._settings.identity_parts(self._source, self._shown_date)
+        return self._parts
 
     # --- life ----------------------------------------------------------------------------------
 

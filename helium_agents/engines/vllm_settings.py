@@ -13,8 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from blake3 import blake3
-
 from helium_agents.engines.model_source import (
     RANDOM,
     ModelSource,
@@ -23,8 +21,8 @@ from helium_agents.engines.model_source import (
 )
 from helium_agents.errors import EngineStartError
 
-_IDENTITY_FORMAT = 2
-"""Changes whenever the fixed settings below change what a model answers."""
+_FIXED_SETTINGS = "2"
+"""Changes whenever what `Settings.engine_arguments` always sets changes what a model answers."""
 
 _BLOCK_TOKENS = 32
 _CPU_KV_TOKENS = 65_536
@@ -127,6 +125,7 @@ class Settings:
                 if name not in _HARMLESS_ARGUMENTS
             },
             "engine": installed_vllm(),
+            "settings": _FIXED_SETTINGS,
             "date": today.isoformat() if today is not None else None,
         }
         return source.parts() | {
@@ -136,11 +135,6 @@ class Settings:
             for name, value in deciding.items()
             if value not in (None, {})
         }
-
-    def identity(self, source: ModelSource, today: date | None) -> str:
-        """Hex digest of `identity_parts`."""
-        parts = {"format": _IDENTITY_FORMAT, **self.identity_parts(source, today)}
-        return blake3(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def engine_arguments(self, source: ModelSource) -> dict[str, Any]:
         """Arguments of vLLM's `AsyncEngineArgs`."""
