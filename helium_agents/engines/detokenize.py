@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helium_agents.engines.engine import Choice
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from tokenizers.decoders import DecodeStream
 
 _RESET_MESSAGE = "Invalid prefix encountered"
@@ -19,12 +18,11 @@ _PRIMING_TEXT = "a"
 class Truncator:
     """Re-runs vLLM's incremental detokenizer over the tokens of an answer.
 
-    vLLM feeds tokens one by one to a `DecodeStream` that was primed with the prompt, and what it
-    holds back at the end (the first bytes of an unfinished character) is lost. So the text of the
-    first tokens is not a plain `decode` of them. The prompt matters only as text that came
-    before: a decoder may drop the space in front of the very first word. Here any other text
-    stands in for it, and a cut counts as exact only if the same stream gives back the whole
-    answer's text from its tokens.
+    vLLM feeds tokens one by one to a `DecodeStream` that was primed with the prompt, and loses what
+    that holds back at the end, so the text of the first tokens is not a plain `decode` of them. The
+    prompt matters only as text that came before: a decoder may drop the space in front of the very
+    first word. Any other text stands in for it here, and a cut counts as exact only if the same
+    stream gives back the whole answer's text from its tokens.
 
     Args:
         tokenizer_json: The model's ``tokenizer.json``.
@@ -42,8 +40,9 @@ class Truncator:
         A stop string completes with the last token of the answer that it ended, or the answer
         would have been shorter; so no shorter cut contains it, and each ends by ``"length"``.
         """
-        pieces = _decode(self._tokenizer, self._priming, choice.token_ids)
-        if pieces is None:
+        try:
+            pieces = list(self._pieces(choice.token_ids))
+        except Exception:  # bare ones, of tokenizers: it does not know one of the tokens
             return None
         whole = "".join(pieces)
         # An answer that the model or a stop string ended has a tail that is not part of its text.
@@ -56,25 +55,18 @@ class Truncator:
             return None
         return Choice("".join(pieces[:max_tokens]), choice.token_ids[:max_tokens], "length")
 
+    def _pieces(self, token_ids: Sequence[int]) -> Iterator[str]:
+        """The text that each token adds, as `vllm.v1.engine.detokenizer` computes it."""
+        from tokenizers.decoders import DecodeStream
 
-def _decode(
-    tokenizer: Tokenizer, priming: Sequence[int], token_ids: Sequence[int]
-) -> list[str] | None:
-    """The text that each token adds, as `vllm.v1.engine.detokenizer` computes it."""
-    from tokenizers.decoders import DecodeStream
-
-    stream: DecodeStream = DecodeStream(ids=list(priming), skip_special_tokens=True)
-    pieces = []
-    for token_id in token_ids:
-        try:
-            piece = stream.step(tokenizer, token_id)
-        except (OverflowError, TypeError):
-            return None
-        except Exception as error:  # tokenizers raises bare Exception
-            if not str(error).startswith(_RESET_MESSAGE):
-                return None
-            # Some tokenizers decode bytes that are no text non-monotonically; vLLM starts anew.
-            stream = DecodeStream(skip_special_tokens=True)
-            piece = stream.step(tokenizer, token_id)
-        pieces.append(piece or "")
-    return pieces
+        stream: DecodeStream = DecodeStream(ids=list(self._priming), skip_special_tokens=True)
+        for token_id in token_ids:
+            try:
+                piece = stream.step(self._tokenizer, token_id)
+            except Exception as error:
+                if not str(error).startswith(_RESET_MESSAGE):
+                    raise
+                # Some tokenizers decode bytes that are no text non-monotonically; vLLM starts anew.
+                stream = DecodeStream(skip_special_tokens=True)
+                piece = stream.step(self._tokenizer, token_id)
+            yield piece or ""
