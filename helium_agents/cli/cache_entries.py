@@ -141,7 +141,7 @@ def row_of(row: int, input_path: Path, workflow: Any) -> Any:
     """
     from itertools import islice
 
-    from helium_agents.cli.rows import Rows
+    from helium_agents.batch.rows import Rows
 
     rows = Rows(input_path, workflow, row + 1)
     if len(rows) <= row:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from helium_agents.batch.rows import place_of_row
 from helium_agents.cli.cache_entries import entries, row_of
 from helium_agents.cli.cache_look import SHORT_KEY, caller_name
 from helium_agents.cli.cache_store import memo_option, reading
@@ -23,11 +24,10 @@ from helium_agents.cli.options import (
     workflow_argument,
 )
 from helium_agents.cli.report import count
-from helium_agents.cli.rows import place_of_row
 from helium_agents.cli.units import age, duration
 
 if TYPE_CHECKING:
-    from helium_agents.cli.loading import Workflow
+    from helium_agents.batch.workflow import Workflow
     from helium_agents.diagnose.explain_miss import Miss, Stored
     from helium_agents.diagnose.replay import Replayed
     from helium_agents.memo.store import ManagedStore

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import click
 
+from helium_agents.cli.bundled_examples import EXAMPLES, example_files, examples_folder
+from helium_agents.cli.loading import relative
 from helium_agents.cli.options import DIRECTORY, debug_option, examples
+from helium_agents.cli.place_files import place_files
+from helium_agents.cli.report import count
 from helium_agents.errors import InputError
 
 
@@ -27,11 +31,6 @@ def examples_command(directory: Path, overwrite: bool) -> None:
     the package agents_examples, which comes to stand in DIR. DIR is made if needed; other files in
     it stay as they are.
     """
-    from helium_agents.cli.bundled_examples import EXAMPLES, example_files, examples_folder
-    from helium_agents.cli.failure import relative
-    from helium_agents.cli.place_files import place_files
-    from helium_agents.cli.report import count
-
     files = list(example_files())
     if not overwrite:
         _check_nothing_is_there(files, directory)

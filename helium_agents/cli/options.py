@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,11 @@ from helium_agents.runtime.answers import MEMO_MODES
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEBUG = "helium_agents.debug"
+
+_OPTION = re.compile(
+    r"\b(input|output|overwrite|resume|retry_failed|on_error|memo|memo_mode|limit)="
+    r"(?:True|\"([\w-]+)\"|([A-Z]+))?"
+)
 
 
 class _NamedPath(click.Path):
@@ -41,6 +47,20 @@ def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None
 def examples(*lines: str, heading: str = "Examples") -> str:
     """A paragraph of a command's help that click leaves as it is."""
     return "\n".join(["\b", f"{heading}:", *(f"  {line}" for line in lines)]) + "\n\n"
+
+
+def in_shell(message: str) -> str:
+    """A message about a batch, with options as the shell has them, not Python.
+
+    ``retry_failed=True`` becomes ``--retry-failed``, and ``on_error="collect"`` becomes
+    ``--on-error collect``.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, *values = found.groups(default="")
+        return f"--{name.replace('_', '-')} {''.join(values)}".rstrip()
+
+    return _OPTION.sub(option, message)
 
 
 def echo_error(message: str) -> None:

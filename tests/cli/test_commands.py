@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from jsonl import Helium, read_lines, write_rows
 
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute
 from helium_agents.engines.engine import Completion
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.memo.open import open_store
@@ -181,7 +181,7 @@ def test_an_interrupted_demo_is_not_told_of_options_that_it_does_not_have(
             return await super().complete(*arguments)
 
     engine = Interrupted()
-    monkeypatch.setattr(Job, "engine", lambda job: engine)
+    monkeypatch.setattr(execute, "VLLM", lambda model, **settings: engine)
     message = helium("demo", expect=130).stderr
     assert message.startswith("stopped\n")
     assert "Run it again to go on: nothing is lost." in message
@@ -216,15 +216,14 @@ def test_remembered_runs_import_no_inference_library(folder: Path, helium: Heliu
     helium("run flow.py:answer --input rows.jsonl --output out.jsonl --memo memo")
     program = """
 import sys
-from helium_agents.cli import main
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
 
-original = Job.engine
-def engine(job):
-    original(job)
+original = execute.VLLM
+def engine(model, **settings):
+    original(model, **settings)
     return ScriptedEngine()
-Job.engine = engine
+execute.VLLM = engine
 try:
     main()
 finally:

@@ -18,6 +18,7 @@ def test_file_is_imported_by_its_stem(folder: Path) -> None:
     assert workflow.name == "answer"
     assert workflow.file == folder / "flow.py"
     assert workflow.parameter == "row: Row"
+    assert workflow.row_type is not None
     assert workflow.row_type.validate_json('{"question": "?"}').question == "?"
 
 
@@ -33,7 +34,7 @@ def test_file_of_a_package_is_imported_by_its_dotted_name(folder: Path) -> None:
     workflow = load_workflow("project/outer_package/inner/work.py:go")
     assert workflow.fn.__module__ == "outer_package.inner.work"
     assert workflow.root == folder / "project"
-    assert not workflow.is_annotated
+    assert workflow.row_type is None
 
 
 def test_dotted_and_path_name_the_same_workflow(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonl import Helium, read_lines, write_rows
 
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import RequestError
@@ -90,7 +90,7 @@ def test_what_differs_about_the_model_is_named(
         def identity_parts(self) -> dict[str, str]:
             return {"dtype": self.identity()}
 
-    monkeypatch.setattr(Job, "engine", lambda job: Parted(identity=job.dtype))
+    monkeypatch.setattr(execute, "VLLM", lambda model, dtype, **_: Parted(identity=dtype))
     helium(f"{RUN} --dtype float32")
     message = helium(f"{RUN} --dtype float16 --resume", expect=1).stderr
     assert "its model's dtype has changed (float32, now float16)" in message

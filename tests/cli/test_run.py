@@ -10,11 +10,10 @@ import pytest
 from click.testing import CliRunner
 from jsonl import Helium, read_lines, write_rows
 
-from helium_agents.cli import job, main
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
 
-ENGINE = Job.engine
+VLLM = execute.VLLM
 RUN = "run flow.py:answer --input rows.jsonl --output out.jsonl"
 
 
@@ -332,7 +331,7 @@ def test_dry_run_warns_of_rows_that_fail_on_placeholders(helium: Helium) -> None
 def test_a_dtype_that_is_none_is_one_sentence(
     folder: Path, command: str, helium: Helium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Job, "engine", ENGINE)
+    monkeypatch.setattr(execute, "VLLM", VLLM)
     message = helium(f"{command} --dtype flot16", expect=1).stderr
     assert message == (
         "error: dtype 'flot16' is none of auto, float16, bfloat16, float32, half, float: did you "
@@ -360,7 +359,7 @@ def test_engine_is_told_what_the_command_line_says(
         asked.update(options, model=model)
         return ScriptedEngine()
 
-    monkeypatch.setattr(job, "VLLM", engine)
+    monkeypatch.setattr(execute, "VLLM", engine)
     options = "--model dir --dtype float32 --max-model-tokens 512 --kv-tokens 4096"
     result = CliRunner().invoke(main, f"{RUN} {options}".split())
     assert result.exit_code == 0, result.output

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from helium_agents.cli.made_of import MadeOf, file_digest
+from helium_agents.batch.made_of import MadeOf, file_digest
 from helium_agents.errors import InputError
 from helium_agents.memo.run_log import RunLog
 
@@ -56,13 +56,13 @@ class Output:
         try:
             self._fd = os.open(self.part, flags, 0o666)
         except FileExistsError:  # made since we looked
-            raise InputError(self._explain_part()) from None
+            raise self._unfinished() from None
         except OSError as error:
             raise InputError(f"cannot write {self.part}: {error.strerror}") from error
         if not self._lock():
             self._close()
             raise InputError(
-                f"another run is writing {self.part}: wait for it, or choose another --output"
+                f"another run is writing {self.part}: wait for it, or choose another output="
             )
         if not self._resumes:
             os.ftruncate(self._fd, 0)
@@ -73,10 +73,8 @@ class Output:
         """Whether the run that is to be resumed had come to its end."""
         if not (self._resumes and self._target.exists()):
             return False
-        if not self.part.exists():
-            return True
-        # a run that was killed before it began has left no more than this
-        return not (self.part.stat().st_size or RunLog.is_in(self.run_path))
+        # a run that was killed before it began has left no more than an empty part
+        return not self._has_part() and not (self.part.exists() and RunLog.is_in(self.run_path))
 
     def made_of(self) -> MadeOf:
         """What the finished output was made of.
@@ -104,10 +102,10 @@ class Output:
         Raises:
             InputError: There are lines of a run whose log is gone, so that nothing is known of it.
         """
-        if os.fstat(self._fd).st_size:
+        if self._has_part():
             raise InputError(
-                f"{self.part} cannot be resumed, since {self.run_path} is gone: add --overwrite "
-                "(and leave out --resume) to start over"
+                f"{self.part} cannot be resumed, since {self.run_path} is gone: add overwrite=True "
+                "(and leave out resume=True) to start over"
             )
 
     def read_lines(self) -> Iterator[bytes]:
@@ -130,13 +128,11 @@ class Output:
         Raises:
             InputError: The file cannot be written (its disk is full).
         """
-        data = memoryview(f"{line}\n".encode())
-        start = os.lseek(self._fd, 0, os.SEEK_CUR)
+        data = f"{line}\n".encode()
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
-        except OSError as error:
-            os.ftruncate(self._fd, start)  # no half line
+        except OSError as error:  # half a line is dropped by who resumes
             raise InputError(f"cannot write {self.part}: {error.strerror}") from error
         self.num_lines += 1
 
@@ -164,11 +160,15 @@ class Output:
     ) -> None:
         if self._fd < 0:
             return
-        if os.fstat(self._fd).st_size:
+        if self._has_part():
             os.fsync(self._fd)
         elif not self.run_path.exists():
             self.part.unlink(missing_ok=True)
         self._close()
+
+    def _has_part(self) -> bool:
+        """Whether there are lines of a run that did not finish."""
+        return self.part.exists() and self.part.stat().st_size > 0
 
     def _lock(self) -> bool:
         """Whether the file is ours alone, and still the one that `part` names."""
@@ -187,24 +187,20 @@ class Output:
         if not parent.is_dir():
             raise InputError(f"there is no directory {parent} for the output: make it first")
         if target.exists() and not target.is_file():
-            raise InputError(
-                f"the output {self.path} is not a regular file: choose another --output"
-            )
+            raise InputError(f"the output {self.path} is not a regular file: choose another one")
         if not os.access(parent, os.W_OK):
-            raise InputError(f"the directory {parent} may not be written: choose another --output")
-        if self._overwrites:
-            return
-        if self._resumes and (self.part.exists() or target.exists()):
+            raise InputError(f"the directory {parent} may not be written: choose another output=")
+        if self._overwrites or self._resumes:
             return
         if target.exists():
             raise InputError(
-                f"{self.path} exists: add --overwrite to replace it, or choose another --output"
+                f"{self.path} exists: add overwrite=True to replace it, or choose another output="
             )
         if self.part.exists():
-            raise InputError(self._explain_part())
+            raise self._unfinished()
 
-    def _explain_part(self) -> str:
-        return (
-            f"{self.part} holds the rows of a run that did not finish: add --resume to go on with "
-            "it, or --overwrite to start over"
+    def _unfinished(self) -> InputError:
+        return InputError(
+            f"{self.part} holds the rows of a run that did not finish: add resume=True to go on "
+            "with it, or overwrite=True to start over"
         )

@@ -1,8 +1,8 @@
 """What a finished output was made of, so that nobody goes on with it as if it were other work.
 
-It lies beside the output as the hidden file `.NAME.made_of.json`. Whoever reads it knows by the
-output's digest whether it is about the file that is there, so that it need not change together with
-it: a note that is left over, or an output that was edited, is found out.
+It lies beside the output as the hidden file `.NAME.made_of.json`. The output's digest in it tells
+whether it is about the file that is there: a note that is left over, or an output that was edited,
+is found out.
 """
 
 from __future__ import annotations
@@ -44,16 +44,21 @@ class MadeOf(BaseModel, frozen=True):
         Raises:
             InputError: Nothing is known of it.
         """
-        path = path_beside(output)
+        path = _path_beside(output)
         try:
             made_of = cls.model_validate_json(path.read_bytes())
+            reason = "it has been changed or replaced since it was finished"
+            if made_of.digest == file_digest(output):
+                return made_of
         except FileNotFoundError:
-            raise _unknown(output, f"there is no {path}") from None
+            reason = f"there is no {path}"
         except (OSError, ValidationError):
-            raise _unknown(output, f"{path} cannot be read") from None
-        if made_of.digest != file_digest(output):
-            raise _unknown(output, "it has been changed or replaced since it was finished")
-        return made_of
+            reason = f"{path} cannot be read"
+        raise InputError(
+            f"nothing is known of how {output} was made ({reason}), so resume=True cannot tell "
+            "whether it is what you ask for: choose another output=, or give overwrite=True to "
+            "make it anew"
+        )
 
     def write(self, output: Path, part: Path) -> None:
         """Note it beside an output whose lines are in `part`.
@@ -62,7 +67,7 @@ class MadeOf(BaseModel, frozen=True):
             InputError: The note cannot be written.
         """
         text = self.model_copy(update={"digest": file_digest(part)}).model_dump_json(indent=2)
-        path = path_beside(output)
+        path = _path_beside(output)
         try:
             with path.open("w", encoding="utf-8") as file:
                 file.write(text)
@@ -88,14 +93,9 @@ class MadeOf(BaseModel, frozen=True):
         if found:
             raise InputError(
                 f"{output} is of other work than is asked for: {'; '.join(found)}. Ask for the "
-                "same, choose another --output, or give --overwrite in place of --resume to make "
-                "it anew"
+                "same, choose another output=, or give overwrite=True in place of resume=True to "
+                "make it anew"
             )
-
-
-def path_beside(output: Path) -> Path:
-    """Where it is noted what an output was made of."""
-    return output.with_name(f".{output.name}.made_of.json")
 
 
 def file_digest(path: Path) -> str:
@@ -104,8 +104,5 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _unknown(output: Path, reason: str) -> InputError:
-    return InputError(
-        f"nothing is known of how {output} was made ({reason}), so --resume cannot tell whether it "
-        "is what you ask for: choose another --output, or give --overwrite to make it anew"
-    )
+def _path_beside(output: Path) -> Path:
+    return output.with_name(f".{output.name}.made_of.json")

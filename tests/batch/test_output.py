@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from helium_agents.cli.made_of import MadeOf
-from helium_agents.cli.output import Output
+from helium_agents.batch.made_of import MadeOf
+from helium_agents.batch.output import Output
 from helium_agents.errors import InputError
 from helium_agents.memo.run_log import RunLog
 
@@ -45,7 +45,7 @@ def test_unfinished_lines_stay_in_the_part_file(path: Path) -> None:
         raise ZeroDivisionError
     assert not path.exists()
     assert output.part.read_text() == "1\n"
-    with pytest.raises(InputError, match=r"out.jsonl.part holds the rows of a run .* --overwrite"):
+    with pytest.raises(InputError, match=r"part holds the rows of a run .* overwrite=True"):
         Output(path)
 
 
@@ -57,7 +57,7 @@ def test_without_lines_nothing_stays(path: Path) -> None:
 
 def test_an_existing_output_needs_overwrite_and_is_there_until_replaced(path: Path) -> None:
     path.write_text("old\n")
-    with pytest.raises(InputError, match=r"out.jsonl exists: add --overwrite"):
+    with pytest.raises(InputError, match=r"out.jsonl exists: add overwrite=True"):
         Output(path)
     with Output(path, overwrite=True) as output:
         output.write("new")
@@ -114,7 +114,7 @@ def test_resuming_without_reading_to_the_end_cuts_nothing(path: Path) -> None:
 def test_lines_that_nothing_is_known_of_are_neither_resumed_nor_deleted(path: Path) -> None:
     Output(path).part.write_bytes(b"1\n")
     with (
-        pytest.raises(InputError, match=r"since .*out.jsonl.run is gone: add --overwrite"),
+        pytest.raises(InputError, match=r"since .*out.jsonl.run is gone: add overwrite=True"),
         Output(path, resume=True) as output,
     ):
         output.check_is_empty()

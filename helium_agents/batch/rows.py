@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from helium_agents.cli.loading import Workflow
+from helium_agents.batch.workflow import Workflow
 from helium_agents.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
@@ -38,6 +38,7 @@ class Rows:
     def __init__(self, path: Path, workflow: Workflow, limit: int | None = None) -> None:
         self.path = path
         self._workflow = workflow
+        self._row_type = workflow.row_type or TypeAdapter(Any)
         self._limit = limit
         _check_is_readable(path)
         self._num_rows = sum(1 for _ in self)
@@ -48,7 +49,7 @@ class Rows:
     def __iter__(self) -> Iterator[Any]:
         for number, line in islice(_numbered_lines(self.path), self._limit):
             try:
-                row = self._workflow.row_type.validate_json(line)
+                row = self._row_type.validate_json(line)
             except ValidationError as error:
                 raise InputError(self._explain(number, line, error)) from None
             yield row
