@@ -249,7 +249,8 @@ class Batch:
         about = self._about  # before anything is replaced: there may be no such model
         if not self.output.is_finished:
             return None
-        finished, path, num_rows = self.output.made_of(), self.output.path, len(self.rows)
+        finished = MadeOf.read(self.output.target)
+        path, num_rows = self.output.path, len(self.rows)
         retries = self._retry_failed and finished.num_failed > 0
         # failures are computed again because their cause was corrected, maybe in the source
         finished.check_same(path, about, None if retries else self.workflow.source_version)
@@ -257,12 +258,6 @@ class Batch:
             raise InputError(
                 f"{path} has {finished.num_rows:,} rows, more than the {num_rows:,} that are asked "
                 "for: raise limit=, or choose another output="
-            )
-        if finished.num_failed and not (retries or self._collects):
-            raise InputError(
-                f"{path} was finished already, but {finished.num_failed:,} of "
-                f"{finished.num_rows:,} rows failed: add retry_failed=True to compute them again, "
-                'or on_error="collect" to leave them as they are'
             )
         return finished
 
@@ -286,8 +281,11 @@ class Batch:
             run_id = finished.run_id
         if finished is not None or not self.resume:
             RunLog.discard(path)
-        elif not RunLog.is_in(path):
-            self.output.check_is_empty()
+        elif self.output.has_lines and not RunLog.is_in(path):
+            raise InputError(
+                f"{self.output.part} cannot be resumed, since {path} is gone: add overwrite=True "
+                "(and leave out resume=True) to start over"
+            )
         log = RunLog(path, self._about, notes, run_id=run_id)
         if log.notes.get("source") != source:
             self._warn("the workflow's source has changed since the run began; rows done stay")
@@ -301,10 +299,17 @@ class Batch:
         """
         output, notes = self.output, run_log.notes
         if run_log.is_resumed:
-            self._take_up_part()
+            items: set[int] = set()
+            for item, has_failed, _ in self._parsed(output.read_lines(), output.part):
+                self.num_failed += has_failed
+                if not self._is_ordered:
+                    items.add(item)
+            self._in_part = range(output.num_lines) if self._is_ordered else items
         if _FINISHED not in notes:
             return
-        if run_log.is_resumed and output.finished_digest() != notes[_FINISHED]:
+        # not the digest in its note: the next one may be there already
+        digest = file_digest(output.target) if output.target.exists() else ""
+        if run_log.is_resumed and digest != notes[_FINISHED]:
             raise InputError(
                 f"the run in {output.run_path} goes on from {output.path}, which has changed "
                 "since: put it back, or give overwrite=True in place of resume=True to start over"
@@ -314,30 +319,12 @@ class Batch:
                 self.num_failed += has_failed
                 self._kept.add(item)
 
-    def _take_up_part(self) -> None:
-        """Go on after the rows whose lines are in the open output."""
-        items: set[int] = set()
-        for item, has_failed, _ in self._parsed(self.output.read_lines(), self.output.part):
-            self.num_failed += has_failed
-            if not self._is_ordered:
-                items.add(item)
-        self._in_part = range(self.output.num_lines) if self._is_ordered else items
-        if self.num_failed and not self._collects:
-            rows = "row" if self.num_failed == 1 else "rows"
-            raise InputError(
-                f'{self.num_failed:,} {rows} in {self.output.part} failed: add on_error="collect" '
-                "to go on all the same; once it is finished, retry_failed=True computes them again"
-            )
-        if self.num_failed and self._retry_failed:
-            self._warn(
-                "rows that failed in the unfinished run stay so for now: once it is finished, "
-                "retry_failed=True computes them again"
-            )
-
     def _finished_lines(self) -> Iterator[tuple[int, bool, bytes]]:
         """The parsed lines of the finished output that are not in the part already."""
-        lines = self._parsed(self.output.finished_lines(), self.output.path)
-        return (line for line in lines if line[0] not in self._in_part)
+        with self.output.target.open("rb") as lines:
+            for line in self._parsed(lines, self.output.path):
+                if line[0] not in self._in_part:
+                    yield line
 
     def _made_of(self, run_id: str) -> MadeOf:
         return MadeOf(

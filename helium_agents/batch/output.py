@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from helium_agents.batch.made_of import MadeOf, file_digest
+from helium_agents.batch.made_of import MadeOf
 from helium_agents.errors import InputError
 from helium_agents.memo.run_log import RunLog
 
@@ -29,7 +29,8 @@ class Output:
         resume: Whether to go on where an unfinished run was stopped, if there is one.
 
     Attributes:
-        path: The file to make.
+        path: The file to make, as given.
+        target: The same, with links followed.
         part: Where the lines are until then.
         run_path: Where the unfinished run keeps its log.
         num_lines: Lines written so far, an earlier part of the run included.
@@ -40,8 +41,8 @@ class Output:
 
     def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path
-        self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        self.part = self._target.with_name(f"{self._target.name}.part")
+        self.target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        self.part = self.target.with_name(f"{self.target.name}.part")
         self.run_path = self.part.with_suffix(".run")
         self.num_lines = 0
         self._overwrites = overwrite
@@ -71,42 +72,15 @@ class Output:
     @property
     def is_finished(self) -> bool:
         """Whether the run that is to be resumed had come to its end."""
-        if not (self._resumes and self._target.exists()):
+        if not (self._resumes and self.target.exists()):
             return False
         # a run that was killed before it began has left no more than an empty part
-        return not self._has_part() and not (self.part.exists() and RunLog.is_in(self.run_path))
+        return not self.has_lines and not (self.part.exists() and RunLog.is_in(self.run_path))
 
-    def made_of(self) -> MadeOf:
-        """What the finished output was made of.
-
-        Raises:
-            InputError: Nothing is known of it.
-        """
-        return MadeOf.read(self._target)
-
-    def finished_digest(self) -> str:
-        """The digest of the finished output; empty where there is none.
-
-        Not that of the note: the next one may be there already.
-        """
-        return file_digest(self._target) if self._target.exists() else ""
-
-    def finished_lines(self) -> Iterator[bytes]:
-        """The lines of the finished output."""
-        with self._target.open("rb") as lines:
-            yield from lines
-
-    def check_is_empty(self) -> None:
-        """Refuse to begin where there are lines already.
-
-        Raises:
-            InputError: There are lines of a run whose log is gone, so that nothing is known of it.
-        """
-        if self._has_part():
-            raise InputError(
-                f"{self.part} cannot be resumed, since {self.run_path} is gone: add overwrite=True "
-                "(and leave out resume=True) to start over"
-            )
+    @property
+    def has_lines(self) -> bool:
+        """Whether there are lines of a run that did not finish."""
+        return self.part.exists() and self.part.stat().st_size > 0
 
     def read_lines(self) -> Iterator[bytes]:
         """The whole lines of the run that is resumed; what follows them is cut off at the end."""
@@ -143,9 +117,9 @@ class Output:
             InputError: The note cannot be written.
         """
         os.fsync(self._fd)
-        made_of.write(self._target, self.part)
-        os.replace(self.part, self._target)
-        directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        made_of.write(self.target, self.part)
+        os.replace(self.part, self.target)
+        directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
@@ -160,15 +134,11 @@ class Output:
     ) -> None:
         if self._fd < 0:
             return
-        if self._has_part():
+        if self.has_lines:
             os.fsync(self._fd)
         elif not self.run_path.exists():
             self.part.unlink(missing_ok=True)
         self._close()
-
-    def _has_part(self) -> bool:
-        """Whether there are lines of a run that did not finish."""
-        return self.part.exists() and self.part.stat().st_size > 0
 
     def _lock(self) -> bool:
         """Whether the file is ours alone, and still the one that `part` names."""
@@ -183,7 +153,7 @@ class Output:
         self._fd = -1
 
     def _check(self) -> None:
-        target, parent = self._target, self._target.parent
+        target, parent = self.target, self.target.parent
         if not parent.is_dir():
             raise InputError(f"there is no directory {parent} for the output: make it first")
         if target.exists() and not target.is_file():

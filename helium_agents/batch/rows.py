@@ -54,10 +54,6 @@ class Rows:
                 raise InputError(self._explain(number, line, error)) from None
             yield row
 
-    def place(self, index: int) -> str:
-        """A row as a person counts; `index` is from 0."""
-        return place_of_row(self.path, index)
-
     def _explain(self, number: int, line: bytes, error: ValidationError) -> str:
         faults = error.errors(include_url=False, include_context=False)
         place = f"{self.path}:{number}"

@@ -58,7 +58,7 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
     )
     documents = count(len(batch.rows), "document")
     click.echo(f"Readers answer questions about {documents}.\nModel: {model or ORIGIN}.")
-    ending = execute(batch, shows_progress=True, run_again="Run it again")
+    ending = execute(batch, shows_progress=True, has_resume=False)
     if ending.status == "finished":
         _show_answers(output)
         if model == RANDOM:

@@ -10,23 +10,23 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import click
 
 from helium_agents.batch import Batch
-from helium_agents.cli.failure import explain_failure, may_pass, user_place
+from helium_agents.batch.rows import place_of_row
+from helium_agents.cli.failure import cause_of, explain_failure, user_place
 from helium_agents.cli.loading import load_workflow
 from helium_agents.cli.options import echo_error, echo_warning, in_shell, is_debug
 from helium_agents.cli.report import count
 from helium_agents.cli.signals import Stopped, run_until_stopped
 from helium_agents.engines.vllm import VLLM
-from helium_agents.errors import ItemError, TokenBudgetExceeded, in_words
+from helium_agents.errors import TokenBudgetExceeded, in_words
 from helium_agents.telemetry.progress import Progress
 
 Status = Literal["finished", "already finished", "failed", "over budget", "interrupted"]
@@ -42,21 +42,21 @@ class Ending:
 
     Args:
         status: In a word.
-        exit_code: For the shell.
-        message: What to tell a person on stderr; `None` where all went well.
         seconds: How long the run took.
+        exit_code: For the shell.
+        message: What to tell a person on stderr; empty where all went well.
     """
 
     status: Status
-    exit_code: int = 0
-    message: str | None = None
-    seconds: float = 0.0
+    seconds: float
+    exit_code: int
+    message: str
 
     def end(self) -> NoReturn:
         """Tell the person and the shell."""
         if self.status in ("interrupted", "already finished"):  # which is no error
             click.echo(self.message, err=True)
-        elif self.message is not None:
+        elif self.message:
             echo_error(self.message)
         sys.exit(self.exit_code)
 
@@ -88,13 +88,13 @@ def new_batch(
     )
 
 
-def execute(batch: Batch, *, shows_progress: bool, run_again: str = "") -> Ending:
+def execute(batch: Batch, *, shows_progress: bool, has_resume: bool = True) -> Ending:
     """Run a batch to its end, whatever that is.
 
     Args:
         batch: What to run.
         shows_progress: Whether to show on stderr how far it is.
-        run_again: What a person does to go on; by default, to give `--resume`.
+        has_resume: Whether `--resume` goes on with it; otherwise the command as it is does.
 
     Raises:
         HeliumError: It cannot begin.
@@ -112,14 +112,25 @@ def execute(batch: Batch, *, shows_progress: bool, run_again: str = "") -> Endin
             if batch.session is None:  # it could not begin
                 raise
             failure = error
-    end = partial(Ending, seconds=time.perf_counter() - start_s)
+    seconds = time.perf_counter() - start_s
+    run_again = "Run it again"
+    if has_resume:
+        retry = " --retry-failed" if failure is None else ""
+        in_place = " in place of --overwrite" if batch.overwrite else ""
+        run_again = f"{run_again} with --resume{retry}{in_place}"
     if failure is not None:
-        return _stopped(failure, batch, run_again or _run_again(batch), end)
-    if batch.session is None:
-        return _already_finished(batch, end)
+        status, exit_code, message = _what_stopped(failure, batch)
+        remains = _remains(batch)
+        if remains or batch.summary.num_computed:
+            lost = ": nothing is lost" if batch.is_remembered else ""
+            message += f"\n{remains}{run_again} to go on{lost}."
+        return Ending(status, seconds, exit_code, message)
+    status = "finished" if batch.session is not None else "already finished"
+    was = "" if batch.session is not None else f"{batch.output.path} was finished already: "
     if batch.num_failed:
-        return end("finished", EXIT_SOME_FAILED, _some_failed(batch))
-    return end("finished")
+        message = f"{was}{_some_failed(batch)}\n{run_again} to compute only them."
+        return Ending(status, seconds, EXIT_SOME_FAILED, message)
+    return Ending(status, seconds, 0, was and f"{was}nothing is left to do")
 
 
 @contextmanager
@@ -136,69 +147,38 @@ def stdout_for_report() -> Iterator[None]:
         os.close(saved)
 
 
-def _stopped(
-    failure: BaseException, batch: Batch, run_again: str, end: Callable[..., Ending]
-) -> Ending:
-    """The end of a run that did not finish, and how to go on."""
-    status: Status = "failed"
-    exit_code, is_fault = EXIT_FAILED, False
+def _what_stopped(failure: BaseException, batch: Batch) -> tuple[Status, int, str]:
+    """Status, exit code and message of a run that did not finish."""
     if isinstance(failure, Stopped):
-        status, exit_code, message = "interrupted", failure.exit_code, "stopped"
-    elif isinstance(failure, TokenBudgetExceeded):
-        status, exit_code = "over budget", EXIT_OVER_BUDGET
-        message = f"stopped by the token budget: {failure}"
-    else:
-        is_fault = not may_pass(failure)
-        message = explain_failure(failure, batch.workflow, batch.rows)
-        if is_debug():
-            shown = failure.__cause__ if isinstance(failure, ItemError) else failure
-            traceback.print_exception(shown)
-    remains = _remains(batch)
-    if remains or batch.summary.num_computed:
-        if is_fault:
-            run_again = run_again[0].lower() + run_again[1:]
-            again = f"Correct what is at fault, then {run_again} to go on: what is done stays."
-        else:
-            lost = ": nothing is lost" if batch.is_remembered else ""
-            again = f"{run_again} to go on{lost}."
-        message = "\n".join([message, " ".join([*remains, again])])
-    return end(status, exit_code, message)
+        return "interrupted", failure.exit_code, "stopped"
+    if isinstance(failure, TokenBudgetExceeded):
+        return "over budget", EXIT_OVER_BUDGET, f"stopped by the token budget: {failure}"
+    if is_debug():
+        traceback.print_exception(cause_of(failure))
+    return "failed", EXIT_FAILED, explain_failure(failure, batch.workflow, batch.rows)
 
 
-def _remains(batch: Batch) -> list[str]:
-    """What became of the rows that were finished."""
+def _remains(batch: Batch) -> str:
+    """What became of the rows that were finished, as a sentence; empty where there are none."""
     num_lines, num_rows, summary = batch.output.num_lines, len(batch.rows), batch.summary
     # where lines are in the order of the rows, one that is not finished holds back later ones
     num_more = summary.num_items - summary.num_failed_items - batch.num_answered
-    written = f"{num_lines:,} of {num_rows:,} rows are in {batch.output.part}"
-    if not batch.is_remembered or num_more <= 0:
-        return [f"{written}."] if num_lines else []
     are = "is" if num_more == 1 else "are"
-    if not num_lines:
-        return [f"{num_more:,} of {num_rows:,} rows {are} remembered."]
-    return [f"{written}, {num_more:,} more {are} remembered."]
-
-
-def _already_finished(batch: Batch, end: Callable[..., Ending]) -> Ending:
-    text = f"{batch.output.path} was finished already"
-    if not batch.num_failed:
-        return end("already finished", message=f"{text}: nothing is left to do")
-    failed = f"{batch.num_failed:,} of {count(len(batch.rows), 'row')} failed"
-    message = f"{text}, but {failed}: add --retry-failed to compute them again"
-    return end("already finished", EXIT_SOME_FAILED, message)
+    parts = [f"{num_lines:,} of {num_rows:,} rows are in {batch.output.part}"] * (num_lines > 0)
+    if batch.is_remembered and num_more > 0:
+        of_all = "more" if num_lines else f"of {num_rows:,} rows"
+        parts.append(f"{num_more:,} {of_all} {are} remembered")
+    return f"{', '.join(parts)}. " if parts else ""
 
 
 def _some_failed(batch: Batch) -> str:
-    num_failed, num_rows, first = batch.num_failed, len(batch.rows), batch.first_failure
-    text = f'{num_failed:,} of {num_rows:,} rows failed; their lines have an "error".'
-    if first is not None and first.__cause__ is not None:  # else they failed before it was resumed
-        place = user_place(first.__cause__, batch.workflow)
-        where = f"\n  at {place}" if place else ""
-        error = in_words(first.__cause__)
-        text += f" The first is {batch.rows.place(first.index)}: {error}{where}"
-    return f"{text}\n{_run_again(batch, ' --retry-failed')} to compute only them."
-
-
-def _run_again(batch: Batch, options: str = "") -> str:
-    in_place = " in place of --overwrite" if batch.overwrite else ""
-    return f"Run it again with --resume{options}{in_place}"
+    first = batch.first_failure
+    text = f"{batch.num_failed:,} of {count(len(batch.rows), 'row')} failed"
+    text += '; their lines have an "error".'
+    if first is None:  # they failed before the run was resumed
+        return text
+    cause = cause_of(first)
+    place = user_place(cause, batch.workflow)
+    where = f"\n  at {place}" if place else ""
+    row = place_of_row(batch.rows.path, first.index)
+    return f"{text} The first is {row}: {in_words(cause)}{where}"

@@ -13,7 +13,7 @@ from pydantic.errors import PydanticUserError
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.cli.execute import stdout_for_report
-from helium_agents.cli.loading import load_workflow, relative
+from helium_agents.cli.loading import load_workflow
 from helium_agents.cli.options import (
     FILE,
     POSITIVE,
@@ -23,9 +23,11 @@ from helium_agents.cli.options import (
     workflow_argument,
 )
 from helium_agents.cli.report import count, table
-from helium_agents.cli.trace import Traced, trace
+from helium_agents.cli.trace import trace
 from helium_agents.engines.schema_example import example_json
 from helium_agents.errors import InputError
+
+_GIVE_ROWS = "give real ones with --input"
 
 _LEGEND = (
     (" of #", "of #2", "needs the answer of call 2, which stands as {#2} in the prompt"),
@@ -59,7 +61,9 @@ def explain(target: str, input_path: Path | None, limit: int, as_json: bool) -> 
         workflow = load_workflow(target)
         if input_path is None:
             traced = trace(workflow, [_example(workflow)])
-            _check_example(traced, workflow)
+            if traced.failures and not traced.num_calls:
+                why = f"\n  On one that was made up it failed before any call: {traced.failures[0]}"
+                raise _no_example(workflow, why)
         else:
             rows = list(Rows(input_path, workflow, limit))
             traced = trace(workflow, rows, shows_progress=not as_json)
@@ -80,16 +84,13 @@ def explain(target: str, input_path: Path | None, limit: int, as_json: bool) -> 
     click.echo(f"\n{traced.optimized}\n{_legend(traced.optimized)}", nl=False)
     traced.echo_failures()
     if traced.failures and input_path is None:
-        click.echo(f"The row is made up too: {_give_rows(workflow)}.", err=True)
+        click.echo(f"The row is made up too: {_GIVE_ROWS}.", err=True)
 
 
 def _legend(tree: str) -> str:
     """What the marks mean that are in the tree."""
     lines = [(example, meaning) for mark, example, meaning in _LEGEND if mark in tree]
     return f"\n{table(lines)}\n" if lines else ""
-
-
-# --- a row that is made up -----------------------------------------------------------------------
 
 
 def _example(workflow: Workflow) -> Any:
@@ -101,41 +102,16 @@ def _example(workflow: Workflow) -> Any:
     if workflow.row_type is None:
         raise InputError(
             f"no row can be made up for {workflow.name}, whose parameter `{workflow.parameter}` "
-            "has no annotation: give rows with --input"
+            f"has no annotation: {_GIVE_ROWS}"
         )
     try:
         schema = json.dumps(workflow.row_type.json_schema())
         return workflow.row_type.validate_json(example_json(schema, workflow.name))
     except (PydanticUserError, ValidationError, KeyError, ValueError) as error:
-        raise InputError(
-            f"no row can be made up for `{workflow.parameter}` of {workflow.name}: "
-            f"{_give_rows(workflow)}"
-        ) from error
+        raise _no_example(workflow) from error
 
 
-def _check_example(traced: Traced, workflow: Workflow) -> None:
-    """Refuse a plan without model calls, where the row that was made up is to blame.
-
-    Raises:
-        InputError: The workflow failed on the row before it asked anything.
-    """
-    if traced.failures and not traced.num_calls:
-        (failure,) = traced.failures.values()
-        raise InputError(
-            f"no row can be made up for `{workflow.parameter}` that makes sense to "
-            f"{workflow.name}: {_give_rows(workflow)}\n"
-            f"  On a row that was made up it failed before it asked anything: {failure}"
-        )
-
-
-def _give_rows(workflow: Workflow) -> str:
-    """What to do about rows, with a file of them if there is one beside the workflow."""
-    folder = workflow.file.parent
-    for path in [*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("data/*.jsonl"))]:
-        try:
-            has_rows = len(Rows(path, workflow, limit=1)) > 0
-        except InputError:  # rows of something else
-            continue
-        if has_rows:
-            return f"give real ones with --input {relative(path)}"
-    return "give real ones with --input"
+def _no_example(workflow: Workflow, why: str = "") -> InputError:
+    return InputError(
+        f"no row can be made up for `{workflow.parameter}` of {workflow.name}: {_GIVE_ROWS}{why}"
+    )

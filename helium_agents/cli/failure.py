@@ -6,24 +6,11 @@ import linecache
 import os
 import traceback
 
-from helium_agents.batch.rows import Rows, shorten
+from helium_agents.batch.rows import Rows, place_of_row, shorten
 from helium_agents.batch.workflow import Workflow
 from helium_agents.cli.loading import OURS, relative
-from helium_agents.errors import (
-    EngineDied,
-    HeliumError,
-    ItemError,
-    TransientEngineError,
-    in_words,
-)
+from helium_agents.errors import HeliumError, ItemError, in_words
 from helium_agents.runtime.map import ENDS_THE_RUN
-
-_MAY_PASS = (TransientEngineError, EngineDied, TimeoutError, ConnectionError)
-
-
-def may_pass(error: BaseException) -> bool:
-    """Whether the same run may go well the next time, though nothing was corrected."""
-    return isinstance(_first(_cause(error)), _MAY_PASS)
 
 
 def explain_failure(error: BaseException, workflow: Workflow, rows: Rows | None = None) -> str:
@@ -34,20 +21,29 @@ def explain_failure(error: BaseException, workflow: Workflow, rows: Rows | None 
         workflow: Whose file is the user's code.
         rows: Where the row of an `ItemError` is from.
     """
-    place_of_row = ""
+    details: list[str] = []
     if isinstance(error, ItemError) and rows is not None:
-        place_of_row = f"in {rows.place(error.index)}: {shorten(repr(error.row), 200)}"
-    error = _cause(error)
+        row = place_of_row(rows.path, error.index)
+        details.append(f"in {row}: {shorten(repr(error.row), 200)}")
+    error = cause_of(error)
     message = _describe(error)
     if isinstance(error, ENDS_THE_RUN):  # nobody's row is at fault
         return message
-    first = _first(error)
+    first = error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
     if first is not error:
         message += f"; the first: {_describe(first)}"
     place = user_place(first, workflow) or user_place(error, workflow)
-    notes = getattr(error, "__notes__", ())
-    details = [place_of_row, *notes, f"at {place}" if place else ""]
-    return "\n  ".join([message, *filter(None, details)])
+    details += getattr(error, "__notes__", ())
+    if place:
+        details.append(f"at {place}")
+    return "\n  ".join([message, *details])
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error itself, or what the row raised whose error it is."""
+    return (isinstance(error, ItemError) and error.__cause__) or error
 
 
 def user_place(error: BaseException, workflow: Workflow) -> str | None:
@@ -66,18 +62,6 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the workflow ended the program (sys.exit({error.code!r}))"
     return in_words(error)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error itself, or what the row raised whose error it is."""
-    return (isinstance(error, ItemError) and error.__cause__) or error
-
-
-def _first(error: BaseException) -> BaseException:
-    """The error itself, or the first of a task group's."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _is_users(filename: str, workflow: Workflow) -> bool:

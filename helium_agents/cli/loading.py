@@ -25,7 +25,7 @@ OURS = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 def load_workflow(target: str) -> Workflow:
-    """Import the workflow that `FILE:WORKFLOW`, or `package.module:WORKFLOW`, names.
+    """Import the workflow that `FILE:WORKFLOW` names.
 
     Raises:
         InputError: There is no such file or workflow, the file cannot be imported, or the workflow
@@ -37,11 +37,7 @@ def load_workflow(target: str) -> Workflow:
             f"{target!r} names no workflow: write FILE:WORKFLOW, as in flow.py:answer, where "
             "answer is an async function in flow.py"
         )
-    is_file = place.endswith(".py") or os.sep in place
-    module = _import_file(Path(place)) if is_file else _import(place, Path.cwd(), place)
-    if getattr(module, "__file__", None) is None:
-        raise InputError(f"{place} is a folder without __init__.py: name a module inside it")
-    return Workflow.of(_find(module, name, place), name)
+    return Workflow.of(_find(_import(Path(place)), name, place), name)
 
 
 def relative(path: str | Path) -> str:
@@ -50,7 +46,7 @@ def relative(path: str | Path) -> str:
     return str(path) if found.startswith(os.pardir) else found
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import(path: Path) -> ModuleType:
     if not path.is_file():
         similar = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise InputError(f"there is no file {path}{_did_you_mean(str(path), similar)}")
@@ -63,7 +59,12 @@ def _import_file(path: Path) -> ModuleType:
         parts.pop()
     if "." in path.stem:
         raise InputError(f"{path.name} cannot be imported by that name: rename it without the dot")
-    module = _import(".".join(parts), root, relative(path))
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        module = importlib.import_module(".".join(parts))
+    except (Exception, SystemExit) as error:
+        raise InputError(_explain_import(error, relative(path))) from error
     found = getattr(module, "__file__", None)
     if found is None or not os.path.samefile(found, path):
         raise InputError(
@@ -72,22 +73,8 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _import(name: str, root: Path, shown: str) -> ModuleType:
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        raise InputError(_explain_import(error, name, shown)) from error
-
-
-def _explain_import(error: BaseException, name: str, shown: str) -> str:
+def _explain_import(error: BaseException, shown: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
-        if f"{name}.".startswith(f"{error.name}."):
-            return (
-                f"there is no module {error.name!r} here or in this Python ({sys.executable}): "
-                "check the name, or give the path of the file, as in flow.py:answer"
-            )
         return (
             f"{shown} imports {error.name!r}, which is not installed in this Python "
             f"({sys.executable}): install it there, or use the helium of the right environment"
@@ -133,8 +120,4 @@ def _find(module: ModuleType, name: str, place: str) -> Any:
 
 def _did_you_mean(name: str, names: list[str]) -> str:
     close = get_close_matches(name, names, n=1)
-    if not close:
-        return ""
-    others = [other for other in names if other not in close]
-    listed = f" (also there: {', '.join(others)})" if others and len(others) <= 8 else ""
-    return f": did you mean {close[0]}?{listed}"
+    return f": did you mean {close[0]}?" if close else ""

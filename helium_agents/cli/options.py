@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from helium_agents.runtime.answers import MEMO_MODES
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEBUG = "helium_agents.debug"
@@ -73,40 +71,18 @@ def echo_warning(message: str) -> None:
     click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {message}", err=True)
 
 
-def debug_option(command: Command) -> Command:
-    """`--debug`: errors with their tracebacks."""
-    return click.option(
-        "--debug",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_remember_debug,
-        help="Show tracebacks.",
-    )(command)
-
-
-def json_option(command: Command) -> Command:
-    """`--json`: one object for programs in place of text for people."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
-    )(command)
-
-
-def workflow_argument(command: Command) -> Command:
-    """`FILE:WORKFLOW`."""
-    return click.argument("target", metavar="FILE:WORKFLOW")(command)
-
-
-def memo_mode_option(command: Command) -> Command:
-    """`--memo-mode`."""
-    return click.option(
-        "--memo-mode",
-        type=click.Choice(MEMO_MODES),
-        default="read-write",
-        show_default=True,
-        help="refresh: compute anew and replace; replay-only: compute nothing, an unknown call "
-        "fails; off: remember nothing, not even within the run.",
-    )(command)
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_debug,
+    help="Show tracebacks.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+)
+workflow_argument = click.argument("target", metavar="FILE:WORKFLOW")
 
 
 def engine_options(command: Command) -> Command:

@@ -20,11 +20,11 @@ from helium_agents.cli.options import (
     engine_options,
     examples,
     json_option,
-    memo_mode_option,
     workflow_argument,
 )
 from helium_agents.cli.report import MEANINGLESS, count, savings
 from helium_agents.engines.model_source import RANDOM
+from helium_agents.runtime.answers import MEMO_MODES
 
 _EXAMPLES = examples(
     "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --dry-run",
@@ -46,7 +46,14 @@ _EXIT_CODES = examples(
 @click.option("--output", "output_path", type=FILE, required=True, help="Results: a line a row.")
 @engine_options
 @click.option("--memo", type=DIRECTORY, help="Directory that remembers answers across runs.")
-@memo_mode_option
+@click.option(
+    "--memo-mode",
+    type=click.Choice(MEMO_MODES),
+    default="read-write",
+    show_default=True,
+    help="refresh: compute anew and replace; replay-only: compute nothing, an unknown call "
+    "fails; off: remember nothing, not even within the run.",
+)
 @click.option("--limit", type=POSITIVE, metavar="N", help="Only the first N rows.")
 @click.option(
     "--token-budget",
@@ -145,5 +152,5 @@ def _as_dict(batch: Batch, ending: Ending) -> dict[str, Any]:
         "rows_written": len(batch.rows) if is_whole else output.num_lines,
         "seconds": round(ending.seconds, 3),
         **batch.summary.as_dict(),
-        "message": ending.message,
+        "message": ending.message or None,
     }

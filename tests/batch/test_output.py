@@ -111,16 +111,6 @@ def test_resuming_without_reading_to_the_end_cuts_nothing(path: Path) -> None:
     assert output.part.read_bytes() == b"1\n2\n3"
 
 
-def test_lines_that_nothing_is_known_of_are_neither_resumed_nor_deleted(path: Path) -> None:
-    Output(path).part.write_bytes(b"1\n")
-    with (
-        pytest.raises(InputError, match=r"since .*out.jsonl.run is gone: add overwrite=True"),
-        Output(path, resume=True) as output,
-    ):
-        output.check_is_empty()
-    assert output.part.read_bytes() == b"1\n"
-
-
 def test_whether_there_is_anything_to_resume(path: Path) -> None:
     path.write_text("1\n")
     assert Output(path, resume=True).is_finished
@@ -183,7 +173,9 @@ def test_symbolic_link_is_followed(path: Path, tmp_path: Path) -> None:
         output.finish(MADE_OF)
     assert path.is_symlink()
     assert (tmp_path / "data" / "real.jsonl").read_text() == "1\n"
-    assert Output(path, resume=True).made_of().about == MADE_OF.about, "kept beside the real one"
+    assert MadeOf.read(Output(path, resume=True).target).about == MADE_OF.about, (
+        "kept beside the real one"
+    )
     assert {file.name for file in tmp_path.iterdir()} == {"data", "out.jsonl"}
 
 

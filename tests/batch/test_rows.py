@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from helium_agents.batch.rows import Rows
+from helium_agents.batch.rows import Rows, place_of_row
 from helium_agents.batch.workflow import Workflow
 from helium_agents.errors import InputError
 
@@ -64,8 +64,8 @@ def test_limit_leaves_the_rest_unread() -> None:
 
 def test_a_row_is_named_as_a_person_counts() -> None:
     rows = rows_of(b'{"question": "a"}\n\n{"question": "b"}\n')
-    assert rows.place(0) == "row 1 (line 1 of input.jsonl)"
-    assert rows.place(1) == "row 2 (line 3 of input.jsonl)"
+    assert place_of_row(rows.path, 0) == "row 1 (line 1 of input.jsonl)"
+    assert place_of_row(rows.path, 1) == "row 2 (line 3 of input.jsonl)"
 
 
 def test_no_rows() -> None:

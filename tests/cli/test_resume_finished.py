@@ -253,10 +253,9 @@ def test_a_retry_may_follow_a_correction_of_the_workflow(helium: Helium) -> None
 
 
 def test_failures_are_not_passed_over_in_silence(helium: Helium, two_failed: bytes) -> None:
-    message = helium(f"{RUN} --resume", expect=1).stderr
-    assert "out.jsonl was finished already, but 2 of 10 rows failed: add --retry-failed" in message
-    message = helium(f"{RUN} --resume --on-error collect", expect=3).stderr
-    assert "2 of 10 rows failed: add --retry-failed to compute them again" in message
+    message = helium(f"{RUN} --resume", expect=3).stderr
+    assert "out.jsonl was finished already: 2 of 10 rows failed; their lines" in message
+    assert "Run it again with --resume --retry-failed to compute only them." in message
     assert OUT.read_bytes() == two_failed
 
 
@@ -273,10 +272,8 @@ def test_failures_of_an_unfinished_run_stay_until_it_is_finished(
 ) -> None:
     ill.add("question 0")
     helium(f"{RUN} --on-error collect --token-budget 60", expect=4)
-    message = helium(f"{RUN} --resume", expect=1).stderr
-    assert "1 row in out.jsonl.part failed: add --on-error collect to go on all the same" in message
-    message = helium(f"{RUN} --resume --retry-failed --on-error collect", expect=3).stderr
-    assert "warning: rows that failed in the unfinished run stay so for now" in message
+    message = helium(f"{RUN} --resume --retry-failed", expect=3).stderr
+    assert "1 of 10 rows failed; their lines have" in message
     ill.clear()
     helium(f"{RUN} --resume --retry-failed")
     assert num_errors() == 0
