@@ -20,16 +20,14 @@ from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from helium_agents.batch.made_of import MadeOf, file_digest
-from helium_agents.batch.output import Output
+from helium_agents.batch.output import MadeOf, Output, file_digest
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.engines.engine import PartedIdentity
 from helium_agents.errors import InputError, ItemError, message_of
 from helium_agents.graph.ref import Ref
-from helium_agents.memo.lmdb_tables import DATA_FILE
-from helium_agents.memo.run_log import RunLog
+from helium_agents.memo.run_log import RunLog, differences
 from helium_agents.memo.store import Store
 from helium_agents.runtime.answers import MemoMode
 from helium_agents.runtime.session import Session
@@ -67,7 +65,7 @@ class Batch:
         workflow: What it runs, with what is known of it.
         rows: What it runs on.
         output: Where the lines go.
-        overwrite: As given, like `resume`.
+        overwrite: As given, like `resume` and `memo_mode`.
         num_failed: How many rows failed, an earlier part of the run included.
         num_answered: How many rows have been answered and written since.
         first_failure: The error of the first row that failed since.
@@ -97,7 +95,8 @@ class Batch:
         retry_failed: bool = False,
         warn: Callable[[str], object] = warnings.warn,
     ) -> None:
-        _check_memo(memo, memo_mode)
+        if memo is None and memo_mode in ("refresh", "replay-only"):
+            raise InputError(f'memo_mode="{memo_mode}" needs memo=DIR')
         input, output = Path(input), Path(output)
         if input.exists() and output.exists() and input.samefile(output):
             raise InputError("input= and output= are the same file: choose another output=")
@@ -117,7 +116,7 @@ class Batch:
         self.overwrite = overwrite
         self.resume = resume
         self._memo = memo
-        self._memo_mode = memo_mode
+        self.memo_mode: MemoMode = memo_mode
         self._collects = on_error == "collect"
         self._is_ordered = ordered
         self._retry_failed = retry_failed
@@ -133,7 +132,7 @@ class Batch:
     @property
     def is_remembered(self) -> bool:
         """Whether a row that was answered, but not written, is not computed again when resumed."""
-        return self._memo_mode in ("read-write", "replay-only")
+        return self.memo_mode in ("read-write", "replay-only")
 
     def waiting(self) -> str:
         """Which calls wait for what, and for how long, as a tree for a person."""
@@ -177,7 +176,7 @@ class Batch:
                 self.session = Session(
                     self._engines,
                     memo=memo,
-                    memo_mode=self._memo_mode,
+                    memo_mode=self.memo_mode,
                     observers=observers,
                     run_log=run_log,
                     **self._limits,
@@ -221,7 +220,7 @@ class Batch:
         fn, name = self.workflow.fn, self.workflow.name
 
         async def answer(row: Any) -> str:
-            return to_json(await fn(row), name)
+            return _to_json(await fn(row), name)
 
         answer.__name__ = name  # by which the session tells what it waits for
         return answer
@@ -252,8 +251,16 @@ class Batch:
         finished = MadeOf.read(self.output.target)
         path, num_rows = self.output.path, len(self.rows)
         retries = self._retry_failed and finished.num_failed > 0
+        found = differences(finished.about, about)
         # failures are computed again because their cause was corrected, maybe in the source
-        finished.check_same(path, about, None if retries else self.workflow.source_version)
+        if not retries and finished.source != self.workflow.source_version:
+            found.append("its workflow's source has changed")
+        if found:
+            raise InputError(
+                f"{path} is of other work than is asked for: {'; '.join(found)}. Ask for the "
+                "same, choose another output=, or give overwrite=True in place of resume=True to "
+                "make it anew"
+            )
         if finished.num_rows > num_rows:
             raise InputError(
                 f"{path} has {finished.num_rows:,} rows, more than the {num_rows:,} that are asked "
@@ -381,28 +388,11 @@ class Batch:
         return json.dumps(fields, ensure_ascii=False).encode(errors="replace").decode()
 
 
-def _check_memo(memo: str | Path | Store | None, mode: MemoMode) -> None:
-    if mode not in ("refresh", "replay-only"):
-        return
-    if memo is None:
-        raise InputError(f'memo_mode="{mode}" needs memo=DIR')
-    has_memo = not isinstance(memo, str | Path) or Path(memo, DATA_FILE).is_file()
-    if mode == "replay-only" and not has_memo:
-        raise InputError(
-            f'there is no memo in {memo}: check the path, or run once with memo_mode="read-write" '
-            "to make it"
-        )
-
-
-def to_json(value: Any, name: str) -> str:
+def _to_json(value: Any, name: str) -> str:
     """A workflow's result as one line of JSON.
 
-    Args:
-        value: JSON values, dataclasses, pydantic models, enums, dates, and containers of them.
-        name: The workflow, for the message.
-
     Raises:
-        InputError: The value has no JSON form.
+        InputError: It has no JSON form; `name` is the workflow's, for the message.
     """
     try:
         text = json.dumps(to_jsonable_python(value), ensure_ascii=False, allow_nan=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from helium_agents.batch.rows import shorten
-from helium_agents.cli.bundled_examples import examples_folder
+from helium_agents.cli.examples_command import examples_folder
 from helium_agents.cli.execute import execute, new_batch
 from helium_agents.cli.options import DIRECTORY, FILE, debug_option, examples
 from helium_agents.cli.report import MEANINGLESS, count, savings

@@ -41,8 +41,9 @@ def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) 
             find_model(asked["model"])
         is_finished = batch.resume and batch.is_finished
         num_remembered = None
-        if asked["memo"] is not None and is_memo(Path(asked["memo"])):
-            with reading(Path(asked["memo"])) as store:
+        memo = asked["memo"]
+        if memo is not None and (batch.memo_mode == "replay-only" or is_memo(Path(memo))):
+            with reading(Path(memo)) as store:
                 num_remembered = store.stats().num_entries
         traced = trace(batch.workflow, list(islice(batch.rows, _NUM_TRACED)))
     calls_by_row = traced.calls_by_row

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from helium_agents.batch.made_of import MadeOf
-from helium_agents.batch.output import Output
+from helium_agents.batch.output import MadeOf, Output
 from helium_agents.errors import InputError
 from helium_agents.memo.run_log import RunLog
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from jsonl import Helium, read_lines
 from scripted_helium import scripted_helium
 
-from helium_agents.cli import bundled_examples, main
-from helium_agents.cli.bundled_examples import EXAMPLES, example_files
+from helium_agents.cli import examples_command, main
+from helium_agents.cli.examples_command import EXAMPLES, example_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,7 @@ def test_what_python_and_editors_leave_is_no_example(
     for name in ("__init__.py", "__pycache__/a.pyc", ".a.py.swp", "data/.cache/b", "data/b.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    monkeypatch.setattr(bundled_examples, "_HOLDERS", (tmp_path,))
+    monkeypatch.setattr(examples_command, "_HOLDERS", (tmp_path,))
     assert [*map(str, example_files())] == [f"{EXAMPLES}/__init__.py", f"{EXAMPLES}/data/b.jsonl"]
 
 
@@ -183,7 +183,7 @@ def test_it_guesses_no_directory(helium: Helium) -> None:
 def test_an_installation_without_them_says_so(
     helium: Helium, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr(bundled_examples, "_HOLDERS", (folder / "here", folder / "there"))
+    monkeypatch.setattr(examples_command, "_HOLDERS", (folder / "here", folder / "there"))
     message = helium(command, expect=1).stderr
     assert f"is neither in {folder}/here nor {folder}/there: install" in message
     assert not Path("mine").exists()

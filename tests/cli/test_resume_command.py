@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from jsonl import Helium, read_lines, write_rows
 
-from helium_agents.batch.made_of import MadeOf
-from helium_agents.batch.output import Output
+from helium_agents.batch.output import MadeOf, Output
 from helium_agents.cli import execute
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
