@@ -66,14 +66,13 @@ class Batch:
         rows: What it runs on.
         output: Where the lines go.
         overwrite: As given, like `resume` and `memo_mode`.
-        num_failed: How many rows failed, an earlier part of the run included.
-        num_answered: How many rows have been answered and written since.
-        first_failure: The error of the first row that failed since.
+        num_failed: Rows that failed, an earlier part of the run included.
+        num_answered: Rows that have been answered and written since.
+        first_failure: The error of the first that failed since.
         session: Where it runs; `None` before it begins.
 
     Raises:
-        InputError: The workflow, the rows, the output or an option is at fault. Nothing was
-            written.
+        InputError: One of these is at fault; nothing was written.
     """
 
     def __init__(
@@ -182,7 +181,14 @@ class Batch:
                     **self._limits,
                 )
                 await self._compute(self.session)
-                self.output.finish(self._made_of(run_log.run_id))
+                made_of = MadeOf(
+                    run_id=run_log.run_id,
+                    about=self._about,
+                    source=self.workflow.source_version,
+                    num_rows=len(self.rows),
+                    num_failed=self.num_failed,
+                )
+                self.output.finish(made_of)
                 is_done = True
             finally:
                 if is_done or (self.output.num_lines == 0 and run_log.is_empty):
@@ -250,9 +256,9 @@ class Batch:
             return None
         finished = MadeOf.read(self.output.target)
         path, num_rows = self.output.path, len(self.rows)
-        retries = self._retry_failed and finished.num_failed > 0
         found = differences(finished.about, about)
         # failures are computed again because their cause was corrected, maybe in the source
+        retries = self._retry_failed and finished.num_failed
         if not retries and finished.source != self.workflow.source_version:
             found.append("its workflow's source has changed")
         if found:
@@ -314,13 +320,14 @@ class Batch:
             self._in_part = range(output.num_lines) if self._is_ordered else items
         if _FINISHED not in notes:
             return
-        # not the digest in its note: the next one may be there already
-        digest = file_digest(output.target) if output.target.exists() else ""
-        if run_log.is_resumed and digest != notes[_FINISHED]:
-            raise InputError(
-                f"the run in {output.run_path} goes on from {output.path}, which has changed "
-                "since: put it back, or give overwrite=True in place of resume=True to start over"
-            )
+        if run_log.is_resumed:  # by its content: the note of the next one may be there already
+            target = output.target
+            if not target.exists() or file_digest(target) != notes[_FINISHED]:
+                raise InputError(
+                    f"the run in {output.run_path} goes on from {output.path}, which has changed "
+                    "since: put it back, or give overwrite=True in place of resume=True to start "
+                    "over"
+                )
         for item, has_failed, _ in self._finished_lines():
             if not (has_failed and notes[_RETRIES]):
                 self.num_failed += has_failed
@@ -332,15 +339,6 @@ class Batch:
             for line in self._parsed(lines, self.output.path):
                 if line[0] not in self._in_part:
                     yield line
-
-    def _made_of(self, run_id: str) -> MadeOf:
-        return MadeOf(
-            run_id=run_id,
-            about=self._about,
-            source=self.workflow.source_version,
-            num_rows=len(self.rows),
-            num_failed=self.num_failed,
-        )
 
     # --- lines -----------------------------------------------------------------------------------
 

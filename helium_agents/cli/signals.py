@@ -20,11 +20,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """A signal ended the run; its clean-up is done.
-
-    Args:
-        signal_number: Which one.
-    """
+    """A signal ended the run; its clean-up is done."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
@@ -42,8 +38,7 @@ def run_until_stopped(
     Args:
         work: What to run.
         on_stop: Called on the event loop at the first signal, before the clean-up.
-        waiting: Says what waits for what; called on the event loop at each SIGQUIT, which without
-            it does what it did before.
+        waiting: Says what waits for what, at each SIGQUIT.
 
     Raises:
         Stopped: A signal came.
