@@ -50,9 +50,14 @@ class Workflow:
         Raises:
             InputError: It is no async function of one row, or its annotation makes no rows.
         """
+        name = name or getattr(fn, "__name__", repr(fn))
         if not is_workflow(fn):
-            raise InputError(f"{fn!r} is no workflow: give an @operator or an async function")
-        name = name or fn.__name__
+            if inspect.isfunction(fn):
+                raise InputError(f"{name} is not async: make it `async def {name}(row)`")
+            raise InputError(
+                f"{name} is a value of type {type(fn).__name__}, not a workflow: give an "
+                "@operator or an async function"
+            )
         signature = inspect.signature(fn)
         try:
             signature.bind("row")

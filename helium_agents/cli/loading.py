@@ -8,14 +8,12 @@ its stem, each with the folder on `sys.path` that makes it so.
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import sys
 import traceback
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from helium_agents.batch.workflow import Workflow, is_workflow
 from helium_agents.errors import InputError
@@ -37,7 +35,16 @@ def load_workflow(target: str) -> Workflow:
             f"{target!r} names no workflow: write FILE:WORKFLOW, as in flow.py:answer, where "
             "answer is an async function in flow.py"
         )
-    return Workflow.of(_find(_import(Path(place)), name, place), name)
+    module = _import(Path(place))
+    if hasattr(module, name):
+        return Workflow.of(getattr(module, name), name)
+    names = [
+        name
+        for name, value in vars(module).items()
+        if is_workflow(value) and value.__module__ == module.__name__ and name[0] != "_"
+    ]
+    others = f"; it defines {', '.join(names) or 'no @operator'}"
+    raise InputError(f"{place} has no workflow {name!r}{_did_you_mean(name, names) or others}")
 
 
 def relative(path: str | Path) -> str:
@@ -92,29 +99,6 @@ def _explain_import(error: BaseException, shown: str) -> str:
     return (
         f"{shown} cannot be imported: {type(error).__name__}: {error} "
         f"(at {relative(frame.filename)}:{frame.lineno})"
-    )
-
-
-def _find(module: ModuleType, name: str, place: str) -> Any:
-    names = [
-        name
-        for name, value in vars(module).items()
-        if is_workflow(value)
-        and getattr(value, "__module__", None) == module.__name__
-        and not name.startswith("_")
-    ]
-    if not hasattr(module, name):
-        others = f"; it defines {', '.join(names)}" if names else "; it defines no @operator"
-        raise InputError(f"{place} has no workflow {name!r}{_did_you_mean(name, names) or others}")
-    found = getattr(module, name)
-    if is_workflow(found):
-        return found
-    if inspect.isfunction(found):
-        raise InputError(f"{name} in {place} is not async: make it `async def {name}(row)`")
-    kind = type(found).__name__
-    raise InputError(
-        f"{name} in {place} is {'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}, not a "
-        f"workflow: name an @operator or an async function{_did_you_mean(name, names)}"
     )
 
 

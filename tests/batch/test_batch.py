@@ -131,7 +131,7 @@ async def test_a_cancelled_run_goes_on_with_the_draws_that_it_had() -> None:
 async def test_what_cannot_be_run_writes_nothing() -> None:
     engine = ScriptedEngine()
     for fn, options, message in (
-        (lambda row: row, {}, "is no workflow: give an @operator or an async function"),
+        (3, {}, "3 is a value of type int, not a workflow: give an @operator or an async"),
         (shout, {"retry_failed": True}, "give resume=True too"),
         (shout, {"memo_mode": "refresh"}, 'memo_mode="refresh" needs memo=DIR'),
     ):

@@ -96,8 +96,8 @@ def test_only_a_file_can_be_read_twice() -> None:
     os.mkfifo("pipe")
     for path, message in (
         ("pipe", "not a regular file"),
-        (".", "a directory"),
-        ("none", "no input file"),
+        (".", "not a regular file"),
+        ("none", "cannot read the input none: No such file"),
     ):
         with pytest.raises(InputError, match=message):
             Rows(Path(path), workflow)
