@@ -25,7 +25,7 @@ from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.engines.engine import PartedIdentity
-from helium_agents.errors import InputError, ItemError, message_of
+from helium_agents.errors import InputError, ItemError, SessionError, message_of
 from helium_agents.graph.ref import Ref
 from helium_agents.memo.run_log import RunLog, differences
 from helium_agents.memo.store import Store
@@ -111,7 +111,8 @@ class Batch:
         self.first_failure: ItemError | None = None
         self.session: Session | None = None
         self._engines: dict[str, Any] = engines_by_name(engine)
-        self._limits: dict[str, Any] = {"token_budget": token_budget, "max_open": max_open}
+        self._token_budget = token_budget
+        self._max_open = max_open
         self.overwrite = overwrite
         self.resume = resume
         self._memo = memo
@@ -158,9 +159,14 @@ class Batch:
         Raises:
             InputError: What is there is of other work, or the output cannot be written.
             MemoError: The run to resume was of other work, or a store fails.
+            SessionError: It has run before, or a limit is out of range.
             ItemError: A row failed, and failures are not collected.
             TokenBudgetExceeded: The next call might exceed the budget.
         """
+        if self.session is not None:
+            raise SessionError(
+                "a batch runs once: make a new Batch(...), with resume=True to go on"
+            )
         if self.is_finished:
             assert self._finished is not None
             self.num_failed = self._finished.num_failed
@@ -176,9 +182,10 @@ class Batch:
                     self._engines,
                     memo=memo,
                     memo_mode=self.memo_mode,
+                    token_budget=self._token_budget,
+                    max_open=self._max_open,
                     observers=observers,
                     run_log=run_log,
-                    **self._limits,
                 )
                 await self._compute(self.session)
                 made_of = MadeOf(

@@ -98,8 +98,9 @@ class Workflow:
     @property
     def source_version(self) -> str:
         """The version of its source; empty where it has none."""
+        fn: Any = self.fn
         try:
-            return function_version(inspect.unwrap(self.fn)).hex()
+            return function_version(getattr(fn, "__wrapped__", fn)).hex()
         except VersionError:
             return ""
 

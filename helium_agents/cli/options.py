@@ -14,8 +14,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _DEBUG = "helium_agents.debug"
 
 _OPTION = re.compile(
-    r"\b(input|output|overwrite|resume|retry_failed|on_error|memo|memo_mode|limit)="
-    r"(?:True|\"([\w-]+)\"|([A-Z]+))?"
+    r"(?<![\w/])(input|output|overwrite|resume|retry_failed|on_error|memo|memo_mode|limit)="
+    r"(?:True\b|\"([\w-]+)\"|([A-Z]+)\b|(?!\w))"
 )
 
 

@@ -15,7 +15,7 @@ from helium_agents import llm, operator, user
 from helium_agents.batch import Batch
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import InputError, ItemError, MemoError, TokenBudgetExceeded
+from helium_agents.errors import InputError, ItemError, MemoError, SessionError, TokenBudgetExceeded
 from helium_agents.telemetry.events import Event, ItemClosed, MapOpened
 
 OUT, PART = Path("out.jsonl"), Path("out.jsonl.part")
@@ -67,6 +67,8 @@ async def test_each_row_becomes_a_line() -> None:
     assert [line["text"] for line in lines()] == ["A", "B", "C", "D", "A"]
     assert (found.num_answered, found.num_failed, found.summary.num_computed) == (5, 0, 4)
     assert MapOpened(5, is_nested=False) in events
+    with pytest.raises(SessionError, match="a batch runs once"):
+        await found.run()
 
 
 async def test_a_failure_is_raised_and_the_rest_is_resumed() -> None:
