@@ -7,48 +7,24 @@ raises on the way comes out as it is.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
-
-from pydantic import BaseModel
-from pydantic.errors import PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from helium_agents.errors import EncodingError
 from helium_agents.keys.own_code import counts_by_name
 from helium_agents.keys.shapes import RECORDS, Shape, class_name, shape_of
 
-
-class Versions(dict[type, bytes]):
-    """Where the versions come from of the classes, functions and operators in a value.
-
-    This one leaves them out: for what is itself a part of a version. See `version.CurrentVersions`.
-    """
-
-    def __missing__(self, cls: type) -> bytes:
-        return b""
-
-    def of_function(self, function: FunctionType) -> bytes:
-        """The version of a function."""
-        return b""
-
-    def of_operator(self, operator: Any) -> bytes:
-        """The version of an object that says it."""
-        return b""
-
-
-BY_NAME: Final = Versions()
+Versions = Mapping[Any, bytes]
+"""The version of each class and function in a value; see `version.CurrentVersions`."""
 
 _Encoder = Callable[[Any, Versions], bytes]
 
-INT32: Final = struct.Struct(">ci")
+_INT32: Final = struct.Struct(">ci")
 FLOAT: Final = struct.Struct(">d")
-NAN: Final = FLOAT.pack(float("nan"))
+_NAN: Final = FLOAT.pack(float("nan"))
 
 # Classes that may be values although they are not only data.
 BUILTIN_CLASSES: Final = frozenset(
@@ -87,13 +63,13 @@ def _encode_str(value: str, _: object = None) -> bytes:
 
 def _encode_int(value: int, _: object) -> bytes:
     if -(2**31) <= value < 2**31:
-        return INT32.pack(b"i", value)
+        return _INT32.pack(b"i", value)
     size = (value + (value < 0)).bit_length() // 8 + 1
     return b"I" + _size(size) + value.to_bytes(size, "big", signed=True)
 
 
 def _encode_float(value: float, _: object) -> bytes:
-    return b"f" + (FLOAT.pack(value) if value == value else NAN)
+    return b"f" + (FLOAT.pack(value) if value == value else _NAN)
 
 
 # --- containers ----------------------------------------------------------------------------------
@@ -146,11 +122,11 @@ def _encode_stranger(value: Any, _: object) -> bytes:
 
 
 def _encode_function(value: FunctionType, versions: Versions) -> bytes:
-    return _versioned(value, versions.of_function(value))
+    return _versioned(value, versions[value])
 
 
-def _encode_operator(value: Any, versions: Versions) -> bytes:
-    return _versioned(value, versions.of_operator(value))
+def _encode_operator(value: Any, _: object) -> bytes:
+    return _versioned(value, value.__helium_version__())
 
 
 def _versioned(value: Any, version: bytes) -> bytes:
@@ -209,50 +185,11 @@ def _encode_class_name(cls: type) -> bytes:
 
 
 def encode_class(cls: type, versions: Versions) -> bytes:
-    """A class as a value: its name and its version; for an installed one its definition."""
+    """A class as a value: its name and its version."""
     if cls not in BUILTIN_CLASSES and shape_of(cls) is None:
         raise EncodingError(f"the class {cls.__qualname__} is not one of data")
     version = versions[cls]
-    data = b"c" + _encode_class_name(cls) + _size(len(version)) + version
-    return data if version else data + class_definition(cls)
-
-
-def class_definition(cls: Any) -> bytes:
-    """What a class of data is made of: its JSON schema, its members, or its fields.
-
-    Raises:
-        EncodingError: It is not a class of data, or cannot say what it is made of.
-    """
-    return _encode_dict(_definition(cls), BY_NAME)
-
-
-class _QuietSchema(GenerateJsonSchema):
-    """Says nothing of defaults that JSON does not have: nobody asked for a schema."""
-
-    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
-        """Leave it out."""
-
-
-def _definition(cls: Any) -> dict[str, Any]:
-    if cls in BUILTIN_CLASSES:
-        return {}
-    if shape_of(cls) is None:
-        raise EncodingError(f"the class {cls.__qualname__} is not one of data")
-    if issubclass(cls, BaseModel):
-        try:
-            return dict(cls.model_json_schema(schema_generator=_QuietSchema))
-        except PydanticUserError as error:
-            reason = str(error).partition("\n")[0]
-            raise EncodingError(f"{cls.__qualname__} has no JSON schema: {reason}") from None
-    if issubclass(cls, enum.Enum):
-        return {name: member.value for name, member in cls.__members__.items()}
-    if issubclass(cls, tuple):
-        return {name: _type_text(cls.__annotations__.get(name)) for name in cls._fields}
-    return {field.name: _type_text(field.type) for field in dataclasses.fields(cls)}
-
-
-def _type_text(annotation: Any) -> str:
-    return ".".join(class_name(annotation)) if type(annotation) is type else str(annotation)
+    return b"c" + _encode_class_name(cls) + _size(len(version)) + version
 
 
 # --- all together -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ is used in two places is not recorded.
     d         = size (encoding encoding)*         dict
     (RECORDS) = encoding                          standard library types: tuple of their parts
     o         = module qualname block encoding    instance of a class: version, tuple of its parts
-    c         = module qualname block encoding?   a class: version, or else its definition
+    c         = module qualname block             a class: version
     v         = module qualname block             a function or operator, which cannot be decoded
     block     = size bytes
 

@@ -6,9 +6,8 @@ identity, each time the version is asked for: a change of a global in a notebook
 dict, an attribute set on a class are all seen. An equal object in the place of another costs a
 computation, and gives the same version.
 
-The comparison is what each call of a pure operator pays, so its loops run in C: about 60 ns a name,
-200 ns a function, 1 us a class. Mutable containers are compared item by item: a large table is
-better a tuple or a frozenset.
+The comparison is what each call of a pure operator pays, so its loops run in C. Mutable containers
+are compared item by item: a large table is better a tuple or a frozenset.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import repeat
-from operator import attrgetter, is_
+from operator import is_
 from types import CellType, FunctionType, MappingProxyType
 from typing import Any, Final
 
@@ -27,22 +26,13 @@ UNBOUND: Final = object()
 
 _Read = Callable[[Any], tuple[Any, ...]]
 
-_PLAIN: tuple[Any, ...] = (None, None, {})
-_read_function = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")
-
 
 class Watch:
     """Everything that one version was computed from; keeps all of it alive."""
 
     def __init__(self) -> None:
-        self._owners: dict[int, Any] = {}
         self._names: dict[int, tuple[Mapping[str, Any], dict[str, Any]]] = {}
-        self._functions: list[FunctionType] = []
-        self._parts: list[tuple[Any, ...]] = []
-        self._cells: list[CellType] = []
-        self._contents: list[Any] = []
-        self._classes: list[tuple[type, tuple[type, ...], list[str], list[Any]]] = []
-        self._states: list[tuple[_Read, Any, tuple[Any, ...]]] = []
+        self._states: dict[int, tuple[_Read, Any, tuple[Any, ...]]] = {}
 
     def look_up(self, namespace: Mapping[str, Any], name: str) -> Any:
         """What a name stands for, which is remembered; `UNBOUND` where it is not defined."""
@@ -52,45 +42,15 @@ class Watch:
 
     def add(self, owner: Any) -> None:
         """Remember what an object holds, if that may change."""
-        if id(owner) in self._owners:
-            return
-        self._owners[id(owner)] = owner
-        if isinstance(owner, FunctionType):
-            self._add_function(owner)
-        elif isinstance(owner, type):
-            held = vars(owner)
-            self._classes.append((owner, owner.__bases__, [*held], [*held.values()]))
-        elif (read := _reader(type(owner))) is not None:
-            self._states.append((read, owner, read(owner)))
-
-    def _add_function(self, function: FunctionType) -> None:
-        for cell in function.__closure__ or ():
-            self._cells.append(cell)
-            self._contents.append(cell_contents(cell))
-        parts = _read_function(function)
-        if parts[1:] == _PLAIN:  # then equal parts are the same ones
-            self._functions.append(function)
-            self._parts.append((*parts[:3], {}))
-        else:
-            self._states.append((_read_function, function, parts))
-            self.add(function.__dict__)
+        if id(owner) not in self._states and (read := _reader(owner)) is not None:
+            self._states[id(owner)] = read, owner, read(owner)
 
     def is_same(self) -> bool:
         """Whether nothing has changed since. Raises what code of the user's raises."""
         for namespace, known in self._names.values():
             if not all(map(is_, map(namespace.get, known, repeat(UNBOUND)), known.values())):
                 return False
-        if [*map(_read_function, self._functions)] != self._parts:
-            return False
-        if self._cells and not all(map(is_, map(cell_contents, self._cells), self._contents)):
-            return False
-        for cls, bases, names, values in self._classes:
-            held = vars(cls)
-            if cls.__bases__ is not bases or [*held] != names:
-                return False
-            if not all(map(is_, held.values(), values)):
-                return False
-        for read, owner, state in self._states:
+        for read, owner, state in self._states.values():
             found = read(owner)
             if len(found) != len(state) or not all(map(is_, found, state)):
                 return False
@@ -105,14 +65,14 @@ def cell_contents(cell: CellType) -> Any:
         return UNBOUND
 
 
-def _reader(cls: type) -> _Read | None:
-    """What reads the state of the objects of a class; `None` where they have none."""
-    if cls in (tuple, frozenset):
-        return None
-    reader = _READERS.get(cls)
-    if reader is not None:
-        return reader
-    shape = shape_of(cls)
+def _reader(owner: Any) -> _Read | None:
+    if isinstance(owner, FunctionType):
+        return _read_function
+    if isinstance(owner, type):
+        return _read_class
+    if type(owner) in _READERS:
+        return _READERS[type(owner)]
+    shape = shape_of(type(owner))
     if shape is None:
         return _read_attributes
     if shape.is_immutable:
@@ -120,11 +80,21 @@ def _reader(cls: type) -> _Read | None:
     return lambda instance: tuple(_flat(shape.take_apart(instance)))
 
 
+def _read_function(function: Any) -> tuple[Any, ...]:
+    held = function.__code__, function.__defaults__, *_items(function.__kwdefaults__ or {})
+    if not function.__dict__ and function.__closure__ is None:
+        return held
+    return (*held, *map(cell_contents, function.__closure__ or ()), *_items(function.__dict__))
+
+
+def _read_class(cls: type) -> tuple[Any, ...]:
+    return (*cls.__bases__, *_items(vars(cls)))
+
+
 def _flat(parts: tuple[Any, ...]) -> Iterable[Any]:
     for part in parts:
         if type(part) is dict:
-            yield from part
-            yield from part.values()
+            yield from _items(part)
         elif type(part) is tuple:
             yield from part
         else:
@@ -139,8 +109,9 @@ def _read_attributes(owner: Any) -> tuple[Any, ...]:
     return _items(vars(owner))
 
 
-_READERS: dict[type, _Read] = {
+_READERS: dict[type, _Read | None] = {
     **dict.fromkeys((list, set, deque, bytearray), tuple),
     **dict.fromkeys((dict, OrderedDict, MappingProxyType), _items),
+    **dict.fromkeys((tuple, frozenset), None),
     defaultdict: lambda mapping: (mapping.default_factory, *_items(mapping)),
 }

@@ -17,7 +17,8 @@ import abc, contextlib, enum, functools, json, threading
 from collections import namedtuple
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
-from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, create_model, validate_call
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, create_model, field_validator
+from pydantic import validate_call
 """
 
 # What an edit changes is between the bars: «before|after».
@@ -186,6 +187,71 @@ DIFFERENT = {
         def answer(x):
             return Helper().run()
     """,
+    "a class without source": """
+        exec("class Helper:\\n    def run(self):\\n        return «1|2»")
+        def answer(x):
+            return Helper().run()
+    """,
+    "a special method without source": """
+        exec(
+            "@dataclass\\nclass Helper:\\n    x: int = 1\\n"
+            "    def __str__(self):\\n        return '«a|b»'"
+        )
+        def answer(x):
+            return str(Helper())
+    """,
+    "an option of a model's field": """
+        class Helper(BaseModel):
+            x: str = Field("a", «exclude=True|repr=False»)
+        def answer(x):
+            return Helper().model_dump()
+    """,
+    "a pattern of a model's field": """
+        class Helper(BaseModel):
+            x: str = Field("a", pattern="«a+|b+»")
+        def answer(x):
+            return Helper(x=x)
+    """,
+    "the mode of a validator": """
+        class Helper(BaseModel):
+            x: str = "a"
+            @field_validator("x", mode="«before|after»")
+            def check(cls, value):
+                return value
+        def answer(x):
+            return Helper(x=x)
+    """,
+    "the option of a dataclass": """
+        @dataclass(order=«True|False»)
+        class Helper:
+            x: int = 1
+        def answer(x):
+            return sorted([Helper(2), Helper(1)])
+    """,
+    "a class that only a quoted annotation names": """
+        class Helper:
+            def run(self):
+                return «1|2»
+        def call(x: "list[Helper]"):
+            return x
+        def answer(x):
+            return call(x)
+    """,
+    "the code of an annotated validator": """
+        def check(value):
+            return «value|value + 1»
+        def call(x: Annotated[int, AfterValidator(check)]):
+            return x
+        def answer(x):
+            return call(x)
+    """,
+    "an import in the body": """
+        def answer(x):
+            from app.main import limit
+            return limit(x)
+        def limit(x):
+            return «1|2»
+    """,
 }
 
 SAME = {
@@ -251,25 +317,6 @@ REFUSED = {
             return helper(x)
         """,
         ["names `helper`", "ValidateCallWrapper"],
-    ),
-    "a class without source": (
-        """
-        exec("class Helper:\\n    def run(self):\\n        return 1")
-        def answer(x):
-            return Helper().run()
-        """,
-        ["names `Helper`", "source"],
-    ),
-    "a special method without source": (
-        """
-        exec(
-            "@dataclass\\nclass Helper:\\n    x: int = 1\\n"
-            "    def __str__(self):\\n        return 'a'"
-        )
-        def answer(x):
-            return str(Helper())
-        """,
-        ["`Helper.__str__`", "has no source"],
     ),
     "something that raises": (
         """
