@@ -15,7 +15,7 @@ from helium_agents.cli.made_of import MadeOf
 from helium_agents.cli.options import echo_warning
 from helium_agents.cli.report import count
 from helium_agents.errors import InputError, VersionError
-from helium_agents.keys.version import function_version
+from helium_agents.keys.version import code_version
 from helium_agents.memo.run_log import RunLog
 
 _FINISHED, _RETRIES = "finished", "retries"  # notes of a run that goes on from a finished output
@@ -125,7 +125,7 @@ class Resuming:
         """The version of the workflow's source; empty where it has none."""
         fn: Any = self._batch.workflow.fn
         try:
-            return function_version(getattr(fn, "__wrapped__", fn)).hex()
+            return code_version(getattr(fn, "__wrapped__", fn)).hex()
         except VersionError:
             return ""
 

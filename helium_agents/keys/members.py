@@ -18,7 +18,6 @@ from typing import Any
 
 from annotated_types import BaseMetadata
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo, ModelPrivateAttr
 
 from helium_agents.keys.own_code import OwnCode
 
@@ -46,50 +45,48 @@ _WRAPPERS: dict[type, tuple[str, ...]] = {
     slice: ("start", "stop", "step"),
     re.Pattern: ("pattern", "flags"),
 }
+_FIELDS = frozenset(
+    {"dataclasses.Field", "pydantic.fields.FieldInfo", "pydantic.fields.ModelPrivateAttr"}
+    | {"attr._make.Attribute", "attr._make.Factory"}
+)
 
 
 def held_in_wrapper(value: Any) -> list[Any] | None:
     """What a property, a partial function, the field of a class hold; `None` for other things."""
-    if isinstance(value, dataclasses.Field | FieldInfo | ModelPrivateAttr):
-        slots = (name for name in type(value).__slots__ if not name.startswith("_"))
-        return [(name, getattr(value, name)) for name in slots]
+    cls = type(value)
+    if f"{cls.__module__}.{cls.__qualname__}" in _FIELDS:
+        return [(name, getattr(value, name)) for name in cls.__slots__ if name[:1] != "_"]
     if isinstance(value, BaseMetadata) and not dataclasses.is_dataclass(value):  # of pydantic's own
         return [vars(value)]
-    names = _WRAPPERS.get(type(value))
+    names = _WRAPPERS.get(cls)
     return None if names is None else [getattr(value, name) for name in names]
 
 
-def members_of(cls: type, own: OwnCode) -> Iterator[tuple[str, Any]]:
+def members_of(cls: Any, own: OwnCode) -> Iterator[tuple[str, Any]]:
     """What counts of a class beside its bases and annotations, by name."""
     for name, member in sorted(vars(cls).items()):
         if name in _MADE_BY_PYTHON or name.startswith(("__pydantic_", "__attrs_")):
             continue
         if name == "__doc__" and isinstance(member, str):  # a dataclass has its defaults in there
-            member = re.sub(" at 0x[0-9a-f]+", "", member)
-        if _is_generated(name, member, own):
+            yield name, re.sub(" at 0x[0-9a-f]+", "", member)
             continue
         if type(member).__module__ == "_collections":  # the fields of a named tuple
             continue
-        is_member = isinstance(cls, enum.EnumMeta) and name in cls.__members__
+        is_member = issubclass(cls, enum.Enum) and name in cls.__members__
         if not is_member and type(member) is not enum.property:
-            yield name, member
-    yield from _fields_of(cls)
-
-
-def _fields_of(cls: Any) -> Iterator[tuple[str, Any]]:
+            yield name, None if _is_generated(name, member, own) else member
     if issubclass(cls, enum.Enum):
-        yield from ((name, member._value_) for name, member in cls.__members__.items())
+        yield from ((name, each._value_) for name, each in cls.__members__.items())
     elif issubclass(cls, BaseModel):
         yield from (cls.__pydantic_fields__ | cls.__private_attributes__).items()
-        for kind in (item.name for item in dataclasses.fields(cls.__pydantic_decorators__)):
-            for name, decorator in getattr(cls.__pydantic_decorators__, kind).items():
-                yield name, (kind, decorator.info)
     elif dataclasses.is_dataclass(cls):
-        params: Any = vars(cls).get("__dataclass_params__")  # a subclass may be no dataclass itself
-        flags = ("repr", "eq", "order", "frozen")
-        yield "its options", tuple(getattr(params, name, None) for name in flags)
-        for field in dataclasses.fields(cls):
-            yield field.name, field
+        yield from ((field.name, field) for field in dataclasses.fields(cls))
+    yield "its attributes", tuple(vars(cls).get("__attrs_attrs__", ()))
+    yield "its configuration", vars(cls).get("__pydantic_config__")
+    if (decorators := vars(cls).get("__pydantic_decorators__")) is not None:
+        for kind in dataclasses.fields(decorators):
+            for name, decorator in getattr(decorators, kind.name).items():
+                yield name, (kind.name, decorator.info)
 
 
 def _is_generated(name: str, member: Any, own: OwnCode) -> bool:

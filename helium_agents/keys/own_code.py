@@ -19,14 +19,12 @@ class OwnCode:
     def __init__(self) -> None:
         self._packages: set[str] = set()
         self._folders: set[str] = set()
-        self._root: str | None = None
 
     def add(self, module: str) -> None:
         """Look into a module's package too."""
         package = _package(module)
         folder = _folder(package)
         self._packages.add(package)
-        self._root = self._root or folder
         if folder is not None and not hasattr(sys.modules.get(package), "__path__"):
             self._folders.add(folder)
 
@@ -34,13 +32,6 @@ class OwnCode:
         """Whether a module is part of it."""
         package = _package(module)
         return package in self._packages or _folder(package) in self._folders
-
-    def relative(self, path: str) -> str:
-        """The path without what depends on where the code was checked out."""
-        if self._root is None or not os.path.isabs(path):
-            return path
-        relative = os.path.relpath(path, self._root)
-        return path if relative.startswith(os.pardir) else relative
 
 
 def counts_by_name(cls: type) -> bool:

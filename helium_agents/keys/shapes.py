@@ -6,7 +6,8 @@ pydantic models). Encoding, decoding and freezing are then the same walk over pa
 
 Shapes carry the whole state of an object, not only what its `__eq__` compares: a prompt may be made
 from anything that a method can see. Cached properties are left out, since they can be computed
-again; a class with state that nobody can see (a subclass of `str` or of an exception) has no shape.
+again; a class with state that is not seen has no shape (a subclass of `str` or of an exception,
+one with slots that are no fields).
 """
 
 from __future__ import annotations
@@ -166,7 +167,6 @@ def _named_tuple_shape(cls: Any) -> Shape:
 
 def _dataclass_shape(cls: Any) -> Shape:
     fields = tuple(field.name for field in dataclasses.fields(cls))
-    slots = sorted(_slots(cls) - {*fields})
     field_set = frozenset(fields)
 
     def take_apart(value: Any) -> Parts:
@@ -176,10 +176,7 @@ def _dataclass_shape(cls: Any) -> Shape:
         except AttributeError:  # init=False, and not set yet
             attributes = {name: getattr(value, name) for name in fields if hasattr(value, name)}
             missing = tuple(name for name in fields if name not in attributes)
-        beyond = _beyond(value, field_set)
-        if slots:
-            beyond |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
-        return attributes, missing, beyond
+        return attributes, missing, _beyond(value, field_set)
 
     def put_together(cls: Any, parts: Parts) -> Any:
         attributes, missing, beyond = parts
@@ -190,17 +187,6 @@ def _dataclass_shape(cls: Any) -> Shape:
         return value
 
     return Shape(take_apart, put_together)
-
-
-def _slots(cls: type) -> set[str]:
-    """Names of the slots of a class and its bases, as they are stored (private ones mangled)."""
-    names = set()
-    for base in cls.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            is_private = name.startswith("__") and not name.endswith("__")
-            names.add(f"_{base.__name__.lstrip('_')}{name}" if is_private else name)
-    return names - {"__dict__", "__weakref__"}
 
 
 def _take_model(model: BaseModel) -> Parts:
@@ -260,7 +246,8 @@ def _make_shape(cls: type) -> Shape | None:
         return None
     if issubclass(cls, BaseModel):
         return _MODEL
-    return _dataclass_shape(cls) if dataclasses.is_dataclass(cls) else None
+    is_plain = dataclasses.is_dataclass(cls) and not _has_slots_beyond_fields(cls)
+    return _dataclass_shape(cls) if is_plain else None
 
 
 def _is_field_names(names: object) -> bool:
@@ -278,6 +265,12 @@ def is_static(cls: type) -> bool:
 def _has_hidden_state(cls: type, but: type = object) -> bool:
     """Whether instances hold something that is in no attribute, as `str` and exceptions do."""
     return any(is_static(base) for base in cls.__mro__ if base not in (but, object))
+
+
+def _has_slots_beyond_fields(cls: Any) -> bool:
+    names = {field.name for field in dataclasses.fields(cls)} | {"__dict__", "__weakref__"}
+    slots = [vars(base).get("__slots__", ()) for base in cls.__mro__]
+    return any({each} - names if isinstance(each, str) else {*each} - names for each in slots)
 
 
 # --- names of classes ----------------------------------------------------------------------------

@@ -110,55 +110,36 @@ class Version:
 
 
 @lru_cache(maxsize=128)
-def _version_of(definition: Any) -> Version:
-    """One of the few versions that are kept: they keep alive what they are of."""
+def version_of(definition: Any) -> Version:
+    """The version of a class, or of a function or what holds one; see `Version`.
+
+    That of a class counts where an instance is part of a key: a method's own version covers the
+    class that it was written in, but the instance may be of a subclass that overrides what the
+    method calls. A class may say itself which version it is: with an attribute
+    ``__helium_version__ = "1"`` of its own. Few are kept: they keep alive what they are of.
+    """
     return Version(definition)
 
 
-def function_version(function: Any) -> bytes:
-    """The version of a function, or of the function inside an operator; 32 bytes.
-
-    Args:
-        function: A function, a `functools.partial`, a method, or an object with ``__wrapped__``.
+def code_version(definition: Any) -> bytes:
+    """The digest of `version_of`; 32 bytes.
 
     Raises:
         VersionError: It cannot be computed; the message says what is at fault.
     """
-    return _version_of(_unwrapped(function)).digest()
-
-
-def class_version(cls: type) -> bytes:
-    """The version of a class, which counts where an instance is part of a key.
-
-    A method's own version covers the class that it was written in; the instance may be of a
-    subclass that overrides what the method calls. A class may say itself which version it is: with
-    an attribute ``__helium_version__ = "1"`` of its own.
-
-    Raises:
-        VersionError: It cannot be computed; the message says what is at fault.
-    """
-    return _version_of(cls).digest()
-
-
-def class_parts(cls: type) -> Mapping[str, str]:
-    """What the version of a class is made of; see `Version.parts`."""
-    return _version_of(cls).parts()
+    return version_of(definition).digest()
 
 
 class CurrentVersions(dict[Any, bytes]):
-    """The versions of the classes and functions that one encoding meets, each looked up once.
+    """The versions of the functions and classes that one encoding meets, each looked up once.
 
-    Half a digest tells the versions of one class apart, and is repeated with every instance. It is
+    Half a digest tells the versions of one name apart, and is repeated with every instance. It is
     empty for classes that count by name.
     """
 
     def __missing__(self, definition: Any) -> bytes:
-        if isinstance(definition, FunctionType):
-            version = function_version(definition)
-        else:
-            is_named = counts_by_name(definition)
-            version = b"" if is_named else class_version(definition)[:16]
-        self[definition] = version
+        is_named = isinstance(definition, type) and counts_by_name(definition)
+        version = self[definition] = b"" if is_named else code_version(definition)[:16]
         return version
 
 

@@ -17,7 +17,6 @@ import typing
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import PurePath
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -40,7 +39,16 @@ from helium_agents.keys.members import held_in_wrapper, members_of
 from helium_agents.keys.names import Name, imported_in, named_in
 from helium_agents.keys.own_code import OwnCode
 from helium_agents.keys.shapes import RECORDS, class_name, find_class, is_static, shape_of
-from helium_agents.keys.watch import UNBOUND, Watch, cell_contents
+from helium_agents.keys.watch import (
+    UNBOUND,
+    Watch,
+    cell_contents,
+    read_attributes,
+    read_class,
+    read_function,
+    read_instance,
+    read_mapping,
+)
 
 Description = tuple[Any, ...]
 
@@ -108,9 +116,8 @@ class Walk:
         cls = type(value)
         if cls in _ATOMS:
             if cls is bytearray:
-                self.watch.add(value)
-            is_path = isinstance(value, PurePath)
-            return ("path", self._own.relative(str(value))) if is_path else ("value", value)
+                self.watch.add(value, tuple)
+            return "value", value
         if isinstance(value, type) and typing.get_origin(value) is None:
             return self._class(value)
         if isinstance(value, FunctionType):
@@ -132,16 +139,17 @@ class Walk:
 
     def _object(self, value: Any) -> Description:
         cls = type(value)
-        if cls in _SEQUENCES or cls in _SETS or cls in _MAPPINGS:
-            self.watch.add(value)
         if cls in _SEQUENCES:
+            if cls is not tuple:
+                self.watch.add(value, tuple)
             return cls.__name__, self._all(value)
         if cls in _SETS:
+            self.watch.add(value, tuple)
             return cls.__name__, self._all(sorted(value, key=_sort_key))
         if cls in _MAPPINGS:
-            factory = getattr(value, "default_factory", None)
+            self.watch.add(value, read_mapping)
             items = [self._all(item) for item in value.items()]
-            return cls.__name__, items, self.describe(factory)
+            return cls.__name__, items, self.describe(getattr(value, "default_factory", None))
         if (origin := typing.get_origin(value)) is not None:  # list[Answer], Answer | None
             return "type", self.describe(origin), self._all(typing.get_args(value))
         if cls.__module__ == "typing":  # a type variable, a special form
@@ -157,7 +165,7 @@ class Walk:
         shape = shape_of(cls)
         if shape is None:
             raise self.refusal(f"which is an object of type {'.'.join(class_name(cls))}")
-        self.watch.add(value)
+        self.watch.add(value, read_instance)
         return "instance", self.describe(cls), self._all(shape.take_apart(value))
 
     def _callable(self, value: Any) -> Description | None:
@@ -189,7 +197,7 @@ class Walk:
 
     def _attributes(self, value: Any, but: Collection[str] = ()) -> list[Any]:
         """What was set on a function from outside, beside what its decorators set."""
-        self.watch.add(value)
+        self.watch.add(value, read_attributes)
         known = {*_SET_BY_WRAPPERS, *but}
         found = []
         for name, attribute in sorted(vars(value).items()):
@@ -227,11 +235,13 @@ class Walk:
 
     def _look_into_wrapper(self, function: FunctionType, _: str) -> Description:
         """What a function holds that another package's decorator made."""
-        self.watch.add(function)
+        self.watch.add(function, read_function)
         made = "elsewhere", function.__globals__["__name__"], function.__code__.co_qualname
         registry = vars(function).get("registry")
         if type(registry) is MappingProxyType and function.__globals__ is vars(functools):
-            self.watch.add(registry)  # of `singledispatch`, whose cells hold a cache as well
+            self.watch.add(
+                registry, read_mapping
+            )  # of `singledispatch`, whose cells hold a cache as well
             implementations = sorted(registry.items(), key=lambda item: _sort_key(item[0]))
             found = [self._all(item) for item in implementations]
             return *made, found, self._attributes(function, but=_SET_BY_DISPATCH)
@@ -242,7 +252,7 @@ class Walk:
         return *made, held, self._attributes(function)
 
     def _look_into_function(self, function: FunctionType, name: str) -> Description:
-        self.watch.add(function)
+        self.watch.add(function, read_function)
         code, namespace, cells = function.__code__, function.__globals__, _cells(function)
         with self._named("its default values"):
             defaults = self.describe((function.__defaults__, function.__kwdefaults__))
@@ -278,7 +288,7 @@ class Walk:
         return self._node(cls, self._look_into_class)  # of the own code, or made by a call
 
     def _look_into_class(self, cls: type, name: str) -> Description:
-        self.watch.add(cls)
+        self.watch.add(cls, read_class)
         explicit = vars(cls).get("__helium_version__")
         if isinstance(explicit, str):
             return "class", *class_name(cls), explicit

@@ -12,11 +12,10 @@ are compared item by item: a large table is better a tuple or a frozenset.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import repeat
 from operator import is_
-from types import CellType, FunctionType, MappingProxyType
+from types import CellType
 from typing import Any, Final
 
 from helium_agents.keys.shapes import shape_of
@@ -24,7 +23,8 @@ from helium_agents.keys.shapes import shape_of
 UNBOUND: Final = object()
 """What a name stands for that is not defined."""
 
-_Read = Callable[[Any], tuple[Any, ...]]
+Read = Callable[[Any], tuple[Any, ...]]
+"""What an object holds at the moment."""
 
 
 class Watch:
@@ -32,7 +32,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[Mapping[str, Any], dict[str, Any]]] = {}
-        self._states: dict[int, tuple[_Read, Any, tuple[Any, ...]]] = {}
+        self._states: dict[int, tuple[Read, Any, tuple[Any, ...]]] = {}
 
     def look_up(self, namespace: Mapping[str, Any], name: str) -> Any:
         """What a name stands for, which is remembered; `UNBOUND` where it is not defined."""
@@ -40,9 +40,9 @@ class Watch:
         self._names.setdefault(id(namespace), (namespace, {}))[1][name] = value
         return value
 
-    def add(self, owner: Any) -> None:
-        """Remember what an object holds, if that may change."""
-        if id(owner) not in self._states and (read := _reader(owner)) is not None:
+    def add(self, owner: Any, read: Read) -> None:
+        """Remember what an object holds that may change."""
+        if id(owner) not in self._states:
             self._states[id(owner)] = read, owner, read(owner)
 
     def is_same(self) -> bool:
@@ -65,53 +65,36 @@ def cell_contents(cell: CellType) -> Any:
         return UNBOUND
 
 
-def _reader(owner: Any) -> _Read | None:
-    if isinstance(owner, FunctionType):
-        return _read_function
-    if isinstance(owner, type):
-        return _read_class
-    if type(owner) in _READERS:
-        return _READERS[type(owner)]
-    shape = shape_of(type(owner))
-    if shape is None:
-        return _read_attributes
-    if shape.is_immutable:
-        return None
-    return lambda instance: tuple(_flat(shape.take_apart(instance)))
-
-
-def _read_function(function: Any) -> tuple[Any, ...]:
-    held = function.__code__, function.__defaults__, *_items(function.__kwdefaults__ or {})
+def read_function(function: Any) -> tuple[Any, ...]:
+    """Code, default values, closure and attributes of a function."""
+    held = function.__code__, function.__defaults__, *read_mapping(function.__kwdefaults__ or {})
     if not function.__dict__ and function.__closure__ is None:
         return held
-    return (*held, *map(cell_contents, function.__closure__ or ()), *_items(function.__dict__))
+    cells = map(cell_contents, function.__closure__ or ())
+    return (*held, *cells, *read_mapping(function.__dict__))
 
 
-def _read_class(cls: type) -> tuple[Any, ...]:
-    return (*cls.__bases__, *_items(vars(cls)))
+def read_class(cls: type) -> tuple[Any, ...]:
+    """Bases and attributes of a class."""
+    return (*cls.__bases__, *read_mapping(vars(cls)))
 
 
-def _flat(parts: tuple[Any, ...]) -> Iterable[Any]:
-    for part in parts:
-        if type(part) is dict:
-            yield from _items(part)
-        elif type(part) is tuple:
-            yield from part
-        else:
-            yield part
+def read_mapping(mapping: Any) -> tuple[Any, ...]:
+    """Keys and values, and what makes further ones."""
+    return (*mapping, *mapping.values(), getattr(mapping, "default_factory", None))
 
 
-def _items(mapping: Mapping[Any, Any]) -> tuple[Any, ...]:
-    return (*mapping, *mapping.values())
+def read_attributes(owner: Any) -> tuple[Any, ...]:
+    """All attributes of an object."""
+    return read_mapping(vars(owner))
 
 
-def _read_attributes(owner: Any) -> tuple[Any, ...]:
-    return _items(vars(owner))
-
-
-_READERS: dict[type, _Read | None] = {
-    **dict.fromkeys((list, set, deque, bytearray), tuple),
-    **dict.fromkeys((dict, OrderedDict, MappingProxyType), _items),
-    **dict.fromkeys((tuple, frozenset), None),
-    defaultdict: lambda mapping: (mapping.default_factory, *_items(mapping)),
-}
+def read_instance(instance: Any) -> tuple[Any, ...]:
+    """The parts of an object of data, and what is in them."""
+    shape = shape_of(type(instance))
+    assert shape is not None
+    held: list[Any] = []
+    for part in shape.take_apart(instance):
+        is_several = type(part) in (dict, tuple)
+        held += read_mapping(part) if type(part) is dict else part if is_several else (part,)
+    return tuple(held)

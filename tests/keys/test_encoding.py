@@ -306,6 +306,15 @@ class Failure(Exception):
     code: int
 
 
+class Slotted:
+    __slots__ = ("hidden",)
+
+
+@dataclass
+class Half(Slotted):
+    code: int
+
+
 @pytest.mark.parametrize(
     ("value", "path", "type_name"),
     [
@@ -315,6 +324,7 @@ class Failure(Exception):
         (OrderedDict(), "the value", "OrderedDict"),
         ({"a b": defaultdict(list)}, "['a b']", "defaultdict"),
         (Failure(3), "the value", "Failure"),
+        (Half(3), "the value", "Half"),
         (print, "the value", "builtin_function_or_method"),
         (Client, "the value", "Client"),
     ],

@@ -8,11 +8,12 @@ from types import ModuleType
 import pytest
 
 from helium_agents.errors import VersionError
-from helium_agents.keys.version import class_version, function_version
+from helium_agents.keys.version import code_version
 
 Loader = Callable[..., ModuleType]
 
 HEAD = """
+import pydantic.dataclasses
 import abc, contextlib, enum, functools, json, threading
 from collections import namedtuple
 from dataclasses import dataclass, field
@@ -221,6 +222,39 @@ DIFFERENT = {
         def answer(x):
             return Helper(x=x)
     """,
+    "the mode of a pydantic dataclass's validator": """
+        @pydantic.dataclasses.dataclass
+        class Helper:
+            x: str = "a"
+            @field_validator("x", mode="«before|after»")
+            def check(cls, value):
+                return value
+        def answer(x):
+            return Helper(x=x)
+    """,
+    "the configuration of a pydantic dataclass": """
+        @pydantic.dataclasses.dataclass(config={"extra": "«allow|forbid»"})
+        class Helper:
+            x: str = "a"
+        def answer(x):
+            return Helper(x=x)
+    """,
+    "the default of an attrs class": """
+        import attrs
+        @attrs.define
+        class Helper:
+            x: int = «1|2»
+        def answer(x):
+            return Helper().x
+    """,
+    "the option of an attrs class": """
+        import attrs
+        @attrs.define(order=«True|False»)
+        class Helper:
+            x: int = 1
+        def answer(x):
+            return Helper() < Helper(x)
+    """,
     "the option of a dataclass": """
         @dataclass(order=«True|False»)
         class Helper:
@@ -341,7 +375,7 @@ def _versions(load: Loader, source: str) -> list[bytes]:
 
 
 def _version(load: Loader, source: str) -> bytes:
-    return function_version(load({"__init__.py": "", "main.py": _with_head(source)}).answer)
+    return code_version(load({"__init__.py": "", "main.py": _with_head(source)}).answer)
 
 
 def _with_head(source: str) -> str:
@@ -351,6 +385,8 @@ def _with_head(source: str) -> str:
 
 @pytest.mark.parametrize("source", DIFFERENT.values(), ids=DIFFERENT)
 def test_what_a_class_or_function_holds_counts(load: Loader, source: str) -> None:
+    if "attrs" in source:
+        pytest.importorskip("attrs")
     before, after = _versions(load, source)
     assert before != after
     again, _ = _versions(load, source)
@@ -415,7 +451,7 @@ def test_every_kind_of_data_class_has_a_version_of_its_own(load: Loader) -> None
         app = load({"__init__.py": "", "main.py": _with_head(CLASSES)})
         classes = [item for item in vars(app).values() if isinstance(item, type)]
         own = [cls for cls in classes if cls.__module__ == "app.main"]
-        return {cls.__name__: class_version(cls) for cls in own}
+        return {cls.__name__: code_version(cls) for cls in own}
 
     found = versions()
     assert len(found) == len({*found.values()}) == 10
