@@ -231,7 +231,7 @@ def test_a_change_is_named(
     assert "on row 3 (line 3 of rows.jsonl): 1 call answered from the memo, 1 missing" in text
     assert "llm in draft: Why?" in text
     assert "the message 0 (system) differs from the nearest stored call" in text
-    assert "'You are brief.' -> 'You are very brief.'" in text
+    assert "You are brief. -> You are very brief." in text
     assert ", for this row" in text
     assert "What the row would ask after these answers is not known." in text
     assert (engine.num_requests, engine.num_starts) == (num_requests, num_starts)
