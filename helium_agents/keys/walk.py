@@ -21,13 +21,9 @@ from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
-    GetSetDescriptorType,
     MappingProxyType,
-    MemberDescriptorType,
-    MethodDescriptorType,
     MethodType,
     ModuleType,
-    WrapperDescriptorType,
 )
 from typing import Any
 
@@ -56,12 +52,6 @@ _ATOMS = frozenset({type(None), bool, int, float, str, bytes, bytearray, *RECORD
 _SEQUENCES = frozenset({tuple, list, deque})
 _SETS = frozenset({set, frozenset})
 _MAPPINGS = frozenset({dict, MappingProxyType, OrderedDict, defaultdict})
-_METHODS_IN_C = (
-    MethodDescriptorType,
-    WrapperDescriptorType,
-    GetSetDescriptorType,
-    MemberDescriptorType,
-)
 _CACHE = type(functools.lru_cache(int))
 _SENTINELS = (..., NotImplemented, PydanticUndefined, dataclasses.MISSING)
 _SET_BY_WRAPPERS = frozenset(
@@ -70,10 +60,9 @@ _SET_BY_WRAPPERS = frozenset(
 )
 _SET_BY_DISPATCH = frozenset({"register", "dispatch", "registry", "_clear_cache"})
 _WITHOUT_INFLUENCE = frozenset(
-    {*(("logging", name) for name in ("Logger", "RootLogger", "LoggerAdapter"))}
-    | {("asyncio.locks", name) for name in ("Lock", "Semaphore", "BoundedSemaphore")}
-    | {("threading", name) for name in ("Semaphore", "BoundedSemaphore")}
-    | {("_thread", name) for name in ("lock", "RLock")}
+    {"logging.Logger", "logging.RootLogger", "logging.LoggerAdapter", "_thread.lock"}
+    | {"_thread.RLock", "threading.Semaphore", "threading.BoundedSemaphore"}
+    | {f"asyncio.locks.{name}" for name in ("Lock", "Semaphore", "BoundedSemaphore")}
 )
 # These say where the code is, rather than what it does.
 _PLACES = frozenset(
@@ -158,7 +147,7 @@ class Walk:
             return found
         if (held := held_in_wrapper(value)) is not None:
             return "holder", cls.__name__, self._all(held)
-        if (cls.__module__, cls.__qualname__) in _WITHOUT_INFLUENCE:
+        if f"{cls.__module__}.{cls.__qualname__}" in _WITHOUT_INFLUENCE:
             return ("without influence",)
         if cls is object or any(value is sentinel for sentinel in _SENTINELS):
             return "sentinel", cls.__name__
@@ -177,7 +166,7 @@ class Walk:
             is_plain = owner is None or isinstance(owner, ModuleType)
             module = value.__module__ if is_plain else self.describe(owner)
             return "builtin", module, value.__qualname__
-        if isinstance(value, _METHODS_IN_C):
+        if type(value).__module__ == "builtins" and hasattr(value, "__objclass__"):  # in C
             return "builtin", value.__objclass__.__qualname__, value.__name__
         if is_operator_class(type(value)):
             return self._operator(value)
