@@ -228,9 +228,8 @@ class Walk:
         made = "elsewhere", function.__globals__["__name__"], function.__code__.co_qualname
         registry = vars(function).get("registry")
         if type(registry) is MappingProxyType and function.__globals__ is vars(functools):
-            self.watch.add(
-                registry, read_mapping
-            )  # of `singledispatch`, whose cells hold a cache as well
+            # of `singledispatch`, whose cells hold a cache as well
+            self.watch.add(registry, read_mapping)
             implementations = sorted(registry.items(), key=lambda item: _sort_key(item[0]))
             found = [self._all(item) for item in implementations]
             return *made, found, self._attributes(function, but=_SET_BY_DISPATCH)
@@ -295,11 +294,9 @@ class Walk:
         is_inside = f"{namespace.get('__name__', '')}:{owner}" in self.nodes
         if not owner or owner.endswith("<locals>") or is_inside:
             return []
-        if "<locals>" in owner:
-            raise self.refusal("which is a method of a class inside a function")
         cls = self._find(namespace, tuple(owner.split(".")))
-        if not isinstance(cls, type):
-            raise self.refusal(f"which is a method of {owner}, and that is no longer a class")
+        if not isinstance(cls, type):  # inside a function, or replaced
+            raise self.refusal(f"which is a method of {owner}, and that is not found as a class")
         return [self.describe(cls)]
 
     # --- names -----------------------------------------------------------------------------------
