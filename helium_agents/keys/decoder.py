@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from helium_agents.errors import DecodingError, VersionError
-from helium_agents.keys.encoder import BUILTIN_CLASSES, ENCODERS, FLOAT
+from helium_agents.keys.encoder import ENCODERS, FLOAT
 from helium_agents.keys.shapes import RECORDS, Shape, find_class, shape_of
 from helium_agents.keys.version import CurrentVersions
 
@@ -145,8 +145,6 @@ def _read_instance(reader: _Reader) -> Any:
 
 def _read_class(reader: _Reader) -> type:
     cls = _read_class_name(reader)
-    if cls not in BUILTIN_CLASSES and shape_of(cls) is None:
-        raise DecodingError(f"{cls.__module__}.{cls.__qualname__} is not a class of data")
     _check_version(reader, cls)
     return cls
 

@@ -27,7 +27,7 @@ FLOAT: Final = struct.Struct(">d")
 _NAN: Final = FLOAT.pack(float("nan"))
 
 # Classes that may be values although they are not only data.
-BUILTIN_CLASSES: Final = frozenset(
+_BUILTIN_CLASSES: Final = frozenset(
     {object, type(None), bool, int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset}
     | {*RECORDS}
 )
@@ -106,14 +106,7 @@ def _encode_dict(value: dict[Any, Any], versions: Versions) -> bytes:
 
 
 def _encode_record(tag: bytes, shape: Shape) -> _Encoder:
-    def encode_record(value: Any, versions: Versions) -> bytes:
-        try:
-            parts = shape.take_apart(value)
-        except ValueError as error:
-            raise EncodingError(str(error)) from None
-        return tag + _encode_parts(parts, versions)
-
-    return encode_record
+    return lambda value, versions: tag + _encode_parts(shape.take_apart(value), versions)
 
 
 def _encode_stranger(value: Any, _: object) -> bytes:
@@ -121,31 +114,41 @@ def _encode_stranger(value: Any, _: object) -> bytes:
     raise EncodingError(f"nothing is known about values of type {name}")
 
 
+def _head(tag: bytes, module: str, qualname: str) -> bytes:
+    return tag + _encode_str(module) + _encode_str(qualname)
+
+
+def _block(data: bytes) -> bytes:
+    return _size(len(data)) + data
+
+
 def _encode_function(value: FunctionType, versions: Versions) -> bytes:
-    return _versioned(value, versions[value])
+    return _head(b"v", value.__module__, value.__qualname__) + _block(versions[value])
 
 
 def _encode_operator(value: Any, _: object) -> bytes:
-    return _versioned(value, value.__helium_version__())
+    version = value.__helium_version__()
+    return _head(b"v", value.__module__, value.__qualname__) + _block(version)
 
 
-def _versioned(value: Any, version: bytes) -> bytes:
-    name = _encode_str(value.__module__) + _encode_str(value.__qualname__)
-    return b"v" + name + _size(len(version)) + version
+def _encode_class(cls: type, versions: Versions) -> bytes:
+    if cls not in _BUILTIN_CLASSES and shape_of(cls) is None:
+        raise EncodingError(f"the class {cls.__qualname__} is not one of data")
+    return _head(b"c", *class_name(cls)) + _block(versions[cls])
 
 
 def _encode_instance(cls: type, shape: Shape) -> _Encoder:
-    name, take_apart = b"o" + _encode_class_name(cls), shape.take_apart
-    head = name + _size(0)
-
-    def encode_by_name(value: Any, versions: Versions) -> bytes:
-        return head + _encode_parts(take_apart(value), versions)
+    head, is_named, take_apart = (
+        _head(b"o", *class_name(cls)),
+        counts_by_name(cls),
+        shape.take_apart,
+    )
 
     def encode_instance(value: Any, versions: Versions) -> bytes:
-        version = versions[type(value)]
-        return name + _size(len(version)) + version + _encode_parts(take_apart(value), versions)
+        version = b"" if is_named else versions[type(value)]
+        return head + _block(version) + _encode_parts(take_apart(value), versions)
 
-    return encode_by_name if counts_by_name(cls) else encode_instance
+    return encode_instance
 
 
 _class_encoders: WeakKeyDictionary[type, _Encoder] = WeakKeyDictionary()
@@ -159,7 +162,7 @@ class _Encoders(dict[type, _Encoder]):
         if encoder is not None:
             return encoder
         if issubclass(cls, type):
-            return encode_class
+            return _encode_class
         if is_operator_class(cls):  # before data: an operator may be a dataclass
             return _encode_operator
         shape = shape_of(cls)
@@ -173,25 +176,6 @@ def is_operator_class(cls: type) -> bool:
     return callable(getattr(cls, "__helium_version__", None))
 
 
-# --- classes as values ---------------------------------------------------------------------------
-
-
-def _encode_class_name(cls: type) -> bytes:
-    try:
-        module, qualname = class_name(cls)
-    except ValueError as error:
-        raise EncodingError(str(error)) from None
-    return _encode_str(module) + _encode_str(qualname)
-
-
-def encode_class(cls: type, versions: Versions) -> bytes:
-    """A class as a value: its name and its version."""
-    if cls not in BUILTIN_CLASSES and shape_of(cls) is None:
-        raise EncodingError(f"the class {cls.__qualname__} is not one of data")
-    version = versions[cls]
-    return b"c" + _encode_class_name(cls) + _size(len(version)) + version
-
-
 # --- all together -------------------------------------------------------------------------------
 
 _encode_parts = _encode_sequence(b"t")
@@ -203,8 +187,8 @@ ENCODERS = _Encoders(
         int: _encode_int,
         float: _encode_float,
         str: _encode_str,
-        bytes: lambda value, _: b"b" + _size(len(value)) + value,
-        bytearray: lambda value, _: b"B" + _size(len(value)) + value,
+        bytes: lambda value, _: b"b" + _block(value),
+        bytearray: lambda value, _: b"B" + _block(value),
         tuple: _encode_parts,
         list: _encode_sequence(b"l"),
         dict: _encode_dict,

@@ -32,6 +32,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
 
+from helium_agents.errors import EncodingError
+
 Parts = tuple[Any, ...]
 
 
@@ -79,7 +81,7 @@ def _put_time(_: object, parts: Parts) -> time:
 
 def _take_zone(zone: ZoneInfo) -> Parts:
     if zone.key is None:
-        raise ValueError("it was made from a file, and has no key")
+        raise EncodingError("it was made from a file, and has no key")
     return (zone.key,)
 
 
@@ -294,7 +296,7 @@ def _argument_name(argument: object) -> str:
         return ".".join(class_name(argument))
     name = repr(argument)
     if " at 0x" in name:
-        raise ValueError(f"the type argument {name} has no name")
+        raise EncodingError(f"the type argument {name} has no name")
     return name
 
 
