@@ -30,7 +30,7 @@ def verify(memo: Path, repair: bool, as_json: bool) -> None:
     with reading(memo) as store:
         report = store.verify()
     if repair and report.problems:
-        with writing(memo, held_bytes=report.num_bytes) as store:
+        with writing(memo) as store:
             report = store.verify(repair=True)
     if as_json:
         fields = {
@@ -88,7 +88,7 @@ def import_command(memo: Path, path: Path, as_json: bool) -> None:
 
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the path")
-    with writing(memo, path.stat().st_size, may_make=True) as store:
+    with writing(memo, path.stat().st_size) as store:
         report = import_entries(store, path)
     if as_json:
         fields = {

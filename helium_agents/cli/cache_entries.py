@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +14,7 @@ from helium_agents.errors import DecodingError, InputError
 
 if TYPE_CHECKING:
     from helium_agents.diagnose.provenance import Provenance
-    from helium_agents.memo.store import EntryInfo, ManagedStore
+    from helium_agents.memo.store import BrowsableStore, EntryInfo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,22 +27,13 @@ operator_option = click.option(
 
 def row_options(command: Command) -> Command:
     """`--row`, `--input` and `--workflow`, which together name a row as a run knows it."""
-    options = (
-        click.option(
-            "--row",
-            type=click.IntRange(min=0),
-            metavar="N",
-            help="Only what was computed for row N (from 0) of --input.",
-        ),
-        click.option("--input", "input_path", type=FILE, help="The rows that --row counts."),
-        click.option(
-            "--workflow", metavar="FILE:WORKFLOW", help="What they are rows of; it says how to "
-            "read them.",
-        ),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    how = "What they are rows of; it says how to read them."
+    command = click.option("--workflow", metavar="FILE:WORKFLOW", help=how)(command)
+    command = click.option("--input", "input_path", type=FILE, help="The rows that --row counts.")(
+        command
+    )
+    which = "Only what was computed for row N (from 0) of --input."
+    return click.option("--row", type=click.IntRange(min=0), metavar="N", help=which)(command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +55,15 @@ class Selection:
         """Whether nothing is left out."""
         return self.operator is None and self.row is None and self.text is None
 
-    def has(self, entry: EntryInfo, provenance: Provenance | None) -> bool:
+    def has(self, label: str, call: Provenance | None) -> bool:
         """Whether an entry is meant."""
-        if self.operator is not None and entry.label != self.operator:
-            caller = provenance.caller if provenance is not None else None
+        if self.operator is not None and label != self.operator:
+            caller = call.caller if call is not None else None
             if caller is None or self.operator not in (caller, caller.partition(":")[2]):
                 return False
-        if self.row is not None and (provenance is None or provenance.row != self.row):
+        if self.row is not None and (call is None or call.row != self.row):
             return False
-        return self.text is None or (provenance is not None and provenance.mentions(self.text))
+        return self.text is None or (call is not None and call.mentions(self.text))
 
 
 def select(
@@ -85,52 +75,59 @@ def select(
     Raises:
         InputError: They do not go together, or there is no such row.
     """
-    given = [option is not None for option in (row, input_path, workflow)]
-    if any(given) and not all(given):
+    if row is None and input_path is None and workflow is None:
+        return Selection(operator, text=text)
+    if row is None or input_path is None or workflow is None:
         raise InputError(
             "--row, --input and --workflow go together: a row is known by what the workflow "
             "makes of its line"
         )
-    name = None
-    if row is not None and input_path is not None and workflow is not None:
-        name = _name_of(row, input_path, workflow)
-    return Selection(operator, name, text)
+    from helium_agents.cli.execute import stdout_for_report
+    from helium_agents.cli.loading import load_workflow
+    from helium_agents.diagnose.provenance import row_name
+    from helium_agents.keys.encoding import fingerprint
+
+    with stdout_for_report():
+        found = row_of(row, input_path, load_workflow(workflow))
+    return Selection(operator, row_name(fingerprint(found)), text)
 
 
 def entries(
-    store: ManagedStore, selection: Selection | None = None
+    store: BrowsableStore, selection: Selection | None = None
 ) -> Iterator[tuple[EntryInfo, Provenance | None]]:
     """The selected entries with their provenance, the newest first; aliases are left out."""
     from helium_agents.diagnose.provenance import read_provenance
 
-    for entry in store.entries():
-        data = store.provenance(entry.key) if entry.has_provenance else None
-        provenance = read_provenance(data)
-        if (selection is None or selection.has(entry, provenance)) and (
-            provenance is not None or alias_target(store, entry) is None
-        ):
-            yield entry, provenance
+    for info in store.entries():
+        entry = store.find(info.key)
+        if entry is not None:
+            call = read_provenance(entry.provenance)
+            if (selection is None or selection.has(info.label, call)) and (
+                call is not None or _alias_target(entry.value) is None
+            ):
+                yield info, call
 
 
-def with_aliases(store: ManagedStore, keys: Iterable[bytes]) -> set[bytes]:
+def with_aliases(store: BrowsableStore, keys: Iterable[bytes]) -> set[bytes]:
     """Keys, and those of the aliases that lead to them."""
     keys = set(keys)
-    aliases = {
+    found = (store.find(info.key) for info in store.entries())
+    return keys | {
         entry.key
-        for entry in store.entries()
-        if not entry.has_provenance and alias_target(store, entry) in keys
+        for entry in found
+        if entry is not None and not entry.provenance and _alias_target(entry.value) in keys
     }
-    return keys | aliases
 
 
-def alias_target(store: ManagedStore, entry: EntryInfo) -> bytes | None:
+def _alias_target(value: bytes) -> bytes | None:
     """Where an alias leads; `None` for any other entry."""
     from helium_agents.runtime.record import AliasRecord, read_record
 
-    with suppress(DecodingError):
-        record = read_record(store.get(entry.key) or b"")
-        return record.key if isinstance(record, AliasRecord) else None
-    return None
+    try:
+        record = read_record(value)
+    except DecodingError:
+        return None
+    return record.key if isinstance(record, AliasRecord) else None
 
 
 def row_of(row: int, input_path: Path, workflow: Any) -> Any:
@@ -147,14 +144,3 @@ def row_of(row: int, input_path: Path, workflow: Any) -> Any:
     if len(rows) <= row:
         raise InputError(f"{input_path} has {len(rows):,} rows, so --row is below that (from 0)")
     return next(islice(rows, row, None))
-
-
-def _name_of(row: int, input_path: Path, target: str) -> str:
-    from helium_agents.cli.execute import stdout_for_report
-    from helium_agents.cli.loading import load_workflow
-    from helium_agents.diagnose.provenance import row_name
-    from helium_agents.keys.encoding import fingerprint
-
-    with stdout_for_report():
-        found = row_of(row, input_path, load_workflow(target))
-    return row_name(fingerprint(found))

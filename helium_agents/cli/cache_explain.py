@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from helium_agents.cli.loading import Workflow
     from helium_agents.diagnose.explain_miss import Miss, Stored
     from helium_agents.diagnose.replay import Replayed
-    from helium_agents.memo.store import ManagedStore
+    from helium_agents.memo.lmdb import LmdbStore
 
 
 @click.command(
@@ -91,7 +91,7 @@ def explain_miss(
         _warn(replayed, workflow)
 
 
-def _stored(store: ManagedStore, labels: set[str]) -> Iterator[Stored]:
+def _stored(store: LmdbStore, labels: set[str]) -> Iterator[Stored]:
     """What a memo knows of the calls with these labels; of all, where one label is not there."""
     from helium_agents.diagnose.explain_miss import Stored
 

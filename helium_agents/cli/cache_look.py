@@ -19,7 +19,7 @@ from helium_agents.errors import DecodingError, InputError
 
 if TYPE_CHECKING:
     from helium_agents.diagnose.provenance import Provenance
-    from helium_agents.memo.store import EntryInfo, ManagedStore
+    from helium_agents.memo.store import BrowsableStore, EntryInfo
 
 SHORT_KEY = 12
 _UNKNOWN = "(what was asked is not known)"
@@ -86,8 +86,9 @@ def show(memo: Path, prefix: str, as_json: bool) -> None:
 
     with reading(memo) as store:
         entry = _find(store, prefix)
-        data, call = store.get(entry.key), read_provenance(store.provenance(entry.key))
-    answer = _answer(data)
+        whole = store.find(entry.key)
+    call = read_provenance(whole.provenance) if whole else None
+    answer = _answer(whole.value if whole else b"")
     if as_json:
         asked = _plain(call)
         click.echo(json.dumps({**_as_dict(entry, call), "facts": asked, "answer": answer}))
@@ -113,13 +114,13 @@ def caller_name(call: Provenance | None) -> str:
 # --- finding -----------------------------------------------------------------------------------
 
 
-def _find(store: ManagedStore, prefix: str) -> EntryInfo:
+def _find(store: BrowsableStore, prefix: str) -> EntryInfo:
     prefix = prefix.lower()
-    found = list(islice((e for e in store.entries() if e.key.hex().startswith(prefix)), 5))
+    found = [entry for entry in store.entries() if entry.key.hex().startswith(prefix)]
     if not prefix or not found:
         raise InputError(f"no entry's key begins with {prefix!r}: see helium cache ls")
     if len(found) > 1:
-        keys = ", ".join(entry.key.hex()[: max(SHORT_KEY, len(prefix) + 4)] for entry in found)
+        keys = ", ".join(entry.key.hex()[: max(SHORT_KEY, len(prefix) + 4)] for entry in found[:5])
         raise InputError(f"several keys begin with {prefix!r} ({keys}): give more of it")
     return found[0]
 
@@ -187,12 +188,12 @@ def _about_operator_call(call: Provenance) -> list[tuple[str, str]]:
     ]
 
 
-def _answer(data: bytes | None) -> dict[str, Any]:
+def _answer(data: bytes) -> dict[str, Any]:
     """What an entry holds, as JSON values."""
     from helium_agents.runtime.record import AliasRecord, ValueRecord, read_record
 
     try:
-        record = read_record(data or b"")
+        record = read_record(data)
     except DecodingError as error:
         return {"error": f"it cannot be shown here: {error}"}
     if isinstance(record, AliasRecord):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -29,9 +27,6 @@ from helium_agents.cli.cache_store import (
 from helium_agents.cli.options import debug_option, examples, json_option
 from helium_agents.cli.units import age, duration, num_bytes, size
 from helium_agents.errors import InputError
-
-if TYPE_CHECKING:
-    from helium_agents.memo.store import ManagedStore
 
 
 @click.command(
@@ -64,23 +59,27 @@ def prune(
 ) -> None:  # fmt: skip
     """Remove what is old, or too much.
 
-    With --operator, --max-bytes bounds what the operator's calls hold, and the oldest go first.
+    With --operator, only the operator's calls go, and --max-bytes bounds what they hold.
     """
-    if older_than_s is None and max_bytes is None:
+    what = []
+    if older_than_s is not None:
+        what.append(f"is older than {age(older_than_s)}")
+    if max_bytes is not None:
+        what.append(f"exceeds {size(max_bytes)}")
+    if not what:
         raise InputError("say what is to go: --older-than 30d, --max-bytes 1GiB, or both")
+    among = None
     with reading(memo) as store:
         before = store.stats()
-    if not confirm(_question(memo, older_than_s, max_bytes, operator), yes=yes):
-        click.echo("Nothing was removed.")
-        return
-    with writing(memo) as store:
-        if operator is None:
-            num_removed = store.prune(older_than_s=older_than_s, max_bytes=max_bytes)
-        else:
-            doomed = _doomed(store, Selection(operator), older_than_s, max_bytes)
-            num_removed = store.delete(with_aliases(store, doomed))
-        after = store.stats()
-    _report(memo, num_removed, before.num_bytes - after.num_bytes, as_json=as_json)
+        if operator is not None:
+            selected = entries(store, Selection(operator))
+            among = with_aliases(store, (entry.key for entry, _ in selected))
+    whose = f" of the calls of {operator}" if operator else ""
+    if confirm(f"Remove from {memo} what{whose} {' or '.join(what)}?", yes=yes):
+        with writing(memo) as store:
+            num_removed = store.prune(older_than_s=older_than_s, max_bytes=max_bytes, among=among)
+            freed_bytes = before.num_bytes - store.stats().num_bytes
+        _report(memo, num_removed, freed_bytes, as_json=as_json)
 
 
 @click.command(
@@ -109,39 +108,11 @@ def clear(memo: Path, yes: bool, as_json: bool, **wanted: Any) -> None:
         if not selection.is_everything:
             keys = with_aliases(store, (entry.key for entry, _ in entries(store, selection)))
     number = before.num_entries if selection.is_everything else len(keys)
-    if not confirm(f"Remove {count_entries(number)} from {memo}?", yes=yes):
-        click.echo("Nothing was removed.")
-        return
-    with writing(memo) as store:
-        num_removed = store.clear() if selection.is_everything else store.delete(keys)
-        after = store.stats()
-    _report(memo, num_removed, before.num_bytes - after.num_bytes, as_json=as_json)
-
-
-def _doomed(
-    store: ManagedStore, selection: Selection, older_than_s: float | None, max_bytes: int | None
-) -> Iterator[bytes]:
-    """The selected entries that are old or, from the newest on, more than the bound."""
-    now_s, held_bytes = time.time(), 0
-    for entry, _ in entries(store, selection):
-        if older_than_s is not None and abs(now_s - entry.created_s) > older_than_s:
-            yield entry.key
-            continue
-        held_bytes += entry.num_bytes
-        if max_bytes is not None and held_bytes > max_bytes:
-            yield entry.key
-
-
-def _question(
-    memo: Path, older_than_s: float | None, max_bytes: int | None, operator: str | None
-) -> str:
-    what = []
-    if older_than_s is not None:
-        what.append(f"is older than {age(older_than_s)}")
-    if max_bytes is not None:
-        what.append(f"exceeds {size(max_bytes)}")
-    whose = f" of the calls of {operator}" if operator else ""
-    return f"Remove from {memo} what{whose} {' or '.join(what)}?"
+    if confirm(f"Remove {count_entries(number)} from {memo}?", yes=yes):
+        with writing(memo) as store:
+            num_removed = store.clear() if selection.is_everything else store.delete(keys)
+            freed_bytes = before.num_bytes - store.stats().num_bytes
+        _report(memo, num_removed, freed_bytes, as_json=as_json)
 
 
 def _report(memo: Path, num_removed: int, freed_bytes: int, *, as_json: bool) -> None:

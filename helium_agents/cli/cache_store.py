@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,6 @@ memo_option = click.option("--memo", type=DIRECTORY, required=True, help="The me
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-def is_memo(path: Path) -> bool:
-    """Whether there is a memo."""
-    from helium_agents.memo.lmdb_tables import DATA_FILE
-
-    return (path / DATA_FILE).is_file()
-
-
 @contextmanager
 def reading(memo: Path, ttl_s: float | None = None) -> Iterator[LmdbStore]:
     """A memo that is there, to be read.
@@ -37,60 +30,48 @@ def reading(memo: Path, ttl_s: float | None = None) -> Iterator[LmdbStore]:
         InputError: There is none.
     """
     from helium_agents.memo.lmdb import LmdbStore
+    from helium_agents.memo.lmdb_tables import DATA_FILE
 
-    if not is_memo(memo):
+    if not (memo / DATA_FILE).is_file():
         raise InputError(
             f"there is no memo in {memo}: check the path (a run with --memo makes one)"
         )
-    with _closing(LmdbStore(memo, ttl_s=ttl_s, read_only=True)) as store:
+    with closing(LmdbStore(memo, ttl_s=ttl_s, read_only=True)) as store:
         yield store
 
 
 @contextmanager
-def writing(
-    memo: Path, more_bytes: int = 0, *, held_bytes: int | None = None, may_make: bool = False
-) -> Iterator[LmdbStore]:
-    """A memo to be written.
+def writing(memo: Path, more_bytes: int = 0) -> Iterator[LmdbStore]:
+    """A memo to be written, which is made if needed.
 
     Its byte bound is the program's, which is not known here: nothing must be evicted for another.
 
     Args:
         memo: Where it is.
         more_bytes: What may be added.
-        held_bytes: What it holds, where that is known.
-        may_make: Whether it need not be there.
     """
     from helium_agents.memo.lmdb import LmdbStore
+    from helium_agents.memo.lmdb_tables import DATA_FILE
 
-    if held_bytes is None and may_make and not is_memo(memo):
-        held_bytes = 0
-    elif held_bytes is None:
-        with reading(memo) as store:
-            held_bytes = store.stats().num_bytes
+    data = memo / DATA_FILE
+    held_bytes = data.stat().st_size if data.is_file() else 0
     bound = max(_LEAST_BOUND_BYTES, held_bytes + more_bytes)
-    with _closing(LmdbStore(memo, max_bytes=bound)) as store:
+    with closing(LmdbStore(memo, max_bytes=bound)) as store:
         yield store
-
-
-@contextmanager
-def _closing(store: LmdbStore) -> Iterator[LmdbStore]:
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def confirm(question: str, *, yes: bool) -> bool:
-    """Whether to go on with what cannot be undone.
+    """Whether to go on with what cannot be undone; says so if not.
 
     Raises:
         InputError: Nobody is there to say.
     """
-    if yes:
-        return True
-    if not sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
         raise InputError("there is nobody to ask: add --yes to do it")
-    return click.confirm(question, err=True)
+    if yes or click.confirm(question, err=True):
+        return True
+    click.echo("Nothing was removed.")
+    return False
 
 
 def count_entries(number: int) -> str:

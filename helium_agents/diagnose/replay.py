@@ -18,7 +18,7 @@ from helium_agents.engines.engine import ChatMessage, Choice, Engine, PartedIden
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import ItemError
 from helium_agents.memo.memory import MemoryStore
-from helium_agents.memo.store import ManagedStore
+from helium_agents.memo.store import Store
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import CallMissed, Event
 
@@ -42,7 +42,7 @@ async def replay(
     fn: Callable[[Any], Awaitable[Any]],
     row: Any,
     engine: Engine,
-    store: ManagedStore,
+    store: Store,
     *,
     patience_s: float = 0.5,
 ) -> Replayed:
@@ -85,7 +85,7 @@ async def replay(
 class _Overlay(MemoryStore):
     """A store over another one, which it reads and never writes."""
 
-    def __init__(self, below: ManagedStore) -> None:
+    def __init__(self, below: Store) -> None:
         super().__init__()
         self._below = below
 

@@ -28,14 +28,12 @@ import lmdb
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.lmdb_environment import explain, open_environment
-from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Update, open_tables, stale_keys
-from helium_agents.memo.provenance import encode_provenance
-from helium_agents.memo.writer import DELETED, Batch, Writer
+from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Txn, Update, open_tables
+from helium_agents.memo.writer import Batch, Writer
 
 _T = TypeVar("_T")
 
-TOUCH_BATCH: Final = 4096
-_MAX_TOUCHED: Final = 16 * TOUCH_BATCH
+_MAX_TOUCHED: Final = 2**16
 _READER_CHECK_S: Final = 30.0
 _WAIT_AT_DROP_S: Final = 1.0
 _WAIT_AT_EXIT_S: Final = 5.0
@@ -61,7 +59,7 @@ class Directory:
     def __init__(self, path: Path, max_bytes: int, *, read_only: bool) -> None:
         self.pid = os.getpid()
         self.path = path
-        self.writer: Writer[Update] | None = None
+        self.writer: Writer | None = None
         self.touched: deque[bytes] = deque(maxlen=_MAX_TOUCHED)
         self.reading: list[None] = []
         self._write_lock = threading.RLock()
@@ -79,22 +77,19 @@ class Directory:
         except (lmdb.Error, OSError) as error:
             raise self.explain(error) from error
         if not read_only:
-            self.writer = Writer(f"memo writer {path}", self._write, self.explain)
+            self.writer = Writer(f"memo writer {path}", self._write, self.explain, self.env.close)
         _open_directories.add(self)
 
-    def begin(self, **options: Any) -> lmdb.Transaction[Any]:
-        """A read transaction; where all slots are taken, after a look for those of the dead."""
-        try:
-            return self.env.begin(**options)
-        except lmdb.ReadersFullError:
-            self.env.reader_check()
-            return self.env.begin(**options)
-
-    def read(self, query: Callable[[lmdb.Transaction[bytes], Tables], _T]) -> _T:
+    def read(self, query: Callable[[Txn, Tables], _T]) -> _T:
         """The result of a query on one state of the tables."""
         self.reading.append(None)
         try:
-            with self.begin() as txn:
+            try:
+                reading = self.env.begin()
+            except lmdb.ReadersFullError:  # frees the slots of the dead
+                self.env.reader_check()
+                reading = self.env.begin()
+            with reading as txn:
                 return query(txn, self.tables)
         except lmdb.Error as error:
             raise self.explain(error) from error
@@ -105,30 +100,30 @@ class Directory:
         """The error in words."""
         return explain(self.path, error)
 
-    def close(self) -> None:
+    def close(self, wait_s: float | None = None) -> None:
         """Write what is pending and release everything.
+
+        Args:
+            wait_s: How long to wait for that; `None` for as long as it takes.
 
         Raises:
             MemoError: If something could not be written and nobody was told yet.
         """
         _open_directories.discard(self)
-        try:
-            if self.writer:
-                if self.touched:
-                    self.writer.flush()
-                self.writer.close()
-        finally:
+        if self.writer is None:
             self.env.close()
+            return
+        if self.touched:
+            self.writer.flush()
+        self.writer.close(wait_s)
 
     def abandon(self, wait_s: float = _WAIT_AT_DROP_S) -> None:
         """As `close`, for a store that nobody closed: waits a bounded time and does not raise."""
-        if self.pid != os.getpid():
-            return
-        _open_directories.discard(self)
-        if self.writer is None:
-            self.env.close()
-        elif failure := self.writer.abandon(self.env.close, wait_s):
-            warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
+        if self.pid == os.getpid():
+            try:
+                self.close(wait_s)
+            except MemoError as failure:
+                warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
 
     def pause(self, until_s: float) -> bool:
         """Let no write begin, and wait for what is under way; whether nothing is under way.
@@ -149,33 +144,20 @@ class Directory:
         """Let writes begin again."""
         self._write_lock.release()
 
-    def _write(self, batch: Batch[Update]) -> list[Any]:
+    def _write(self, batch: Batch) -> list[Any]:
         """Write a batch and the order of use in one transaction; runs on the writer thread."""
         with self._write_lock:
-            return self._write_now(batch)
-
-    def _write_now(self, batch: Batch[Update]) -> list[Any]:
-        touched = dict.fromkeys(self.touched.popleft() for _ in range(len(self.touched)))
-        self._check_readers()
-        if not batch:
-            with self.env.begin() as txn:
-                if not stale_keys(txn, self.tables, touched):
-                    return []
-        # Before the transaction, which makes other processes wait.
-        provenance = {key: encode_provenance(each) for key, each in batch.provenance.items()}
-        with self.env.begin(write=True) as txn:
-            update = Update(txn, self.tables)
-            update.touch(touched)
-            records = batch.records
-            for key in [key for key, record in records.items() if record == DELETED]:
-                update.delete(key)
-            kept = {key: record for key, record in records.items() if record != DELETED}
-            update.put(kept, provenance)
-            results = [job(update) for job, _ in batch.jobs]
-            update.evict(self._max_bytes)
-            update.save(self._max_bytes)
-        self._check_place()
-        return results
+            touched = dict.fromkeys(self.touched.popleft() for _ in range(len(self.touched)))
+            self._check_readers()
+            with self.env.begin(write=True) as txn:
+                update = Update(txn, self.tables)
+                update.touch(touched)
+                update.put(batch.records)
+                results = [job(update) for job, _ in batch.jobs]
+                update.evict(self._max_bytes)
+                update.save(self._max_bytes)
+            self._check_place()
+            return results
 
     def _check_readers(self) -> None:
         """Free the slots of killed readers, whose pages could otherwise never be used again."""

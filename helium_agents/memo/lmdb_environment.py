@@ -70,26 +70,21 @@ def open_environment(path: Path, *, max_bytes: int, read_only: bool) -> lmdb.Env
         MemoError: If what is there would kill or mislead its readers.
         lmdb.Error, OSError: For everything else; see `explain`.
     """
-    has_locks = True
-    if read_only:
-        has_locks = _has_locks(path)
-    else:
+    if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
         if not (path / DATA_FILE).exists():
             _found(path)
-    if has_locks:
-        _reserve_locks(path)
+    _reserve_locks(path)
     size = map_bytes(path, max_bytes)
     try:
-        env = _open(path, max(size, _MIN_MAP_BYTES), read_only=read_only, has_locks=has_locks)
-    except lmdb.InvalidError:
-        # Another process is setting up the lock file, or was killed at it and is about to go.
+        env = _open(path, max(size, _MIN_MAP_BYTES), read_only=read_only)
+    except (lmdb.InvalidError, lmdb.MemoryError):
+        # Another process is setting up the lock file, or was killed at it and is about to go; or
+        # somebody limited the address space.
         time.sleep(_LOCKS_S)
-        env = _open(path, size, read_only=read_only, has_locks=has_locks)
-    except lmdb.MemoryError:  # an address space that somebody limited
-        env = _open(path, size, read_only=read_only, has_locks=has_locks)
+        env = _open(path, size, read_only=read_only)
     try:
         env.reader_check()
         if _looks_cut(env, path) and (problem := probe(path)):
@@ -109,7 +104,7 @@ def _found(path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path) as name:
         folder = Path(name)
         _reserve_locks(folder)
-        env = _open(folder, _FOUNDING_MAP_BYTES, read_only=False, has_locks=True)
+        env = _open(folder, _FOUNDING_MAP_BYTES, read_only=False)
         try:
             open_tables(env, folder, read_only=False)
         finally:
@@ -162,14 +157,12 @@ def probe(path: Path) -> str | None:
         MemoError: If it cannot be read safely.
     """
     try:
-        has_locks = _has_locks(path)
-        if has_locks:
-            _reserve_locks(path)
+        _reserve_locks(path)
     except OSError as error:
         raise explain(path, error) from error
     if not sys.executable:  # an interpreter inside another program, which cannot be started again
         return None
-    command = [sys.executable, "-c", _PROBE, os.fspath(path), "locks" if has_locks else ""]
+    command = [sys.executable, "-c", _PROBE, os.fspath(path)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode < 0:
         return f"reading it crashes with {signal.Signals(-done.returncode).name}"
@@ -183,8 +176,7 @@ try:
 except ImportError:
     sys.exit()
 try:
-    path, has_locks = sys.argv[1:]
-    with lmdb.open(path, max_dbs=8, readonly=True, lock=bool(has_locks)) as env:
+    with lmdb.open(sys.argv[1], max_dbs=8, readonly=True) as env:
         with env.begin() as txn:
             names = list(txn.cursor().iternext(values=False))
         tables = [env.open_db(name, create=False) for name in names]
@@ -197,7 +189,7 @@ except lmdb.Error as error:
 """
 
 
-def _open(path: Path, size: int, *, read_only: bool, has_locks: bool) -> lmdb.Environment:
+def _open(path: Path, size: int, *, read_only: bool) -> lmdb.Environment:
     # No spare transactions: one would hold a reader slot between reads, which a forked child
     # that drops this object would free.
     return lmdb.open(
@@ -210,28 +202,6 @@ def _open(path: Path, size: int, *, read_only: bool, has_locks: bool) -> lmdb.En
         readonly=read_only,
         create=not read_only,
         writemap=False,
-        lock=has_locks,
-    )
-
-
-def _has_locks(path: Path) -> bool:
-    """Whether a reader can and must take part in the locking.
-
-    A reader without a lock would be misled by a writer that uses pages again, so it may go without
-    only where nobody writes: on a file system or with a file that is read-only for all.
-
-    Raises:
-        MemoError: If the lock file cannot be written, but the data may be by others.
-    """
-    locks = path / _LOCK_FILE
-    if os.access(locks if locks.exists() else path, os.W_OK):
-        return True
-    is_frozen = not (path / DATA_FILE).stat().st_mode & 0o222
-    if is_frozen or os.statvfs(path).f_flag & os.ST_RDONLY:
-        return False
-    raise MemoError(
-        f"the memo in {path} may be written by others, but its {_LOCK_FILE} not by this user, so "
-        f"reading is not safe: get write permission, or make {DATA_FILE} read-only for everybody"
     )
 
 
@@ -244,7 +214,12 @@ def _reserve_locks(path: Path) -> None:
     locks = path / _LOCK_FILE
     if locks.exists() and locks.stat().st_size:
         return
-    file = os.open(locks, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        file = os.open(locks, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.EROFS:  # then LMDB reads without locks
+            return
+        raise
     try:
         os.posix_fallocate(file, 0, _LOCK_BYTES)
     except OSError as error:

@@ -107,7 +107,8 @@ async def run(workflow: Any, memo: MemoryStore, rows: Any = (ROW,), **options: A
 
 def stored(memo: MemoryStore, age_s: float = 60.0) -> Iterator[Stored]:
     for entry in memo.entries():
-        provenance = read_provenance(memo.provenance(entry.key))
+        found = memo.find(entry.key)
+        provenance = read_provenance(found.provenance if found else b"")
         if provenance is not None:
             yield Stored(entry.key, age_s, provenance)
 

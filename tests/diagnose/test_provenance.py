@@ -57,9 +57,9 @@ class PartedEngine(ScriptedEngine):
 
 def stored(memo: MemoryStore) -> list[Provenance]:
     """The provenance of all entries that have one, the oldest first."""
-    kept = [entry.key for entry in memo.entries() if entry.has_provenance]
-    found = [read_provenance(memo.provenance(key)) for key in kept]
-    return [call for call in found[::-1] if call is not None]
+    found = (memo.find(entry.key) for entry in reversed(memo.entries()))
+    calls = (read_provenance(entry.provenance) for entry in found if entry)
+    return [call for call in calls if call is not None]
 
 
 async def only(make: Any, engine: ScriptedEngine | None = None) -> Any:
@@ -215,8 +215,9 @@ async def test_a_long_conversation_is_kept_compressed() -> None:
         (f"What is {n} and {n}? " * 20)[:MAX_CHARACTERS] for n in range(40)
     ]
     (entry,) = memo.entries()
-    kept = memo.provenance(entry.key)
-    assert kept is not None
+    found = memo.find(entry.key)
+    assert found is not None
+    kept = found.provenance
     assert len(kept) < 40 * MAX_CHARACTERS / 4
     assert read_provenance(kept[:-9]) is None
 
