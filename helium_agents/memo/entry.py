@@ -1,7 +1,7 @@
 """One entry as bytes, in two records: its value, and its provenance, which a look-up never reads.
 
 A value's record is ``version, checksum, created_s, label length, label, value``, and a provenance
-record ``form, checksum, provenance``. The checksum (xxh3, 64 bit) covers all that follows it, so
+record ``0, checksum, provenance``. The checksum (xxh3, 64 bit) covers all that follows it, so
 that a changed creation time is noticed as well as a changed value. It guards against bad disks and
 bugs, not against people.
 """
@@ -24,7 +24,6 @@ _HEADER: Final = struct.Struct("<BQdH")
 _CHECKED_HEADER: Final = struct.Struct("<dH")
 _CHECKED_FROM: Final = _HEADER.size - _CHECKED_HEADER.size
 _PROVENANCE_HEADER: Final = struct.Struct("<BQ")
-_PLAIN: Final = 0
 _MAX_LABEL_BYTES: Final = 0xFFFF
 _MAX_BYTES: Final = 2**63 - 1
 
@@ -51,7 +50,7 @@ def encode_provenance(provenance: bytes) -> bytes:
     """The record for provenance; of none there is no record."""
     if not provenance:
         return b""
-    return _PROVENANCE_HEADER.pack(_PLAIN, _provenance_checksum(_PLAIN, provenance)) + provenance
+    return _PROVENANCE_HEADER.pack(0, xxhash.xxh3_64_intdigest(provenance)) + provenance
 
 
 def decode(key: bytes, record: bytes, provenance_record: bytes = b"") -> Entry | None:
@@ -75,16 +74,9 @@ def decode(key: bytes, record: bytes, provenance_record: bytes = b"") -> Entry |
 
 
 def decode_provenance(record: bytes) -> bytes | None:
-    """The provenance in a record; empty if it has another form, `None` if the record is damaged."""
-    if not record:
-        return b""
-    if len(record) < _PROVENANCE_HEADER.size:
-        return None
-    form, checksum = _PROVENANCE_HEADER.unpack_from(record)
+    """The provenance in a record; `None` if the record is damaged."""
     provenance = record[_PROVENANCE_HEADER.size :]
-    if checksum != _provenance_checksum(form, provenance):
-        return None
-    return provenance if form == _PLAIN else b""
+    return provenance if record == encode_provenance(provenance) else None
 
 
 def origin(record: bytes) -> tuple[float, bytes]:
@@ -126,7 +118,3 @@ def check_bounds(max_bytes: int, ttl_s: float | None) -> None:
     if ttl_s is not None and not (is_finite(ttl_s) and ttl_s >= 0):
         want = "a finite number of seconds, at least 0, or None to keep entries for ever"
         raise MemoError(complaint("ttl_s", ttl_s, want))
-
-
-def _provenance_checksum(form: int, provenance: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(provenance, seed=form)

@@ -36,8 +36,16 @@ from helium_agents.memo.entry import (
 )
 from helium_agents.memo.lmdb_check import Report, check, rebuild
 from helium_agents.memo.lmdb_directory import Directory
-from helium_agents.memo.lmdb_environment import explain, probe
-from helium_agents.memo.lmdb_tables import DATA_FILE, DELETED, Update, records_of, rows
+from helium_agents.memo.lmdb_environment import probe
+from helium_agents.memo.lmdb_tables import (
+    DELETED,
+    Records,
+    Tables,
+    Txn,
+    Update,
+    records_of,
+    rows,
+)
 from helium_agents.memo.store import Entry, EntryInfo, StoreStats
 from helium_agents.memo.writer import Writer
 
@@ -100,21 +108,10 @@ class LmdbStore:
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or `None`; see `Store.get`. A damaged entry is a miss, and counted."""
-        check_key(key)
-        opened = self._use()
-        pending = opened.writer.lookup(key) if opened.writer else None
-        if pending is not None:
-            entry = decode(key, pending[0])
-        else:
-            record = opened.read(lambda txn, tables: txn.get(key, db=tables.entries))
-            if record is None:
-                return None
-            entry = decode(key, record)
-            self._num_corrupt += entry is None
-        if entry is None or self._is_expired(entry):
+        entry = self._find(key, lambda txn, tables: (txn.get(key, b"", db=tables.entries), b""))
+        if entry is None:
             return None
-        if pending is None:
-            opened.touched.append(key)
+        self._use().touched.append(key)
         return entry.value
 
     def put(
@@ -137,27 +134,23 @@ class LmdbStore:
         writer = self._use_writer()
         if entry_bytes(value, label, provenance) > self._max_entry_bytes:
             provenance = b""
-        if entry_bytes(value, label, provenance) > self._max_entry_bytes:
-            writer.put(key, DELETED)
-        else:
-            record = encode(value, label=label, created_s=created_s)
-            writer.put(key, (record, encode_provenance(provenance)))
+            if entry_bytes(value, label) > self._max_entry_bytes:
+                writer.put(key, DELETED)
+                return
+        record = encode(value, label=label, created_s=created_s)
+        writer.put(key, (record, encode_provenance(provenance)))
 
     def commit(self) -> Future[None]:
         """A future for everything put so far; see `Store.commit`. Takes 5 ms and one disk flush."""
-        if self._opened is not None and self._use().writer:
-            return self._use_writer().commit()
+        if self._opened is not None and (writer := self._use().writer):
+            return writer.commit()
         future: Future[None] = Future()
         future.set_result(None)
         return future
 
     def find(self, key: bytes) -> Entry | None:
         """All of an entry; see `BrowsableStore.find`. Damaged provenance is none."""
-        check_key(key)
-        opened = self._use()
-        records = opened.writer.lookup(key) if opened.writer else None
-        entry = decode(key, *(records or opened.read(partial(records_of, key=key))))
-        return None if entry is None or self._is_expired(entry) else entry
+        return self._find(key, partial(records_of, key=key))
 
     def entries(self) -> list[EntryInfo]:
         """Live entries, after a commit of what is pending; see `BrowsableStore.entries`."""
@@ -206,7 +199,7 @@ class LmdbStore:
             repair: Also mend what can be mended: damaged entries go, and everything that can be
                 computed from the others is. The report says what was found before.
         """
-        if self._has_data() and (problem := probe(self.path)):
+        if problem := probe(self.path):
             return Report(0, 0, [f"the file cannot be read: {problem}"])
         report = self._settled().read(check)
         if repair and report.problems:
@@ -242,6 +235,17 @@ class LmdbStore:
             self._opened = None
         opened.close()
 
+    def _find(self, key: bytes, query: Callable[[Txn, Tables], Records]) -> Entry | None:
+        """What is pending under a key, or else what a query reads, unless it has expired."""
+        check_key(key)
+        opened = self._use()
+        records = (opened.writer.lookup(key) if opened.writer else None) or opened.read(query)
+        entry = decode(key, *records)
+        if entry is None:
+            self._num_corrupt += records != DELETED
+            return None
+        return None if self._is_expired(entry) else entry
+
     def _use(self) -> Directory:
         opened = self._opened
         if opened is None:
@@ -262,8 +266,7 @@ class LmdbStore:
     def _settled(self) -> Directory:
         """The directory, with everything put so far in it."""
         opened = self._use()
-        if opened.writer:
-            opened.writer.commit().result()
+        self.commit().result()
         return opened
 
     def _open(self) -> Directory:
@@ -272,22 +275,11 @@ class LmdbStore:
                 return self._opened
             if self._is_closed:
                 raise MemoError(f"the memo in {self.path} is closed")
-            if self._read_only and not self._has_data():
-                raise MemoError(
-                    f"there is no memo in {self.path}: check the path, or open it with "
-                    "read_only=False to make one"
-                )
             opened = Directory(self.path, self._max_bytes, read_only=self._read_only)
             self._at_drop = weakref.finalize(self, opened.abandon)
             self._at_drop.atexit = False  # the directories see to that themselves, with patience
             self._opened = opened
             return opened
-
-    def _has_data(self) -> bool:
-        try:
-            return (self.path / DATA_FILE).is_file()
-        except OSError as error:
-            raise explain(self.path, error) from error
 
     def _is_expired(self, entry: Entry | EntryInfo) -> bool:
         return is_expired(entry.created_s, self._ttl_s, self._clock())

@@ -120,10 +120,9 @@ class _Check:
         counted = parse_count(self._txn.get(NUM_BYTES, db=self._tables.meta))
         if counted != self.num_bytes:
             yield f"the count of live bytes is {counted}, but they are {self.num_bytes}"
-        bound = self._txn.get(MAX_BYTES, db=self._tables.meta)
-        if bound is not None and self.num_bytes > parse_count(bound):
-            most = parse_count(bound)
-            yield f"there are {self.num_bytes} live bytes, above the bound of {most}"
+        bound = parse_count(self._txn.get(MAX_BYTES, db=self._tables.meta))
+        if self.num_bytes > bound:
+            yield f"there are {self.num_bytes} live bytes, above the bound of {bound}"
 
 
 def rebuild(update: Update) -> int:

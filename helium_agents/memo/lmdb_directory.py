@@ -50,6 +50,7 @@ class Directory:
         read_only: Have no writer.
 
     Attributes:
+        touched: Keys that were read, for the order of use; the oldest are forgotten.
         reading: One element for each read transaction that is open: a count that needs no lock.
 
     Raises:
@@ -73,7 +74,7 @@ class Directory:
                 self.env.close()
                 raise
             self._data = Path(os.path.abspath(path / DATA_FILE))  # also after a chdir
-            self._inode = _inode(self._data)
+            self._found = self._data.stat()
         except (lmdb.Error, OSError) as error:
             raise self.explain(error) from error
         if not read_only:
@@ -86,7 +87,7 @@ class Directory:
         try:
             try:
                 reading = self.env.begin()
-            except lmdb.ReadersFullError:  # frees the slots of the dead
+            except lmdb.ReadersFullError:  # perhaps of the dead
                 self.env.reader_check()
                 reading = self.env.begin()
             with reading as txn:
@@ -125,30 +126,14 @@ class Directory:
             except MemoError as failure:
                 warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
 
-    def pause(self, until_s: float) -> bool:
-        """Let no write begin, and wait for what is under way; whether nothing is under way.
-
-        Args:
-            until_s: How long to wait, as a time of `time.monotonic`.
-        """
-        if not self._write_lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
-            return False
-        while self.reading and time.monotonic() < until_s:
-            time.sleep(_POLL_S)
-        if not self.reading:
-            return True
-        self.resume()
-        return False
-
-    def resume(self) -> None:
-        """Let writes begin again."""
-        self._write_lock.release()
-
     def _write(self, batch: Batch) -> list[Any]:
         """Write a batch and the order of use in one transaction; runs on the writer thread."""
         with self._write_lock:
+            now_s = time.monotonic()
+            if now_s >= self._next_reader_check_s:  # else the pages of the killed stay in use
+                self._next_reader_check_s = now_s + _READER_CHECK_S
+                self.env.reader_check()
             touched = dict.fromkeys(self.touched.popleft() for _ in range(len(self.touched)))
-            self._check_readers()
             with self.env.begin(write=True) as txn:
                 update = Update(txn, self.tables)
                 update.touch(touched)
@@ -159,17 +144,10 @@ class Directory:
             self._check_place()
             return results
 
-    def _check_readers(self) -> None:
-        """Free the slots of killed readers, whose pages could otherwise never be used again."""
-        now_s = time.monotonic()
-        if now_s >= self._next_reader_check_s:
-            self._next_reader_check_s = now_s + _READER_CHECK_S
-            self.env.reader_check()
-
     def _check_place(self) -> None:
         """Raise if what was written cannot be found again: LMDB would go on in a deleted file."""
         try:
-            is_there = _inode(self._data) == self._inode
+            is_there = os.path.samestat(self._data.stat(), self._found)
         except OSError:
             is_there = False
         if not is_there:
@@ -178,13 +156,31 @@ class Directory:
                 "open it again"
             )
 
+    # --- forks -------------------------------------------------------------------------------
 
-def _inode(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    def pause(self, until_s: float) -> bool:
+        """Let no write begin, and wait for what is under way; whether nothing is under way.
+
+        Args:
+            until_s: How long to wait, as a time of `time.monotonic`.
+        """
+        if not self._write_lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
+            return False
+        while self.reading and time.monotonic() < until_s:
+            time.sleep(_POLL_S)
+        if self.reading:
+            self.resume()
+            return False
+        return True
+
+    def resume(self) -> None:
+        """Let writes begin again."""
+        self._write_lock.release()
 
 
 _open_directories: weakref.WeakSet[Directory] = weakref.WeakSet()
+_forking = threading.Lock()
+_paused: list[Directory] = []
 
 
 @atexit.register
@@ -193,42 +189,28 @@ def _abandon_all() -> None:
         directory.abandon(_WAIT_AT_EXIT_S)
 
 
-# --- forks ---------------------------------------------------------------------------------------
+def _before_fork() -> None:
+    _forking.acquire()
+    until_s = time.monotonic() + _WAIT_AT_FORK_S
+    _paused.extend(directory for directory in list(_open_directories) if directory.pause(until_s))
 
 
-class _Fork:
-    """What is paused while a process forks; one fork at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._paused: list[Directory] = []
-
-    def before(self) -> None:
-        """Wait, not for long, until nothing is being read or written."""
-        self._lock.acquire()
-        until_s = time.monotonic() + _WAIT_AT_FORK_S
-        self._paused = [directory for directory in _open_directories if directory.pause(until_s)]
-
-    def after_in_parent(self) -> None:
-        """Go on."""
-        for directory in self._paused:
-            directory.resume()
-        self._paused = []
-        self._lock.release()
-
-    def after_in_child(self) -> None:
-        """Close what is inherited, except what another thread has begun to read at the last."""
-        for directory in self._paused:
-            if not directory.reading:
-                directory.env.close()
-        _open_directories.clear()
-        self._paused = []
-        self._lock.release()
+def _after_in_parent() -> None:
+    for directory in _paused:
+        directory.resume()
+    _paused.clear()
+    _forking.release()
 
 
-_fork: Final = _Fork()
+def _after_in_child() -> None:
+    for directory in _paused:
+        if not directory.reading:  # which another thread may have begun at the last
+            directory.env.close()
+    _open_directories.clear()
+    _paused.clear()
+    _forking.release()
+
+
 os.register_at_fork(
-    before=_fork.before,
-    after_in_parent=_fork.after_in_parent,
-    after_in_child=_fork.after_in_child,
+    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
 )

@@ -36,29 +36,29 @@ _FOUNDING_MAP_BYTES: Final = 2**24
 _LOCKS_S: Final = 0.5
 _MIN_MAP_BYTES: Final = 1024 * _GIB
 
-_FULL: Final = (
-    "the file has no room left in its address range: clear() it, or open it with a larger max_bytes"
-)
 _FULL_DISK: Final = "its disk is full or failing: free some space, then open the store again"
 _DAMAGED: Final = "it is damaged: delete the directory to start afresh"
 _NO_ACCESS: Final = (
     "this user may not use its files: check their permissions, or, if it is only to be read, open "
     "it with read_only=True"
 )
-_GROWN: Final = "a process with a larger max_bytes grew it: open it again, with the same max_bytes"
-_ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (lmdb.MapFullError, _FULL),
+_ADVICE: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
+    (
+        lmdb.MapFullError,
+        "the file has no room left in its address range: clear() it, or open it with a larger "
+        "max_bytes",
+    ),
     (lmdb.DiskError, _FULL_DISK),
-    (lmdb.MapResizedError, _GROWN),
+    (
+        lmdb.MapResizedError,
+        "a process with a larger max_bytes grew it: open it again, with the same max_bytes",
+    ),
     (lmdb.ReadersFullError, f"more than {MAX_READERS} reads at once: use fewer processes"),
     (lmdb.InvalidError, "it is not a memo or is damaged: delete the directory to start afresh"),
     (lmdb.VersionMismatchError, "another release of LMDB wrote it: choose another directory"),
-    (lmdb.CorruptedError, _DAMAGED),
-    (lmdb.PageNotFoundError, _DAMAGED),
-    (lmdb.ReadonlyError, _NO_ACCESS),
-    (PermissionError, _NO_ACCESS),
-    (FileExistsError, "it is a file: choose a directory"),
-    (NotADirectoryError, "it is a file: choose a directory"),
+    ((lmdb.CorruptedError, lmdb.PageNotFoundError), _DAMAGED),
+    ((lmdb.ReadonlyError, PermissionError), _NO_ACCESS),
+    ((FileExistsError, NotADirectoryError), "it is a file: choose a directory"),
 )
 _OPEN_TWICE: Final = "already open in this process"
 
@@ -70,12 +70,12 @@ def open_environment(path: Path, *, max_bytes: int, read_only: bool) -> lmdb.Env
         MemoError: If what is there would kill or mislead its readers.
         lmdb.Error, OSError: For everything else; see `explain`.
     """
-    if not read_only:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        if not (path / DATA_FILE).exists():
-            _found(path)
+    has_data = (path / DATA_FILE).is_file()
+    if read_only and not has_data:
+        raise MemoError(f"there is no memo in {path}: check the path (read_only=False makes one)")
+    if not has_data:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _found(path)
     _reserve_locks(path)
     size = map_bytes(path, max_bytes)
     try:
@@ -116,12 +116,10 @@ def _found(path: Path) -> None:
 def map_bytes(path: Path, max_bytes: int) -> int:
     """The least size of the address range for the file, which is sparse and never resized.
 
-    Sixteen times the bound, since address space is free and running out of it is not. A file was
-    seen to grow to 1.5 times the bound with entries of 100 kB, to 4 times with 1 kB, to 6 times
-    with 10 bytes (index rows, pages half filled, copies that a transaction writes before it
-    frees). And room above what an existing file already has, without which not even an eviction
-    could be written. Where the system lets it, the range is 1 TiB: then the file does not outgrow
-    it either when another process opened the directory with a larger bound.
+    Sixteen times the bound, since address space is free and running out of it is not: files were
+    seen to grow to 1.5 times the bound with entries of 100 kB, to 6 times with 10 bytes. And room
+    above what a file already has, without which not even an eviction could be written. Where the
+    system lets it, the range is 1 TiB, for other processes may have a larger bound.
     """
     data = path / DATA_FILE
     used_bytes = data.stat().st_size if data.exists() else 0
@@ -138,10 +136,8 @@ def explain(path: Path, error: BaseException) -> MemoError:
             "use one store for all of it, since LMDB allows no second one (after a fork amid a "
             "long read or write: start processes with 'spawn')"
         )
-    elif getattr(error, "code", None) == errno.EIO:
-        advice = _FULL_DISK  # what LMDB says of a write that the disk cut short
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        advice = _FULL_DISK
+    elif getattr(error, "code", getattr(error, "errno", None)) in (errno.EIO, errno.ENOSPC):
+        advice = _FULL_DISK  # EIO is what LMDB says of a write that the disk cut short
     else:
         found = (advice for kind, advice in _ADVICE if isinstance(error, kind))
         advice = next(found, "check that the directory is writable and its disk has room")
@@ -149,7 +145,7 @@ def explain(path: Path, error: BaseException) -> MemoError:
 
 
 def probe(path: Path) -> str | None:
-    """Read every page of the file in a child process; what went wrong, or `None`.
+    """Read every page of the file, if any, in a child process; what went wrong, or `None`.
 
     Damage that makes LMDB crash then crashes the child. Takes 0.1 s and the time to read the file.
 
@@ -157,6 +153,8 @@ def probe(path: Path) -> str | None:
         MemoError: If it cannot be read safely.
     """
     try:
+        if not (path / DATA_FILE).is_file():
+            return None
         _reserve_locks(path)
     except OSError as error:
         raise explain(path, error) from error
@@ -170,11 +168,7 @@ def probe(path: Path) -> str | None:
 
 
 _PROBE: Final = """
-import sys, zlib
-try:
-    import lmdb
-except ImportError:
-    sys.exit()
+import lmdb, sys, zlib
 try:
     with lmdb.open(sys.argv[1], max_dbs=8, readonly=True) as env:
         with env.begin() as txn:

@@ -43,6 +43,7 @@ _NAMES: Final = (b"meta", b"entries", b"facts", b"index", b"recency")
 _INDEX: Final = struct.Struct("<QQd")
 
 _STALE_SHARE: Final = 4
+_NOT_A_MEMO: Final = "{} holds an LMDB file that is not a memo: choose another directory"
 
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
@@ -85,27 +86,19 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
             _check_format(txn.get(FORMAT, db=tables.meta), path)
             return tables
     except lmdb.NotFoundError:
-        raise _not_a_memo(path) from None
+        raise MemoError(_NOT_A_MEMO.format(path)) from None
 
 
 def _check_format(found: bytes | None, path: Path) -> None:
     if found is None or not found.isdigit():
-        raise _not_a_memo(path)
-    version = int(found)
-    if version == FORMAT_VERSION:
-        return
-    if version > FORMAT_VERSION:
-        fix = "written by a newer helium_agents: upgrade the package, or choose another directory"
-    else:
-        fix = (
-            "written by an older helium_agents: read it with that release, or delete the "
-            "directory to start afresh"
+        raise MemoError(_NOT_A_MEMO.format(path))
+    if (version := int(found)) != FORMAT_VERSION:
+        fix = "a newer helium_agents: upgrade the package, or choose another directory"
+        if version < FORMAT_VERSION:
+            fix = "an older helium_agents: delete the directory to start afresh"
+        raise MemoError(
+            f"the memo in {path} has format {version}, not {FORMAT_VERSION}: written by {fix}"
         )
-    raise MemoError(f"the memo in {path} has format {version}, not {FORMAT_VERSION}; it was {fix}")
-
-
-def _not_a_memo(path: Path) -> MemoError:
-    return MemoError(f"{path} holds an LMDB file that is not a memo: choose another directory")
 
 
 def rows(txn: Txn, tables: Tables) -> Iterator[EntryInfo]:
@@ -153,18 +146,12 @@ class Update:
             self._next_sequence += 1
             self.num_bytes += num_bytes
         kept = [key for key in keys if key in index_rows]
-        self._put_all(self.tables.index, [(key, index_rows[key]) for key in kept])
-        self._put_all(self.tables.recency, order, append=True)  # as in `place`
-        self._put_all(self.tables.entries, [(key, records[key][0]) for key in kept])
-        self._put_all(
-            self.tables.provenance, [(key, records[key][1]) for key in kept if records[key][1]]
-        )
-
-    def _put_all(
-        self, table: lmdb._Database, items: list[tuple[bytes, bytes]], *, append: bool = False
-    ) -> None:
-        if items:
-            self.txn.cursor(db=table).putmulti(items, append=append)
+        provenance_rows = [(key, records[key][1]) for key in kept if records[key][1]]
+        cursor, tables = self.txn.cursor, self.tables
+        cursor(db=tables.index).putmulti([(key, index_rows[key]) for key in kept])
+        cursor(db=tables.recency).putmulti(order, append=True)  # as in `place`
+        cursor(db=tables.entries).putmulti([(key, records[key][0]) for key in kept])
+        cursor(db=tables.provenance).putmulti(provenance_rows)
 
     def delete(self, keys: Iterable[bytes]) -> int:
         """Remove entries; how many of the keys there were."""

@@ -54,10 +54,6 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.records or self.jobs)
 
-    def futures(self) -> list[Future[Any]]:
-        """Everyone who waits for this batch."""
-        return [*self.waiters, *(future for _, future in self.jobs)]
-
 
 class Writer:
     """The writer thread and the queue in front of it.
@@ -111,8 +107,8 @@ class Writer:
                 self._changed.wait()
             self._check()
             batch = self._pending
-            for record, earlier in zip(records, batch.records.get(key, DELETED), strict=True):
-                batch.num_bytes += len(record) - len(earlier)
+            earlier = batch.records.get(key, DELETED)
+            batch.num_bytes += sum(map(len, records)) - sum(map(len, earlier))
             batch.records[key] = records
             self._schedule(0 if batch.num_bytes >= _MAX_PENDING_BYTES else _PUT_WINDOW_S)
 
@@ -228,7 +224,9 @@ class Writer:
         """Tell those who wait; then stay until the end, since what was written can be read."""
         with self._changed:
             self._failure = failure = self._explain(error)
-            futures = [*self._writing.futures(), *self._pending.futures()]
+            futures: list[Future[Any]] = []
+            for batch in (self._writing, self._pending):
+                futures += [*batch.waiters, *(future for _, future in batch.jobs)]
             self._writing, self._pending = Batch(), Batch()
             self._is_failure_told = bool(futures)
             self._changed.notify_all()

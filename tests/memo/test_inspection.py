@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import lmdb
 import pytest
-import xxhash
 from stores import ENTRY_BYTES, AnyStore, Clock, fill, key, present
 
 from helium_agents.errors import MemoError
@@ -97,22 +93,6 @@ def test_provenance_is_counted_as_it_is_on_disk(path: Path) -> None:
         assert num_bytes == entry_bytes(b"one", "a") + len(encode_provenance(TALK))
         (found,) = store.entries()
         assert found.num_bytes == num_bytes
-
-
-def test_provenance_of_another_form_is_none_and_no_damage(path: Path) -> None:
-    with closing(LmdbStore(path)) as store:
-        store.put(key(1), b"one", label="a", provenance=b"asked")
-    packed = zlib.compress(b"asked")
-    record = struct.pack("<BQ", 1, xxhash.xxh3_64_intdigest(packed, seed=1)) + packed
-    with lmdb.open(str(path), max_dbs=8) as env:
-        table = env.open_db(b"facts")
-        with env.begin(write=True) as txn:
-            txn.put(key(1), record, db=table)
-    with closing(LmdbStore(path)) as store:
-        assert provenance_of(store, key(1)) == b""
-        assert store.get(key(1)) == b"one"
-        assert store.stats().num_corrupt == 0
-        assert all("bytes" in problem for problem in store.verify().problems)
 
 
 # --- entries, delete, prune --------------------------------------------------------------------
