@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from helium_agents.cli.cache_store import reading
+from helium_agents.cli.cache_memo import reading
 from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
 from helium_agents.cli.job import Job
 from helium_agents.cli.options import echo_error
