@@ -65,10 +65,7 @@ def decode(key: bytes, record: bytes, provenance_record: bytes = b"") -> Entry |
     if version != ENTRY_VERSION or xxhash.xxh3_64_intdigest(view[_CHECKED_FROM:]) != checksum:
         return None
     value_from = _HEADER.size + label_bytes
-    try:
-        label = str(view[_HEADER.size : value_from], "utf-8")
-    except UnicodeDecodeError:
-        return None
+    label = str(view[_HEADER.size : value_from], "utf-8")
     provenance = decode_provenance(provenance_record) or b""
     return Entry(key, label, created_s, bytes(view[value_from:]), provenance)
 

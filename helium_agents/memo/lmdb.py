@@ -6,8 +6,7 @@ stays open, `lmdb_check` what must hold in it. This module opens late and does w
 
 Several processes may use one directory at once, each with a store of its own; LMDB lets one write
 at a time. A store that is open does not survive a fork: the child gets an error that says so, and
-may open a store of its own in the same directory (`lmdb_directory` says how that is made safe). A
-store that was only constructed opens after the fork as usual.
+may open a store of its own. One that was only constructed opens after the fork as usual.
 """
 
 from __future__ import annotations
@@ -37,15 +36,7 @@ from helium_agents.memo.entry import (
 from helium_agents.memo.lmdb_check import Report, check, rebuild
 from helium_agents.memo.lmdb_directory import Directory
 from helium_agents.memo.lmdb_environment import probe
-from helium_agents.memo.lmdb_tables import (
-    DELETED,
-    Records,
-    Tables,
-    Txn,
-    Update,
-    records_of,
-    rows,
-)
+from helium_agents.memo.lmdb_tables import DELETED, Records, Update, records_of, rows
 from helium_agents.memo.store import Entry, EntryInfo, StoreStats
 from helium_agents.memo.writer import Writer
 
@@ -235,7 +226,7 @@ class LmdbStore:
             self._opened = None
         opened.close()
 
-    def _find(self, key: bytes, query: Callable[[Txn, Tables], Records]) -> Entry | None:
+    def _find(self, key: bytes, query: Callable[..., Records]) -> Entry | None:
         """What is pending under a key, or else what a query reads, unless it has expired."""
         check_key(key)
         opened = self._use()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -47,7 +47,7 @@ class Report:
 
     num_entries: int
     num_bytes: int
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
     num_dropped: int = 0
 
 
@@ -61,23 +61,22 @@ def check(txn: Txn, tables: Tables) -> Report:
     return Report(found.num_entries, found.num_bytes, said)
 
 
+@dataclass(slots=True)
 class _Check:
     """A walk through the tables, which counts entries and says what is wrong."""
 
-    def __init__(self, txn: Txn, tables: Tables) -> None:
-        self._txn = txn
-        self._tables = tables
-        self.num_entries = 0
-        self.num_bytes = 0
+    _txn: Txn
+    _tables: Tables
+    num_entries: int = 0
+    num_bytes: int = 0
 
     def problems(self) -> Iterator[str]:
         """What is wrong, in words."""
         try:
             for key in self._txn.cursor(db=self._tables.entries).iternext(values=False):
-                for problem in self._of_entry(key):
-                    yield f"entry {key.hex()[:16]}: {problem}"
-            for key, problem in self._of_orphans():
-                yield f"entry {key.hex()[:16]}: {problem}"
+                yield from (f"entry {key.hex()[:16]}: {each}" for each in self._of_entry(key))
+            for key, each in self._of_orphans():
+                yield f"entry {key.hex()[:16]}: {each}"
             yield from self._of_counts()
         except lmdb.Error as error:
             yield f"LMDB cannot read all of it: {error}"
@@ -141,7 +140,7 @@ def rebuild(update: Update) -> int:
             row = _row_of(txn, tables, key)
             order.append((row.last_use if row else 0, entry.created_s, key, entry.label))
     for key in damaged:
-        update.drop(key)
+        txn.delete(key, db=tables.entries)
     bad = [
         key
         for key, provenance in txn.cursor(db=tables.provenance)

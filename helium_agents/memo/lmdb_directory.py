@@ -6,9 +6,8 @@ program, which waits a few seconds for it and not longer, since another process 
 
 A child that is forked may not use what it inherits, but it may open the directory for itself. LMDB
 allows that only once the inherited environment is closed, and closing one amid a transaction frees
-the parent's slot in the table of readers. So a fork waits until nothing is being read or written
-here, and the child closes what it inherits before anything else runs in it. Where a transaction
-goes on for too long, the child leaves all as it is, and cannot open that directory.
+the parent's slot in the table of readers. So a fork waits until nothing is read or written here,
+and the child first closes what it inherits; where it waits in vain, it cannot open that directory.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -51,6 +51,7 @@ class Directory:
 
     Attributes:
         touched: Keys that were read, for the order of use; the oldest are forgotten.
+        write_lock: Held by a write that is under way, or by a fork.
         reading: One element for each read transaction that is open: a count that needs no lock.
 
     Raises:
@@ -60,10 +61,11 @@ class Directory:
     def __init__(self, path: Path, max_bytes: int, *, read_only: bool) -> None:
         self.pid = os.getpid()
         self.path = path
+        self.explain = partial(explain, path)
         self.writer: Writer | None = None
         self.touched: deque[bytes] = deque(maxlen=_MAX_TOUCHED)
         self.reading: list[None] = []
-        self._write_lock = threading.RLock()
+        self.write_lock = threading.RLock()
         self._max_bytes = max_bytes
         self._next_reader_check_s = time.monotonic() + _READER_CHECK_S
         try:
@@ -97,10 +99,6 @@ class Directory:
         finally:
             self.reading.pop()
 
-    def explain(self, error: BaseException) -> MemoError:
-        """The error in words."""
-        return explain(self.path, error)
-
     def close(self, wait_s: float | None = None) -> None:
         """Write what is pending and release everything.
 
@@ -128,7 +126,7 @@ class Directory:
 
     def _write(self, batch: Batch) -> list[Any]:
         """Write a batch and the order of use in one transaction; runs on the writer thread."""
-        with self._write_lock:
+        with self.write_lock:
             now_s = time.monotonic()
             if now_s >= self._next_reader_check_s:  # else the pages of the killed stay in use
                 self._next_reader_check_s = now_s + _READER_CHECK_S
@@ -146,11 +144,7 @@ class Directory:
 
     def _check_place(self) -> None:
         """Raise if what was written cannot be found again: LMDB would go on in a deleted file."""
-        try:
-            is_there = os.path.samestat(self._data.stat(), self._found)
-        except OSError:
-            is_there = False
-        if not is_there:
+        if not self._data.exists() or not os.path.samestat(self._data.stat(), self._found):
             raise MemoError(
                 f"the memo in {self.path} was deleted, moved or replaced while it was open: "
                 "open it again"
@@ -159,23 +153,15 @@ class Directory:
     # --- forks -------------------------------------------------------------------------------
 
     def pause(self, until_s: float) -> bool:
-        """Let no write begin, and wait for what is under way; whether nothing is under way.
-
-        Args:
-            until_s: How long to wait, as a time of `time.monotonic`.
-        """
-        if not self._write_lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
+        """Take the lock of writes and wait for reads to end; whether both came until that time."""
+        if not self.write_lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
             return False
         while self.reading and time.monotonic() < until_s:
             time.sleep(_POLL_S)
         if self.reading:
-            self.resume()
+            self.write_lock.release()
             return False
         return True
-
-    def resume(self) -> None:
-        """Let writes begin again."""
-        self._write_lock.release()
 
 
 _open_directories: weakref.WeakSet[Directory] = weakref.WeakSet()
@@ -197,7 +183,7 @@ def _before_fork() -> None:
 
 def _after_in_parent() -> None:
     for directory in _paused:
-        directory.resume()
+        directory.write_lock.release()
     _paused.clear()
     _forking.release()
 

@@ -42,6 +42,7 @@ _NO_ACCESS: Final = (
     "this user may not use its files: check their permissions, or, if it is only to be read, open "
     "it with read_only=True"
 )
+_GROWN: Final = "a process with a larger max_bytes grew it: open it again, with the same max_bytes"
 _ADVICE: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
     (
         lmdb.MapFullError,
@@ -49,10 +50,7 @@ _ADVICE: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], 
         "max_bytes",
     ),
     (lmdb.DiskError, _FULL_DISK),
-    (
-        lmdb.MapResizedError,
-        "a process with a larger max_bytes grew it: open it again, with the same max_bytes",
-    ),
+    (lmdb.MapResizedError, _GROWN),
     (lmdb.ReadersFullError, f"more than {MAX_READERS} reads at once: use fewer processes"),
     (lmdb.InvalidError, "it is not a memo or is damaged: delete the directory to start afresh"),
     (lmdb.VersionMismatchError, "another release of LMDB wrote it: choose another directory"),
@@ -87,7 +85,9 @@ def open_environment(path: Path, *, max_bytes: int, read_only: bool) -> lmdb.Env
         env = _open(path, size, read_only=read_only)
     try:
         env.reader_check()
-        if _looks_cut(env, path) and (problem := probe(path)):
+        # A file that ends before its last page was cut, or the last pages were never written.
+        num_bytes = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        if (path / DATA_FILE).stat().st_size < num_bytes and (problem := probe(path)):
             raise MemoError(f"the memo in {path} cannot be read ({problem}): {_DAMAGED}")
     except BaseException:
         env.close()
@@ -222,9 +222,3 @@ def _reserve_locks(path: Path) -> None:
             raise
     finally:
         os.close(file)
-
-
-def _looks_cut(env: lmdb.Environment, path: Path) -> bool:
-    """Whether the file ends before its last page; a healthy one may, by pages never written."""
-    num_pages = env.info()["last_pgno"] + 1
-    return bool((path / DATA_FILE).stat().st_size < num_pages * env.stat()["psize"])

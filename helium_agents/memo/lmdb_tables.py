@@ -39,7 +39,8 @@ DATA_FILE: Final = "data.mdb"
 FORMAT: Final = b"format"
 NUM_BYTES: Final = b"num_bytes"
 MAX_BYTES: Final = b"max_bytes"
-_NAMES: Final = (b"meta", b"entries", b"facts", b"index", b"recency")
+_META: Final = b"meta"
+_OTHERS: Final = (b"entries", b"facts", b"index", b"recency")
 _INDEX: Final = struct.Struct("<QQd")
 
 _STALE_SHARE: Final = 4
@@ -73,18 +74,18 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
     """
     try:
         if read_only:
-            tables = Tables(*(env.open_db(name, create=False) for name in _NAMES))
+            meta = env.open_db(_META, create=False)
             with env.begin() as txn:
-                _check_format(txn.get(FORMAT, db=tables.meta), path)
-            return tables
+                _check_format(txn.get(FORMAT, db=meta), path)
+            return Tables(meta, *(env.open_db(name, create=False) for name in _OTHERS))
         # A handle opened in a transaction is lost unless that one commits as a writer.
         with env.begin(write=True) as txn:
             is_new = txn.stat()["entries"] == 0
-            tables = Tables(*(env.open_db(name, txn=txn, create=is_new) for name in _NAMES))
+            meta = env.open_db(_META, txn=txn, create=is_new)
             if is_new:
-                txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=tables.meta)
-            _check_format(txn.get(FORMAT, db=tables.meta), path)
-            return tables
+                txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=meta)
+            _check_format(txn.get(FORMAT, db=meta), path)
+            return Tables(meta, *(env.open_db(name, txn=txn, create=is_new) for name in _OTHERS))
     except lmdb.NotFoundError:
         raise MemoError(_NOT_A_MEMO.format(path)) from None
 
@@ -162,15 +163,11 @@ class Update:
                 row = parse_row(key, value)
                 self.txn.delete(key, db=self.tables.index)
                 self.txn.delete(format_count(row.last_use), db=self.tables.recency)
-                self.drop(key)
+                self.txn.delete(key, db=self.tables.entries)
+                self.txn.delete(key, db=self.tables.provenance)
                 self.num_bytes -= row.num_bytes
                 num_removed += 1
         return num_removed
-
-    def drop(self, key: bytes) -> None:
-        """Remove a record and its provenance, and leave the rest to the caller."""
-        self.txn.delete(key, db=self.tables.entries)
-        self.txn.delete(key, db=self.tables.provenance)
 
     def touch(self, keys: Iterable[bytes]) -> None:
         """Make entries the most recently used, where their place is out of date enough.

@@ -51,11 +51,9 @@ class MemoryStore:
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or `None`; see `Store.get`."""
-        check_key(key)
         with self._lock:
-            self._check_open()
-            kept = self._kept.get(key)
-            if kept is None or self._is_expired(kept[2]):
+            kept = self._live(key)
+            if kept is None:
                 return None
             self._kept.move_to_end(key)
             return kept[3]
@@ -92,14 +90,12 @@ class MemoryStore:
 
     def find(self, key: bytes) -> Entry | None:
         """All of an entry; see `BrowsableStore.find`."""
-        check_key(key)
         with self._lock:
-            self._check_open()
-            kept = self._kept.get(key)
-            if kept is None or self._is_expired(kept[2]):
-                return None
-            label, _, created_s, value, provenance = kept
-            return Entry(key, label, created_s, value, provenance)
+            kept = self._live(key)
+        if kept is None:
+            return None
+        label, _, created_s, value, provenance = kept
+        return Entry(key, label, created_s, value, provenance)
 
     def entries(self) -> list[EntryInfo]:
         """Live entries; see `BrowsableStore.entries`."""
@@ -123,6 +119,12 @@ class MemoryStore:
         with self._lock:
             self._is_closed = True
             self._kept.clear()
+
+    def _live(self, key: bytes) -> _Kept | None:
+        check_key(key)
+        self._check_open()
+        kept = self._kept.get(key)
+        return None if kept is None or self._is_expired(kept[2]) else kept
 
     def _is_expired(self, created_s: float) -> bool:
         return is_expired(created_s, self._ttl_s, self._clock())

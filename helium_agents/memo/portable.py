@@ -114,18 +114,15 @@ def import_entries(store: BrowsableStore, path: str | os.PathLike[str]) -> Impor
     try:
         with open(path, "rb") as file:
             _check_version(file, path)
-            for where, entry in _read_entries(file, problems):
+            for entry in _read_entries(file, problems):
                 if entry is None:
                     num_damaged += 1
-                    problems.append(f"{where}: it is damaged")
-                    continue
-                found = store.find(entry.key)
-                if found is not None and found.created_s >= entry.created_s:
+                elif (found := store.find(entry.key)) and found.created_s >= entry.created_s:
                     num_kept += 1
-                    continue
-                key, label, created_s, value, provenance = entry
-                store.put(key, value, label=label, provenance=provenance, created_s=created_s)
-                num_imported += 1
+                else:
+                    key, label, created_s, value, provenance = entry
+                    store.put(key, value, label=label, provenance=provenance, created_s=created_s)
+                    num_imported += 1
     except OSError as error:
         raise MemoError(f"cannot read {path} ({error.strerror}): check the path") from error
     store.commit().result()
@@ -149,8 +146,8 @@ def _check_version(file: BinaryIO, path: str | os.PathLike[str]) -> None:
         )
 
 
-def _read_entries(file: BinaryIO, problems: list[str]) -> Iterator[tuple[str, Entry | None]]:
-    """Where each entry is, and it, unless it is damaged; adds what is wrong with the rest."""
+def _read_entries(file: BinaryIO, problems: list[str]) -> Iterator[Entry | None]:
+    """The entries, `None` for a damaged one; adds what is wrong, and at which byte."""
     num_entries = 0
     while True:
         where = f"byte {file.tell():,}"
@@ -168,9 +165,11 @@ def _read_entries(file: BinaryIO, problems: list[str]) -> Iterator[tuple[str, En
         if len(record) + len(provenance) < record_bytes + provenance_bytes:
             problems.append(f"{where}: the file ends in the middle")
             return
-        is_whole = decode_provenance(provenance) is not None
-        entry = decode(key, record, provenance) if is_whole else None
-        yield f"{where}, entry {key.hex()[:16]}", entry
+        entry = decode(key, record, provenance)
+        if decode_provenance(provenance) is None or entry is None:
+            problems.append(f"{where}, entry {key.hex()[:16]}: it is damaged")
+            entry = None
+        yield entry
         num_entries += 1
     if (num_written := int.from_bytes(key, "big")) != num_entries:
         problems.append(f"{where}: {num_written:,} entries were written, {num_entries:,} are there")

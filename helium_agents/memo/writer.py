@@ -59,9 +59,8 @@ class Writer:
     """The writer thread and the queue in front of it.
 
     The queue is bounded: once 64 MiB are pending, `put` blocks until the thread has taken them, so
-    a store holds at most twice that (pending and being written) and one value more. Blocking is
-    better than refusing here, since the wait is one flush of the disk and no caller could do
-    anything wiser with a refusal.
+    a store holds at most twice that (pending and being written) and one value more. The wait is
+    one flush of the disk, and no caller could do anything wiser with a refusal.
 
     Args:
         name: The thread's name.
@@ -103,14 +102,15 @@ class Writer:
     def put(self, key: bytes, records: Records) -> None:
         """Add records to the pending batch; blocks while the batch is full."""
         with self._changed:
-            while self._is_full() and threading.current_thread() is not self._thread:
+            is_own = threading.current_thread() is self._thread  # in the callback of a future
+            while self._is_full() and not (is_own or self._is_closing):
                 self._changed.wait()
             self._check()
             batch = self._pending
             earlier = batch.records.get(key, DELETED)
             batch.num_bytes += sum(map(len, records)) - sum(map(len, earlier))
             batch.records[key] = records
-            self._schedule(0 if batch.num_bytes >= _MAX_PENDING_BYTES else _PUT_WINDOW_S)
+            self._schedule(0 if self._is_full() else _PUT_WINDOW_S)
 
     def commit(self) -> Future[None]:
         """A future for everything put so far."""
@@ -162,7 +162,7 @@ class Writer:
             raise self._failure
 
     def _is_full(self) -> bool:
-        return self._pending.num_bytes >= _MAX_PENDING_BYTES and not self._is_closing
+        return self._pending.num_bytes >= _MAX_PENDING_BYTES
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -61,6 +61,7 @@ def start(code: str, *args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(code), *map(str, args)],
         cwd=ROOT,
+        stdin=subprocess.PIPE,  # which `finish` closes
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
