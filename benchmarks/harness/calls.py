@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from helium_agents.engines.engine import ChatMessage, Choice
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Frame, entered
 

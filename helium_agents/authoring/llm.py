@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from helium_agents.authoring.messages import Message, to_parts
 from helium_agents.errors import ImpureCall, RequestError
 from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
-from helium_agents.graph.node import LlmCall, LlmNode
+from helium_agents.graph.llm_node import LlmCall, LlmNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
@@ -132,11 +132,12 @@ def llm(
         ImpureCall: An unseeded sample inside a pure operator.
         OffLoopCall: No event loop runs here.
     """
-    check_on_loop("llm")
     is_usual = timeout is None and model is None and share is True
     if not (is_usual and type(retries) is int and retries >= 0):
         _check_options(model, share, retries, timeout)
     frame = current_frame()
+    if frame.runner is None:  # a session checks it itself
+        check_on_loop("llm")
     parts, inputs = to_parts(messages)
     sampling = sampling_of(  # by position: half the cost of names
         max_tokens,

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from helium_agents.errors import PromptError
 from helium_agents.graph.arguments import complaint
-from helium_agents.graph.node import Node, Part
+from helium_agents.graph.llm_node import Part
+from helium_agents.graph.node import Node
 from helium_agents.graph.ref import LEAK_MARK, Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.values import Slot, as_text

@@ -15,7 +15,7 @@ from pydantic.errors import PydanticUserError
 
 from helium_agents.authoring.operator import Operator
 from helium_agents.errors import InputError, VersionError
-from helium_agents.keys.version import function_version
+from helium_agents.keys.version import code_version
 
 
 def is_workflow(value: Any) -> bool:
@@ -100,7 +100,7 @@ class Workflow:
         """The version of its source; empty where it has none."""
         fn: Any = self.fn
         try:
-            return function_version(getattr(fn, "__wrapped__", fn)).hex()
+            return code_version(getattr(fn, "__wrapped__", fn)).hex()
         except VersionError:
             return ""
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from helium_agents.batch import Batch
-from helium_agents.cli.cache_store import is_memo, reading
+from helium_agents.cli.cache_memo import is_memo, reading
 from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
 from helium_agents.cli.options import echo_error
 from helium_agents.cli.report import count, table

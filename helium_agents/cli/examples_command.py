@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import click
 
 from helium_agents.cli.loading import relative
 from helium_agents.cli.options import DIRECTORY, debug_option, examples
-from helium_agents.cli.place_files import place_files
 from helium_agents.cli.report import count
 from helium_agents.errors import InputError
 
@@ -70,7 +70,8 @@ def examples_command(directory: Path, overwrite: bool) -> None:
     if not overwrite:
         _check_nothing_is_there(files, directory)
     try:
-        place_files(files, examples_folder().parent, directory)
+        for file in files:
+            _place(examples_folder().parent / file, directory / file)
     except OSError as error:
         place = error.filename2 or error.filename  # of a rename the place, not the copy
         raise InputError(
@@ -96,3 +97,14 @@ def _check_nothing_is_there(files: Sequence[Path], directory: Path) -> None:
             f"{directory} has {', '.join(there)} already: add --overwrite to replace what is "
             "there, or choose another directory"
         )
+
+
+def _place(source: Path, target: Path) -> None:
+    """Copy a file, whole, in place of what is there; what a link points to stays as it is."""
+    os.makedirs(target.parent, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    try:
+        shutil.copyfile(source, part)  # without its mode: what is installed may be read-only
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -34,6 +34,10 @@ OnDelta = Callable[[Delta], None]
 """Called with each piece of text as it comes."""
 
 
+def _a_request() -> str:
+    return "a request"
+
+
 def nobody() -> None:
     """Nobody is to hear the text."""
     return None
@@ -54,7 +58,7 @@ class Request:
         item: The item of a top-level `map` that it is wanted for, by how many were read before it
             in the session; `None` outside of any.
         depth: How many calls its call is inside of.
-        name: What a person calls its call, for errors.
+        describe: Gives what a person calls its call, for errors.
         on_attempt: Called when an engine is about to compute it, and again after a death; gives
             who is to hear the text, if anybody.
     """
@@ -68,8 +72,17 @@ class Request:
     model: str | None = None
     item: int | None = None
     depth: int = 0
-    name: str = "a request"
+    describe: Callable[[], str] = _a_request
     on_attempt: Callable[[], OnDelta | None] = nobody
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one answer."""
+        return self.sampling.max_tokens
+
+    def forget_call(self) -> None:
+        """Let go of the call: an engine may keep what it was asked, but not for whom."""
+        self.describe, self.on_attempt = _a_request, nobody
 
 
 class Completion(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node
 
 _SHOWN_CHARACTERS = 60
 

@@ -11,19 +11,16 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any
 
 from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
-from helium_agents.graph.llm_key import join_digests, question_digest
+from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.outcome import Outcome
-from helium_agents.graph.reply_schema import ReplySchema
-from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.trace import Frame, Tally
-from helium_agents.graph.values import Slot, map_slots
+from helium_agents.graph.values import map_slots
 from helium_agents.keys.encoding import digest, encode, fingerprint, freeze
-from helium_agents.keys.version import Version, class_parts, class_version
+from helium_agents.keys.version import Version, version_of
 
 
 class Body:
@@ -72,7 +69,7 @@ class Body:
         if self.explicit_version is not None:
             return self.explicit_version
         version = self._source.digest()
-        return version if self.owner is None else digest(version + class_version(self.owner))
+        return version if self.owner is None else digest(version + version_of(self.owner).digest())
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -80,7 +77,7 @@ class Body:
         if self.explicit_version is not None:
             return {}
         parts = self._source.parts()
-        return parts if self.owner is None else {**class_parts(self.owner), **parts}
+        return parts if self.owner is None else {**version_of(self.owner).parts(), **parts}
 
     def of(self, owner: type) -> Body:
         """The same as a method of `owner`, which may override what the method calls."""
@@ -100,6 +97,8 @@ class Node:
     Attributes:
         content: Digest of what is asked apart from the inputs; `None` for calls without a key.
         key: The fingerprint; `None` for calls without one and where an input has none.
+        record_key: What the answer is kept under; the key, except for a single greedy answer: that
+            is kept under its family, so that one record serves every length that it covers.
         is_drawn: Whether the answer depends on an unseeded draw that the graph knows of.
         is_planned: Whether the session plans and runs it; a plain operator runs in its awaiter.
         awaiter: The frame in which a plain operator was first awaited, and runs.
@@ -111,11 +110,12 @@ class Node:
 
     __slots__ = (
         "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
-        "is_planned", "key", "label", "num_spared", "number", "outcome", "place",
+        "is_planned", "key", "label", "num_spared", "number", "outcome", "place", "record_key",
     )  # fmt: skip
 
     content: bytes | None
     key: bytes | None
+    record_key: bytes | None
 
     def __init__(self, frame: Frame, label: str, inputs: tuple[Node, ...]) -> None:
         self.frame = frame
@@ -142,17 +142,20 @@ class Node:
                 )
             self.is_drawn = self.is_drawn or source.is_drawn
 
-    def _derive_key(self, content: bytes | None) -> None:
-        """Set content, key and identity; the inputs' are there, so that nothing recurses."""
+    def _derive_keys(self, content: bytes | None, record_content: bytes | None) -> None:
+        """Set content, keys and identity; the inputs' are there, so that nothing recurses."""
         self.content = self.key = content
+        self.record_key = record_content
         if not self.inputs:
             return
-        if content is not None:
-            keys = [source.key for source in self.inputs if source.key is not None]
-            is_known = len(keys) == len(self.inputs)
-            self.key = join_digests(b"d", content, *keys) if is_known else None
-        if self.key is None:
+        keys = [source.key for source in self.inputs if source.key is not None]
+        if content is None or len(keys) < len(self.inputs):
+            self.key = self.record_key = None
             self._identity = self._identity_of(content)
+            return
+        self.key = self.record_key = join_digests(b"d", content, *keys)
+        if record_content is not None and record_content is not content:
+            self.record_key = join_digests(b"r", record_content, *keys)
 
     def _identity_of(self, content: bytes | None) -> bytes:
         return join_digests(b"i", content or b"", *(source.identity for source in self.inputs))
@@ -163,6 +166,12 @@ class Node:
         identity = self.key or self._identity
         assert identity is not None
         return identity
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be decided how its answer comes about."""
+        has_plan = self.flight is not None and self.flight.has_plan
+        return self.is_planned and self.outcome is None and not has_plan
 
     @property
     def timeout_s(self) -> float | None:
@@ -203,7 +212,7 @@ class OperatorNode(Node):
         origin: OperatorNode | None = None,
     ) -> None:
         Node.__init__(self, frame, body.name, inputs)
-        self.content = self.key = None
+        self.content = self.key = self.record_key = None
         self.is_planned = body.is_pure
         self.body = body
         self.args = args
@@ -216,8 +225,8 @@ class OperatorNode(Node):
         if body.is_pure:
             self.version: bytes | str = body.version if origin is None else origin.version
             # also in the plain program, which refuses the same calls
-            self._derive_key(self._content_of_pure())
-            key = self.content
+            key = self._content_of_pure()
+            self._derive_keys(key, key)
             # what the caller changes later is not part of the call
             try:
                 self.args, self.kwargs = freeze(args), freeze(kwargs)
@@ -318,119 +327,6 @@ class OperatorNode(Node):
         self.outcome = outcome
         self.flight = self.awaiter = self.task = None
         self.args, self.kwargs, self.is_running = (), {}, False
-
-
-Part = str | Slot
-"""A piece of message content: text, or the place of an input's text."""
-
-
-@dataclass(slots=True)  # frozen ones take four times as long to make
-class LlmCall:
-    """What one `llm(...)` call asks for.
-
-    Args:
-        messages: Pairs of a role and its content's parts; neighbouring texts are joined.
-        sampling: How to sample.
-        schema: What the reply must fit, or `None`.
-        json_schema: The JSON schema text of `schema`, or `None`.
-        model: The engine's name in the session, or `None` for the default.
-        is_shared: Whether equal calls may be merged and remembered.
-        retries: Further attempts after a transient failure or, for a sampled reply, an invalid one.
-        timeout_s: Seconds that a waiter grants, counted from when its turn has come.
-    """
-
-    messages: tuple[tuple[str, tuple[Part, ...]], ...]
-    sampling: Sampling
-    schema: ReplySchema | None = None
-    json_schema: str | None = None
-    model: str | None = None
-    is_shared: bool = True
-    retries: int = 2
-    timeout_s: float | None = None
-
-
-class LlmNode(Node):
-    """A call of a model.
-
-    Args:
-        frame: The caller's frame.
-        call: What is asked.
-        inputs: The calls whose texts go into the slots.
-        draw: What identifies an unseeded sample; computed where it is one and this is left out.
-
-    Attributes:
-        question: Digest of model, messages, sampling without `max_tokens`, and schema.
-        family: The question, where answers of different lengths are prefixes: that is so for one
-            greedy answer; `None` otherwise.
-        draws_again: Whether a reply that does not fit `schema=` is followed by another draw. Each
-            draw is a call of its own (see `attempt`), which may be shared; this one is not, since
-            who judges the draws, and how many are drawn, is no part of a key.
-    """
-
-    __slots__ = ("_draw", "call", "draws_again", "family", "model_key", "question")
-
-    def __init__(
-        self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
-    ) -> None:
-        Node.__init__(self, frame, "llm", inputs)
-        sampling = call.sampling
-        self.call = call
-        self.model_key = b"" if frame.runner is None else frame.runner.model_key(call.model)
-        self.question = question_digest(self.model_key, call.messages, sampling, call.json_schema)
-        self.family = self.question if sampling.has_prefixes else None
-        self._draw = draw
-        if draw is None and not sampling.is_deterministic:
-            asked = join_digests(b"a", self._content_of(b""), *(node.identity for node in inputs))
-            ordinal = frame.next_ordinal("llm", asked)
-            self._draw = fingerprint(frame.path, "llm", asked, ordinal)
-        if self._draw is not None:
-            self.is_drawn = True
-        content = self._content_of(self._draw or b"")
-        self.draws_again = call.schema is not None and not sampling.is_greedy and call.retries > 0
-        # Without sharing there is no key, since nothing that is built from its Ref may be answered
-        # without asking it; a draw has one in any case, for the run log.
-        has_key = not self.draws_again and (call.is_shared or self._draw is not None)
-        self._derive_key(content if has_key else None)
-        if self.key is None:
-            self._identity = self._identity_of(content)
-
-    def _content_of(self, draw: bytes) -> bytes:
-        length = self.call.sampling.max_tokens.to_bytes(32)
-        return join_digests(b"c", self.question, length, draw)
-
-    @property
-    def timeout_s(self) -> float | None:
-        """The call's `timeout=`."""
-        return self.call.timeout_s
-
-    def with_values(self, values: tuple[Any, ...]) -> LlmNode:
-        """The same call with the inputs' texts in place of the inputs."""
-        call = replace(self.call, messages=fill_messages(self.call.messages, values))
-        return LlmNode(self.frame, call, draw=self._draw)
-
-    def attempt(self, number: int) -> LlmNode:
-        """One draw of a sampled call, without judging it: another seed, or another unseeded draw.
-
-        Args:
-            number: Counts from 0, which is the call as it was asked.
-        """
-        sampling, draw = self.call.sampling, self._draw
-        if number and sampling.seed is not None:
-            sampling = replace(sampling, seed=(sampling.seed + number) % 2**31)
-        if number and draw is not None:
-            draw = fingerprint(draw, number)
-        call = replace(self.call, sampling=sampling, schema=None, timeout_s=None)
-        return LlmNode(self.frame, call, draw=draw)
-
-
-def fill_messages(
-    messages: tuple[tuple[str, tuple[Part, ...]], ...], values: tuple[Any, ...]
-) -> tuple[tuple[str, tuple[Part, ...]], ...]:
-    """Messages with every slot replaced by its value's text."""
-    return tuple(
-        (role, ("".join(p if isinstance(p, str) else values[p.index] for p in parts),))
-        for role, parts in messages
-    )
 
 
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})

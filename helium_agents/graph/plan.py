@@ -2,7 +2,7 @@
 
 A plan is immutable and pure: rules rewrite it, `check` validates it, `explain` prints it. Each
 node says how its answer comes about (`step`): computed, known already, the same as another
-node's, or a prefix of another node's.
+node's, a prefix of another node's, or given from outside the plan.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from helium_agents.errors import HeliumError
+from helium_agents.graph.values import Slot
 
 
 class Compute:
@@ -48,9 +49,28 @@ class Prefix:
     of: int
 
 
-Step = Compute | Known | Same | Prefix
+class Given:
+    """The answer is no business of this plan; there is one instance.
+
+    It is there, somebody computes it, or nobody wants it.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls) -> Given:  # noqa: D102
+        return GIVEN
+
+    def __repr__(self) -> str:
+        return "Given()"
+
+
+Step = Compute | Known | Same | Prefix | Given
 
 COMPUTE: Compute = object.__new__(Compute)
+GIVEN: Given = object.__new__(Given)
+
+Messages = tuple[tuple[str, tuple[str | Slot, ...]], ...]
+"""Pairs of a role and its content's segments: static text, and slots for inputs."""
 
 _DERIVED = (Same, Prefix)
 
@@ -66,10 +86,15 @@ class PlanNode(NamedTuple):
         key: Digest of what is asked including inputs; `None` if it must not be remembered.
         inputs: Ids of the nodes whose values it needs.
         family: Content without `max_tokens`, where a shorter answer is a prefix of a longer one.
+        record_key: What its answer is kept under: of calls of one family with the same inputs, the
+            longest answer.
         max_tokens: Most tokens of the answer (model calls).
+        messages: The prompt's segments (model calls); a slot counts the inputs.
+        model: Name of the engine; `None` for the default.
+        item: The top-level item that it is made for, by how many were read before; `None` outside
+            of any.
         parent: Id of the operator call whose body made this call, where known.
         step: How its answer comes about.
-        text: The first words of what is asked, for a person; empty where nobody will read it.
     """
 
     id: int
@@ -79,10 +104,13 @@ class PlanNode(NamedTuple):
     key: bytes | None = None
     inputs: tuple[int, ...] = ()
     family: bytes | None = None
+    record_key: bytes | None = None
     max_tokens: int | None = None
+    messages: Messages = ()
+    model: str | None = None
+    item: int | None = None
     parent: int | None = None
     step: Step = COMPUTE
-    text: str = ""
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -108,7 +136,9 @@ class LogicalPlan:
     __slots__ = ("nodes", "sinks")
 
     def __init__(self, nodes: Iterable[PlanNode], sinks: Iterable[int]) -> None:
-        self.nodes = {node.id: node for node in nodes}
+        self.nodes: dict[int, PlanNode] = {}
+        for node in nodes:
+            self.nodes[node.id] = node
         self.sinks = tuple(sinks)
 
     def __len__(self) -> int:
@@ -125,9 +155,7 @@ class LogicalPlan:
     __hash__ = None  # type: ignore[assignment]
 
     def with_steps(self, steps: dict[int, Step]) -> LogicalPlan:
-        """The plan with some nodes' steps replaced; itself if there are none to replace."""
-        if not steps:
-            return self
+        """The plan with some nodes' steps replaced."""
         return LogicalPlan(
             [n._replace(step=steps[n.id]) if n.id in steps else n for n in self.nodes.values()],
             self.sinks,
@@ -177,7 +205,7 @@ class LogicalPlan:
 
 def _check_step(node: PlanNode, nodes: dict[int, PlanNode]) -> None:
     step = node.step
-    if isinstance(step, Compute | Known):
+    if isinstance(step, Compute | Known | Given):
         return
     other = nodes[step.of]
     if isinstance(other.step, Same):
@@ -226,11 +254,32 @@ def _explain_node(node: PlanNode) -> str:
             parts.append(f"= #{of}")
         case Prefix(of):
             parts.append(f"= start of #{of}")
+        case Given():
+            parts.append("not asked")
     if node.key is not None:
         parts.append(f"key={node.key.hex()[:8]}")
-    if node.text:
-        parts.append(f'"{node.text}"')
+    if node.messages:
+        parts.append(f'"{_first_words(node)}"')
     return " ".join(parts)
+
+
+_END_CHARACTERS: Final = 28
+
+
+def _first_words(node: PlanNode) -> str:
+    """How the last message begins and ends, in one line: prompts that share a prefix end apart."""
+    _, segments = node.messages[-1]
+    text = "".join(
+        segment if isinstance(segment, str) else f"{{#{node.inputs[segment.index]}}}"
+        for segment in segments
+    )
+    if len(text) > 8 * _END_CHARACTERS:  # of a document only what may be shown
+        text = f"{text[: 4 * _END_CHARACTERS]} {text[-4 * _END_CHARACTERS :]}"
+    text = " ".join(text.split())
+    if len(text) <= 2 * _END_CHARACTERS:
+        return text
+    first, last = text[:_END_CHARACTERS], text[-_END_CHARACTERS:]
+    return f"{first.rpartition(' ')[0] or first} ... {last.partition(' ')[2] or last}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -14,7 +14,8 @@ from typing import Any, NoReturn, TypeVar
 
 from helium_agents.errors import RefAttributeError, RefMisuse, SessionError
 from helium_agents.graph.inline import value_of
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -18,8 +18,9 @@ from typing import Any, Literal, get_args
 from helium_agents.engines.engine import Choice, Model
 from helium_agents.errors import DecodingError, ReplayMiss
 from helium_agents.graph.llm_key import join_digests
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.node import Node
 from helium_agents.memo.store import Store
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.record import (
@@ -100,11 +101,11 @@ class Answers:
         """The remembered answer of a call."""
         if node.is_drawn:
             return self._find(self._run_log, node.key, node)
-        return self._find(self._store_of(node), record_key(node), node)
+        return self._find(self._store, node.record_key, node)
 
     def calls_below(self, node: Node) -> int:
         """How many model calls were made for the remembered value of a pure operator."""
-        store, key = self._store_of(node), record_key(node)
+        store, key = self._store_of(node), node.record_key
         if store is None or key is None:
             return 0
         data = store.get(key)
@@ -122,7 +123,7 @@ class Answers:
         return self._find(self._run_log, _drawn_key(node, asked), node)
 
     def _find(self, store: Store | None, key: bytes | None, node: Node) -> Found | None:
-        if store is None:
+        if store is None or key is None:
             return None
         record = self._read(store, key)
         if record is None:
@@ -136,7 +137,7 @@ class Answers:
         engine = self._engines.engine(node.call.model)
         answer = _fit(record, node, engine)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
-            own = self._read(store, node.key)
+            own = None if node.key is None else self._read(store, node.key)
             if not isinstance(own, AnswerRecord):
                 return None
             record, answer = own, _fit(own, node, engine)
@@ -154,14 +155,17 @@ class Answers:
         store = self._store_of(asked)
         if store is None or (self.mode == "replay-only" and store is self._store):
             return
-        record = self._record_of(node, value, calls_below)
+        if isinstance(node, LlmNode):
+            record = answer_record(value, node.call.sampling.max_tokens, self._run)
+        else:
+            record = value_record(value, calls_below, self._run)
         if asked.is_drawn:  # by the draw: whoever asks again is the same call
             key = _drawn_key(node, asked)
             if key is not None:
                 self._write(store, key, record, node.label)
             return
-        key = record_key(node)
-        plan_key = key if asked is node else record_key(asked)
+        key = node.record_key
+        plan_key = key if asked is node else asked.record_key
         if key is None:
             return
         if self._has_longer(store, key, node):
@@ -171,11 +175,6 @@ class Answers:
         self._write(store, key, record, node.label, provenance)
         if plan_key is not None and plan_key != key:
             self._write(store, plan_key, alias_record(key), node.label)
-
-    def _record_of(self, node: Node, value: Any, calls_below: int) -> bytes:
-        if isinstance(node, LlmNode):
-            return answer_record(value, node.call.sampling.max_tokens, self._run)
-        return value_record(value, calls_below, self._run)
 
     def check_may_compute(self, node: Node) -> None:
         """Say that a call missed, and refuse to ask a model in replay-only mode.
@@ -255,9 +254,7 @@ class Answers:
         assert isinstance(node, LlmNode)
         return record.max_tokens > node.call.sampling.max_tokens
 
-    def _read(self, store: Store, key: bytes | None) -> Record | None:
-        if key is None:
-            return None
+    def _read(self, store: Store, key: bytes) -> Record | None:
         if self.mode == "refresh" and store is not self._run_log and key not in self._fresh:
             return None
         for _ in range(2):  # an alias leads to a record
@@ -312,17 +309,6 @@ def _drawn_key(node: Node, asked: Node) -> bytes | None:
     if asked.key is not None or node.is_drawn or node.key is None:
         return asked.key or node.key
     return join_digests(b"w", asked.identity, node.key)
-
-
-def record_key(node: Node) -> bytes | None:
-    """What a call's answer is kept under: its family's key, where it has a family."""
-    if not isinstance(node, LlmNode) or node.family is None:
-        return node.key
-    family = node.family
-    if not node.inputs:
-        return family
-    keys = [source.key for source in node.inputs]
-    return None if None in keys else join_digests(b"r", family, *keys)  # type: ignore[arg-type]
 
 
 def _fit(record: AnswerRecord, node: LlmNode, engine: Model) -> Answer | None:

@@ -13,9 +13,14 @@ from helium_agents.errors import TokenBudgetExceeded
 from helium_agents.optimizer.schedule import Schedule
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
+from helium_agents.runtime.item_uses import ItemUses
 
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
+
+
+_TELLING_TOKENS = 64
+"""Of shorter prompts the time is mostly that of a step."""
 
 
 class _Queue:
@@ -23,15 +28,33 @@ class _Queue:
 
     def __init__(self, fleet: Fleet, open_items: set[int]) -> None:
         self.fleet = fleet
+        self.room: Capacity | None = None
         self.open_items = open_items
         self.is_stalled = False
-        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm: asyncio.TimerHandle | None = None  # ends a stall
+        self.look_again: asyncio.TimerHandle | None = None  # set by the schedule
         self.ready: dict[Request, asyncio.Future[None] | None] = {}
         self.running: dict[Request, int] = {}  # with the tokens reserved for each
+        self.uses = ItemUses()
+        self.items = self.uses.items
+        self.prefill_s: float | None = None
+        self.now_s = 0.0
 
     @property
-    def room(self) -> Capacity | None:
-        return self.fleet.capacity
+    def shared_tokens(self) -> int:
+        return self.uses.shared_tokens
+
+    @property
+    def growth_tokens(self) -> float:
+        return self.uses.growth_tokens
+
+    def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
+        """See how long a prompt took at most, from what the engine tells of it."""
+        num_tokens = len(request.prompt_token_ids) - completion.cached_tokens
+        if completion.first_token_s is None or num_tokens < _TELLING_TOKENS:
+            return
+        seconds = (completion.first_token_s - sent_s) / num_tokens
+        self.prefill_s = seconds if self.prefill_s is None else min(self.prefill_s, seconds)
 
 
 class Dispatcher:
@@ -55,7 +78,7 @@ class Dispatcher:
         self._num_sent = 0
         self._items: set[int] = set()  # that have not ended
         self._open_items: set[int] = set()  # for which something has been sent, too
-        self._queues: dict[Fleet, _Queue] = {}
+        self._queues: dict[str | None, _Queue] = {}  # by name; an engine may have several
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request when its turn has come.
@@ -64,20 +87,23 @@ class Dispatcher:
             TokenBudgetExceeded: It does not fit in what is left of the budget.
             Exception: What its engine raises; see `Fleet.complete`.
         """
-        queue = self._queue(request.model)
+        queue = self._queues.get(request.model) or self._add_queue(request.model)
         queue.ready[request] = None
-        used_tokens = 0
+        used_tokens = output_tokens = 0
         try:
             self._send(queue)
             if request in queue.ready:
                 turn = asyncio.get_running_loop().create_future()
                 queue.ready[request] = turn
                 await turn
+            sent_s = asyncio.get_running_loop().time()
             completion = await queue.fleet.complete(request)
-            used_tokens = len(request.prompt_token_ids)
             for choice in completion.choices:
-                used_tokens += len(choice.token_ids)
+                output_tokens += len(choice.token_ids)
+            used_tokens = len(request.prompt_token_ids) + output_tokens
+            queue.note_prefill(request, completion, sent_s)
         finally:
+            queue.uses.end(request, output_tokens, asyncio.get_running_loop().time())
             queue.ready.pop(request, None)
             self._reserved_tokens -= queue.running.pop(request, 0)
             self._used_tokens += used_tokens
@@ -91,6 +117,8 @@ class Dispatcher:
     def item_ended(self, item: int) -> None:
         """An item of a top-level map has ended, though it may have left requests behind."""
         self._items.discard(item)
+        for queue in self._queues.values():
+            queue.uses.forget(item)
         if item in self._open_items:
             self._open_items.remove(item)
             self._send_all()
@@ -98,7 +126,7 @@ class Dispatcher:
     @property
     def states(self) -> list[str]:
         """What each engine is doing, in words."""
-        waiting = sum(len(queue.ready) for queue in self._queues.values())
+        waiting = sum(len(queue.ready) for queue in dict.fromkeys(self._queues.values()))
         states = self._engines.states
         return [*states, f"requests that wait for their turn: {waiting}"] if waiting else states
 
@@ -106,37 +134,40 @@ class Dispatcher:
     def _is_busy(self) -> bool:
         return any(queue.running for queue in self._queues.values())
 
-    def _queue(self, model: str | None) -> _Queue:
+    def _add_queue(self, model: str | None) -> _Queue:
         fleet = self._engines.fleet(model)
-        found = self._queues.get(fleet)
-        if found is None:
-            found = self._queues[fleet] = _Queue(fleet, self._open_items)
-        return found
+        for queue in self._queues.values():
+            if queue.fleet is fleet:
+                break
+        else:
+            queue = _Queue(fleet, self._open_items)
+        self._queues[model] = queue
+        return queue
 
     def _send_all(self) -> None:
         for queue in self._queues.values():
-            self._send(queue)
+            if queue.ready:
+                self._send(queue)
 
     def _send(self, queue: _Queue) -> None:
         """Let all go whose turn it is."""
+        queue.room = queue.fleet.capacity
+        queue.now_s = asyncio.get_running_loop().time()
         while queue.ready:
             request = self._schedule.choose(queue)
             if request is None:
-                if queue.alarm is None and not self._is_busy:
-                    loop = asyncio.get_running_loop()
-                    queue.alarm = loop.call_later(
-                        _STALLED_S, self._look_again, queue, self._num_sent
-                    )
+                self._set_alarm(queue)
                 return
             assert isinstance(request, Request)
-            num_tokens = _most_tokens(request)
-            left_tokens = self._left_tokens()
-            if left_tokens is not None and num_tokens > left_tokens:
-                if self._reserved_tokens:  # some of it will be given back
-                    return
-                turn = queue.ready.pop(request)
-                self._refuse(turn, num_tokens)
-                continue
+            num_tokens = 0
+            if self._limit_tokens is not None:
+                num_tokens = _most_tokens(request)
+                left_tokens = self._limit_tokens - self._used_tokens - self._reserved_tokens
+                if num_tokens > left_tokens:
+                    if self._reserved_tokens:  # some of it will be given back
+                        return
+                    self._refuse(queue.ready.pop(request), num_tokens)
+                    continue
             turn = queue.ready.pop(request)
             queue.running[request] = num_tokens
             self._reserved_tokens += num_tokens
@@ -144,19 +175,27 @@ class Dispatcher:
             self._num_sent += 1
             if request.item in self._items:
                 self._open_items.add(request.item)
+                queue.uses.begin(request)
             if turn is not None and not turn.done():
                 turn.set_result(None)
 
-    def _look_again(self, queue: _Queue, num_sent: int) -> None:
+    def _set_alarm(self, queue: _Queue) -> None:
+        """See to it that the schedule is asked again where nothing may happen before."""
+        loop = asyncio.get_running_loop()
+        if queue.alarm is None and not self._is_busy:
+            queue.alarm = loop.call_later(_STALLED_S, self._end_stall, queue, self._num_sent)
+        if queue.look_again is not None:
+            queue.look_again.cancel()
+            queue.look_again = None
+        when_s = self._schedule.look_again_s(queue)
+        if when_s is not None:
+            queue.look_again = loop.call_at(when_s, self._send, queue)
+
+    def _end_stall(self, queue: _Queue, num_sent: int) -> None:
         queue.alarm = None
         queue.is_stalled = num_sent == self._num_sent and not self._is_busy
         self._send(queue)
         queue.is_stalled = False
-
-    def _left_tokens(self) -> int | None:
-        if self._limit_tokens is None:
-            return None
-        return self._limit_tokens - self._used_tokens - self._reserved_tokens
 
     def _refuse(self, turn: asyncio.Future[None] | None, num_tokens: int) -> None:
         assert self._limit_tokens is not None

@@ -1,4 +1,4 @@
-"""The executor: one planned flight, from its inputs to an answer that is remembered.
+"""The executor: makes a plan happen, and takes each call from its inputs to a kept answer.
 
 From top to bottom: the inputs come; the call, now that they are known, is looked up once more; a
 model is asked or a body run; the answer is kept; the calls are settled.
@@ -12,7 +12,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from helium_agents.engines.engine import ChatMessage, Completion, Request, nobody
+from helium_agents.engines.engine import ChatMessage, Request
 from helium_agents.errors import (
     EncodingError,
     InvalidReply,
@@ -22,9 +22,12 @@ from helium_agents.errors import (
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.inline import run_body, value_of
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node, OperatorNode, Part
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
+from helium_agents.graph.physical_plan import Cut, Join, PhysicalPlan
+from helium_agents.graph.plan import COMPUTE, Known, Prefix, Same
 from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
@@ -34,9 +37,12 @@ from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.flights import Flight, Flights, Waiter
+from helium_agents.runtime.flight import Flight, Waiter
+from helium_agents.runtime.flights import Flights
+from helium_agents.runtime.item import Item
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
+from helium_agents.telemetry.events import Source
 
 FIRST_BACKOFF_S = 0.1
 """Wait before the first retry of a transient engine error; it doubles each time."""
@@ -47,35 +53,88 @@ class Executor:
 
     Args:
         engines: The session's engines.
+        dispatcher: Takes requests.
         flights: All unfinished flights.
         answers: What is remembered, or `None`.
-        look_up: Finds the remembered answer of a call, where the rules put such in.
-        shares: Whether a call may join an equal one in flight.
-        dispatcher: Takes requests.
-        ask: The flight of a call that is wanted, for an item.
+        looks_up: Whether a call whose inputs have come is looked up once more.
+        shares: Whether it may join an equal one in flight.
     """
 
     def __init__(
         self,
-        *,
         engines: EnginePool,
+        dispatcher: Dispatcher,
         flights: Flights,
         answers: Answers | None,
-        look_up: Callable[[Node], Found | None],
+        *,
+        looks_up: bool,
         shares: bool,
-        dispatcher: Dispatcher,
-        ask: Callable[[Node, Any], Flight],
     ) -> None:
         self._engines = engines
+        self._dispatcher = dispatcher
         self._flights = flights
         self._answers = answers
-        self._look_up = look_up
+        self._looks_up = looks_up
         self._shares = shares
-        self._dispatcher = dispatcher
-        self._ask_for = ask
         self._request_ids = count()
 
-    # --- what a plan may say of a call ---------------------------------------------------------
+    # --- making a plan happen ------------------------------------------------------------------
+
+    def carry_out(self, plan: PhysicalPlan, nodes: Sequence[Node]) -> None:
+        """Make a plan happen.
+
+        First calls take hold of what they need, calls before their inputs, so that what nobody
+        holds by then is needed by none. Then what is to be computed begins, in the order in which
+        it was asked for.
+
+        Args:
+            plan: What to do for which call.
+            nodes: The calls; the first is number 1.
+        """
+        flights = self._flights_of(plan, nodes)
+        to_compute: list[Flight] = []
+        for id_, flight in flights.items():
+            if not flight.waiters:
+                self._flights.leave_unwanted(flight)
+                continue
+            match plan.actions[id_]:
+                case Known(found):
+                    self.settle_known(flight, found)
+                case Same(of):
+                    self._join(flight, flights[of], "merged")
+                case Prefix(of):
+                    self._cut(flight, flights[of])
+                case Join(other):
+                    self._join(flight, other, "joined")
+                case Cut(other):
+                    self._cut(flight, other)
+                case _:
+                    if flight.node.inputs:
+                        self._hold_inputs(flight)
+                    to_compute.append(flight)
+        for flight in reversed(to_compute):
+            self._take(flight, self._begin_if_ready)
+
+    def _flights_of(self, plan: PhysicalPlan, nodes: Sequence[Node]) -> dict[int, Flight]:
+        """The flights of a plan's calls, each before those that it needs, and listed."""
+        now_s = asyncio.get_running_loop().time()
+        items: dict[int, Item | None] = {}
+        flights: dict[int, Flight] = {}
+        for id_ in reversed(plan.actions):
+            action, planned = plan.actions[id_], plan.logical.nodes[id_]
+            node = nodes[id_ - 1]
+            flight = flights[id_] = node.flight or Flight(node, now_s, items.get(id_))
+            self._flights.plan(flight)
+            if action is COMPUTE:
+                if self._shares and planned.content is not None:
+                    self._flights.enlist(flight, planned.record_key, planned.key)
+                for source in planned.inputs:
+                    items.setdefault(source, flight.item)
+            elif isinstance(action, Same | Prefix):
+                items.setdefault(action.of, flight.item)
+            if isinstance(action, Prefix | Cut):
+                self._flights.enlist(flight, planned.key)
+        return flights
 
     def settle_known(self, flight: Flight, found: Found) -> None:
         """Give a flight that has not begun a remembered answer."""
@@ -83,43 +142,24 @@ class Executor:
         flight.calls_below = found.calls_below
         self._flights.land(flight, Value(found.value))
 
-    def start(self, flight: Flight) -> None:
-        """Compute a flight's answer as soon as its inputs are there."""
-        self.hold_inputs(flight)
-        self.advance(flight)
-
-    def hold_inputs(self, flight: Flight) -> None:
-        """See to it that the inputs of a flight come, or fail it where they would wait for it."""
-        self._flights.plan(flight)
-        flight.doing = "waits for its inputs"
+    def _join(self, flight: Flight, other: Flight, how: Source) -> None:
+        if other.outcome is not None or other.is_left:  # of what was planned beside it
+            self._start(flight)
+            return
         try:
-            for source in flight.node.inputs:
-                if source.outcome is None:
-                    other = self._ask_for(source, flight.item)
-                    wake = partial(self._soon, flight, self._advance)
-                    self._flights.hold(flight, other, wake)
+            self._flights.join(flight, other, how)
         except RefMisuse as error:
             self._flights.land(flight, Failure(error))
 
-    def run_plain(self, flight: Flight) -> None:
-        """Run a plain operator that is the input of a planned call; it sees to its own inputs."""
-        self._flights.plan(flight)
-        self._flights.run(flight, partial(self._run_plain, flight))
-
-    async def _run_plain(self, flight: Flight) -> None:
-        flight.doing = "its body runs"
-        self._flights.land(flight, Value(await value_of(flight.node)))
-
-    def cut(self, flight: Flight, longer: Flight | None) -> None:
+    def _cut(self, flight: Flight, longer: Flight) -> None:
         """Cut a flight's answer from that of the same call with more tokens.
 
         Where the longer call fails (it may be too long for the model) or its answer cannot be cut
         exactly, the call is computed for itself, as the plain program does.
         """
-        if longer is None:  # it has landed
-            self.start(flight)
+        if longer.outcome is not None or longer.is_left:
+            self._start(flight)
             return
-        self._flights.plan(flight)
         flight.doing = "waits for a longer answer to the same question"
         try:
             hold = self._flights.hold(
@@ -131,11 +171,36 @@ class Executor:
         except RefMisuse as error:
             self._flights.land(flight, Failure(error))
 
-    # --- inputs --------------------------------------------------------------------------------
+    def _start(self, flight: Flight) -> None:
+        """Compute a flight's answer as soon as its inputs are there."""
+        self._hold_inputs(flight)
+        self._take(flight, self._begin_if_ready)
 
-    def advance(self, flight: Flight) -> None:
-        """Go on if the inputs are there, or one that must fail the call has failed."""
-        self._take(flight, self._advance)
+    def _hold_inputs(self, flight: Flight) -> None:
+        """See to it that the inputs of a flight come, or fail it where they would wait for it."""
+        flight.doing = "waits for its inputs"
+        try:
+            for source in flight.node.inputs:
+                if source.outcome is None:
+                    wake = partial(self._soon, flight, self._begin_if_ready)
+                    self._flights.hold(flight, self._input(source, flight.item), wake)
+        except RefMisuse as error:
+            self._flights.land(flight, Failure(error))
+
+    def _input(self, source: Node, item: Item | None) -> Flight:
+        """The flight of an input. That of a plain operator sees to its own inputs in its body."""
+        if source.is_planned or source.flight is not None:
+            return self._flights.ask(source, item)
+        flight = Flight(source, asyncio.get_running_loop().time(), item)
+        self._flights.plan(flight)
+        self._flights.run(flight, partial(self._run_plain, flight))
+        return flight
+
+    async def _run_plain(self, flight: Flight) -> None:
+        flight.doing = "its body runs"
+        self._flights.land(flight, Value(await value_of(flight.node)))
+
+    # --- inputs --------------------------------------------------------------------------------
 
     def _soon(self, flight: Flight, step: Callable[..., None], *args: Any) -> None:
         """Take a step in the next turn of the event loop: a chain of calls must not recurse."""
@@ -152,7 +217,7 @@ class Executor:
             if isinstance(error, ENDS_THE_PROGRAM):
                 raise
 
-    def _advance(self, flight: Flight) -> None:
+    def _begin_if_ready(self, flight: Flight) -> None:
         """Begin if all inputs are there, or fail if one is certain to fail the call.
 
         As in `gather`, that is the first failure in the order of the inputs, and what else was
@@ -172,7 +237,10 @@ class Executor:
                     self._flights.land(flight, failure)
                 return
             flight.next_input += 1
-        self._begin(flight)
+        asked = flight.node
+        node = _with_inputs(asked) if inputs else asked
+        if node is asked or not self._shares or not self._is_elsewhere(flight, asked, node):
+            self._flights.run(flight, partial(self._compute, flight, asked, node))
 
     async def _fail_after(
         self, flight: Flight, ending: list[asyncio.Task[None]], failure: Failure
@@ -180,22 +248,16 @@ class Executor:
         await ended(ending)
         self._flights.land(flight, failure)
 
-    def _begin(self, flight: Flight) -> None:
-        """All inputs are there."""
-        asked = flight.node
-        node = _with_inputs(asked) if asked.inputs else asked
-        if node is asked or not self._shares or not self._is_elsewhere(flight, asked, node):
-            self._flights.run(flight, partial(self._compute, flight, asked, node))
-
     def _is_elsewhere(self, flight: Flight, asked: Node, node: Node) -> bool:
         """Whether a call whose inputs have just become known is known, or computed, already."""
-        answers = self._answers
+        answers, found = self._answers, None
         if asked.is_drawn:
-            found = None if answers is None else answers.look_up_drawn(node, asked)
-        elif is_memorable(asked):
-            found = self._look_up(node)
-        else:
+            if answers is not None:
+                found = answers.look_up_drawn(node, asked)
+        elif not is_memorable(asked):
             return False
+        elif answers is not None and self._looks_up:
+            found = answers.look_up(node)
         if found is not None:
             if answers is not None and not asked.is_drawn:
                 answers.keep(node, asked, found.value, calls_below=found.calls_below)
@@ -203,7 +265,7 @@ class Executor:
             return True
         if asked.is_drawn:
             return False
-        running = self._flights.get(node.key)
+        running = None if node.key is None else self._flights.under_way.get(node.key)
         if running is None or running is flight:
             self._flights.enlist(flight, node.key)
             return False
@@ -226,6 +288,7 @@ class Executor:
             self._flights.run(flight, partial(self._compute, flight, asked, node))
             return
         flight.credit("joined")
+        flight.leader = other.node
         flight.calls_below = other.calls_below
         outcome: Outcome = other.outcome
         if isinstance(outcome, Failure):
@@ -245,9 +308,10 @@ class Executor:
             choice = fit_choice(answer.choices[0], max_tokens, asked_max, engine)
             if choice is not None:
                 flight.credit("prefix")
+                flight.leader = source
                 self._flights.land(flight, Value(Answer((choice,), answer.prompt_tokens)))
                 return
-        self.start(flight)
+        self._start(flight)
 
     # --- computing -----------------------------------------------------------------------------
 
@@ -291,7 +355,7 @@ class Executor:
                 landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._flights.hold(
                     flight,
-                    self._ask_for(attempt, flight.item),
+                    self._flights.ask(attempt, flight.item),
                     partial(set_done, landed),
                     on_begun=flight.begin,
                 )
@@ -307,51 +371,43 @@ class Executor:
 
     async def _ask(self, flight: Flight, node: LlmNode) -> Answer:
         """Ask the engine, again where it may help."""
-        call = node.call
-        messages = tuple([ChatMessage(role, _joined(parts)) for role, parts in call.messages])
+        call, usage = node.call, flight.usage
+        messages = tuple(
+            [ChatMessage(role, "".join(map(str, parts))) for role, parts in call.messages]
+        )
         flight.doing = "waits for its engine to render the prompt"
         prompt = await self._engines.fleet(call.model).render(messages)
         for attempt in count():
+            flight.doing = "waits for its turn"
+            usage.request_id = f"helium-{next(self._request_ids)}"
+            item = flight.item
+            request = flight.request = Request(
+                usage.request_id,
+                messages,
+                prompt,
+                call.sampling,
+                call.json_schema,
+                model=call.model,
+                item=None if item is None else item.rank,
+                depth=node.frame.depth,
+                describe=partial(describe, node),
+                on_attempt=flight.begin_attempt,
+            )
             try:
-                completion = await self._request(flight, node, messages, prompt)
+                completion = await self._dispatcher.complete(request)
             except TransientEngineError:
                 if attempt >= _most_retries(flight):
                     raise
                 flight.doing = "waits a moment, after an error of its engine that may pass"
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
-                continue
-            flight.usage.cached_tokens = completion.cached_tokens
-            flight.usage.first_token_s = completion.first_token_s
-            return Answer(completion.choices, len(prompt))
+            else:
+                usage.cached_tokens = completion.cached_tokens
+                usage.first_token_s = completion.first_token_s
+                return Answer(completion.choices, len(prompt))
+            finally:
+                flight.request = None
+                request.forget_call()
         raise AssertionError("unreachable")
-
-    async def _request(
-        self,
-        flight: Flight,
-        node: LlmNode,
-        messages: tuple[ChatMessage, ...],
-        prompt: Sequence[int],
-    ) -> Completion:
-        call, item = node.call, flight.item
-        flight.doing = "waits for its turn"
-        request = flight.request = Request(
-            f"helium-{next(self._request_ids)}",
-            messages,
-            prompt,
-            call.sampling,
-            call.json_schema,
-            model=call.model,
-            item=None if item is None else item.rank,
-            depth=node.frame.depth,
-            name=describe(node),
-            on_attempt=flight.begin_attempt,
-        )
-        flight.usage.request_id = request.request_id
-        try:
-            return await self._dispatcher.complete(request)
-        finally:
-            flight.request = None
-            request.on_attempt = nobody  # an engine may keep what it was asked, but not for whom
 
 
 def _most_retries(flight: Flight) -> int:
@@ -361,11 +417,6 @@ def _most_retries(flight: Flight) -> int:
 
 def _may_pass(outcome: Outcome) -> bool:
     return isinstance(outcome, Failure) and isinstance(outcome.error, TransientEngineError)
-
-
-def _joined(parts: tuple[Part, ...]) -> str:
-    """The text of a message whose slots are filled: nearly always one piece."""
-    return "".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
 
 
 def _with_inputs(node: Node) -> Node:

@@ -97,7 +97,7 @@ class Fleet:
                 is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
                 assert line is not None
                 if is_alone and is_proven and line.end is None:
-                    raise _poison(request.name, num_deaths, error) from error
+                    raise _poison(request.describe(), num_deaths, error) from error
                 request = replace(request, request_id=f"{request.request_id}-again")
             else:
                 if completion is not None:

@@ -21,225 +21,19 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
-from helium_agents.engines.engine import OnDelta, Request
-from helium_agents.errors import RefCancelled, RefMisuse
+from helium_agents.errors import RefCancelled
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, error_of
-from helium_agents.graph.cycles import EndableWait, check_cycle
+from helium_agents.graph.cycles import check_cycle
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node, OperatorNode
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
-from helium_agents.graph.task_waits import Stuck
 from helium_agents.graph.trace import Frame
-from helium_agents.runtime.alarm import Alarm, set_done
+from helium_agents.runtime.alarm import Alarm
+from helium_agents.runtime.flight import Awaiter, Flight, Holder, Waiter
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.telemetry.events import Source, Usage
-
-
-class Waiter(EndableWait):
-    """One who wants a flight's outcome.
-
-    Args:
-        flight: The flight, which may change while it is wanted.
-        on_begun: Called once the computation proper begins.
-        frame: Where the call is awaited; `None` for who is in no task.
-    """
-
-    __slots__ = ("flight", "on_begun")
-
-    def __init__(
-        self, flight: Flight, on_begun: Callable[[], None] | None, frame: Frame | None = None
-    ) -> None:
-        super().__init__(frame, None if frame is None else asyncio.current_task())
-        self.flight = flight
-        self.on_begun = on_begun
-
-    @property
-    def holder(self) -> Flight | None:
-        """The flight that wants it, if it is one."""
-        return None
-
-    @property
-    def awaited(self) -> Node:
-        """The call that it waits for."""
-        return self.flight.node
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it waits no longer."""
-        return self not in self.flight.waiters
-
-    def wake(self) -> None:
-        """The flight has landed. Who started a call without awaiting it need not be woken."""
-
-
-class Awaiter(Waiter):
-    """A task that awaits a flight.
-
-    Args:
-        flight: The flight.
-        landed: Done once it has landed.
-        frame: Where the call is awaited.
-        alarm: Begins when the computation proper does.
-    """
-
-    __slots__ = ("_landed",)
-
-    def __init__(
-        self, flight: Flight, landed: asyncio.Future[None], frame: Frame, alarm: Alarm | None
-    ) -> None:
-        super().__init__(flight, None if alarm is None else alarm.begin, frame)
-        self._landed = landed
-
-    def wake(self) -> None:
-        """The flight has landed."""
-        set_done(self._landed)
-
-    def fail(self, error: RefMisuse) -> None:
-        """End the wait."""
-        if not self._landed.done():
-            self._landed.set_exception(error)
-            if self.flight.stream is not None:
-                self.flight.stream.wake()
-
-
-class Holder(Waiter):
-    """A flight that needs another, as an input or to take its answer.
-
-    Args:
-        flight: The other.
-        holder: The flight.
-        wake: Called when the other has landed.
-        on_begun: Called once the other's computation proper begins.
-        end: Ends the flight with an error.
-    """
-
-    __slots__ = ("_end", "_holder", "_wake")
-
-    def __init__(
-        self,
-        flight: Flight,
-        holder: Flight,
-        wake: Callable[[], None],
-        on_begun: Callable[[], None] | None,
-        end: Callable[[Flight, Outcome], None],
-    ) -> None:
-        super().__init__(flight, on_begun)
-        self._holder = holder
-        self._wake = wake
-        self._end = end
-
-    @property
-    def holder(self) -> Flight:
-        """The flight that wants it."""
-        return self._holder
-
-    @property
-    def node(self) -> Node:
-        """The call that needs it."""
-        return self._holder.node
-
-    def is_certain(self, stuck: Stuck) -> bool:
-        """A flight does not go on without what it holds."""
-        return True
-
-    def wake(self) -> None:
-        """The other has landed."""
-        self._wake()
-
-    def fail(self, error: RefMisuse) -> None:
-        """End the flight."""
-        self._end(self._holder, Failure(error))
-
-
-class Flight:
-    """A computation in the making. See the module's first lines.
-
-    Args:
-        node: The call that it was begun for.
-        asked_s: When, by the event loop's clock.
-        item: The first of the items of maps that it is wanted for; `None` if not all who want it
-            are in one.
-
-    Attributes:
-        nodes: The calls that it answers, and how each came to it; the first asks.
-        waiters: Who wants it.
-        holds: Its own interest in other flights.
-        next_input: How many of the inputs are known to be there, in their order.
-        has_begun: Whether the computation proper has begun: timeouts count from then.
-        is_left: Whether nobody wants it any more.
-        looked_up_at: How many flights had landed when its answer was last looked up in vain.
-        doing: What it does or waits for, in words.
-        request: What the dispatcher was given to find the answer.
-        outcome: What it came to, before each call's own form is made of it.
-        usage: When it did what, and how much.
-        calls_below: Model calls that were made for the result of a pure operator.
-    """
-
-    __slots__ = (
-        "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left",
-        "item", "keys", "looked_up_at", "next_input", "nodes", "outcome", "request", "stream",
-        "task", "usage", "waiters",
-    )  # fmt: skip
-
-    def __init__(self, node: Node, asked_s: float, item: Item | None) -> None:
-        self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
-        self.waiters: dict[Waiter, None] = {}
-        self.holds: tuple[Waiter, ...] = ()
-        self.keys: tuple[bytes, ...] = ()  # where the table of flights lists us
-        self.task: asyncio.Task[None] | None = None
-        self.outcome: Outcome | None = None
-        self.has_plan = False
-        self.has_begun = False
-        self.is_left = False
-        self.calls_below = 0
-        self.looked_up_at = -1
-        self.next_input = 0
-        self.stream: StreamBuffer | None = None
-        self.doing = "waits to be planned"
-        self.usage = Usage(asked_s)
-        self.item: Item | None = item
-        self.request: Request | None = None
-        node.flight = self
-
-    @property
-    def node(self) -> Node:
-        """The call whose question is computed."""
-        return self.nodes[0][0]
-
-    def begin(self) -> None:
-        """The computation proper begins now."""
-        if not self.has_begun:
-            self.has_begun = True
-            for waiter in self.waiters:
-                if waiter.on_begun is not None:
-                    waiter.on_begun()
-
-    def want_for(self, item: Item | None) -> None:
-        """It is wanted for an item too, or (`None`) for the program itself."""
-        if self.item is None or (item is not None and item.rank >= self.item.rank):
-            return
-        self.item = item
-        if self.request is not None:
-            self.request.item = None if item is None else item.rank
-
-    def begin_attempt(self) -> OnDelta | None:
-        """An engine is about to compute the answer: who is to hear its text, if anybody."""
-        self.doing = "waits for its engine"
-        self.usage.sent_s = asyncio.get_running_loop().time()
-        self.usage.num_attempts += 1
-        self.begin()
-        if self.stream is None:
-            return None
-        assert isinstance(self.node, LlmNode)
-        self.stream.restart(is_repeatable=self.node.call.sampling.is_deterministic)
-        return self.stream.on_delta
-
-    def credit(self, source: Source) -> None:
-        """What was to be computed came from elsewhere."""
-        self.nodes = [(node, source if s == "engine" else s) for node, s in self.nodes]
-
+from helium_agents.telemetry.events import Source
 
 Settle = Callable[[Flight, Outcome], None]
 Report = Callable[[Flight], None]
@@ -248,52 +42,96 @@ Report = Callable[[Flight], None]
 class Flights:
     """All unfinished flights, and every step of their lives.
 
+    What is wanted is gathered until a turn of the event loop adds nothing, so that fifty siblings
+    which are demanded one by one are planned as one frontier.
+
     Args:
         tasks: The session's tasks.
         context: Where flights run.
+        plan: Takes a frontier.
         settle: Gives a landed flight's calls their outcomes.
         report_left: Says that a flight which had begun is not wanted any more.
         closed: Makes the error of a call that the session's end left without an answer; `None`
             while the session is open.
+
+    Attributes:
+        wanted: Those that are to be planned.
+        planned: Those that wait or run.
+        under_way: Those that may be joined, by key and by record key.
     """
 
     def __init__(
         self,
         tasks: Tasks,
         context: Context,
+        plan: Callable[[list[Flight]], None],
         settle: Settle,
         report_left: Report,
         closed: Callable[[Node], BaseException | None],
     ) -> None:
         self.wanted: dict[Flight, None] = {}
         self.planned: dict[Flight, None] = {}
-        self.num_landed = 0
-        self._by_key: dict[bytes, Flight] = {}
+        self.under_way: dict[bytes, Flight] = {}
+        self._is_gathering = False
         self._tasks = tasks
         self._context = context
+        self._plan_frontier = plan
         self._settle = settle
         self._report_left = report_left
         self._closed = closed
 
     # --- who computes what ----------------------------------------------------------------------
 
-    def get(self, key: bytes | None) -> Flight | None:
-        """The unfinished flight that computes the answer to `key`."""
-        return None if key is None else self._by_key.get(key)
+    def ask(self, node: Node, item: Item | None) -> Flight:
+        """The flight of a call that somebody wants, to be planned with all that are wanted now.
+
+        Args:
+            node: The call; without an outcome.
+            item: The item of a `map` for whom it is wanted.
+        """
+        flight: Flight | None = node.flight
+        if flight is not None:
+            flight.want_for(item)
+            return flight
+        loop = asyncio.get_running_loop()
+        flight = Flight(node, loop.time(), item)
+        self.wanted[flight] = None
+        if not self._is_gathering:
+            self._is_gathering = True
+            loop.call_soon(self._gather, 0)
+        return flight
+
+    def _gather(self, num_before: int) -> None:
+        if len(self.wanted) > num_before:
+            asyncio.get_running_loop().call_soon(self._gather, len(self.wanted))
+            return
+        self._is_gathering = False
+        frontier = list(self.wanted)
+        if not frontier:
+            return
+        self.wanted.clear()
+        try:
+            self._plan_frontier(frontier)
+        except BaseException as error:  # of the store or a rule; raised here, nobody would hear it
+            for flight in frontier:
+                if flight.task is None:
+                    self.land(flight, Failure(error))
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
 
     def enlist(self, flight: Flight, *keys: bytes | None) -> None:
         """List a flight under those of the keys that there are: it may then be joined."""
         for key in keys:
             if key is not None:
-                self._by_key[key] = flight
+                self.under_way[key] = flight
                 flight.keys = (*flight.keys, key)
 
     def _unlist(self, flight: Flight) -> None:
         self.wanted.pop(flight, None)
         self.planned.pop(flight, None)
         for key in flight.keys:
-            if self._by_key.get(key) is flight:
-                del self._by_key[key]
+            if self.under_way.get(key) is flight:
+                del self.under_way[key]
         flight.keys = ()
 
     def plan(self, flight: Flight) -> None:
@@ -417,14 +255,14 @@ class Flights:
         flight.outcome = outcome
         if flight.is_left and isinstance(outcome, Failure):
             return
-        self.num_landed += flight.task is not None  # otherwise nothing new is remembered
         try:
             self._settle(flight, outcome)
         finally:
             waiters, flight.waiters = flight.waiters, {}
             for waiter in waiters:
                 waiter.wake()
-            self.leave_inputs(flight)
+            if flight.holds:
+                self.leave_inputs(flight)
 
     def _land_early(self, flight: Flight, outcome: Outcome) -> None:
         """The flight can never come to another outcome, though it waits for one."""
@@ -470,11 +308,7 @@ class Flights:
                 node.flight = None
 
 
-def _may_wait(flight: Flight) -> bool:
-    """Whether the flight may wait for other calls: it has inputs, or an operator's body runs."""
-    return bool(flight.holds) or (flight.task is not None and isinstance(flight.node, OperatorNode))
-
-
 def _check_cycle(waiter: Waiter, awaited: Flight) -> None:
-    if _may_wait(awaited):
+    runs_body = awaited.task is not None and isinstance(awaited.node, OperatorNode)
+    if runs_body or awaited.holds:  # otherwise it waits for no call
         check_cycle(waiter, awaited.node)

@@ -44,8 +44,8 @@ from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.task_waits import AWAITED_BY, Stuck
 from helium_agents.graph.trace import Frame, enter, entered_frame, leave
 from helium_agents.keys.encoding import encode, fingerprint
+from helium_agents.runtime.calls import Calls
 from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened, Observer
@@ -78,10 +78,9 @@ class Maps:
     """A session's maps, and what they need of the session.
 
     Args:
-        root: The frame of code that is in no other frame of the session.
-        tasks: The session's tasks.
-        flights: Its unfinished calls.
+        calls: The session's calls.
         dispatcher: Told of items, for whom requests wait for their turn.
+        tasks: The session's tasks.
         emit: Takes events.
         is_watched: Whether anybody but the summary sees events.
         when_committed: Calls back once everything remembered so far is durable, with the error if
@@ -89,31 +88,34 @@ class Maps:
 
     Attributes:
         open: Those of which something is open.
-        is_closed: Whether the session ends.
         ranks: Counts the rows that are read.
     """
 
     def __init__(
         self,
-        root: Frame,
-        tasks: Tasks,
-        flights: Flights,
+        calls: Calls,
         dispatcher: Dispatcher,
+        tasks: Tasks,
         emit: Observer,
         when_committed: Callable[[Callable[[BaseException | None], None]], None],
         *,
         is_watched: bool,
     ) -> None:
-        self.root = root
-        self.tasks = tasks
-        self.flights = flights
+        self.root = calls.root
+        self.flights = calls.flights
         self.dispatcher = dispatcher
+        self.tasks = tasks
         self.emit = emit
         self.when_committed = when_committed
         self.is_watched = is_watched
-        self.is_closed = False
-        self.open: dict[MapRun, None] = {}
+        self.open = calls.maps
         self.ranks = count()
+        self._calls = calls
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session ends."""
+        return not self._calls.is_open
 
 
 class Map(AsyncIterator[T]):

@@ -11,10 +11,8 @@ import asyncio
 import contextvars
 import uuid
 import warnings
-from asyncio import _get_running_loop
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Container,
@@ -24,8 +22,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack
-from functools import partial
-from itertools import count
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -34,12 +30,7 @@ from helium_agents.diagnose.recorder import Recorder
 from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.errors import ImpureCall, ItemError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
-from helium_agents.graph.cycles import check_not_inside_itself
-from helium_agents.graph.inline import awaitable, check_may_await, value_of
-from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node, OperatorNode
-from helium_agents.graph.on_loop import check_on_loop
-from helium_agents.graph.outcome import Failure
+from helium_agents.graph.inline import awaitable
 from helium_agents.graph.trace import (
     Frame,
     entered,
@@ -52,20 +43,14 @@ from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
-from helium_agents.optimizer.schedule import EverythingOpen, FewOpen
-from helium_agents.runtime.alarm import Alarm
-from helium_agents.runtime.answers import MEMO_MODES, Answers, Found, MemoMode
-from helium_agents.runtime.demand import Demand
+from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
+from helium_agents.runtime.answers import MEMO_MODES, Answers, MemoMode
+from helium_agents.runtime.calls import Calls, not_open
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.executor import Executor
-from helium_agents.runtime.flights import Flight, Flights, Waiter
+from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.map import Map, Maps
-from helium_agents.runtime.settle import Settler
-from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.runtime.tracing import Trace
-from helium_agents.runtime.waiting import waiting
 from helium_agents.telemetry.events import Event, Observer
 from helium_agents.telemetry.summary import Summary
 
@@ -94,6 +79,8 @@ class Session:
         token_budget: Most prompt and output tokens that engines may compute in this session.
         max_open: Most items of top-level maps whose calls may be on an engine at once; by default
             all. Fewer share the KV cache better where the prefixes of all do not fit into it.
+        schedule: Chooses which request goes to its engine next, in place of `max_open`; e.g.
+            `Park()` for agents that call tools.
         observers: Called with every event, on the event loop.
         run_id: Identifies this run's unseeded draws; a fresh one by default.
         run_log: Keeps the answers of this run's draws, so that the run can be resumed: a session
@@ -122,6 +109,7 @@ class Session:
         share: bool = True,
         token_budget: int | None = None,
         max_open: int | None = None,
+        schedule: Schedule | None = None,
         observers: Sequence[Observer] = (),
         run_id: str | None = None,
         run_log: RunLog | None = None,
@@ -147,22 +135,25 @@ class Session:
         self._rules = tuple(rules) if share else ()
         self._shares = share
         self._token_budget = token_budget
-        self._schedule = EverythingOpen() if max_open is None else FewOpen(max_open)
+        self._schedule = _schedule(max_open, schedule)
         self._observers: tuple[Observer, ...] = (self.summary, *observers)
-        self._trace = Trace() if record else None
-        self._is_watched = record or len(self._observers) > 1  # by more than the summary
-        self._numbers = count(1)
-        self._state: Literal["new", "opening", "open", "closing", "closed"] = "new"
-        self._is_open = False  # as a field of its own, since every call asks
-        self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
+        self._executed = ExecutedPlan() if record else None
+        if self._executed is not None:
+            self._observers += (self._executed,)
+        self._is_watched = len(self._observers) > 1  # by more than the summary
+        self._calls: Calls | None = None  # once it is open
+        self._early_state: Literal["new", "opening", "closed"] = "new"
         self._tasks = Tasks()
-        self._num_at_once = 0
 
     # --- opening and closing -------------------------------------------------------------------
 
+    @property
+    def _state(self) -> Literal["new", "opening", "open", "closing", "closed"]:
+        return self._early_state if self._calls is None else self._calls.state
+
     async def __aenter__(self) -> Session:
         await self.open()
-        self._outer_frame = set_frame(self._root)
+        self._outer_frame = set_frame(self._opened().root)
         return self
 
     async def open(self) -> Session:
@@ -181,76 +172,56 @@ class Session:
                 f"this session is {self._state}, and a session is opened once: make a new "
                 f"Session(...)"
             )
-        self._state = "opening"
+        self._early_state = "opening"
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._resources = AsyncExitStack()  # what the supervisor closes after the last task
         self._closing = asyncio.Event()
-        self._root = Frame(self, level=("run", self.run_id))
-        self._context.run(set_frame, self._root)
         self._supervisor = self._loop.create_task(self._supervise())
         try:
-            await self._assemble()
+            calls = await self._assemble()
         except BaseException:
-            self._state = "closed"
+            self._early_state = "closed"
             await self._stop()
             raise
-        self._state, self._is_open = "open", True
-        offer_root(self._root, self._loop)
+        self._context.run(set_frame, calls.root)
+        self._calls = calls
+        offer_root(calls.root, self._loop)
         return self
 
-    async def _assemble(self) -> None:
-        self._pool = EnginePool(
-            self._engines,
-            self._spawn_in_session,
-            emit=self._emit,
-        )
-        answers = self._answers = self._open_answers()
-        self._resources.push_async_callback(self._pool.close)
+    async def _assemble(self) -> Calls:
+        engines = EnginePool(self._engines, self._spawn_in_session, self._emit)
+        answers = self._open_answers(engines)
+        self._resources.push_async_callback(engines.close)
         if answers is not None:
             self._resources.push_async_callback(answers.committed)
-        await self._pool.identify()
-        self._pool.open()
-        self._dispatcher = Dispatcher(self._pool, self._schedule, self._token_budget)
-        settler = Settler(self._emit, _none_below if answers is None else answers.calls_below)
-        self._flights = Flights(
+        await engines.identify()
+        engines.open()
+        dispatcher = Dispatcher(engines, self._schedule, self._token_budget)
+        calls = Calls(
+            engines,
+            dispatcher,
+            answers,
             self._tasks,
             self._context,
-            settler.settle,
-            settler.report_left,
-            self._closed_before,
-        )
-        look_up: Callable[[Node], Found | None] = _find_nothing
-        if answers is not None and substitute_known in self._rules:
-            look_up = answers.look_up
-        self._executor = Executor(
-            engines=self._pool,
-            flights=self._flights,
-            answers=answers,
-            look_up=look_up,
+            self._emit,
+            is_watched=self._is_watched,
+            rules=self._rules,
             shares=self._shares,
-            dispatcher=self._dispatcher,
-            ask=lambda node, item: self._demand.ask(node, item),
-        )
-        self._demand = Demand(
-            self._rules,
-            shares=self._shares,
-            flights=self._flights,
-            look_up=look_up,
-            executor=self._executor,
-            emit=self._emit if self._is_watched else None,
+            executed=self._executed,
+            run_id=self.run_id,
         )
         self._maps = Maps(
-            self._root,
+            calls,
+            dispatcher,
             self._tasks,
-            self._flights,
-            self._dispatcher,
             self._emit,
             _call_back if answers is None else answers.when_committed,
             is_watched=self._is_watched,
         )
+        return calls
 
-    def _open_answers(self) -> Answers | None:
+    def _open_answers(self, engines: EnginePool) -> Answers | None:
         store = None
         if self._shares and self._memo_mode != "off":
             store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
@@ -259,9 +230,9 @@ class Session:
         if store is None and self._run_log is None:
             return None
         draws = None if self._run_log is None else self._run_log.store
-        record = Recorder(self._pool.about).record
+        record = Recorder(engines.about).record
         return Answers(
-            self._pool,
+            engines,
             store,
             self._memo_mode,
             self.run_id,
@@ -293,7 +264,9 @@ class Session:
                 itself.
         """
         frame = entered_frame()
-        is_inside = frame is not None and frame.runner is self and (frame.node or frame.item)
+        calls = self._calls
+        is_ours = frame is not None and calls is not None and frame.runner is calls
+        is_inside = is_ours and frame is not None and (frame.node or frame.item)
         if is_inside or asyncio.current_task() in self._tasks:
             raise SessionError(
                 "close() was called inside a call or a row of this session, for whose end it "
@@ -310,15 +283,12 @@ class Session:
 
     def _begin_to_close(self) -> None:
         if self._state == "new":
-            self._state = "closed"
+            self._early_state = "closed"
         if self._state != "open":
             return
-        self._state, self._is_open = "closing", False
-        self._maps.is_closed = True
-        withdraw_root(self._root, self._loop)
-        for flight in (*self._flights.wanted, *self._flights.planned):
-            if flight.task is None:
-                self._flights.land(flight, Failure(self._closed(flight.node)))
+        calls = self._opened()
+        withdraw_root(calls.root, self._loop)
+        calls.close()
         self._closing.set()
 
     async def _supervise(self) -> None:
@@ -329,7 +299,8 @@ class Session:
                 finally:
                     await self._tasks.close()
         finally:
-            self._state = "closed"
+            if self._calls is not None:
+                self._calls.state = "closed"
 
     async def _stop(self) -> None:
         self._closing.set()
@@ -338,8 +309,8 @@ class Session:
             self._supervisor.result()
 
     def _warn_of_unawaited(self) -> None:
-        for node in self._plain:
-            if _is_running(node) or node.frame.has_failed:
+        for node in self._opened().unawaited:
+            if node.frame.has_failed:
                 continue  # what made the call did not come to awaiting it
             assert node.place is not None
             code, instruction = node.place
@@ -351,6 +322,16 @@ class Session:
                 line,
             )
 
+    def _opened(self) -> Calls:
+        """The calls of the session, which was opened.
+
+        Raises:
+            SessionError: It was not, or not yet.
+        """
+        if self._calls is None:
+            raise not_open(self._early_state)
+        return self._calls
+
     # --- what a user asks for ------------------------------------------------------------------
 
     async def run(self, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
@@ -359,13 +340,14 @@ class Session:
         Raises:
             SessionError: The session is not open, or is one of another event loop.
         """
-        self.check_open()
+        calls = self._opened()
+        calls.check_open()
         frame = entered_frame()
-        if frame is not None and frame.runner is self:
+        if frame is not None and frame.runner is calls:
             return await awaitable(fn, *args, **kwargs)
         if frame is not None and frame.is_pure:
             raise ImpureCall("session.run(...) was called inside a pure operator: drop pure=True")
-        with entered(Frame(self, self._root, ("root",))):
+        with entered(Frame(calls, calls.root, ("root",))):
             return await awaitable(fn, *args, **kwargs)
 
     @overload
@@ -420,7 +402,7 @@ class Session:
             SessionError: The session is not open.
             ValueError: `on_error` or `read_ahead` is out of range.
         """
-        self.check_open()
+        self._opened().check_open()
         return Map(
             self._maps,
             fn,
@@ -432,155 +414,22 @@ class Session:
         )
 
     def explain(self, *, optimized: bool = False) -> str:
-        """The logical plan of all calls so far as text, or what the rules make of it.
+        """All calls so far as a plan, as text.
+
+        Args:
+            optimized: Whether it tells how each call came to its answer: computed, known, or taken
+                from another. Otherwise all are shown as the program asked for them.
 
         Raises:
             SessionError: The session was not made with `record=True`.
         """
-        if self._trace is None:
+        if self._executed is None:
             raise SessionError("explain() needs a session made with Session(record=True)")
-        return self._trace.explain(self._rules if optimized else ())
+        return self._executed.plan(as_executed=optimized).explain()
 
     def waiting(self) -> str:
         """Which calls wait for what, and for how long, as a tree for a person."""
-        if not self._is_open:
-            return f"the session is {self._state}"
-        return waiting(
-            [*self._flights.wanted, *self._flights.planned],
-            [node for node in self._plain if _is_running(node)],
-            self._maps.open,
-            self._dispatcher.states,
-            self._loop.time(),
-        )
-
-    # --- what the graph asks for (graph.trace.Runner) ------------------------------------------
-
-    def model_key(self, model: str | None) -> bytes:
-        """Identity of a model, as part of keys."""
-        return self._pool.identity(model)
-
-    def check_open(self) -> None:
-        """Raise unless the session is open and on this event loop."""
-        if not self._is_open:
-            raise SessionError(
-                f"this belongs to a session that is not open (it is {self._state}): use it inside "
-                f"its `async with` block, or between open() and close()"
-            )
-        if _get_running_loop() is not self._loop:
-            raise SessionError("this belongs to a session of another event loop")
-
-    def on_created(self, node: Node) -> None:
-        """A call was made."""
-        if not self._is_open or _get_running_loop() is not self._loop:
-            check_on_loop(node.label)
-            self.check_open()
-        if not node.is_planned:
-            self._plain[node] = None
-        if self._is_watched:
-            node.number = next(self._numbers)
-            if self._trace is not None:
-                self._trace.add(node)
-
-    def on_awaited(self, node: Node) -> None:
-        """A plain operator is about to run in its awaiter's task."""
-        if not self._is_open or _get_running_loop() is not self._loop:
-            self.check_open()
-        self._plain[node] = None
-
-    def on_ended(self, node: Node) -> None:
-        """A plain operator has ended, or somebody took care of its call without awaiting it."""
-        self._plain.pop(node, None)
-
-    async def wait(self, node: Node) -> Any:
-        """The value of a pure or model call."""
-        self.check_open()
-        frame = entered_frame()
-        item = self._check_awaiter(node, frame)
-        if node.outcome is not None:  # it has come since the coroutine was made
-            return node.outcome.get()
-        found = self._demand.known_at_once(node, item)
-        if found is not None:
-            self._executor.settle_known(Flight(node, self._loop.time(), item), found)
-            self._num_at_once += 1
-            if self._num_at_once % _HITS_BETWEEN_YIELDS == 0:
-                await asyncio.sleep(0)  # or a loop over remembered calls could not be interrupted
-            assert node.outcome is not None
-            return node.outcome.get()
-        await self._landed(self._demand.ask(node, item), frame, node)
-        assert node.outcome is not None
-        return node.outcome.get()
-
-    def _check_awaiter(self, node: Node, frame: Frame | None) -> Any:
-        """Check that the call may be awaited in the frame; returns the item it is wanted for."""
-        check_may_await(node, frame)
-        if isinstance(node, OperatorNode):
-            check_not_inside_itself(node, frame)
-        return node.frame.item if frame is None or frame.item is None else frame.item
-
-    async def _landed(self, flight: Flight, frame: Frame | None, node: Node) -> None:
-        """Wait until a flight has landed, or leave it."""
-        landed: asyncio.Future[None] = self._loop.create_future()
-        alarm = _alarm(node)
-        waiter = self._flights.wait(flight, landed, frame or self._root, alarm)
-        try:
-            await (landed if alarm is None else alarm.wait_for(landed))
-        except BaseException as error:
-            await self._leave(waiter, error)
-            raise
-        finally:
-            if alarm is not None:
-                alarm.stop()
-
-    async def _leave(self, waiter: Waiter, why: BaseException) -> None:
-        """Leave a flight, and see its end if it ends by that."""
-        ending = self._flights.leave(waiter)
-        # who closes a session waits for all; who is closed may await nothing any more
-        if self._is_open and not isinstance(why, GeneratorExit):
-            await ended(ending)
-
-    def _closed_before(self, node: Node) -> SessionError | None:
-        """The error of a call that the session's end left without an answer, once it has ended."""
-        return None if self._is_open else self._closed(node)
-
-    def _closed(self, node: Node) -> SessionError:
-        return SessionError(f"the session was closed before {describe(node)} was answered")
-
-    def start(self, node: Node) -> None:
-        """Demand a node on the session's own behalf; its error, if any, stays with its Ref."""
-        self.check_open()
-        if node.is_planned:
-            flight = self._demand.ask(node, node.frame.item)
-            self._flights.want(flight)
-        else:
-            self.on_ended(node)
-            self._spawn_in_session(_ignore_outcome(node))
-
-    async def stream(self, node: Node) -> AsyncIterator[str]:
-        """The text of a model call, piece by piece."""
-        assert isinstance(node, LlmNode)
-        self.check_open()
-        frame = entered_frame()
-        item = self._check_awaiter(node, frame)
-        if node.outcome is not None:
-            yield node.outcome.get().text
-            return
-        flight = self._demand.ask(node, item)
-        flight.stream = flight.stream or StreamBuffer()
-        landed: asyncio.Future[None] = self._loop.create_future()
-        alarm = _alarm(node)
-        waiter = self._flights.wait(flight, landed, frame or self._root, alarm)
-        try:
-            async for piece in flight.stream.read(landed, alarm):
-                yield piece
-            await (landed if alarm is None else alarm.wait_for(landed))
-        except BaseException as error:
-            await self._leave(waiter, error)
-            raise
-        finally:
-            if alarm is not None:
-                alarm.stop()
-        assert node.outcome is not None
-        node.outcome.get()  # the error of a call that failed
+        return self._calls.waiting() if self._calls else f"the session is {self._state}"
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -605,23 +454,6 @@ def _line_of(code: CodeType, instruction: int) -> int:
     return code.co_firstlineno
 
 
-async def _ignore_outcome(node: Node) -> None:
-    try:
-        await value_of(node)
-    except (asyncio.CancelledError, *ENDS_THE_PROGRAM):
-        raise
-    except BaseException:
-        return  # it belongs to the Ref, which keeps it
-
-
-def _is_running(node: Node) -> bool:
-    return isinstance(node, OperatorNode) and node.is_running
-
-
-def _alarm(node: Node) -> Alarm | None:
-    return None if node.timeout_s is None else Alarm(node.timeout_s, partial(describe, node))
-
-
 def _raise(error: BaseException) -> None:
     raise error
 
@@ -631,12 +463,15 @@ def _call_back(callback: Callable[[BaseException | None], None]) -> None:
     callback(None)
 
 
-def _find_nothing(_: Node) -> None:
-    return None
-
-
-def _none_below(_: Node) -> int:
-    return 0
+def _schedule(max_open: int | None, schedule: Any) -> Schedule:
+    if schedule is None:
+        return EverythingOpen() if max_open is None else FewOpen(max_open)
+    if max_open is not None:
+        raise SessionError("max_open= is a schedule of its own: give it or schedule=, not both")
+    if not (hasattr(schedule, "choose") and hasattr(schedule, "look_again_s")):
+        raise SessionError(f"schedule={schedule!r} must have choose(...) and look_again_s(...)")
+    chosen: Schedule = schedule
+    return chosen
 
 
 def _check_arguments(

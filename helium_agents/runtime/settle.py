@@ -7,19 +7,20 @@ object for each who asks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 from helium_agents.engines.engine import Choice
 from helium_agents.errors import RefCancelled
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import LlmNode, Node
+from helium_agents.graph.node import Node
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
 from helium_agents.keys.freeze import freeze
-from helium_agents.runtime.flights import Flight
+from helium_agents.runtime.answers import Answers
+from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.record import Answer
 from helium_agents.telemetry.events import CallSettled, Observer, Source
 
@@ -29,12 +30,12 @@ class Settler:
 
     Args:
         emit: Takes events.
-        calls_below: How many model calls were made for the remembered value of a pure operator.
+        answers: What is remembered, or `None`.
     """
 
-    def __init__(self, emit: Observer, calls_below: Callable[[Node], int]) -> None:
+    def __init__(self, emit: Observer, answers: Answers | None) -> None:
         self._emit = emit
-        self._calls_below = calls_below
+        self._answers = answers
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
         """Settle the flight's calls, each with a form of the outcome that is its own."""
@@ -98,7 +99,7 @@ class Settler:
                 calls_below=calls_below,
                 call=node.number,
                 parent=0 if caller is None else caller.number,
-                leader=flight.node.number,
+                leader=(flight.leader or flight.node).number,
                 item=None if item is None else item.rank,
             )
         )
@@ -115,9 +116,13 @@ class Settler:
             is_asked = source.outcome is not None or source.flight is not None
             if is_asked or source.num_spared is not None:
                 continue
-            is_llm = isinstance(source, LlmNode)
-            source.num_spared = 1 if is_llm else self._calls_below(source)
-            num_calls += source.num_spared
+            num_spared = 0
+            if isinstance(source, LlmNode):
+                num_spared = 1
+            elif self._answers is not None:
+                num_spared = self._answers.calls_below(source)
+            source.num_spared = num_spared
+            num_calls += num_spared
             stack.extend(source.inputs)
         return num_calls
 
@@ -132,6 +137,8 @@ def _deliver(node: Node, outcome: Outcome) -> Outcome:
         answer = outcome.value
         if isinstance(answer, Reply):
             return outcome
+        if node.call.schema is None:  # nearly always
+            return Value(Reply(answer.choices))
         return Value(Reply(answer.choices, parse_choices(node, answer.choices)))
     except BaseException as error:  # it does not fit, or a validator of the schema failed
         return Failure(error)

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from helium_agents.graph.cycles import inline_waits
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Frame
-
-if TYPE_CHECKING:
-    from helium_agents.runtime.flights import Flight
-    from helium_agents.runtime.map import MapRun
+from helium_agents.runtime.flight import Flight
 
 _MOST_LINES = 200
 _SHOWN_CHARACTERS = 40
 _PROGRAM, _STARTED = "the program", "started, and awaited by nobody"
+
+
+class OpenMap(Protocol):
+    """What is shown of a map."""
+
+    @property
+    def state(self) -> str:
+        """What it is doing, in words."""
+        ...
+
+    def open_items(self, now_s: float) -> list[tuple[Any, str]]:
+        """The open items, each with what to say of it."""
+        ...
 
 
 @dataclass
@@ -132,7 +142,7 @@ class _Tree:
 def waiting(
     flights: Sequence[Flight],
     plain: Iterable[Node],
-    maps: Iterable[MapRun],
+    maps: Iterable[OpenMap],
     engines: Sequence[str],
     now_s: float,
 ) -> str:

@@ -480,7 +480,9 @@ def test_explain() -> None:
             PlanNode(4, "operator", "expert", parent=1),
             ask(5, "a", key="a", max_tokens=64, step=Same(3))._replace(parent=4),
             ask(6, "b", 3, 5, max_tokens=256, step=Known("x"))._replace(parent=1),
-            ask(7, "c", max_tokens=16, step=Prefix(6))._replace(parent=99, text="Say it in"),
+            ask(7, "c", max_tokens=16, step=Prefix(6))._replace(
+                parent=99, messages=(("user", ("Say it in",)),)
+            ),
         ],
         [1, 7],
     )

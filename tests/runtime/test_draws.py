@@ -188,8 +188,8 @@ async def test_equal_draws_of_operators_keep_their_answers_whatever_the_timing()
         store = MemoryStore()
         async with Session(ScriptedEngine(), run_id="r", memo=store, record=True) as session:
             await gather(draws("a"), draws("b"))
-            assert session._trace is not None
-            asked = sorted(n.identity for n in session._trace._inputs if n.label == "llm")
+            assert session._executed is not None
+            asked = sorted(n.identity for n in session._executed.nodes if n.label == "llm")
         store.close()
         return asked
 

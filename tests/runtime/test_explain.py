@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, user
+from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import SessionError
 from helium_agents.graph.plan import Compute
-from helium_agents.optimizer.optimize import optimize
-from helium_agents.runtime.tracing import Trace
+from helium_agents.runtime.executed_plan import ExecutedPlan
+from tests.runtime.gate import Gate, ticks
 
 
 @operator
@@ -136,11 +137,40 @@ async def test_keys_are_those_of_the_calls() -> None:
         assert f"key={ref.node.key.hex()[:8]}" in session.explain()
 
 
-@pytest.mark.parametrize("options", [{"rules": ()}, {"share": False}])
-async def test_shows_what_this_session_does(options: dict[str, Any]) -> None:
-    async with Session(ScriptedEngine(), record=True, **options) as session:
+async def test_shows_what_this_session_does() -> None:
+    async with Session(ScriptedEngine(), record=True, share=False) as session:
         await gather(llm(user("a")), llm(user("a")))
         assert session.explain(optimized=True) == session.explain()
+    async with Session(ScriptedEngine(), record=True, rules=()) as session:
+        await gather(llm(user("a")), llm(user("a")))
+        assert " = #1 " in session.explain(optimized=True), "no rule, but joined under way"
+
+
+async def test_tells_what_was_known_joined_cut_and_never_asked() -> None:
+    gate = Gate()
+
+    def script(request: Request) -> Any:
+        return gate(request) if request.messages[-1].content == "b" else "a"
+
+    async with Session(ScriptedEngine(script), record=True) as session:
+        await llm(user("a"), max_tokens=32)
+        first = llm(user("b"), max_tokens=64).start()
+        await ticks()
+        others = [llm(user("b"), max_tokens=64).start(), llm(user("b"), max_tokens=8).start()]
+        await ticks()
+        gate.open()
+        await gather(first, *others)
+        await gather(llm(user("a"), max_tokens=32), llm(user("a"), max_tokens=4))
+        llm(user("c"))
+        assert without_keys(session.explain(optimized=True)).splitlines()[1:] == [
+            '#1 llm max_tokens=32 "a"',
+            '#2 llm max_tokens=64 "b"',
+            '#3 llm max_tokens=64 = #2 "b"',
+            '#4 llm max_tokens=8 = start of #2 "b"',
+            '#5 llm max_tokens=32 known "a"',
+            '#6 llm max_tokens=4 known "a"',
+            '#7 llm max_tokens=256 not asked "c"',
+        ]
 
 
 async def test_a_call_that_is_not_shared_is_not_merged() -> None:
@@ -167,9 +197,9 @@ async def test_a_recorded_plan_is_valid_and_counts_what_an_engine_computes() -> 
     engine = ScriptedEngine()
     async with Session(engine, record=True) as session:
         await answer("q")
-        trace = session._trace
-        assert isinstance(trace, Trace)
-        plan = trace.plan()
+        executed = session._executed
+        assert isinstance(executed, ExecutedPlan)
+        plan = executed.plan(as_executed=True)
         plan.check()
-        left = [n for n in optimize(plan, {}) if n.kind == "llm" and isinstance(n.step, Compute)]
+        left = [n for n in plan if n.kind == "llm" and isinstance(n.step, Compute)]
         assert len(left) == engine.num_requests

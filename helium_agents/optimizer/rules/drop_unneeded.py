@@ -19,6 +19,8 @@ def drop_unneeded(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
     1 node: 0 operator calls, 1 model call, of which 0 to compute
     #2 llm of #1 known
     """
+    if len(plan.sinks) == len(plan.nodes):
+        return plan
     needed: set[int] = set()
     stack = list(plan.sinks)
     while stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import COMPUTE, Known, LogicalPlan, Prefix, Same, Step
+from helium_agents.graph.plan import COMPUTE, Given, Known, LogicalPlan, Prefix, Same, Step
 
 
 def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
@@ -26,23 +26,25 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     #4 llm of #2 = #3
     """
     first_by_question: dict[tuple[bytes, tuple[int, ...]], int] = {}
-    first_known: dict[bytes, int] = {}
+    first_given: dict[bytes, int] = {}
     steps: dict[int, Step] = {}
 
     def representative(id_: int) -> int:
         node = plan.nodes[id_]
         step = steps.get(id_, node.step)
-        if isinstance(step, Known) and node.key is not None:
-            return first_known.setdefault(node.key, id_)  # equal calls, known each for itself
+        if isinstance(step, Known | Given) and node.key is not None:
+            return first_given.setdefault(node.key, id_)  # equal calls, answered each for itself
         return step.of if isinstance(step, Same) else id_
 
     for node in plan.in_order():
         if node.step is not COMPUTE or node.content is None:
             continue
-        question = (node.content, tuple(map(representative, node.inputs)))
+        question = (node.content, tuple(map(representative, node.inputs)) if node.inputs else ())
         first = first_by_question.setdefault(question, node.id)
         if first != node.id:
             steps[node.id] = Same(first)
+    if not steps:
+        return plan
     # who takes the answer of a merged call takes it from where it comes now
     for node in plan.nodes.values():
         if isinstance(node.step, Same | Prefix) and node.step.of in steps:

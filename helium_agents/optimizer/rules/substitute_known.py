@@ -21,8 +21,10 @@ def substitute_known(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPl
     #1 llm key=61
     #2 llm of #1 known key=6162
     """
+    if not known:
+        return plan
     steps: dict[int, Step] = {}
     for node in plan.nodes.values():
         if node.step is COMPUTE and node.key is not None and node.key in known:
             steps[node.id] = Known(known[node.key])
-    return plan.with_steps(steps)
+    return plan.with_steps(steps) if steps else plan

@@ -27,7 +27,7 @@ def subsume_shorter(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     families: dict[tuple[bytes, tuple[int, ...]], list[PlanNode]] = {}
     for node in plan.nodes.values():
         if node.step is COMPUTE and node.family is not None and node.content is not None:
-            inputs = tuple(map(representative, node.inputs))
+            inputs = tuple(map(representative, node.inputs)) if node.inputs else ()
             families.setdefault((node.family, inputs), []).append(node)
     steps: dict[int, Step] = {}
     for family in families.values():
@@ -37,4 +37,4 @@ def subsume_shorter(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
         for node in family:
             if (node.max_tokens or 0) < (longest.max_tokens or 0):
                 steps[node.id] = Prefix(longest.id)
-    return plan.with_steps(steps)
+    return plan.with_steps(steps) if steps else plan

@@ -1,0 +1,244 @@
+"""vLLM's own scheduler without a model: what it would compute in each step, and when.
+
+The scheduler of the installed vLLM decides everything that a real engine's does: which requests run
+together, how prompts are cut into chunks, what is preempted, and which blocks of the prefix cache
+are kept. Only the tokens are told to it in place of a model.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from helium_agents.engines.simulated.step_cost import Step
+from helium_agents.errors import EngineStartError
+
+TESTED_VLLM = "0.32"
+"""The vLLM whose scheduler this is known to drive."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the simulated engine can hold.
+
+    Args:
+        kv_tokens: Tokens of KV cache.
+        block_tokens: Tokens of a block.
+        max_requests: Most requests in a step.
+        max_batched_tokens: Most tokens in a step.
+        max_model_tokens: Most tokens of a prompt and its answer.
+    """
+
+    kv_tokens: int
+    block_tokens: int = 32
+    max_requests: int = 64
+    max_batched_tokens: int = 2048
+    max_model_tokens: int = 32_768
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What came of a step.
+
+    Args:
+        step: What was computed.
+        first: Requests that got their first token, with the prompt tokens that were cached.
+        finished: Requests whose answers are complete.
+    """
+
+    step: Step
+    first: dict[str, int]
+    finished: tuple[str, ...]
+
+
+@dataclass
+class _Open:
+    """A request that the scheduler has."""
+
+    request: Any
+    output_token_ids: Sequence[int]
+    num_given: int = 0
+    cached_tokens: int | None = None
+
+
+class SimulatedScheduler:
+    """Drives vLLM's scheduler step by step.
+
+    Args:
+        limits: What the engine holds.
+        model_dir: Any model directory with a configuration: vLLM wants one, and nothing of it
+            counts here.
+
+    Raises:
+        EngineStartError: vLLM is not installed, or is one that this does not fit.
+    """
+
+    def __init__(self, limits: Limits, model_dir: str) -> None:
+        self.limits = limits
+        self.num_preempted = 0
+        self._open: dict[str, _Open] = {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what vLLM and torch import concerns nobody here
+                self._scheduler, self._new_request = _vllm_scheduler(limits, model_dir)
+        except (ImportError, AttributeError, TypeError) as error:
+            raise EngineStartError(
+                f"the scheduler of the installed vLLM cannot be driven without a model ({error}): "
+                f"this was tested with vllm {TESTED_VLLM}"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(
+        self,
+        request_id: str,
+        prompt_token_ids: Sequence[int],
+        output_token_ids: Sequence[int],
+        *,
+        arrival_s: float,
+        priority: int = 0,
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Give it a request, with the tokens that the model would answer; at least one."""
+        request = self._new_request(
+            request_id,
+            list(prompt_token_ids),
+            len(output_token_ids),
+            arrival_s,
+            priority,
+            None if hints is None else dict(hints),
+        )
+        self._open[request_id] = _Open(request, output_token_ids)
+        self._scheduler.add_request(request)
+
+    def abort(self, request_id: str) -> None:
+        """Take a request away."""
+        from vllm.v1.request import RequestStatus
+
+        if self._open.pop(request_id, None) is not None:
+            self._scheduler.finish_requests(request_id, RequestStatus.FINISHED_ABORTED)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes; nothing may be open."""
+        self._scheduler.reset_prefix_cache()
+
+    def begin_step(self) -> tuple[Step, Any] | None:
+        """Decide on the next step: what is computed, and a token for `end_step`."""
+        output = self._scheduler.schedule()
+        self.num_preempted += len(output.preempted_req_ids or ())
+        scheduled = output.num_scheduled_tokens
+        if not scheduled:
+            return None
+        decodes = context_tokens = prefill_tokens = 0
+        positions = 0.0
+        for request_id, num_tokens in scheduled.items():
+            entry = self._open[request_id]
+            start = entry.request.num_computed_tokens - num_tokens
+            if entry.cached_tokens is None:  # its first step
+                entry.cached_tokens = start
+            if num_tokens == 1 and start >= entry.request.num_prompt_tokens:
+                decodes += 1
+                context_tokens += start
+            else:
+                prefill_tokens += num_tokens
+                positions += num_tokens * (start + num_tokens / 2)
+        return Step(decodes, context_tokens, prefill_tokens, positions), output
+
+    def end_step(self, step: Step, output: Any) -> Progress:
+        """Tell it the tokens of a step that has been computed."""
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        request_ids = [each for each in output.num_scheduled_tokens if each in self._open]
+        sampled: list[list[int]] = []
+        first: dict[str, int] = {}
+        for request_id in request_ids:
+            entry = self._open[request_id]
+            if entry.request.num_computed_tokens < entry.request.num_tokens:
+                sampled.append([])  # a chunk of its prompt
+                continue
+            if entry.num_given == 0:
+                first[request_id] = entry.cached_tokens or 0
+            sampled.append([entry.output_token_ids[entry.num_given]])
+            entry.num_given += 1
+        runner_output = ModelRunnerOutput(
+            req_ids=request_ids,
+            req_id_to_index={each: index for index, each in enumerate(request_ids)},
+            sampled_token_ids=sampled,
+        )
+        self._scheduler.update_from_output(output, runner_output)
+        finished = tuple(each for each in request_ids if each not in self._scheduler.requests)
+        for request_id in finished:
+            del self._open[request_id]
+        return Progress(step, first, finished)
+
+
+def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
+    """VLLM's scheduler, and what makes its requests."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    import torch
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.sampling_params import SamplingParams
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.request import Request
+
+    num_blocks = limits.kv_tokens // limits.block_tokens + 1
+    config = AsyncEngineArgs(
+        model=model_dir,
+        dtype="float32",
+        max_model_len=limits.max_model_tokens,
+        max_num_seqs=limits.max_requests,
+        max_num_batched_tokens=limits.max_batched_tokens,
+        block_size=limits.block_tokens,
+        enable_prefix_caching=True,
+        enable_chunked_prefill=True,
+        scheduling_policy="priority",
+        enforce_eager=True,
+        num_gpu_blocks_override=num_blocks,
+        kv_cache_memory_bytes=1 << 26,
+        load_format="dummy",
+    ).create_engine_config()
+    config.cache_config.num_gpu_blocks = num_blocks
+    spec = FullAttentionSpec(
+        block_size=limits.block_tokens, num_kv_heads=1, head_size=64, dtype=torch.float32
+    )
+    scheduler = Scheduler(
+        vllm_config=config,
+        kv_cache_config=KVCacheConfig(num_blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
+        structured_output_manager=SimpleNamespace(
+            should_advance=lambda *_: False, accept_tokens=lambda *_, **__: True
+        ),
+        block_size=limits.block_tokens,
+        hash_block_size=limits.block_tokens,
+    )
+    hash_function = get_hash_fn_by_name(config.cache_config.prefix_caching_hash_algo)
+    init_none_hash(hash_function)
+    hasher = get_request_block_hasher(limits.block_tokens, hash_function)
+
+    def new_request(
+        request_id: str,
+        prompt: list[int],
+        num_output: int,
+        arrival_s: float,
+        priority: int,
+        hints: dict[str, Any] | None,
+    ) -> Any:
+        sampling = SamplingParams(max_tokens=num_output, ignore_eos=True, extra_args=hints)
+        return Request(
+            request_id,
+            prompt,
+            sampling,
+            None,
+            arrival_time=arrival_s,
+            priority=priority,
+            block_hasher=hasher,
+        )
+
+    return scheduler, new_request

@@ -1,0 +1,98 @@
+"""From calls to the logical plan of what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node
+from helium_agents.graph.plan import COMPUTE, GIVEN, LogicalPlan, PlanNode, Step
+
+
+def frontier(wanted: Iterable[Node]) -> list[Node]:
+    """The wanted calls and everything they wait for, inputs first.
+
+    What is settled, under way, or not ours to run (plain operators) is in it too, since it tells
+    calls apart, but nothing below that.
+    """
+    order: dict[Node, None] = {}
+    stack = list(wanted)
+    stack.reverse()
+    expanded: set[Node] = set()
+    while stack:
+        node = stack[-1]
+        if node in order:
+            stack.pop()
+        elif not node.inputs or node in expanded or not node.is_open:
+            order[node] = None
+            stack.pop()
+        else:
+            expanded.add(node)
+            stack.extend(reversed(node.inputs))
+    return list(order)
+
+
+def logical_plan(nodes: Sequence[Node], wanted: Iterable[Node]) -> LogicalPlan:
+    """The plan of a frontier, numbered from 1.
+
+    Args:
+        nodes: All calls, inputs first.
+        wanted: Those of them that are wanted.
+    """
+    ids: dict[Node, int] = {}
+    planned: list[PlanNode] = []
+    for id_, node in enumerate(nodes, 1):
+        ids[node] = id_
+        planned.append(plan_node(node, ids) if node.is_open else given_node(node, id_))
+    return LogicalPlan(planned, sinks=map(ids.__getitem__, wanted))
+
+
+def plan_node(
+    node: Node,
+    ids: Mapping[Node, int],
+    inputs: tuple[Node, ...] | None = None,
+    parent: int | None = None,
+    step: Step = COMPUTE,
+) -> PlanNode:
+    """What the optimizer sees of a call.
+
+    Args:
+        node: The call.
+        ids: The numbers of the plan's calls.
+        inputs: Its inputs, where it has let go of them.
+        parent: The number of the operator's call in whose body it was made.
+        step: How its answer comes about.
+    """
+    inputs = node.inputs if inputs is None else inputs
+    source_ids = tuple([ids[source] for source in inputs]) if inputs else ()
+    item = node.frame.item
+    rank = None if item is None else item.rank
+    if not isinstance(node, LlmNode):
+        return PlanNode(
+            ids[node], "operator", node.label, node.content, node.key, source_ids,
+            record_key=node.record_key, item=rank, parent=parent, step=step,
+        )  # fmt: skip
+    call = node.call
+    return PlanNode(
+        ids[node],
+        "llm",
+        node.label,
+        node.content if call.is_shared else None,
+        node.key,
+        source_ids,
+        node.family,
+        node.record_key,
+        call.sampling.max_tokens,
+        call.messages,
+        call.model,
+        rank,
+        parent,
+        step,
+    )
+
+
+def given_node(node: Node, id_: int) -> PlanNode:
+    """What the optimizer sees of a call that is answered without it."""
+    kind: Literal["llm", "operator"] = "llm" if isinstance(node, LlmNode) else "operator"
+    return PlanNode(id_, kind, node.label, key=node.key, step=GIVEN)

@@ -1,0 +1,324 @@
+"""A session's calls: made, awaited, planned as one frontier, and answered.
+
+This is the walk of one call. An await asks for a flight; flights that are asked for together become
+a logical plan, which the rules rewrite; what that lowers to is carried out by the executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import _get_running_loop
+from collections.abc import AsyncIterator, Sequence
+from contextvars import Context
+from functools import partial
+from itertools import count
+from typing import Any, Literal
+
+from helium_agents.errors import SessionError
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
+from helium_agents.graph.cycles import check_not_inside_itself
+from helium_agents.graph.inline import check_may_await, value_of
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.naming import describe
+from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.on_loop import check_on_loop
+from helium_agents.graph.outcome import Failure
+from helium_agents.graph.plan import COMPUTE
+from helium_agents.graph.trace import Frame, entered_frame
+from helium_agents.optimizer.logical import frontier, logical_plan
+from helium_agents.optimizer.lower import lower
+from helium_agents.optimizer.optimize import optimize
+from helium_agents.optimizer.rules import Rule, substitute_known
+from helium_agents.runtime.alarm import Alarm
+from helium_agents.runtime.answers import Answers, Found
+from helium_agents.runtime.dispatcher import Dispatcher
+from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.executed_plan import ExecutedPlan
+from helium_agents.runtime.executor import Executor
+from helium_agents.runtime.flight import Flight, Waiter
+from helium_agents.runtime.flights import Flights
+from helium_agents.runtime.settle import Settler
+from helium_agents.runtime.streaming import StreamBuffer
+from helium_agents.runtime.tasks import Tasks
+from helium_agents.runtime.waiting import OpenMap, waiting
+from helium_agents.telemetry.events import Observer, Planned
+
+_HITS_BETWEEN_YIELDS = 64
+
+
+class Calls:
+    """All calls of an open session; what `graph.trace.Runner` asks for.
+
+    Args:
+        engines: The session's engines.
+        dispatcher: Takes requests.
+        answers: What is remembered, or `None`.
+        tasks: The session's tasks.
+        context: Where the session's tasks run.
+        emit: Takes events.
+        is_watched: Whether anybody but the summary sees events.
+        rules: The optimizer's rules.
+        shares: Whether calls may be merged, joined and remembered.
+        executed: Keeps every call, or `None`.
+        run_id: Identifies the run's draws.
+
+    Attributes:
+        root: The frame of code that is in no other frame of the session.
+        flights: All unfinished calls that are planned.
+        state: Whether more calls may be made.
+        maps: The open maps, for `waiting`.
+    """
+
+    def __init__(
+        self,
+        engines: EnginePool,
+        dispatcher: Dispatcher,
+        answers: Answers | None,
+        tasks: Tasks,
+        context: Context,
+        emit: Observer,
+        *,
+        is_watched: bool,
+        rules: Sequence[Rule],
+        shares: bool,
+        executed: ExecutedPlan | None,
+        run_id: str,
+    ) -> None:
+        self.root = Frame(self, level=("run", run_id))
+        self.state: Literal["open", "closing", "closed"] = "open"
+        self.maps: dict[OpenMap, None] = {}
+        self.is_open = True  # as a field of its own, since every call asks
+        settler = Settler(emit, answers)
+        self.flights = Flights(
+            tasks, context, self._plan, settler.settle, settler.report_left, self._closed_before
+        )
+        self._engines = engines
+        self._dispatcher = dispatcher
+        self._answers = answers if substitute_known in rules else None  # what rules may put in
+        self._executor = Executor(
+            engines,
+            dispatcher,
+            self.flights,
+            answers,
+            looks_up=self._answers is not None,
+            shares=shares,
+        )
+        self._tasks = tasks
+        self._context = context
+        self._emit = emit
+        self._is_watched = is_watched
+        self._rules = rules
+        self._shares = shares
+        self._executed = executed
+        self._loop = asyncio.get_running_loop()
+        self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
+        self._numbers = count(1)
+        self._num_at_once = 0
+
+    # --- made ----------------------------------------------------------------------------------
+
+    def model_key(self, model: str | None) -> bytes:
+        """Identity of a model, as part of keys."""
+        return self._engines.identity(model)
+
+    def check_open(self) -> None:
+        """Raise unless the session is open and on this event loop."""
+        if not self.is_open:
+            raise not_open(self.state)
+        if _get_running_loop() is not self._loop:
+            raise SessionError("this belongs to a session of another event loop")
+
+    def on_created(self, node: Node) -> None:
+        """A call was made."""
+        if not self.is_open or _get_running_loop() is not self._loop:
+            check_on_loop(node.label)
+            self.check_open()
+        if not node.is_planned:
+            self._plain[node] = None
+        if self._is_watched:
+            node.number = next(self._numbers)
+            if self._executed is not None:
+                self._executed.add(node)
+
+    def on_awaited(self, node: Node) -> None:
+        """A plain operator is about to run in its awaiter's task."""
+        if not self.is_open or _get_running_loop() is not self._loop:
+            self.check_open()
+        self._plain[node] = None
+
+    def on_ended(self, node: Node) -> None:
+        """A plain operator has ended, or somebody took care of its call without awaiting it."""
+        self._plain.pop(node, None)
+
+    def start(self, node: Node) -> None:
+        """Demand a call on the session's own behalf; its error, if any, stays with its Ref."""
+        self.check_open()
+        if node.is_planned:
+            self.flights.want(self.flights.ask(node, node.frame.item))
+        else:
+            self.on_ended(node)
+            self._tasks.spawn(_ignore_outcome(node), self._context.copy())
+
+    # --- awaited -------------------------------------------------------------------------------
+
+    async def wait(self, node: Node) -> Any:
+        """The value of a pure or model call."""
+        frame = entered_frame()
+        item = self._check_awaiter(node, frame)
+        if node.outcome is not None:  # it has come since the coroutine was made
+            return node.outcome.get()
+        if self._is_known(node, item):
+            if self._num_at_once % _HITS_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)  # or a loop over remembered calls could not be interrupted
+        else:
+            flight = self.flights.ask(node, item)
+            landed: asyncio.Future[None] = self._loop.create_future()
+            alarm = None if node.timeout_s is None else _alarm(node, node.timeout_s)
+            waiter = self.flights.wait(flight, landed, frame or self.root, alarm)
+            try:
+                await (landed if alarm is None else alarm.wait_for(landed))
+            except BaseException as error:
+                await self._leave(waiter, error)
+                raise
+            finally:
+                if alarm is not None:
+                    alarm.stop()
+        assert node.outcome is not None
+        return node.outcome.get()
+
+    def _is_known(self, node: Node, item: Any) -> bool:
+        """Settle a call that is remembered and that nobody has asked for yet.
+
+        What is known needs no plan, since it needs nothing else; and most calls of a warm run are.
+        """
+        if self._answers is None or node.flight is not None:
+            return False
+        found = self._answers.look_up(node)
+        if found is None:
+            return False
+        self._executor.settle_known(Flight(node, self._loop.time(), item), found)
+        self._num_at_once += 1
+        return True
+
+    async def stream(self, node: Node) -> AsyncIterator[str]:
+        """The text of a model call, piece by piece."""
+        assert isinstance(node, LlmNode)
+        frame = entered_frame()
+        item = self._check_awaiter(node, frame)
+        if node.outcome is not None:
+            yield node.outcome.get().text
+            return
+        flight = self.flights.ask(node, item)
+        flight.stream = flight.stream or StreamBuffer()
+        landed: asyncio.Future[None] = self._loop.create_future()
+        alarm = None if node.timeout_s is None else _alarm(node, node.timeout_s)
+        waiter = self.flights.wait(flight, landed, frame or self.root, alarm)
+        try:
+            async for piece in flight.stream.read(landed, alarm):
+                yield piece
+            await (landed if alarm is None else alarm.wait_for(landed))
+        except BaseException as error:
+            await self._leave(waiter, error)
+            raise
+        finally:
+            if alarm is not None:
+                alarm.stop()
+        assert node.outcome is not None
+        node.outcome.get()  # the error of a call that failed
+
+    def _check_awaiter(self, node: Node, frame: Frame | None) -> Any:
+        """Check that the call may be awaited in the frame; returns the item it is wanted for."""
+        if not self.is_open or _get_running_loop() is not self._loop:
+            self.check_open()
+        if frame is not None and frame.is_pure:
+            check_may_await(node, frame)
+        if isinstance(node, OperatorNode):
+            check_not_inside_itself(node, frame)
+        return node.frame.item if frame is None or frame.item is None else frame.item
+
+    async def _leave(self, waiter: Waiter, why: BaseException) -> None:
+        """Leave a flight, and see its end if it ends by that."""
+        ending = self.flights.leave(waiter)
+        # who closes a session waits for all; who is closed may await nothing any more
+        if self.is_open and not isinstance(why, GeneratorExit):
+            await ended(ending)
+
+    # --- planned -------------------------------------------------------------------------------
+
+    def _plan(self, wanted: list[Flight]) -> None:
+        """Plan what is wanted as one frontier, and begin it."""
+        start_s = time.perf_counter()
+        asked = [flight.node for flight in wanted]
+        nodes = frontier(asked)
+        plan = logical_plan(nodes, asked)
+        known: dict[bytes, Found] = {}
+        if self._answers is not None:
+            for planned, node in zip(plan.nodes.values(), nodes, strict=True):
+                if planned.step is COMPUTE and planned.key is not None:
+                    found = self._answers.look_up(node)
+                    if found is not None:
+                        known[planned.key] = found
+        plan = optimize(plan, known, self._rules)
+        physical = lower(plan, self.flights.under_way if self._shares else None)
+        if self._is_watched:
+            self._emit(Planned(len(nodes), physical.num_computed, time.perf_counter() - start_s))
+        self._executor.carry_out(physical, nodes)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """No more calls may be made; those that have no task yet are failed."""
+        self.state, self.is_open = "closing", False
+        for flight in (*self.flights.wanted, *self.flights.planned):
+            if flight.task is None:
+                self.flights.land(flight, Failure(self._closed(flight.node)))
+
+    @property
+    def unawaited(self) -> list[Node]:
+        """Calls of plain operators that were made and that nobody has awaited."""
+        return [node for node in self._plain if not _is_running(node)]
+
+    def waiting(self) -> str:
+        """Which calls wait for what, and for how long, as a tree for a person."""
+        if not self.is_open:
+            return f"the session is {self.state}"
+        return waiting(
+            [*self.flights.wanted, *self.flights.planned],
+            [node for node in self._plain if _is_running(node)],
+            self.maps,
+            self._dispatcher.states,
+            self._loop.time(),
+        )
+
+    def _closed_before(self, node: Node) -> SessionError | None:
+        """The error of a call that the session's end left without an answer, once it has ended."""
+        return None if self.is_open else self._closed(node)
+
+    def _closed(self, node: Node) -> SessionError:
+        return SessionError(f"the session was closed before {describe(node)} was answered")
+
+
+def not_open(state: str) -> SessionError:
+    """The error of who uses a session that is not open."""
+    return SessionError(
+        f"this belongs to a session that is not open (it is {state}): use it inside its "
+        f"`async with` block, or between open() and close()"
+    )
+
+
+async def _ignore_outcome(node: Node) -> None:
+    try:
+        await value_of(node)
+    except (asyncio.CancelledError, *ENDS_THE_PROGRAM):
+        raise
+    except BaseException:
+        return  # it belongs to the Ref, which keeps it
+
+
+def _is_running(node: Node) -> bool:
+    return isinstance(node, OperatorNode) and node.is_running
+
+
+def _alarm(node: Node, timeout_s: float) -> Alarm:
+    return Alarm(timeout_s, partial(describe, node))
