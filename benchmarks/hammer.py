@@ -251,15 +251,14 @@ def check(memo: Path, logs: list[Path], max_bytes: int, result: Result) -> None:
     for log in logs:
         for name, allowed in allowed_of(log, result).items():
             result.num_checked += 1
-            value = store.get(key_of(name))
+            found = store.find(key_of(name))
+            value = None if found is None else found.value
             version = 0 if value is None else int(value.split(b" ", 2)[1])
             if value is not None and (version not in allowed or value != value_of(name, version)):
                 result.violations.append(f"{name} has version {version}, not one of {allowed}")
             elif value is None and 0 not in allowed and not may_be_evicted:
                 result.violations.append(f"{name} is missing, should be one of {allowed}")
-            elif value is not None and (store.provenance(key_of(name)) or b"") != provenance_of(
-                name, version
-            ):
+            elif found is not None and found.provenance != provenance_of(name, version):
                 result.violations.append(f"{name} has the provenance of another version")
     report = store.verify()
     store.close()

@@ -234,7 +234,8 @@ class KilledRun:
         if is_there:
             store = LmdbStore(path, read_only=True)
             problems = store.verify().problems
-            stored = {entry.key: entry.value for entry in store.scan()}
+            found = (store.find(entry.key) for entry in store.entries())
+            stored = {entry.key: entry.value for entry in found if entry}
             store.close()
             assert not problems, problems
         assert stored.items() >= self._stored[path].items(), f"an answer in {path} is not kept"

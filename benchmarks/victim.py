@@ -17,8 +17,7 @@ from typing import Any
 
 from xxhash import xxh3_64_hexdigest
 
-from helium_agents.cli import main
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute, main
 from helium_agents.engines.engine import Capacity, Completion, Delta, Engine, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.vllm import VLLM
@@ -73,20 +72,20 @@ async def script(request: Request) -> str:
     return f"{gist}<{question(request)}{nonce}>"
 
 
-def scripted(job: Job) -> Engine:
-    """The engine of a job, scripted."""
+def scripted(model: str | None, **settings: Any) -> Engine:
+    """The engine of a run, scripted."""
     return NotedScripted(script, capacity=_CAPACITY, keep_requests=False)
 
 
-def real(job: Job) -> Engine:
-    """The engine of a job, real."""
-    return NotedVLLM(job.model or "random")
+def real(model: str | None, **settings: Any) -> Engine:
+    """The engine of a run, real."""
+    return NotedVLLM(model or "random")
 
 
 if __name__ == "__main__":
     _, _kind, _notes, *_arguments = sys.argv
     _notes_fd = os.open(_notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    _patched: Any = Job
-    _patched.engine = {"scripted": scripted, "real": real}[_kind]
+    _patched: Any = execute
+    _patched.VLLM = {"scripted": scripted, "real": real}[_kind]
     print("ready", flush=True)
     main(_arguments, prog_name="helium")

@@ -136,7 +136,7 @@ class PoisonRequest(EngineError):
 
 
 class InputError(HeliumError, ValueError):
-    """A file or an argument given on the command line is wrong."""
+    """A workflow, a file of rows, an output or an option of a batch or command is wrong."""
 
 
 class ItemError(HeliumError):

@@ -25,7 +25,7 @@ def blocks_of(text: str) -> list[str]:
 
 
 EXAMPLE, GRAPH = blocks_of(README)
-SESSION, TEST, ENGINE = blocks_of(REFERENCE)
+SESSION, TEST, ENGINE, BATCH = blocks_of(REFERENCE)
 
 
 def executed(source: str) -> dict[str, Any]:
@@ -72,6 +72,18 @@ async def test_the_test() -> None:
 async def test_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
     await executed(ENGINE)["main"]()
     assert capsys.readouterr().out == "HELLO\n"
+
+
+async def test_the_batch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"question": "a"}\n{"question": "b"}\n')
+    main = executed(BATCH)["main"]
+    for num_computed in (2, 0):
+        await main(ScriptedEngine())
+        assert capsys.readouterr().out == f"2 rows, {num_computed} calls computed\n"
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS.findall(README + REFERENCE))

@@ -1,8 +1,4 @@
-"""The command group: what `helium` is, and how every command of it fails.
-
-Commands import what they need when they run, so that `helium --help` answers at once and a run
-that the memo can answer never waits for an inference library.
-"""
+"""The command group: what `helium` is, and how every command of it fails."""
 
 from __future__ import annotations
 
@@ -16,10 +12,10 @@ from helium_agents.cli.cache_command import cache
 from helium_agents.cli.demo_command import demo
 from helium_agents.cli.examples_command import examples_command
 from helium_agents.cli.explain_command import explain
-from helium_agents.cli.options import echo_error, examples, is_debug
+from helium_agents.cli.options import echo_error, examples, in_shell, is_debug
 from helium_agents.cli.run_command import run
 from helium_agents.cli.signals import Stopped
-from helium_agents.errors import HeliumError
+from helium_agents.errors import HeliumError, InputError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -43,7 +39,7 @@ class _HeliumGroup(click.Group):
             if is_debug():
                 traceback.print_exc()
             else:
-                echo_error(str(error))
+                echo_error(in_shell(str(error)) if isinstance(error, InputError) else str(error))
             ctx.exit(1)
 
 

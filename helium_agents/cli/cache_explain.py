@@ -5,44 +5,34 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from helium_agents.cli.cache_entries import entries, row_of
+from helium_agents.batch.rows import Rows, place_of_row
 from helium_agents.cli.cache_look import SHORT_KEY, caller_name
-from helium_agents.cli.cache_store import memo_option, reading
-from helium_agents.cli.options import (
-    FILE,
-    debug_option,
-    echo_warning,
-    engine_options,
-    examples,
-    json_option,
-    workflow_argument,
-)
+from helium_agents.cli.cache_memo import cache_command, entries, reading
+from helium_agents.cli.options import FILE, echo_warning, engine_options, workflow_argument
 from helium_agents.cli.report import count
-from helium_agents.cli.rows import place_of_row
 from helium_agents.cli.units import age, duration
+from helium_agents.errors import InputError
 
 if TYPE_CHECKING:
-    from helium_agents.cli.loading import Workflow
+    from helium_agents.batch.workflow import Workflow
     from helium_agents.diagnose.explain_miss import Miss, Stored
     from helium_agents.diagnose.replay import Replayed
-    from helium_agents.memo.store import ManagedStore
+    from helium_agents.memo.store import BrowsableStore
 
 
-@click.command(
-    "explain-miss",
-    epilog=examples(
-        "helium cache explain-miss flow.py:answer --input rows.jsonl --memo memo",
-        "helium cache explain-miss flow.py:answer --input rows.jsonl --memo memo --row 17 \\",
-        "    --model Qwen/Qwen3-8B",
-    ),
+@cache_command(
+    "helium cache explain-miss flow.py:answer --input rows.jsonl --memo memo",
+    "helium cache explain-miss flow.py:answer --input rows.jsonl --memo memo --row 17 \\",
+    "    --model Qwen/Qwen3-8B",
+    name="explain-miss",
 )
 @workflow_argument
-@memo_option
 @click.option("--input", "input_path", type=FILE, required=True, help="Rows: a JSON value a line.")
 @click.option(
     "--row", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
@@ -56,8 +46,6 @@ if TYPE_CHECKING:
     help="How long answers live for your program: 30d, 12h.",
 )
 @engine_options
-@json_option
-@debug_option
 def explain_miss(
     target: str, memo: Path, input_path: Path, row: int, ttl_s: float | None,
     as_json: bool, model: str | None, **settings: Any,
@@ -69,6 +57,7 @@ def explain_miss(
     what differs. What comes after a missing answer is not known.
     """
     from helium_agents.cli.execute import stdout_for_report
+    from helium_agents.cli.failure import explain_failure
     from helium_agents.cli.loading import load_workflow
     from helium_agents.cli.signals import run_until_stopped
     from helium_agents.diagnose.explain_miss import explain_misses
@@ -77,31 +66,38 @@ def explain_miss(
 
     with stdout_for_report():
         workflow = load_workflow(target)
-        value = row_of(row, input_path, workflow)
+        value = _row_of(row, input_path, workflow)
         with reading(memo, ttl_s) as store:
             engine = VLLM(model, **settings)
             replayed = run_until_stopped(replay(workflow.fn, value, engine, store))
-    with reading(memo) as store:
-        stored = _stored(store, {call.label for call in replayed.misses})
-        misses = explain_misses(replayed.misses, stored, ttl_s=ttl_s)
+    misses: list[Miss] = []
+    if replayed.misses:
+        with reading(memo) as store:
+            misses = explain_misses(replayed.misses, _stored(store), ttl_s=ttl_s)
     if as_json:
         click.echo(json.dumps(_as_dict(target, row, replayed, misses)))
     else:
         _report(target, row, input_path, replayed, misses)
-        _warn(replayed, workflow)
+        if replayed.failure is not None:
+            echo_warning(f"the row failed: {explain_failure(replayed.failure, workflow)}")
 
 
-def _stored(store: ManagedStore, labels: set[str]) -> Iterator[Stored]:
-    """What a memo knows of the calls with these labels; of all, where one label is not there."""
+def _stored(store: BrowsableStore) -> Iterator[Stored]:
+    """What a memo knows of its calls."""
     from helium_agents.diagnose.explain_miss import Stored
 
-    if not labels:
-        return
-    has_all = labels <= set(store.stats().num_by_label)
     now_s = time.time()
     for entry, provenance in entries(store):
-        if provenance is not None and (entry.label in labels or not has_all):
+        if provenance is not None:
             yield Stored(entry.key, now_s - entry.created_s, provenance)
+
+
+def _row_of(row: int, input_path: Path, workflow: Workflow) -> Any:
+    """Row N of a file, as the workflow gets it."""
+    rows = Rows(input_path, workflow, row + 1)
+    if len(rows) <= row:
+        raise InputError(f"{input_path} has {len(rows):,} rows, so --row is below that (from 0)")
+    return next(islice(rows, row, None))
 
 
 def _report(
@@ -140,13 +136,6 @@ def _call(miss: Miss) -> str:
     caller = caller_name(miss.asked)
     name = click.style(miss.asked.label + (f" in {caller}" if caller else ""), bold=True)
     return f"{name}: {miss.asked.first_words()}"
-
-
-def _warn(replayed: Replayed, workflow: Workflow) -> None:
-    from helium_agents.cli.failure import explain_failure
-
-    if replayed.failure is not None:
-        echo_warning(f"the row failed: {explain_failure(replayed.failure, workflow)}")
 
 
 def _as_dict(target: str, row: int, replayed: Replayed, misses: list[Miss]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""`helium cache ls` and `helium cache show`: the entries of a memo, and one of them whole."""
+"""`helium cache stats`, `ls` and `show`: how much a memo holds, its entries, one of them whole."""
 
 from __future__ import annotations
 
-import json
 import time
 from itertools import islice
 from pathlib import Path
@@ -10,31 +9,60 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from helium_agents.cli.cache_entries import entries, operator_option, row_options, select
-from helium_agents.cli.cache_store import memo_option, reading
-from helium_agents.cli.options import POSITIVE, debug_option, examples, json_option
+from helium_agents.cli.cache_memo import (
+    cache_command,
+    count_entries,
+    entries,
+    operator_option,
+    reading,
+    tell,
+)
+from helium_agents.cli.options import POSITIVE
 from helium_agents.cli.report import table
 from helium_agents.cli.units import age, date, size
 from helium_agents.errors import DecodingError, InputError
 
 if TYPE_CHECKING:
     from helium_agents.diagnose.provenance import Provenance
-    from helium_agents.memo.store import EntryInfo, ManagedStore
+    from helium_agents.memo.store import BrowsableStore, EntryInfo
 
 SHORT_KEY = 12
 _UNKNOWN = "(what was asked is not known)"
 
 
-@click.command(
-    epilog=examples(
-        "helium cache ls --memo memo",
-        "helium cache ls --memo memo --operator expert --contains 'annual report'",
-        "helium cache ls --memo memo --workflow flow.py:answer --input rows.jsonl --row 3",
+@cache_command("helium cache stats --memo memo")
+def stats(memo: Path, as_json: bool) -> None:
+    """Say how much a memo holds."""
+    with reading(memo) as store:
+        held = store.stats()
+    held_bytes = f"{size(held.num_bytes)} of at most {size(held.max_bytes)}"
+    lines = [f"{memo}: {count_entries(held.num_entries)}, {held_bytes}"]
+    if held.oldest_s is not None and held.newest_s is not None:
+        lines.append(f"oldest of {date(held.oldest_s)}, newest of {date(held.newest_s)}")
+    width = max(map(len, held.num_by_label), default=0)
+    for label, of_label in sorted(held.bytes_by_label.items(), key=lambda it: (-it[1], it[0])):
+        lines.append(f"  {label:<{width}}  {held.num_by_label[label]:>9,}  {size(of_label):>10}")
+    tell(
+        memo,
+        "\n".join(lines),
+        as_json=as_json,
+        entries=held.num_entries,
+        bytes=held.num_bytes,
+        max_bytes=held.max_bytes,
+        oldest_s=held.oldest_s,
+        newest_s=held.newest_s,
+        by_label={
+            label: {"entries": number, "bytes": held.bytes_by_label[label]}
+            for label, number in sorted(held.num_by_label.items())
+        },
     )
+
+
+@cache_command(
+    "helium cache ls --memo memo",
+    "helium cache ls --memo memo --operator expert --contains 'annual report'",
 )
-@memo_option
 @operator_option
-@row_options
 @click.option(
     "--contains",
     "text",
@@ -44,65 +72,58 @@ _UNKNOWN = "(what was asked is not known)"
 @click.option(
     "--limit", type=POSITIVE, metavar="N", default=20, show_default=True, help="How many at most."
 )
-@json_option
-@debug_option
-def ls(memo: Path, limit: int, as_json: bool, **wanted: Any) -> None:
-    """List what a memo holds, the newest first.
-
-    With --row, calls count that were computed for the row. A call that several rows made was
-    computed for one of them.
-    """
-    selection = select(**wanted)
+def ls(memo: Path, operator: str | None, text: str | None, limit: int, as_json: bool) -> None:
+    """List what a memo holds, the newest first."""
     with reading(memo) as store:
-        found = list(islice(entries(store, selection), limit + 1))
+        found = list(islice(entries(store, operator=operator, text=text), limit + 1))
     has_more, found = len(found) > limit, found[:limit]
-    if as_json:
-        listed = [_as_dict(entry, call) for entry, call in found]
-        click.echo(json.dumps({"memo": str(memo), "entries": listed, "has_more": has_more}))
-        return
-    if not found:
-        click.echo("No entry." if selection.is_everything else "No such entry.")
     lines = [_columns(entry, call) for entry, call in found]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for key, old, num_bytes, name, words in lines:
-        _, age_width, size_width, name_width, _ = widths
-        columns = f"{old:>{age_width}}  {num_bytes:>{size_width}}  {name:<{name_width}}"
-        click.echo(f"{key}  {columns}  {words}".rstrip())
-    if has_more:
+    texts = [
+        f"{key}  {old:>{widths[1]}}  {held:>{widths[2]}}  {name:<{widths[3]}}  {words}".rstrip()
+        for key, old, held, name, words in lines
+    ]
+    tell(
+        memo,
+        "\n".join(texts) or ("No entry." if operator is text is None else "No such entry."),
+        as_json=as_json,
+        entries=[_as_dict(entry, call) for entry, call in found],
+        has_more=has_more,
+    )
+    if has_more and not as_json:
         click.echo(f"The newest {limit:,}; there are more (see --limit).", err=True)
 
 
-@click.command(epilog=examples("helium cache show --memo memo 3f2ab6c0d1e2"))
-@memo_option
+@cache_command("helium cache show --memo memo 3f2ab6c0d1e2")
 @click.argument("prefix", metavar="KEY")
-@json_option
-@debug_option
 def show(memo: Path, prefix: str, as_json: bool) -> None:
     """Show what a call asked, as far as it is kept, and what was answered.
 
     KEY is the beginning of an entry's key, as `helium cache ls` prints it.
     """
+    from pydantic_core import to_jsonable_python
+
     from helium_agents.diagnose.provenance import read_provenance
 
     with reading(memo) as store:
-        entry = _find(store, prefix)
-        data, call = store.get(entry.key), read_provenance(store.provenance(entry.key))
-    answer = _answer(data)
-    if as_json:
-        asked = _plain(call)
-        click.echo(json.dumps({**_as_dict(entry, call), "facts": asked, "answer": answer}))
-        return
-    click.echo(table(_about(entry, call)))
+        info = _find(store, prefix)
+        entry = store.find(info.key)
+    call = read_provenance(entry.provenance) if entry else None
+    answer = _answer(entry.value if entry else b"")
+    parts = [table(_about(info, call))]
     for message in () if call is None else call.messages:
-        click.echo(f"\n{_heading(message.role)}\n{message.content}")
-    for number, choice in enumerate(answer.get("choices", ())):
-        more = f" {number + 1} of {len(answer['choices'])}" if len(answer["choices"]) > 1 else ""
+        parts.append(f"{_heading(message.role)}\n{message.content}")
+    choices = answer.get("choices", ())
+    for number, choice in enumerate(choices, 1):
+        more = f" {number} of {len(choices)}" if len(choices) > 1 else ""
         end = ", cut off at max_tokens" if choice["finish_reason"] == "length" else ""
         tokens = f"{choice['tokens']:,} tokens after {answer['prompt_tokens']:,} of prompt"
-        click.echo(f"\n{_heading(f'answer{more}')} ({tokens}{end})\n{choice['text']}")
+        parts.append(f"{_heading(f'answer{more}')} ({tokens}{end})\n{choice['text']}")
     for name in ("value", "error", "alias_of"):
         if name in answer:
-            click.echo(f"\n{_heading(name.replace('_', ' '))}\n{answer[name]}")
+            parts.append(f"{_heading(name.replace('_', ' '))}\n{answer[name]}")
+    fields = {**_as_dict(info, call), "facts": to_jsonable_python(call), "answer": answer}
+    tell(memo, "\n\n".join(parts), as_json=as_json, **fields)
 
 
 def caller_name(call: Provenance | None) -> str:
@@ -110,21 +131,15 @@ def caller_name(call: Provenance | None) -> str:
     return "" if call is None or call.caller is None else call.caller.partition(":")[2]
 
 
-# --- finding -----------------------------------------------------------------------------------
-
-
-def _find(store: ManagedStore, prefix: str) -> EntryInfo:
+def _find(store: BrowsableStore, prefix: str) -> EntryInfo:
     prefix = prefix.lower()
-    found = list(islice((e for e in store.entries() if e.key.hex().startswith(prefix)), 5))
+    found = [entry for entry in store.entries() if entry.key.hex().startswith(prefix)]
     if not prefix or not found:
         raise InputError(f"no entry's key begins with {prefix!r}: see helium cache ls")
     if len(found) > 1:
-        keys = ", ".join(entry.key.hex()[: max(SHORT_KEY, len(prefix) + 4)] for entry in found)
+        keys = ", ".join(entry.key.hex()[: max(SHORT_KEY, len(prefix) + 4)] for entry in found[:5])
         raise InputError(f"several keys begin with {prefix!r} ({keys}): give more of it")
     return found[0]
-
-
-# --- showing -----------------------------------------------------------------------------------
 
 
 def _as_dict(entry: EntryInfo, call: Provenance | None) -> dict[str, Any]:
@@ -187,12 +202,12 @@ def _about_operator_call(call: Provenance) -> list[tuple[str, str]]:
     ]
 
 
-def _answer(data: bytes | None) -> dict[str, Any]:
+def _answer(data: bytes) -> dict[str, Any]:
     """What an entry holds, as JSON values."""
     from helium_agents.runtime.record import AliasRecord, ValueRecord, read_record
 
     try:
-        record = read_record(data or b"")
+        record = read_record(data)
     except DecodingError as error:
         return {"error": f"it cannot be shown here: {error}"}
     if isinstance(record, AliasRecord):
@@ -204,12 +219,6 @@ def _answer(data: bytes | None) -> dict[str, Any]:
         for it in record.answer.choices
     ]
     return {"prompt_tokens": record.answer.prompt_tokens, "choices": choices}
-
-
-def _plain(provenance: Provenance | None) -> Any:
-    from pydantic_core import to_jsonable_python
-
-    return to_jsonable_python(provenance)
 
 
 def _heading(text: str) -> str:

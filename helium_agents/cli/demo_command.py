@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from helium_agents.cli.options import DIRECTORY, FILE, debug_option, examples, is_debug
+from helium_agents.batch.rows import shorten
+from helium_agents.cli.examples_command import examples_folder
+from helium_agents.cli.execute import execute, new_batch
+from helium_agents.cli.options import DIRECTORY, FILE, debug_option, examples
+from helium_agents.cli.report import MEANINGLESS, count, savings
+from helium_agents.engines.embedded import ORIGIN
+from helium_agents.engines.model_source import RANDOM
 from helium_agents.errors import InputError
-
-if TYPE_CHECKING:
-    from helium_agents.cli.job import Result
 
 _QUESTION_WIDTH, _ANSWER_WIDTH = 41, 26
 
@@ -38,48 +40,41 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
     The answers are shown beside the true ones, with a score. Run it twice: the second time every
     answer is remembered.
     """
-    from helium_agents.cli.bundled_examples import examples_folder
-    from helium_agents.cli.execute import end
-    from helium_agents.cli.job import Job
-    from helium_agents.cli.report import count
-    from helium_agents.engines.embedded import ORIGIN
-
     folder = examples_folder()
-    _make_folder(output.parent)
-    job = Job(
-        target=f"{folder / 'document_qa.py'}:answer",
-        input_path=folder / "data" / "documents.jsonl",
-        output_path=output,
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make {output.parent}: {error.strerror}. Choose another place with --output "
+            "and --memo"
+        ) from error
+    batch = new_batch(
+        f"{folder / 'document_qa.py'}:answer",
+        folder / "data" / "documents.jsonl",
+        output,
         model=model,
         memo=memo,
         overwrite=True,
     )
-    documents = count(len(job.batch.rows), "document")
+    documents = count(len(batch.rows), "document")
     click.echo(f"Readers answer questions about {documents}.\nModel: {model or ORIGIN}.")
-    result = job.run(shows_traceback=is_debug(), run_again="Run it again")
-    if result.ending.status == "finished":
+    ending = execute(batch, shows_progress=True, has_resume=False)
+    if ending.status == "finished":
         _show_answers(output)
-        _report(result)
-    end(result.ending)
-
-
-def _report(result: Result) -> None:
-    from helium_agents.cli.report import MEANINGLESS, savings
-    from helium_agents.engines.model_source import RANDOM
-
-    if result.job.model == RANDOM:
-        click.echo(f"\n{MEANINGLESS}")
-    click.echo(f"\n{savings(result.summary, has_memo=True, seconds=result.seconds)}\n")
-    if result.summary.num_computed:
-        click.echo("Run it again: every call will come from the memo.")
-    else:
-        click.echo("Every call came from the memo, so the engine was not even started.")
-    click.echo(f"Answers: {result.job.output_path}   memo: {result.job.memo}")
+        if model == RANDOM:
+            click.echo(f"\n{MEANINGLESS}")
+        click.echo(f"\n{savings(batch.summary, has_memo=True, seconds=ending.seconds)}\n")
+        if batch.summary.num_computed:
+            click.echo("Run it again: every call will come from the memo.")
+        else:
+            click.echo("Every call came from the memo, so the engine was not even started.")
+        click.echo(f"Answers: {output}   memo: {memo}")
+    ending.end()
 
 
 def _show_answers(path: Path) -> None:
     """Each question with the true answer, the model's and its score, and what they come to."""
-    # can be imported in a wheel too, since the job has loaded its workflow from there
+    # can be imported in a wheel too, since the batch has loaded its workflow from there
     from agents_examples.document_qa import DocumentAnswers
     from agents_examples.rows import Document, read_rows
     from agents_examples.score import score
@@ -102,23 +97,9 @@ def _show_answers(path: Path) -> None:
 
 def _row(question: str, truth: str, answer: str, score: str) -> str:
     cells = (
-        f"{_shorten(text, width):<{width}}"
+        f"{shorten(' '.join(text.split()), width):<{width}}"
         for text, width in (
             (question, _QUESTION_WIDTH), (truth, _ANSWER_WIDTH), (answer, _ANSWER_WIDTH),
         )
     )  # fmt: skip
     return f"{'  '.join(cells)}  {score:>5}"
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make {path}: {error.strerror}. Choose another place with --output and --memo"
-        ) from error
-
-
-def _shorten(text: str, width: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
 
-from helium_agents.cli.cache_store import reading
+from helium_agents.batch import Batch
+from helium_agents.cli.cache_memo import is_memo, reading
 from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
-from helium_agents.cli.job import Job
 from helium_agents.cli.options import echo_error
-from helium_agents.cli.report import count, echo_failures, table
+from helium_agents.cli.report import count, table
 from helium_agents.cli.trace import Traced, trace
 from helium_agents.engines.embedded import NAME
 from helium_agents.engines.model_source import find_model
@@ -21,97 +22,88 @@ from helium_agents.engines.model_source import find_model
 _NUM_TRACED = 3
 
 
-def dry_run(job: Job, *, as_json: bool, quiet: bool) -> None:
-    """Check the workflow, rows, output, memo and model, and trace the first rows.
+def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """Check what there is, the memo and the model, and trace the first rows.
 
     Exits with 1 where every row that was traced failed.
+
+    Args:
+        batch: What a run would run.
+        asked: What was asked for, under the names that reports for programs have.
+        as_json: Whether the report is one.
+        quiet: Print errors only.
 
     Raises:
         HeliumError: What a run would fail on.
     """
     with stdout_for_report():
-        batch = job.batch
-        engine = job.engine()
-        if job.model is not None:
-            find_model(job.model)
-        if job.resume:
-            job.resuming(job.about(engine))
-        num_remembered = _num_remembered(job)
-        rows = list(islice(batch.rows, _NUM_TRACED))
-        traced = trace(batch.workflow, rows)
-    has_failed = bool(rows) and len(traced.failures) == len(rows)
+        if asked["model"] != "embedded":
+            find_model(asked["model"])
+        is_finished = batch.resume and batch.is_finished
+        num_remembered = None
+        memo = asked["memo"]
+        if memo is not None and (batch.memo_mode == "replay-only" or is_memo(Path(memo))):
+            with reading(Path(memo)) as store:
+                num_remembered = store.stats().num_entries
+        traced = trace(batch.workflow, list(islice(batch.rows, _NUM_TRACED)))
+    calls_by_row = traced.calls_by_row
+    has_failed = len(traced.failures) == len(calls_by_row) > 0
     if as_json:
-        click.echo(json.dumps(_as_dict(job, traced, num_remembered)))
+        report = {
+            "status": "dry run",
+            **asked,
+            "output": str(batch.output.path),
+            "memo_entries": num_remembered,
+            "traced_rows": len(calls_by_row),
+            "calls_by_row": calls_by_row,
+            **traced.as_dict(),
+        }
+        click.echo(json.dumps(report))
     elif not quiet:
-        click.echo(_as_text(job, traced, num_remembered))
+        replaces = ", replacing what is there" if batch.output.path.exists() else ""
+        output = f"{batch.output.path}{', finished already' if is_finished else replaces}"
+        click.echo(_as_text(batch, asked | {"output": output}, traced, num_remembered))
     if has_failed or not (as_json or quiet):
-        echo_failures(traced)
+        traced.echo_failures()
     if has_failed:
         echo_error("every row that was traced failed: see why before you run it on a model")
         sys.exit(EXIT_FAILED)
 
 
-def _num_remembered(job: Job) -> int | None:
-    """How many entries the memo has; `None` where there is no memo yet."""
-    if job.memo is None or not job.has_memo:
-        return None
-    with reading(job.memo) as store:
-        return store.stats().num_entries
-
-
-def _as_dict(job: Job, traced: Traced, num_remembered: int | None) -> dict[str, Any]:
-    return {
-        "status": "dry run",
-        "workflow": job.target,
-        "input": str(job.input_path),
-        "output": str(job.output_path),
-        "rows": len(job.batch.rows),
-        "model": job.model or "embedded",
-        "memo": None if job.memo is None else str(job.memo),
-        "memo_entries": num_remembered,
-        "traced_rows": len(traced.calls_by_row),
-        "calls_by_row": list(traced.calls_by_row),
-        "calls": traced.num_calls,
-        "distinct_calls": traced.num_computed,
-        "failed_rows": {str(index): message for index, message in traced.failures.items()},
-    }
-
-
-def _as_text(job: Job, traced: Traced, num_remembered: int | None) -> str:
-    batch = job.batch
-    num_rows = len(batch.rows)
-    fits = f", each fits `{batch.workflow.parameter}`" if batch.workflow.is_annotated else ""
-    replaces = ", replacing what is there" if job.output_path.exists() else ""
+def _as_text(
+    batch: Batch, asked: dict[str, Any], traced: Traced, num_remembered: int | None
+) -> str:
+    workflow, num_rows = batch.workflow, len(batch.rows)
+    fits = "" if workflow.row_type is None else f", each fits `{workflow.parameter}`"
+    model, memo = asked["model"], asked["memo"]
+    if memo is None:
+        memo = "none: a rerun computes everything again (see --memo)"
+    elif num_remembered is None:
+        memo += " will be made"
+    else:
+        memo += f" has {num_remembered:,} entries"
     lines = [
-        ("workflow", job.target),
-        ("input", f"{job.input_path}: {count(num_rows, 'row')}{fits}"),
-        ("output", f"{job.output_path}{replaces}"),
-        ("model", job.model or f"the embedded one, {NAME}"),
-        ("memo", _memo(job, num_remembered)),
+        ("workflow", asked["workflow"]),
+        ("input", f"{batch.rows.path}: {count(num_rows, 'row')}{fits}"),
+        ("output", asked["output"]),
+        ("model", f"the embedded one, {NAME}" if model == "embedded" else model),
+        ("memo", memo),
         *_calls(traced, num_rows),
     ]
     return f"Dry run: nothing was computed or written.\n{table(lines)}"
 
 
-def _memo(job: Job, num_remembered: int | None) -> str:
-    if job.memo is None:
-        return "none: a rerun computes everything again (see --memo)"
-    if num_remembered is None:
-        return f"{job.memo} will be made"
-    return f"{job.memo} has {num_remembered:,} entries"
-
-
 def _calls(traced: Traced, num_rows: int) -> list[tuple[str, str]]:
-    calls_by_row = traced.calls_by_row
-    if not calls_by_row:
+    num_traced = len(traced.calls_by_row)
+    if not num_traced:
         return []
-    each = ", ".join(f"{number:,}" for number in calls_by_row)
-    rows = "the first row" if len(calls_by_row) == 1 else f"the first {len(calls_by_row)} rows"
+    each = ", ".join(f"{number:,}" for number in traced.calls_by_row)
+    rows = "the first row" if num_traced == 1 else f"the first {num_traced} rows"
     lines = [
         ("calls", f"{each} by {rows}, traced with placeholder answers"),
         ("", f"{traced.num_calls:,} in all, {traced.num_computed:,} of them distinct"),
     ]
-    if num_rows > len(calls_by_row):
-        about = round(traced.num_calls / len(calls_by_row) * num_rows)
+    if num_rows > num_traced:
+        about = round(traced.num_calls / num_traced * num_rows)
         lines.append(("", f"about {about:,} for all rows; real answers may lead elsewhere"))
     return lines

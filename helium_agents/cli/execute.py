@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 import click
 
-from helium_agents.cli.batch import Batch
-from helium_agents.cli.failure import explain_failure, explain_item, may_pass, user_place
-from helium_agents.cli.options import echo_error
+from helium_agents.batch import Batch
+from helium_agents.batch.rows import place_of_row
+from helium_agents.cli.failure import cause_of, explain_failure, user_place
+from helium_agents.cli.loading import load_workflow
+from helium_agents.cli.options import echo_error, echo_warning, in_shell, is_debug
+from helium_agents.cli.report import count
 from helium_agents.cli.signals import Stopped, run_until_stopped
-from helium_agents.errors import ItemError, TokenBudgetExceeded, in_words
-from helium_agents.runtime.session import Session
-from helium_agents.telemetry.summary import Summary
+from helium_agents.engines.vllm import VLLM
+from helium_agents.errors import TokenBudgetExceeded, in_words
+from helium_agents.telemetry.progress import Progress
 
 Status = Literal["finished", "already finished", "failed", "over budget", "interrupted"]
 
@@ -37,103 +42,95 @@ class Ending:
 
     Args:
         status: In a word.
+        seconds: How long the run took.
         exit_code: For the shell.
-        message: What to tell a person on stderr; `None` where all went well.
+        message: What to tell a person on stderr; empty where all went well.
     """
 
     status: Status
-    exit_code: int = 0
-    message: str | None = None
+    seconds: float
+    exit_code: int
+    message: str
+
+    def end(self) -> NoReturn:
+        """Tell the person and the shell."""
+        if self.status in ("interrupted", "already finished"):  # which is no error
+            click.echo(self.message, err=True)
+        elif self.message:
+            echo_error(self.message)
+        sys.exit(self.exit_code)
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """How to go on with a run that did not finish.
-
-    Args:
-        run_again: What to do, as the beginning of a sentence.
-        retry: How to compute the rows anew that failed, in a sentence.
-        is_remembered: Whether a row that was answered is not computed again then.
-    """
-
-    run_again: str
-    retry: str
-    is_remembered: bool
-
-    def after_stop(self) -> str:
-        """Where nothing has to be changed."""
-        return f"{self.run_again} to go on{': nothing is lost' if self.is_remembered else ''}."
-
-    def after_fault(self) -> str:
-        """Where the same would come again."""
-        run_again = self.run_again[0].lower() + self.run_again[1:]
-        return f"Correct what is at fault, then {run_again} to go on: what is done stays."
-
-
-def execute(
-    batch: Batch,
-    session: Session,
+def new_batch(
+    target: str,
+    input_path: Path,
+    output_path: Path,
     *,
-    finish: Callable[[], None],
-    advice: Advice | None = None,
-    on_stop: Callable[[], None] | None = None,
-    shows_traceback: bool = False,
-) -> Ending:
+    model: str | None = None,
+    dtype: str = "auto",
+    max_model_tokens: int | None = None,
+    kv_tokens: int | None = None,
+    **options: Any,
+) -> Batch:
+    """The batch that options of the command line ask for.
+
+    Raises:
+        InputError: One of them, the workflow or the rows are at fault.
+    """
+    engine = VLLM(model, dtype=dtype, max_model_tokens=max_model_tokens, kv_tokens=kv_tokens)
+    return Batch(
+        load_workflow(target),
+        input_path,
+        output_path,
+        engine=engine,
+        warn=lambda message: echo_warning(in_shell(message)),
+        **options,
+    )
+
+
+def execute(batch: Batch, *, shows_progress: bool, has_resume: bool = True) -> Ending:
     """Run a batch to its end, whatever that is.
 
     Args:
-        batch: What to run; its output is open.
-        session: Where; not open yet.
-        finish: Gives the output its name, once all lines are there.
-        advice: How to go on with what a run that was stopped has computed; `None` where there is
-            no way.
-        on_stop: Called when the user asks to stop.
-        shows_traceback: Whether to print the traceback of an error that ends the run.
+        batch: What to run.
+        shows_progress: Whether to show on stderr how far it is.
+        has_resume: Whether `--resume` goes on with it; otherwise the command as it is does.
+
+    Raises:
+        HeliumError: It cannot begin.
     """
-    status: Status
-    is_fault = False
-    try:
-        run_until_stopped(
-            _run(batch, session, finish),
-            on_stop,
-            waiting=lambda: session.waiting(),
-        )
-    except Stopped as stopped:
-        status, exit_code, message = "interrupted", stopped.exit_code, "stopped"
-    except TokenBudgetExceeded as error:
-        status, exit_code = "over budget", EXIT_OVER_BUDGET
-        message = f"stopped by the token budget: {error}"
-    except ItemError as error:
-        assert error.__cause__ is not None
-        if shows_traceback:
-            traceback.print_exception(error.__cause__)
-        status, exit_code, is_fault = "failed", EXIT_FAILED, not may_pass(error.__cause__)
-        message = explain_item(error, batch.rows, batch.workflow)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a workflow may call sys.exit() or pytest.skip()
-        if shows_traceback:
-            traceback.print_exc()
-        status, exit_code, is_fault = "failed", EXIT_FAILED, not may_pass(error)
-        message = explain_failure(error, batch.workflow)
-    else:
-        if batch.num_failed:
-            retry = "" if advice is None else f"\n{advice.retry}"
-            return Ending("finished", EXIT_SOME_FAILED, f"{_some_failed(batch)}{retry}")
-        return Ending("finished")
-    remains = _remains(batch, session.summary, advice)
-    if advice is not None and (remains or session.summary.num_computed):
-        remains.append(advice.after_fault() if is_fault else advice.after_stop())
-    return Ending(status, exit_code, "\n".join([message, " ".join(remains)]).rstrip())
-
-
-def end(ending: Ending) -> NoReturn:
-    """Tell the person and the shell how a run ended."""
-    if ending.status in ("interrupted", "already finished"):  # which is no error
-        click.echo(ending.message, err=True)
-    elif ending.message is not None:
-        echo_error(ending.message)
-    sys.exit(ending.exit_code)
+    start_s = time.perf_counter()
+    progress = Progress(batch.workflow.name, sys.stderr)
+    failure: BaseException | None = None
+    with progress if shows_progress else nullcontext():
+        try:
+            work = batch.run([progress] if shows_progress else [])
+            run_until_stopped(work, progress.stopping, waiting=batch.waiting)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a workflow may call sys.exit() or pytest.skip()
+            if batch.session is None:  # it could not begin
+                raise
+            failure = error
+    seconds = time.perf_counter() - start_s
+    run_again = "Run it again"
+    if has_resume:
+        retry = " --retry-failed" if failure is None else ""
+        in_place = " in place of --overwrite" if batch.overwrite else ""
+        run_again = f"{run_again} with --resume{retry}{in_place}"
+    if failure is not None:
+        status, exit_code, message = _what_stopped(failure, batch)
+        remains = _remains(batch)
+        if remains or batch.summary.num_computed:
+            lost = ": nothing is lost" if batch.is_remembered else ""
+            message += f"\n{remains}{run_again} to go on{lost}."
+        return Ending(status, seconds, exit_code, message)
+    status = "finished" if batch.session is not None else "already finished"
+    was = "" if batch.session is not None else f"{batch.output.path} was finished already: "
+    if batch.num_failed:
+        message = f"{was}{_some_failed(batch)}\n{run_again} to compute only them."
+        return Ending(status, seconds, EXIT_SOME_FAILED, message)
+    return Ending(status, seconds, 0, was and f"{was}nothing is left to do")
 
 
 @contextmanager
@@ -150,32 +147,38 @@ def stdout_for_report() -> Iterator[None]:
         os.close(saved)
 
 
-async def _run(batch: Batch, session: Session, finish: Callable[[], None]) -> None:
-    await batch.run(session)
-    finish()
+def _what_stopped(failure: BaseException, batch: Batch) -> tuple[Status, int, str]:
+    """Status, exit code and message of a run that did not finish."""
+    if isinstance(failure, Stopped):
+        return "interrupted", failure.exit_code, "stopped"
+    if isinstance(failure, TokenBudgetExceeded):
+        return "over budget", EXIT_OVER_BUDGET, f"stopped by the token budget: {failure}"
+    if is_debug():
+        traceback.print_exception(cause_of(failure))
+    return "failed", EXIT_FAILED, explain_failure(failure, batch.workflow, batch.rows)
 
 
-def _remains(batch: Batch, summary: Summary, advice: Advice | None) -> list[str]:
-    """What became of the rows that were finished."""
-    num_lines, num_rows = batch.output.num_lines, len(batch.rows)
+def _remains(batch: Batch) -> str:
+    """What became of the rows that were finished, as a sentence; empty where there are none."""
+    num_lines, num_rows, summary = batch.output.num_lines, len(batch.rows), batch.summary
     # where lines are in the order of the rows, one that is not finished holds back later ones
     num_more = summary.num_items - summary.num_failed_items - batch.num_answered
-    if advice is None or not advice.is_remembered or num_more <= 0:
-        return [f"{num_lines:,} of {num_rows:,} rows are in {batch.output.part}."] * (num_lines > 0)
     are = "is" if num_more == 1 else "are"
-    if not num_lines:
-        return [f"{num_more:,} of {num_rows:,} rows {are} remembered."]
-    written = f"{num_lines:,} of {num_rows:,} rows are in {batch.output.part}"
-    return [f"{written}, {num_more:,} more {are} remembered."]
+    parts = [f"{num_lines:,} of {num_rows:,} rows are in {batch.output.part}"] * (num_lines > 0)
+    if batch.is_remembered and num_more > 0:
+        of_all = "more" if num_lines else f"of {num_rows:,} rows"
+        parts.append(f"{num_more:,} {of_all} {are} remembered")
+    return f"{', '.join(parts)}. " if parts else ""
 
 
 def _some_failed(batch: Batch) -> str:
-    num_failed, num_rows, first = batch.num_failed, len(batch.rows), batch.first_failure
-    failed = f'{num_failed:,} of {num_rows:,} rows failed; their lines have an "error".'
+    first = batch.first_failure
+    text = f"{batch.num_failed:,} of {count(len(batch.rows), 'row')} failed"
+    text += '; their lines have an "error".'
     if first is None:  # they failed before the run was resumed
-        return failed
-    assert first.__cause__ is not None
-    place = user_place(first.__cause__, batch.workflow)
+        return text
+    cause = cause_of(first)
+    place = user_place(cause, batch.workflow)
     where = f"\n  at {place}" if place else ""
-    error = in_words(first.__cause__)
-    return f"{failed} The first is {batch.rows.place(first.index)}: {error}{where}"
+    row = place_of_row(batch.rows.path, first.index)
+    return f"{text} The first is {row}: {in_words(cause)}{where}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from pydantic import ValidationError
+from pydantic.errors import PydanticUserError
 
+from helium_agents.batch.rows import Rows
+from helium_agents.batch.workflow import Workflow
+from helium_agents.cli.execute import stdout_for_report
+from helium_agents.cli.loading import load_workflow
 from helium_agents.cli.options import (
     FILE,
     POSITIVE,
@@ -19,11 +22,12 @@ from helium_agents.cli.options import (
     json_option,
     workflow_argument,
 )
+from helium_agents.cli.report import count, table
+from helium_agents.cli.trace import trace
+from helium_agents.engines.schema_example import example_json
 from helium_agents.errors import InputError
 
-if TYPE_CHECKING:
-    from helium_agents.cli.loading import Workflow
-    from helium_agents.cli.trace import Traced
+_GIVE_ROWS = "give real ones with --input"
 
 _LEGEND = (
     (" of #", "of #2", "needs the answer of call 2, which stands as {#2} in the prompt"),
@@ -53,66 +57,40 @@ def explain(target: str, input_path: Path | None, limit: int, as_json: bool) -> 
     The workflow runs on placeholder answers: its own code runs, but no model. Real answers may
     lead to other branches.
     """
-    from helium_agents.cli.execute import stdout_for_report
-    from helium_agents.cli.loading import load_workflow
-    from helium_agents.cli.report import count, echo_failures
-
     with stdout_for_report():
         workflow = load_workflow(target)
         if input_path is None:
-            traced, num_rows = _trace([_example(workflow)], workflow, shows_progress=False), 1
-            _check_example(traced, workflow)
+            traced = trace(workflow, [_example(workflow)])
+            if traced.failures and not traced.num_calls:
+                why = f"\n  On one that was made up it failed before any call: {traced.failures[0]}"
+                raise _no_example(workflow, why)
         else:
-            rows = _read(workflow, input_path, limit)
-            traced, num_rows = _trace(rows, workflow, shows_progress=not as_json), len(rows)
+            rows = list(Rows(input_path, workflow, limit))
+            traced = trace(workflow, rows, shows_progress=not as_json)
+    num_rows = len(traced.calls_by_row)
     if as_json:
-        click.echo(json.dumps(_as_dict(target, traced, num_rows)))
+        report = {
+            "workflow": target,
+            "rows": num_rows,
+            "logical": traced.logical.splitlines(),
+            "optimized": traced.optimized.splitlines(),
+            **traced.as_dict(),
+        }
+        click.echo(json.dumps(report))
         return
     source = "made up" if input_path is None else f"from {input_path}"
     click.echo(f"{target} on {count(num_rows, 'row')} {source}")
     click.echo("Answers are placeholders, so branches may differ from a real run.")
     click.echo(f"\n{traced.optimized}\n{_legend(traced.optimized)}", nl=False)
-    echo_failures(traced)
+    traced.echo_failures()
     if traced.failures and input_path is None:
-        click.echo(f"The row is made up too: {_give_rows(workflow)}.", err=True)
-
-
-def _trace(rows: list[Any], workflow: Workflow, *, shows_progress: bool) -> Traced:
-    from helium_agents.cli.trace import trace
-    from helium_agents.telemetry.progress import Progress
-
-    with ExitStack() as stack:
-        shown = [Progress(workflow.name, sys.stderr)] if shows_progress else []
-        return trace(workflow, rows, [stack.enter_context(progress) for progress in shown])
-
-
-def _as_dict(target: str, traced: Traced, num_rows: int) -> dict[str, Any]:
-    return {
-        "workflow": target,
-        "rows": num_rows,
-        "calls": traced.num_calls,
-        "distinct_calls": traced.num_computed,
-        "logical": traced.logical.splitlines(),
-        "optimized": traced.optimized.splitlines(),
-        "failed_rows": {str(index): text for index, text in traced.failures.items()},
-    }
+        click.echo(f"The row is made up too: {_GIVE_ROWS}.", err=True)
 
 
 def _legend(tree: str) -> str:
     """What the marks mean that are in the tree."""
-    from helium_agents.cli.report import table
-
     lines = [(example, meaning) for mark, example, meaning in _LEGEND if mark in tree]
     return f"\n{table(lines)}\n" if lines else ""
-
-
-def _read(workflow: Workflow, path: Path, limit: int) -> list[Any]:
-    from helium_agents.cli.rows import Rows
-
-    return list(islice(Rows(path, workflow, limit), limit))
-
-
-# --- a row that is made up -----------------------------------------------------------------------
 
 
 def _example(workflow: Workflow) -> Any:
@@ -121,52 +99,19 @@ def _example(workflow: Workflow) -> Any:
     Raises:
         InputError: None can be made up.
     """
-    from pydantic import ValidationError
-    from pydantic.errors import PydanticUserError
-
-    from helium_agents.engines.schema_example import example_json
-
-    if not workflow.is_annotated:
+    if workflow.row_type is None:
         raise InputError(
             f"no row can be made up for {workflow.name}, whose parameter `{workflow.parameter}` "
-            "has no annotation: give rows with --input"
+            f"has no annotation: {_GIVE_ROWS}"
         )
     try:
         schema = json.dumps(workflow.row_type.json_schema())
-        return workflow.row_type.validate_json(example_json(schema, workflow.target))
+        return workflow.row_type.validate_json(example_json(schema, workflow.name))
     except (PydanticUserError, ValidationError, KeyError, ValueError) as error:
-        raise InputError(
-            f"no row can be made up for `{workflow.parameter}` of {workflow.name}: "
-            f"{_give_rows(workflow)}"
-        ) from error
+        raise _no_example(workflow) from error
 
 
-def _check_example(traced: Traced, workflow: Workflow) -> None:
-    """Refuse a plan without model calls, where the row that was made up is to blame.
-
-    Raises:
-        InputError: The workflow failed on the row before it asked anything.
-    """
-    if traced.failures and not traced.num_calls:
-        (failure,) = traced.failures.values()
-        raise InputError(
-            f"no row can be made up for `{workflow.parameter}` that makes sense to "
-            f"{workflow.name}: {_give_rows(workflow)}\n"
-            f"  On a row that was made up it failed before it asked anything: {failure}"
-        )
-
-
-def _give_rows(workflow: Workflow) -> str:
-    """What to do about rows, with a file of them if there is one beside the workflow."""
-    from helium_agents.cli.failure import relative
-    from helium_agents.cli.rows import Rows
-
-    folder = workflow.file.parent
-    for path in [*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("data/*.jsonl"))]:
-        try:
-            has_rows = len(Rows(path, workflow, limit=1)) > 0
-        except InputError:  # rows of something else
-            continue
-        if has_rows:
-            return f"give real ones with --input {relative(str(path))}"
-    return "give real ones with --input"
+def _no_example(workflow: Workflow, why: str = "") -> InputError:
+    return InputError(
+        f"no row can be made up for `{workflow.parameter}` of {workflow.name}: {_GIVE_ROWS}{why}"
+    )

@@ -6,50 +6,44 @@ import linecache
 import os
 import traceback
 
-from helium_agents.cli.loading import OURS, Workflow
-from helium_agents.cli.rows import Rows, shorten
-from helium_agents.errors import (
-    EngineDied,
-    HeliumError,
-    ItemError,
-    TransientEngineError,
-    in_words,
-)
+from helium_agents.batch.rows import Rows, place_of_row, shorten
+from helium_agents.batch.workflow import Workflow
+from helium_agents.cli.loading import OURS, relative
+from helium_agents.errors import HeliumError, ItemError, in_words
 from helium_agents.runtime.map import ENDS_THE_RUN
 
-MAY_PASS = (TransientEngineError, EngineDied, TimeoutError, ConnectionError)
-"""Failures that may not come again, though nothing was corrected."""
 
-
-def may_pass(error: BaseException) -> bool:
-    """Whether the same run may go well the next time, though nothing was corrected."""
-    return isinstance(_first(error), MAY_PASS)
-
-
-def explain_item(error: ItemError, rows: Rows, workflow: Workflow) -> str:
-    """What a person needs to know of an error that ended a run, and of the row that raised it."""
-    assert error.__cause__ is not None
-    place = f"in {rows.place(error.index)}: {shorten(repr(error.row), 200)}"
-    return explain_failure(error.__cause__, workflow, place)
-
-
-def explain_failure(error: BaseException, workflow: Workflow, place_of_row: str = "") -> str:
+def explain_failure(error: BaseException, workflow: Workflow, rows: Rows | None = None) -> str:
     """What a person needs to know of an error that ended a run.
 
     Args:
         error: What was raised.
         workflow: Whose file is the user's code.
-        place_of_row: Which row raised it, where that is known.
+        rows: Where the row of an `ItemError` is from.
     """
+    details: list[str] = []
+    if isinstance(error, ItemError) and rows is not None:
+        row = place_of_row(rows.path, error.index)
+        details.append(f"in {row}: {shorten(repr(error.row), 200)}")
+    error = cause_of(error)
     message = _describe(error)
     if isinstance(error, ENDS_THE_RUN):  # nobody's row is at fault
         return message
-    first = _first(error)
+    first = error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
     if first is not error:
         message += f"; the first: {_describe(first)}"
     place = user_place(first, workflow) or user_place(error, workflow)
-    details = [place_of_row, *_notes(error), f"at {place}" if place else ""]
-    return "\n  ".join([message, *filter(None, details)])
+    details += getattr(error, "__notes__", ())
+    if place:
+        details.append(f"at {place}")
+    return "\n  ".join([message, *details])
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error itself, or what the row raised whose error it is."""
+    return (isinstance(error, ItemError) and error.__cause__) or error
 
 
 def user_place(error: BaseException, workflow: Workflow) -> str | None:
@@ -70,28 +64,10 @@ def _describe(error: BaseException) -> str:
     return in_words(error)
 
 
-def _first(error: BaseException) -> BaseException:
-    """The error itself, or the first of a task group's."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _notes(error: BaseException) -> list[str]:
-    return list(getattr(error, "__notes__", ()))
-
-
 def _is_users(filename: str, workflow: Workflow) -> bool:
     if filename.startswith("<"):  # made by exec, as the methods of dataclasses are
         return False
     path = os.path.realpath(filename)
-    if path == str(workflow.file):
-        return True
     is_below = path.startswith(str(workflow.root) + os.sep)
-    return is_below and "site-packages" not in path and not path.startswith(OURS)
-
-
-def relative(path: str) -> str:
-    """A path as a person would write it here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith(os.pardir) else relative
+    is_others = "site-packages" in path or path.startswith(OURS)
+    return path == str(workflow.file) or (is_below and not is_others)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from helium_agents.runtime.answers import MEMO_MODES
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEBUG = "helium_agents.debug"
+
+_OPTION = re.compile(
+    r"(?<![\w/])(input|output|overwrite|resume|retry_failed|on_error|memo|memo_mode|limit)="
+    r"(?:True\b|\"([\w-]+)\"|([A-Z]+)\b|(?!\w))"
+)
 
 
 class _NamedPath(click.Path):
@@ -43,6 +47,20 @@ def examples(*lines: str, heading: str = "Examples") -> str:
     return "\n".join(["\b", f"{heading}:", *(f"  {line}" for line in lines)]) + "\n\n"
 
 
+def in_shell(message: str) -> str:
+    """A message about a batch, with options as the shell has them, not Python.
+
+    ``retry_failed=True`` becomes ``--retry-failed``, and ``on_error="collect"`` becomes
+    ``--on-error collect``.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, *values = found.groups(default="")
+        return f"--{name.replace('_', '-')} {''.join(values)}".rstrip()
+
+    return _OPTION.sub(option, message)
+
+
 def echo_error(message: str) -> None:
     """Print an error on stderr as every command does."""
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
@@ -53,40 +71,18 @@ def echo_warning(message: str) -> None:
     click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {message}", err=True)
 
 
-def debug_option(command: Command) -> Command:
-    """`--debug`: errors with their tracebacks."""
-    return click.option(
-        "--debug",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_remember_debug,
-        help="Show tracebacks.",
-    )(command)
-
-
-def json_option(command: Command) -> Command:
-    """`--json`: one object for programs in place of text for people."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
-    )(command)
-
-
-def workflow_argument(command: Command) -> Command:
-    """`FILE:WORKFLOW`."""
-    return click.argument("target", metavar="FILE:WORKFLOW")(command)
-
-
-def memo_mode_option(command: Command) -> Command:
-    """`--memo-mode`."""
-    return click.option(
-        "--memo-mode",
-        type=click.Choice(MEMO_MODES),
-        default="read-write",
-        show_default=True,
-        help="refresh: compute anew and replace; replay-only: compute nothing, an unknown call "
-        "fails; off: remember nothing, not even within the run.",
-    )(command)
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_debug,
+    help="Show tracebacks.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+)
+workflow_argument = click.argument("target", metavar="FILE:WORKFLOW")
 
 
 def engine_options(command: Command) -> Command:

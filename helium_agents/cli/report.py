@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from helium_agents.cli.options import echo_warning
-from helium_agents.cli.trace import Traced
 from helium_agents.telemetry.progress import duration
 from helium_agents.telemetry.summary import Summary
 
@@ -21,12 +19,17 @@ def savings(summary: Summary, *, has_memo: bool, seconds: float) -> str:
             log of a run that is resumed.
         seconds: How long the whole took.
     """
+    engine = "no engine was started"
+    if summary.engine_start_s:
+        engine = f"of which {duration(summary.engine_start_s)} to start the engine"
+    elif summary.num_computed:
+        engine = "with an engine that was running"
     return table(
         [
             ("asked", _asked(summary)),
             *_computed(summary),
             *_saved(summary, has_memo),
-            ("time", f"{duration(seconds)}, {_engine(summary)}"),
+            ("time", f"{duration(seconds)}, {engine}"),
         ]
     )
 
@@ -43,13 +46,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def echo_failures(traced: Traced) -> None:
-    """Warn on stderr of rows whose trace failed."""
-    for index, message in traced.failures.items():
-        text = f"row {index + 1:,} failed on placeholder answers, which may be to blame: {message}"
-        echo_warning(text)
-
-
 def _asked(summary: Summary) -> str:
     asked = count(summary.num_plain_calls, "model call")
     if summary.num_calls_below:
@@ -62,19 +58,22 @@ def _asked(summary: Summary) -> str:
 
 
 def _computed(summary: Summary) -> list[tuple[str, str]]:
-    failed = count(summary.num_failed_calls, "model call")
-    failures = [("failed", failed)] if summary.num_failed_calls else []
-    if summary.num_cancelled_calls:
-        failures.append(("cancelled", count(summary.num_cancelled_calls, "model call")))
-    if not summary.num_computed:
-        return [("computed", "nothing"), *failures]
-    cached = f"{summary.prefix_hit_rate:.0%} of them from the prefix cache"
-    return [
-        ("computed", count(summary.num_computed, "model call")),
-        ("", f"{summary.prompt_tokens:,} prompt tokens, {cached}"),
-        ("", f"{summary.output_tokens:,} output tokens"),
-        *failures,
-    ]
+    if summary.num_computed:
+        cached = f"{summary.prefix_hit_rate:.0%} of them from the prefix cache"
+        lines = [
+            ("computed", count(summary.num_computed, "model call")),
+            ("", f"{summary.prompt_tokens:,} prompt tokens, {cached}"),
+            ("", f"{summary.output_tokens:,} output tokens"),
+        ]
+    else:
+        lines = [("computed", "nothing")]
+    for name, number in (
+        ("failed", summary.num_failed_calls),
+        ("cancelled", summary.num_cancelled_calls),
+    ):
+        if number:
+            lines.append((name, count(number, "model call")))
+    return lines
 
 
 def _saved(summary: Summary, has_memo: bool) -> list[tuple[str, str]]:
@@ -96,11 +95,3 @@ def _saved(summary: Summary, has_memo: bool) -> list[tuple[str, str]]:
         tokens = f"{prompt_tokens:,} prompt and {output_tokens:,} output tokens"
         lines.append(("", f"{least}{tokens} not computed"))
     return lines
-
-
-def _engine(summary: Summary) -> str:
-    if summary.engine_start_s:
-        return f"of which {duration(summary.engine_start_s)} to start the engine"
-    if summary.num_computed:
-        return "with an engine that was running"
-    return "no engine was started"

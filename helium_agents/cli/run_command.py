@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
+from helium_agents.batch import Batch
+from helium_agents.cli.dry_run import dry_run as check_and_trace
+from helium_agents.cli.execute import Ending, execute, new_batch, stdout_for_report
 from helium_agents.cli.options import (
     DIRECTORY,
     FILE,
@@ -15,15 +19,12 @@ from helium_agents.cli.options import (
     debug_option,
     engine_options,
     examples,
-    is_debug,
     json_option,
-    memo_mode_option,
     workflow_argument,
 )
-
-if TYPE_CHECKING:
-    from helium_agents.cli.job import Job, Result
-
+from helium_agents.cli.report import MEANINGLESS, count, savings
+from helium_agents.engines.model_source import RANDOM
+from helium_agents.runtime.answers import MEMO_MODES
 
 _EXAMPLES = examples(
     "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --dry-run",
@@ -45,7 +46,14 @@ _EXIT_CODES = examples(
 @click.option("--output", "output_path", type=FILE, required=True, help="Results: a line a row.")
 @engine_options
 @click.option("--memo", type=DIRECTORY, help="Directory that remembers answers across runs.")
-@memo_mode_option
+@click.option(
+    "--memo-mode",
+    type=click.Choice(MEMO_MODES),
+    default="read-write",
+    show_default=True,
+    help="refresh: compute anew and replace; replay-only: compute nothing, an unknown call "
+    "fails; off: remember nothing, not even within the run.",
+)
 @click.option("--limit", type=POSITIVE, metavar="N", help="Only the first N rows.")
 @click.option(
     "--token-budget",
@@ -88,7 +96,16 @@ _EXIT_CODES = examples(
 @json_option
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @debug_option
-def run(dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+def run(
+    target: str,
+    input_path: Path,
+    output_path: Path,
+    unordered: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Run a workflow over the rows of a file.
 
     Each line of the input is a JSON value; it becomes what the workflow's parameter is annotated
@@ -98,30 +115,42 @@ def run(dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     was made of is noted in the hidden file .OUTPUT.made_of.json, by which --resume refuses other
     work. Ctrl-Backslash prints what waits for what while the run goes on.
     """
-    from helium_agents.cli.execute import end, stdout_for_report
-    from helium_agents.cli.job import Job
-
-    job = Job(**options)
+    with stdout_for_report() if as_json or dry_run else nullcontext():
+        batch = new_batch(target, input_path, output_path, ordered=not unordered, **options)
+    asked = {
+        "workflow": target,
+        "input": str(input_path),
+        "rows": len(batch.rows),
+        "model": options["model"] or "embedded",
+        "memo": None if options["memo"] is None else str(options["memo"]),
+    }
     if dry_run:
-        from helium_agents.cli.dry_run import dry_run as check_and_trace
-
-        check_and_trace(job, as_json=as_json, quiet=quiet)
+        check_and_trace(batch, asked, as_json=as_json, quiet=quiet)
         return
     with stdout_for_report() if as_json else nullcontext():
-        result = job.run(shows_progress=not (as_json or quiet), shows_traceback=is_debug())
+        ending = execute(batch, shows_progress=not (as_json or quiet))
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
-    elif not quiet and result.ending.status == "finished":
-        _report(job, result)
-    end(result.ending)
+        click.echo(json.dumps(asked | _as_dict(batch, ending)))
+    elif not quiet and ending.status == "finished":
+        rows = count(len(batch.rows), "row")
+        click.echo(f"{batch.workflow.name}: {rows} -> {output_path}")
+        has_memo = options["memo"] is not None
+        click.echo(savings(batch.summary, has_memo=has_memo, seconds=ending.seconds))
+        if options["model"] == RANDOM and batch.summary.num_calls:
+            click.echo(MEANINGLESS)
+    ending.end()
 
 
-def _report(job: Job, result: Result) -> None:
-    from helium_agents.cli.report import MEANINGLESS, count, savings
-    from helium_agents.engines.model_source import RANDOM
-
-    rows = count(len(job.batch.rows), "row")
-    click.echo(f"{job.batch.workflow.name}: {rows} -> {job.output_path}")
-    click.echo(savings(result.summary, has_memo=job.memo is not None, seconds=result.seconds))
-    if job.model == RANDOM and result.summary.num_calls:
-        click.echo(MEANINGLESS)
+def _as_dict(batch: Batch, ending: Ending) -> dict[str, Any]:
+    """How it ended and what it took, under stable names."""
+    output = batch.output
+    is_whole = ending.status in ("finished", "already finished")
+    written = output.path if is_whole else output.part
+    return {
+        "status": ending.status,
+        "output": str(written) if is_whole or output.num_lines else None,
+        "rows_written": len(batch.rows) if is_whole else output.num_lines,
+        "seconds": round(ending.seconds, 3),
+        **batch.summary.as_dict(),
+        "message": ending.message or None,
+    }

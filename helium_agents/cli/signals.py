@@ -20,11 +20,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """A signal ended the run; its clean-up is done.
-
-    Args:
-        signal_number: Which one.
-    """
+    """A signal ended the run; its clean-up is done."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
@@ -33,7 +29,7 @@ class Stopped(Exception):
 
 def run_until_stopped(
     work: Coroutine[Any, Any, T],
-    on_stop: Callable[[], None] | None = None,
+    on_stop: Callable[[], None] = lambda: None,
     *,
     waiting: Callable[[], str] | None = None,
 ) -> T:
@@ -42,8 +38,7 @@ def run_until_stopped(
     Args:
         work: What to run.
         on_stop: Called on the event loop at the first signal, before the clean-up.
-        waiting: Says what waits for what; called on the event loop at each SIGQUIT, which without
-            it does what it did before.
+        waiting: Says what waits for what, at each SIGQUIT.
 
     Raises:
         Stopped: A signal came.
@@ -51,13 +46,11 @@ def run_until_stopped(
     received: list[int] = []
 
     async def cancellable() -> T:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
         def stop() -> None:
-            if on_stop is not None:
-                on_stop()
+            on_stop()
             task.cancel()
 
         # not loop.add_signal_handler: a workflow that blocks the loop must be stoppable too
@@ -76,7 +69,7 @@ def run_until_stopped(
 
     previous = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGQUIT)}
     try:
-        result = asyncio.run(cancellable())
+        return asyncio.run(cancellable())
     except BaseException:
         if received:  # whatever the clean-up raised, this is why
             raise Stopped(received[0]) from None
@@ -84,4 +77,3 @@ def run_until_stopped(
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    return result

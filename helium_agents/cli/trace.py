@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from helium_agents.batch.workflow import Workflow
 from helium_agents.cli.failure import explain_failure
-from helium_agents.cli.loading import Workflow
+from helium_agents.cli.options import echo_warning
 from helium_agents.cli.signals import run_until_stopped
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import InputError, ItemError, RefCancelled
+from helium_agents.errors import InputError, ItemError
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import CallSettled, Event, Observer
+from helium_agents.telemetry.progress import Progress
 
 _MAX_ROW_S = 10.0
 """A loop that waits for the right answer may never end on placeholders."""
@@ -47,8 +50,22 @@ class Traced:
         """Model calls of all rows."""
         return sum(self.calls_by_row)
 
+    def as_dict(self) -> dict[str, Any]:
+        """What every report for programs has of it."""
+        return {
+            "calls": self.num_calls,
+            "distinct_calls": self.num_computed,
+            "failed_rows": {str(index): message for index, message in self.failures.items()},
+        }
 
-def trace(workflow: Workflow, rows: Sequence[Any], observers: Sequence[Observer] = ()) -> Traced:
+    def echo_failures(self) -> None:
+        """Warn on stderr of rows that failed."""
+        for index, message in self.failures.items():
+            text = f"row {index + 1:,} failed on placeholder answers, which may be to blame"
+            echo_warning(f"{text}: {message}")
+
+
+def trace(workflow: Workflow, rows: Sequence[Any], *, shows_progress: bool = False) -> Traced:
     """Run a workflow on placeholder answers, some rows at a time.
 
     Its own code runs, with what that does to the world; no engine does, and nothing is kept.
@@ -56,49 +73,13 @@ def trace(workflow: Workflow, rows: Sequence[Any], observers: Sequence[Observer]
     Raises:
         Stopped: A signal came.
     """
-    calls = _CallsByRow()
-    session = Session(
-        ScriptedEngine(keep_requests=False), record=True, observers=(calls, *observers)
-    )
-    return run_until_stopped(
-        _trace(session, calls, workflow, rows), waiting=lambda: session.waiting()
-    )
+    calls_by_item: Counter[int | None] = Counter()
 
-
-class _CallsByRow(Counter[int | None]):
-    """Counts the model calls of each row that have come to an end; an observer."""
-
-    def __call__(self, event: Event) -> None:
+    def count(event: Event) -> None:
         if isinstance(event, CallSettled) and event.kind == "llm":
-            self[event.item] += not isinstance(event.error, RefCancelled)
+            calls_by_item[event.item] += 1
 
-
-async def _trace(
-    session: Session, calls: _CallsByRow, workflow: Workflow, rows: Sequence[Any]
-) -> Traced:
-    failures: dict[int, str] = {}
-    async with session:
-        results = session.map(
-            _limited(workflow), rows, on_error="collect", read_ahead=_MAX_ROWS_AT_ONCE
-        )
-        async with aclosing(results), aclosing(results.indexed()) as indexed:
-            async for index, result in indexed:
-                if isinstance(result, ItemError):
-                    assert result.__cause__ is not None
-                    failures[index] = explain_failure(result.__cause__, workflow)
-        return Traced(
-            tuple(calls[index] for index in range(len(rows))),
-            session.summary.num_computed,
-            failures,
-            session.explain(),
-            session.explain(optimized=True),
-        )
-
-
-def _limited(workflow: Workflow) -> Callable[[Any], Awaitable[None]]:
-    """The workflow, which is ended where it takes too long."""
-
-    async def run(row: Any) -> None:
+    async def limited(row: Any) -> None:
         limit = asyncio.timeout(_MAX_ROW_S)
         try:
             async with limit:
@@ -108,5 +89,27 @@ def _limited(workflow: Workflow) -> Callable[[Any], Awaitable[None]]:
                 raise InputError(f"it did not end within {_MAX_ROW_S:.0f} s") from error
             raise
 
-    run.__name__ = workflow.name  # by which the session tells what it waits for
-    return run
+    async def traced() -> Traced:
+        failures: dict[int, str] = {}
+        async with session:
+            results = session.map(limited, rows, on_error="collect", read_ahead=_MAX_ROWS_AT_ONCE)
+            async with aclosing(results.indexed()) as indexed:
+                async for index, result in indexed:
+                    if isinstance(result, ItemError):
+                        failures[index] = explain_failure(result, workflow)
+            return Traced(
+                tuple(calls_by_item[index] for index in range(len(rows))),
+                session.summary.num_computed,
+                failures,
+                session.explain(),
+                session.explain(optimized=True),
+            )
+
+    limited.__name__ = workflow.name  # by which the session tells what it waits for
+    with ExitStack() as stack:
+        observers: list[Observer] = [count]
+        if shows_progress:
+            observers.append(stack.enter_context(Progress(workflow.name, sys.stderr)))
+        engine = ScriptedEngine(keep_requests=False)
+        session = Session(engine, record=True, observers=observers)
+        return run_until_stopped(traced(), waiting=lambda: session.waiting())

@@ -7,14 +7,13 @@ them reads the memo.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from math import inf
 from typing import Final, Literal
 
-from helium_agents.diagnose.differences import Difference, differences
-from helium_agents.diagnose.provenance import Component, Message, Provenance
+from helium_agents.diagnose.differences import Difference, changed, differences
+from helium_agents.diagnose.provenance import Component, Provenance
 
 Cause = Literal[
     "draw", "not shared", "nothing stored", "never run", "expired", "unusable", "differs"
@@ -66,10 +65,12 @@ def explain_misses(
         stored: What the memo holds, expired entries too; of equally near ones the first counts.
         ttl_s: How long answers live for the program that missed; `None`: for ever.
     """
-    searches = [_Search(call) for call in asked]
+    searches = [_Search(call, call.components()) for call in asked]
     for call in stored:
+        components = call.provenance.components()
         for search in searches:
-            search.offer(call)
+            if call.provenance.kind == search.asked.kind:
+                search.offer(call, components)
     return [search.result(ttl_s) for search in searches]
 
 
@@ -78,18 +79,32 @@ class _Search:
     """The search for the stored call that is nearest to one that missed."""
 
     asked: Provenance
+    components: dict[str, Component]
     nearest: Stored | None = None
     distance: float = inf
     has_row: bool = False
 
-    def offer(self, stored: Stored) -> None:
-        """Consider a stored call."""
-        if stored.provenance.kind != self.asked.kind:
-            return
-        self.has_row = self.has_row or stored.provenance.row == self.asked.row
-        distance = _distance(stored.provenance, self.asked, self.distance)
-        if distance < self.distance:
-            self.nearest, self.distance = stored, distance
+    def offer(self, stored: Stored, components: dict[str, Component]) -> None:
+        """Consider a stored call.
+
+        Its distance is the number of components that differ, of which another operator counts four,
+        and texts up to two, the fewer words they have in common, or hardly where they only moved.
+        Another caller or another row is no difference, but makes it less likely that this is the
+        call that a person has in mind.
+        """
+        call, asked = stored.provenance, self.asked
+        self.has_row = self.has_row or call.row == asked.row
+        distance = (call.caller != asked.caller) + 0.5 * (call.row != asked.row)
+        for name, old, new in changed(components, self.components):
+            if not name.startswith(("message", "argument")):
+                distance += 4 if name == "operator" else 1
+            elif old in self.components.values() or new in components.values():
+                distance += 0.1
+            else:
+                distance += 2 - likeness(old.text, new.text)
+            if distance >= self.distance:
+                return
+        self.nearest, self.distance = stored, distance
 
     def result(self, ttl_s: float | None) -> Miss:
         """Why the call missed."""
@@ -143,39 +158,6 @@ _NEVER_RUN: Final = (
     "no answer of this row is stored: it was never run, its answers were removed, or the row has "
     "changed since (the nearest call is another row's)"
 )
-
-
-def _distance(stored: Provenance, asked: Provenance, limit: float) -> float:
-    """How far a stored call is from the asked one: the number of components that differ, roughly.
-
-    Another caller or another row is no difference, but makes it less likely that this is the call
-    that a person has in mind. Two texts count up to twice, the fewer words they have in common;
-    they are compared only where the distance is less than the limit without that.
-    """
-    texts = list(_texts(stored, asked))
-    distance = (stored.caller != asked.caller) + 0.5 * (stored.row != asked.row) + len(texts)
-    if stored.settings != asked.settings:
-        for name in stored.settings.keys() | asked.settings.keys():
-            is_other = stored.settings.get(name) != asked.settings.get(name)
-            distance += is_other * (4 if name == "operator" else 1)
-    if distance < limit:
-        distance += sum(1 - likeness(old, new) for old, new in texts)
-    return distance
-
-
-def _texts(stored: Provenance, asked: Provenance) -> Iterator[tuple[str, str]]:
-    """The messages and arguments that differ, in pairs."""
-    if stored.messages != asked.messages:
-        if sorted(stored.messages) == sorted(asked.messages):
-            yield "", ""
-            return
-        pairs = zip_longest(stored.messages, asked.messages, fillvalue=Message("", ""))
-        yield from ((old.text, new.text) for old, new in pairs if old != new)
-    none = Component("")
-    for name in stored.arguments | asked.arguments:
-        was, now = (call.arguments.get(name, none) for call in (stored, asked))
-        if was != now:
-            yield was.text, now.text
 
 
 def likeness(first: str, second: str) -> float:

@@ -7,6 +7,7 @@ A key says that two calls differ; only the provenance says in what. It is for pe
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, NamedTuple
@@ -17,6 +18,9 @@ from helium_agents.graph.sampling import Sampling
 
 MAX_CHARACTERS: Final = 200
 """So much is kept of the text of a component."""
+
+_PLAIN_BYTES: Final = 1000
+_MAX_BYTES: Final = 2**26  # a store may hold what others wrote
 
 ABSENT: Final = "none"
 """Stands for a component that a call does not have."""
@@ -83,6 +87,14 @@ class Provenance:
     is_drawn: bool = False
     is_shared: bool = True
 
+    def components(self) -> dict[str, Component]:
+        """Everything that the call's key is made of, by the names that a person reads."""
+        found = dict(self.settings)
+        for at, (role, *content) in enumerate(self.messages):
+            found[f"message {at} ({role})"] = Component(*content)
+        found.update((f"argument `{name}`", each) for name, each in self.arguments.items())
+        return found
+
     def mentions(self, text: str) -> bool:
         """Whether a text is in what is known of the messages or arguments, in any case."""
         asked = [each.text for each in self.messages]
@@ -101,13 +113,21 @@ class Provenance:
 _PROVENANCE: Final[TypeAdapter[Provenance]] = TypeAdapter(Provenance)
 
 
-def read_provenance(data: bytes | None) -> Provenance | None:
-    """The provenance in a document; `None` where there is none, or one of another release."""
-    if not data:
+def provenance_record(document: bytes) -> bytes:
+    """A document as it is kept: compressed where that is worth it."""
+    return zlib.compress(document) if len(document) > _PLAIN_BYTES else document
+
+
+def read_provenance(record: bytes | None) -> Provenance | None:
+    """The provenance in a record; `None` where there is none, or one of another release."""
+    if not record:
         return None
     try:
-        return _PROVENANCE.validate_json(data)
-    except ValidationError:
+        document = record
+        if record[:1] != b"{":
+            document = zlib.decompressobj().decompress(record, _MAX_BYTES)
+        return _PROVENANCE.validate_json(document)
+    except (ValidationError, zlib.error):
         return None
 
 

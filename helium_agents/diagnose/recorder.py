@@ -10,14 +10,19 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from pydantic_core import to_json
 from xxhash import xxh3_64_hexdigest
 
-from helium_agents.diagnose.provenance import DEFAULTS, MAX_CHARACTERS, row_name, setting
+from helium_agents.diagnose.provenance import (
+    DEFAULTS,
+    MAX_CHARACTERS,
+    provenance_record,
+    row_name,
+    setting,
+)
 from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.node import Body, Node, OperatorNode
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.sampling import Sampling
 from helium_agents.keys.encoding import encode
 
@@ -54,7 +59,7 @@ class Recorder:
             found |= {"row": row_name(item.admitted.digest), "item": item.admitted.index}
         if node.is_drawn:
             found["is_drawn"] = True
-        return to_json(found)
+        return provenance_record(to_json(found))
 
     def _of_model_call(self, node: LlmNode) -> dict[str, Any]:
         call = node.call
@@ -88,12 +93,9 @@ def _sampling(sampling: Sampling) -> dict[str, _Component]:
 
 def _of_operator_call(node: OperatorNode) -> dict[str, Any]:
     body, version = node.body, node.version
-    if body not in _positional:
-        _positional[body] = _names(body)
-    arguments = dict(zip(_positional[body], node.args, strict=False))
-    if len(node.args) > len(arguments):  # what goes into *args
-        arguments |= {f"[{at}]": node.args[at] for at in range(len(arguments), len(node.args))}
-    arguments |= node.kwargs
+    names = _positional(body.fn)
+    names += tuple(f"[{at}]" for at in range(len(names), len(node.args)))  # into *args
+    arguments = dict(zip(names, node.args, strict=False)) | node.kwargs
     text = version if isinstance(version, str) else version.hex()[:_VERSION_DIGITS]
     return {
         "kind": "operator",
@@ -107,14 +109,11 @@ def _of_operator_call(node: OperatorNode) -> dict[str, Any]:
     }
 
 
-_positional: WeakKeyDictionary[Body, list[str]] = WeakKeyDictionary()
-
-
-def _names(body: Body) -> list[str]:
+@lru_cache(maxsize=256)
+def _positional(fn: Callable[..., Any]) -> tuple[str, ...]:
     """The names of what may be given by position."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(body.fn).parameters.values()
-    return [each.name for each in parameters if each.kind in kinds]
+    return tuple(it.name for it in inspect.signature(fn).parameters.values() if it.kind in kinds)
 
 
 def _component(text: str) -> _Component:

@@ -25,7 +25,7 @@ from helium_agents.engines.engine import (
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import ItemError
 from helium_agents.memo.memory import MemoryStore
-from helium_agents.memo.store import ManagedStore
+from helium_agents.memo.store import Store
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import CallMissed, Event
 
@@ -49,7 +49,7 @@ async def replay(
     fn: Callable[[Any], Awaitable[Any]],
     row: Any,
     engine: Engine,
-    store: ManagedStore,
+    store: Store,
     *,
     patience_s: float = 0.5,
 ) -> Replayed:
@@ -63,51 +63,36 @@ async def replay(
         patience_s: A row that misses a model's answer, and for so long has asked nothing else,
             gets no further and is left. Before the first such miss it may take its time.
     """
-    watcher = _Watcher(patience_s)
-    session = Session(_Mute(engine), memo=_Overlay(store), observers=[watcher])
-    async with session:
-        try:
-            async with asyncio.timeout(None) as watcher.patience:
-                async with session.map(fn, [row], on_error="collect") as results:
-                    result = await anext(results)
+    missed: dict[bytes, None] = {}
+    patience = asyncio.timeout(None)
+    is_waiting = False
+
+    def watch(event: Event) -> None:
+        nonlocal is_waiting
+        if isinstance(event, CallMissed):
+            missed.setdefault(event.record())
+            is_waiting = is_waiting or event.kind == "llm"
+        if is_waiting and not patience.expired():
+            patience.reschedule(asyncio.get_running_loop().time() + patience_s)
+
+    session = Session(_Mute(engine), memo=_Overlay(store), observers=[watch])
+    failure = None
+    try:
+        async with patience, session, session.map(fn, [row], on_error="collect") as results:
+            result = await anext(results)
             failure = result.__cause__ if isinstance(result, ItemError) else None
-        except TimeoutError:  # it waits for a missing answer
-            failure = None
-        finally:
-            watcher.patience = None
+    except TimeoutError:  # it waits for a missing answer
+        pass
     counts = session.summary
     num_found = counts.calls_by_source["memo"] + counts.operators_by_source["memo"]
-    misses = (read_provenance(data) for data in watcher.missed)
-    return Replayed(num_found, tuple(call for call in misses if call is not None), failure)
-
-
-class _Watcher:
-    """An observer that notes misses, and loses patience when nothing moves on after a model's.
-
-    Attributes:
-        missed: The provenance of the calls that missed.
-        patience: What then expires.
-    """
-
-    def __init__(self, patience_s: float) -> None:
-        self.missed: dict[bytes, None] = {}
-        self.patience: asyncio.Timeout | None = None
-        self._patience_s = patience_s
-        self._is_waiting = False
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, CallMissed):
-            self.missed.setdefault(event.record())
-            self._is_waiting = self._is_waiting or event.kind == "llm"
-        patience = self.patience
-        if self._is_waiting and patience is not None and not patience.expired():
-            patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
+    calls = map(read_provenance, missed)
+    return Replayed(num_found, tuple(call for call in calls if call is not None), failure)
 
 
 class _Overlay(MemoryStore):
     """A store over another one, which it reads and never writes."""
 
-    def __init__(self, below: ManagedStore) -> None:
+    def __init__(self, below: Store) -> None:
         super().__init__()
         self._below = below
 

@@ -76,6 +76,11 @@ class Request:
     describe: Callable[[], str] = _a_request
     on_attempt: Callable[[], OnDelta | None] = nobody
 
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one answer."""
+        return self.sampling.max_tokens
+
     def forget_call(self) -> None:
         """Let go of the call: an engine may keep what it was asked, but not for whom."""
         self.describe, self.on_attempt = _a_request, nobody

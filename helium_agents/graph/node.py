@@ -20,7 +20,7 @@ from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import map_slots
 from helium_agents.keys.encoding import digest, encode, fingerprint, freeze
-from helium_agents.keys.version import Version, class_parts, class_version
+from helium_agents.keys.version import Version, version_of
 
 
 class Body:
@@ -69,7 +69,7 @@ class Body:
         if self.explicit_version is not None:
             return self.explicit_version
         version = self._source.digest()
-        return version if self.owner is None else digest(version + class_version(self.owner))
+        return version if self.owner is None else digest(version + version_of(self.owner).digest())
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -77,7 +77,7 @@ class Body:
         if self.explicit_version is not None:
             return {}
         parts = self._source.parts()
-        return parts if self.owner is None else {**class_parts(self.owner), **parts}
+        return parts if self.owner is None else {**version_of(self.owner).parts(), **parts}
 
     def of(self, owner: type) -> Body:
         """The same as a method of `owner`, which may override what the method calls."""

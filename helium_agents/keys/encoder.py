@@ -7,51 +7,27 @@ raises on the way comes out as it is.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
-
-from pydantic import BaseModel
-from pydantic.errors import PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from helium_agents.errors import EncodingError
 from helium_agents.keys.own_code import counts_by_name
 from helium_agents.keys.shapes import RECORDS, Shape, class_name, shape_of
 
-
-class Versions(dict[type, bytes]):
-    """Where the versions come from of the classes, functions and operators in a value.
-
-    This one leaves them out: for what is itself a part of a version. See `version.CurrentVersions`.
-    """
-
-    def __missing__(self, cls: type) -> bytes:
-        return b""
-
-    def of_function(self, function: FunctionType) -> bytes:
-        """The version of a function."""
-        return b""
-
-    def of_operator(self, operator: Any) -> bytes:
-        """The version of an object that says it."""
-        return b""
-
-
-BY_NAME: Final = Versions()
+Versions = Mapping[Any, bytes]
+"""The version of each class and function in a value; see `version.CurrentVersions`."""
 
 _Encoder = Callable[[Any, Versions], bytes]
 
-INT32: Final = struct.Struct(">ci")
+_INT32: Final = struct.Struct(">ci")
 FLOAT: Final = struct.Struct(">d")
-NAN: Final = FLOAT.pack(float("nan"))
+_NAN: Final = FLOAT.pack(float("nan"))
 
 # Classes that may be values although they are not only data.
-BUILTIN_CLASSES: Final = frozenset(
+_BUILTIN_CLASSES: Final = frozenset(
     {object, type(None), bool, int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset}
     | {*RECORDS}
 )
@@ -87,13 +63,13 @@ def _encode_str(value: str, _: object = None) -> bytes:
 
 def _encode_int(value: int, _: object) -> bytes:
     if -(2**31) <= value < 2**31:
-        return INT32.pack(b"i", value)
+        return _INT32.pack(b"i", value)
     size = (value + (value < 0)).bit_length() // 8 + 1
     return b"I" + _size(size) + value.to_bytes(size, "big", signed=True)
 
 
 def _encode_float(value: float, _: object) -> bytes:
-    return b"f" + (FLOAT.pack(value) if value == value else NAN)
+    return b"f" + (FLOAT.pack(value) if value == value else _NAN)
 
 
 # --- containers ----------------------------------------------------------------------------------
@@ -130,14 +106,7 @@ def _encode_dict(value: dict[Any, Any], versions: Versions) -> bytes:
 
 
 def _encode_record(tag: bytes, shape: Shape) -> _Encoder:
-    def encode_record(value: Any, versions: Versions) -> bytes:
-        try:
-            parts = shape.take_apart(value)
-        except ValueError as error:
-            raise EncodingError(str(error)) from None
-        return tag + _encode_parts(parts, versions)
-
-    return encode_record
+    return lambda value, versions: tag + _encode_parts(shape.take_apart(value), versions)
 
 
 def _encode_stranger(value: Any, _: object) -> bytes:
@@ -145,31 +114,41 @@ def _encode_stranger(value: Any, _: object) -> bytes:
     raise EncodingError(f"nothing is known about values of type {name}")
 
 
+def _head(tag: bytes, module: str, qualname: str) -> bytes:
+    return tag + _encode_str(module) + _encode_str(qualname)
+
+
+def _block(data: bytes) -> bytes:
+    return _size(len(data)) + data
+
+
 def _encode_function(value: FunctionType, versions: Versions) -> bytes:
-    return _versioned(value, versions.of_function(value))
+    return _head(b"v", value.__module__, value.__qualname__) + _block(versions[value])
 
 
-def _encode_operator(value: Any, versions: Versions) -> bytes:
-    return _versioned(value, versions.of_operator(value))
+def _encode_operator(value: Any, _: object) -> bytes:
+    version = value.__helium_version__()
+    return _head(b"v", value.__module__, value.__qualname__) + _block(version)
 
 
-def _versioned(value: Any, version: bytes) -> bytes:
-    name = _encode_str(value.__module__) + _encode_str(value.__qualname__)
-    return b"v" + name + _size(len(version)) + version
+def _encode_class(cls: type, versions: Versions) -> bytes:
+    if cls not in _BUILTIN_CLASSES and shape_of(cls) is None:
+        raise EncodingError(f"the class {cls.__qualname__} is not one of data")
+    return _head(b"c", *class_name(cls)) + _block(versions[cls])
 
 
 def _encode_instance(cls: type, shape: Shape) -> _Encoder:
-    name, take_apart = b"o" + _encode_class_name(cls), shape.take_apart
-    head = name + _size(0)
-
-    def encode_by_name(value: Any, versions: Versions) -> bytes:
-        return head + _encode_parts(take_apart(value), versions)
+    head, is_named, take_apart = (
+        _head(b"o", *class_name(cls)),
+        counts_by_name(cls),
+        shape.take_apart,
+    )
 
     def encode_instance(value: Any, versions: Versions) -> bytes:
-        version = versions[type(value)]
-        return name + _size(len(version)) + version + _encode_parts(take_apart(value), versions)
+        version = b"" if is_named else versions[type(value)]
+        return head + _block(version) + _encode_parts(take_apart(value), versions)
 
-    return encode_by_name if counts_by_name(cls) else encode_instance
+    return encode_instance
 
 
 _class_encoders: WeakKeyDictionary[type, _Encoder] = WeakKeyDictionary()
@@ -183,7 +162,7 @@ class _Encoders(dict[type, _Encoder]):
         if encoder is not None:
             return encoder
         if issubclass(cls, type):
-            return encode_class
+            return _encode_class
         if is_operator_class(cls):  # before data: an operator may be a dataclass
             return _encode_operator
         shape = shape_of(cls)
@@ -197,64 +176,6 @@ def is_operator_class(cls: type) -> bool:
     return callable(getattr(cls, "__helium_version__", None))
 
 
-# --- classes as values ---------------------------------------------------------------------------
-
-
-def _encode_class_name(cls: type) -> bytes:
-    try:
-        module, qualname = class_name(cls)
-    except ValueError as error:
-        raise EncodingError(str(error)) from None
-    return _encode_str(module) + _encode_str(qualname)
-
-
-def encode_class(cls: type, versions: Versions) -> bytes:
-    """A class as a value: its name and its version; for an installed one its definition."""
-    if cls not in BUILTIN_CLASSES and shape_of(cls) is None:
-        raise EncodingError(f"the class {cls.__qualname__} is not one of data")
-    version = versions[cls]
-    data = b"c" + _encode_class_name(cls) + _size(len(version)) + version
-    return data if version else data + class_definition(cls)
-
-
-def class_definition(cls: Any) -> bytes:
-    """What a class of data is made of: its JSON schema, its members, or its fields.
-
-    Raises:
-        EncodingError: It is not a class of data, or cannot say what it is made of.
-    """
-    return _encode_dict(_definition(cls), BY_NAME)
-
-
-class _QuietSchema(GenerateJsonSchema):
-    """Says nothing of defaults that JSON does not have: nobody asked for a schema."""
-
-    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
-        """Leave it out."""
-
-
-def _definition(cls: Any) -> dict[str, Any]:
-    if cls in BUILTIN_CLASSES:
-        return {}
-    if shape_of(cls) is None:
-        raise EncodingError(f"the class {cls.__qualname__} is not one of data")
-    if issubclass(cls, BaseModel):
-        try:
-            return dict(cls.model_json_schema(schema_generator=_QuietSchema))
-        except PydanticUserError as error:
-            reason = str(error).partition("\n")[0]
-            raise EncodingError(f"{cls.__qualname__} has no JSON schema: {reason}") from None
-    if issubclass(cls, enum.Enum):
-        return {name: member.value for name, member in cls.__members__.items()}
-    if issubclass(cls, tuple):
-        return {name: _type_text(cls.__annotations__.get(name)) for name in cls._fields}
-    return {field.name: _type_text(field.type) for field in dataclasses.fields(cls)}
-
-
-def _type_text(annotation: Any) -> str:
-    return ".".join(class_name(annotation)) if type(annotation) is type else str(annotation)
-
-
 # --- all together -------------------------------------------------------------------------------
 
 _encode_parts = _encode_sequence(b"t")
@@ -266,8 +187,8 @@ ENCODERS = _Encoders(
         int: _encode_int,
         float: _encode_float,
         str: _encode_str,
-        bytes: lambda value, _: b"b" + _size(len(value)) + value,
-        bytearray: lambda value, _: b"B" + _size(len(value)) + value,
+        bytes: lambda value, _: b"b" + _block(value),
+        bytearray: lambda value, _: b"B" + _block(value),
         tuple: _encode_parts,
         list: _encode_sequence(b"l"),
         dict: _encode_dict,

@@ -16,7 +16,7 @@ is used in two places is not recorded.
     d         = size (encoding encoding)*         dict
     (RECORDS) = encoding                          standard library types: tuple of their parts
     o         = module qualname block encoding    instance of a class: version, tuple of its parts
-    c         = module qualname block encoding?   a class: version, or else its definition
+    c         = module qualname block             a class: version
     v         = module qualname block             a function or operator, which cannot be decoded
     block     = size bytes
 
@@ -104,6 +104,7 @@ _NO_RECORD = (
     "{where} could not be read again: {reason}. Return plain data, or instances of classes that "
     "stand at the top of a module."
 )
+_TOO_DEEP = "it contains itself or is nested too deeply"
 _MAX_STEPS = 100  # into what is nested too deeply, where each costs a whole attempt
 
 
@@ -111,32 +112,25 @@ def _refusal(
     value: Any, error: Exception, attempt: Callable[[Any], object], text: str
 ) -> EncodingError:
     """Says where in the value the culprit is. Encoding itself keeps no path: it is the hot path."""
+    where = ""
     try:
-        where, reason = _locate(value, error, attempt)
+        for _ in range(_MAX_STEPS):
+            culprit = _culprit(value, attempt, is_root=not where)
+            if culprit is None:
+                break
+            label, value, error = culprit
+            where += label
+        reason = f"code of its own raised {_shown(error)}"
+        if isinstance(error, HeliumError):
+            reason = str(error).rstrip(".")
     except RecursionError:  # already our caller was deep down
-        where, reason = "", "it is nested too deeply"
+        error = RecursionError()
+    if isinstance(error, RecursionError):
+        reason = _TOO_DEEP
     where = where.removeprefix(".") or "the value"
     if len(where) > 200:
         where = f"{where[:100]}...{where[-50:]}"
-    return EncodingError(text.format(where=where, reason=reason.rstrip(".")), where)
-
-
-def _locate(value: Any, error: Exception, attempt: Callable[[Any], object]) -> tuple[str, str]:
-    path, above = "", set[int]()
-    while id(value) not in above:
-        above.add(id(value))
-        is_too_deep = isinstance(error, RecursionError)
-        culprit = None
-        if not is_too_deep or len(above) < _MAX_STEPS:
-            culprit = _culprit(value, attempt, is_root=not path)
-        if culprit is None:
-            if is_too_deep:
-                return path, "it is nested too deeply"
-            is_ours = isinstance(error, HeliumError)
-            return path, str(error) if is_ours else f"code of its own raised {_shown(error)}"
-        label, value, error = culprit
-        path += label
-    return path, "it contains itself"
+    return EncodingError(text.format(where=where, reason=reason), where)
 
 
 def _culprit(

@@ -1,4 +1,4 @@
-"""What a class holds beyond its text: the attributes that count, and the fields of data.
+"""What of a class counts: its attributes, and what decides the fields of a class of data.
 
 An attribute may be set from outside, and a constant may be computed, so all attributes count by
 what they are now, except for those that Python, dataclasses, enums, attrs and pydantic make of the
@@ -11,19 +11,19 @@ import dataclasses
 import enum
 import functools
 import inspect
-import sys
+import re
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
+from annotated_types import BaseMetadata
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from helium_agents.keys.own_code import OwnCode
 
 _MADE_BY_PYTHON = frozenset(
     {
-        *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__slots__"),
+        *("__module__", "__qualname__", "__dict__", "__weakref__", "__slots__"),
         *("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"),
         *("__match_args__", "__firstlineno__", "__static_attributes__", "__type_params__"),
         *("__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl", "_is_protocol"),
@@ -42,63 +42,51 @@ _WRAPPERS: dict[type, tuple[str, ...]] = {
     functools.partial: ("func", "args", "keywords"),
     functools.partialmethod: ("func", "args", "keywords"),
     functools.singledispatchmethod: ("dispatcher", "func"),
+    slice: ("start", "stop", "step"),
+    re.Pattern: ("pattern", "flags"),
 }
+_FIELDS = frozenset(
+    {"dataclasses.Field", "pydantic.fields.FieldInfo", "pydantic.fields.ModelPrivateAttr"}
+    | {"attr._make.Attribute", "attr._make.Factory"}
+)
 
 
 def held_in_wrapper(value: Any) -> list[Any] | None:
-    """What a property, a static method, a partial function hold; `None` for anything else."""
-    names = _WRAPPERS.get(type(value))
+    """What a property, a partial function, the field of a class hold; `None` for other things."""
+    cls = type(value)
+    if f"{cls.__module__}.{cls.__qualname__}" in _FIELDS:
+        return [(name, getattr(value, name)) for name in cls.__slots__ if name[:1] != "_"]
+    if isinstance(value, BaseMetadata) and not dataclasses.is_dataclass(value):  # of pydantic's own
+        return [vars(value)]
+    names = _WRAPPERS.get(cls)
     return None if names is None else [getattr(value, name) for name in names]
 
 
-def members_of(cls: type, own: OwnCode) -> Iterator[tuple[str, Any]]:
-    """The attributes of a class that count, by name."""
+def members_of(cls: Any, own: OwnCode) -> Iterator[tuple[str, Any]]:
+    """What counts of a class beside its bases and annotations, by name."""
     for name, member in sorted(vars(cls).items()):
         if name in _MADE_BY_PYTHON or name.startswith(("__pydantic_", "__attrs_")):
             continue
-        if _is_generated(name, member, own):
+        if name == "__doc__" and isinstance(member, str):  # a dataclass has its defaults in there
+            yield name, re.sub(" at 0x[0-9a-f]+", "", member)
             continue
         if type(member).__module__ == "_collections":  # the fields of a named tuple
             continue
-        is_member = isinstance(cls, enum.EnumMeta) and name in cls.__members__
+        is_member = issubclass(cls, enum.Enum) and name in cls.__members__
         if not is_member and type(member) is not enum.property:
-            yield name, member
-
-
-def fields_of(cls: Any) -> Iterator[tuple[str, Any]]:
-    """What decides the fields of a class of data, by name: defaults, and the values of an enum."""
+            yield name, None if _is_generated(name, member, own) else member
     if issubclass(cls, enum.Enum):
-        for name, member in cls.__members__.items():
-            yield name, member._value_
+        yield from ((name, each._value_) for name, each in cls.__members__.items())
     elif issubclass(cls, BaseModel):
-        for name, info in (cls.__pydantic_fields__ | cls.__private_attributes__).items():
-            yield name, (_given(info.default), info.default_factory)
+        yield from (cls.__pydantic_fields__ | cls.__private_attributes__).items()
     elif dataclasses.is_dataclass(cls):
-        params: Any = vars(cls).get("__dataclass_params__")  # a subclass may be no dataclass itself
-        flags = ("repr", "eq", "order", "frozen")
-        yield "", tuple(getattr(params, name, None) for name in flags)
-        for field in dataclasses.fields(cls):
-            defaults = _given(field.default), _given(field.default_factory)
-            options = field.init, field.repr, field.compare, field.hash, field.kw_only
-            yield field.name, (*options, *defaults)
-
-
-def _given(default: Any) -> Any:
-    return None if default is dataclasses.MISSING or default is PydanticUndefined else default
-
-
-def annotated_fields_of(cls: Any) -> Iterator[tuple[str, Any]]:
-    """What the text of a pydantic model says of its fields, for models without text."""
-    if issubclass(cls, BaseModel):
-        for name, info in cls.__pydantic_fields__.items():
-            yield name, (info.annotation, tuple(info.metadata))
-
-
-def is_of_library(function: FunctionType, own: OwnCode) -> bool:
-    """Whether a function was written in an imported module that is not of the own code."""
-    name = function.__globals__.get("__name__", "")
-    module = sys.modules.get(name)
-    return not own.has(name) and getattr(module, "__dict__", None) is function.__globals__
+        yield from ((field.name, field) for field in dataclasses.fields(cls))
+    yield "its attributes", tuple(vars(cls).get("__attrs_attrs__", ()))
+    yield "its configuration", vars(cls).get("__pydantic_config__")
+    if (decorators := vars(cls).get("__pydantic_decorators__")) is not None:
+        for kind in dataclasses.fields(decorators):
+            for name, decorator in getattr(decorators, kind.name).items():
+                yield name, (kind.name, decorator.info)
 
 
 def _is_generated(name: str, member: Any, own: OwnCode) -> bool:
@@ -106,10 +94,10 @@ def _is_generated(name: str, member: Any, own: OwnCode) -> bool:
     function: Any = inspect.unwrap(getattr(member, "__func__", member))
     if name[:2] != "__" or not isinstance(function, FunctionType):
         return False
-    code = function.__code__
+    code, module = function.__code__, function.__globals__.get("__name__", "")
     return (
         code.co_qualname.startswith("__create_fn__.")
         or code.co_filename.startswith("<attrs generated ")
-        or function.__globals__.get("__name__", "").startswith("namedtuple_")
-        or (function is member and is_of_library(function, own))
+        or module.startswith("namedtuple_")
+        or (function is member and "<locals>" in code.co_qualname and not own.has(module))
     )

@@ -1,81 +1,75 @@
-"""What a body's names stand for: in its closure, its module, and the package's other modules."""
+"""Which names a compiled code takes from elsewhere, and which modules it imports for itself.
+
+Read from the code rather than from a syntax tree: it is what runs, it is there where no source is,
+and the compiler has settled in it what is local.
+"""
 
 from __future__ import annotations
 
-import ast
-import builtins
-from collections.abc import Mapping
-from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+import dis
+import importlib.util
+from collections.abc import Iterator
+from types import CodeType
+from typing import Literal, NamedTuple
 
-from helium_agents.keys.definitions import Chain, Scope, dotted_name
-from helium_agents.keys.own_code import OwnCode
-from helium_agents.keys.watch import UNBOUND, Watch, cell_contents
+Scope = Literal["global", "cell", "class"]
+"""Where a code looks for a name: in its module; in the variables of an enclosing function, which
+may itself be inside the code; in the class body that is being run, and then in its module."""
 
-# These say where the code is, rather than what it does.
-_PLACES = frozenset(
-    {"__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__"}
-)
+_SCOPES: dict[str, Scope] = {
+    "LOAD_GLOBAL": "global",
+    "LOAD_DEREF": "cell",
+    "LOAD_CLASSDEREF": "cell",
+    "LOAD_FROM_DICT_OR_DEREF": "cell",
+    "LOAD_NAME": "class",
+    "LOAD_FROM_DICT_OR_GLOBALS": "class",
+}
 
 
-class Names(NamedTuple):
-    """The names that a function or a class body sees.
+class Name(NamedTuple):
+    """A dotted name: ``prompts.SYSTEM`` is ``("prompts", "SYSTEM")``."""
 
-    Args:
-        namespace: Globals of its module.
-        cells: Variables of enclosing functions, by name.
-        watch: Told of every name that is looked up.
-    """
+    chain: tuple[str, ...]
+    scope: Scope
 
-    namespace: Mapping[str, Any]
-    cells: Mapping[str, Any]
-    watch: Watch
 
-    @classmethod
-    def of(cls, function: FunctionType, watch: Watch) -> Names:
-        """The names that a function sees."""
-        cells = map(cell_contents, function.__closure__ or ())
-        free_names = function.__code__.co_freevars
-        return cls(function.__globals__, dict(zip(free_names, cells, strict=True)), watch)
+def nested_codes(code: CodeType) -> Iterator[CodeType]:
+    """The code and every code inside it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from nested_codes(const)
 
-    def resolve(self, chain: Chain, scope: Scope, own: OwnCode) -> tuple[int, Any]:
-        """How much of a dotted name is a constant or definition, and which one.
 
-        Attributes are followed through modules of the package. The length is 0 for names that need
-        no following: builtins, local variables, names of places.
-        """
-        name = chain[0]
-        if scope is Scope.CELL:
-            if name not in self.cells:
-                return 0, None
-            value = self.cells[name]
-        elif name in _PLACES:
-            return 0, None
-        else:
-            value = self.watch.look_up(self.namespace, name)
-            if value is UNBOUND:
-                is_known = hasattr(builtins, name) or scope is Scope.CLASS
-                return (0, None) if is_known else (1, UNBOUND)
-        depth = 1
-        while isinstance(value, ModuleType) and own.has(value.__name__) and depth < len(chain):
-            value = self.watch.look_up(vars(value), chain[depth])
-            depth += 1
-        return depth, value
+def named_in(code: CodeType) -> set[Name]:
+    """Names that a code takes from elsewhere, with the attributes that it takes of them."""
+    found = set()
+    for part in nested_codes(code):
+        name: Name | None = None
+        for instruction in dis.get_instructions(part):
+            if instruction.opname == "EXTENDED_ARG":
+                continue
+            if name is not None and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                name = Name((*name.chain, instruction.argval), name.scope)
+                continue
+            if name is not None:
+                found.add(name)
+            scope = _SCOPES.get(instruction.opname)
+            name = None if scope is None else Name((instruction.argval,), scope)
+    return found
 
-    def find(self, chain: Chain) -> Any:
-        """What a dotted name stands for, through modules and classes, without running code."""
-        if not chain:
-            return UNBOUND
-        value = self.cells.get(chain[0], UNBOUND)
-        if value is UNBOUND:
-            value = self.watch.look_up(self.namespace, chain[0])
-        for name in chain[1:]:
-            is_namespace = isinstance(value, ModuleType | type)
-            value = self.watch.look_up(vars(value), name) if is_namespace else UNBOUND
-        return value
 
-    def is_ours(self, decorator: ast.expr) -> bool:
-        """Whether a decorator is helium's own: its options do not change what a body does."""
-        expression = decorator.func if isinstance(decorator, ast.Call) else decorator
-        module = getattr(self.find(dotted_name(expression)), "__module__", None)
-        return isinstance(module, str) and module.partition(".")[0] == "helium_agents"
+def imported_in(code: CodeType, package: str) -> set[tuple[str, str]]:
+    """Modules that a body imports, and what it takes from them; "" is the module itself."""
+    found: set[tuple[str, str]] = set()
+    for part in nested_codes(code):
+        instructions = [
+            each for each in dis.get_instructions(part) if each.opname != "EXTENDED_ARG"
+        ]
+        for at, instruction in enumerate(instructions):
+            if instruction.opname == "IMPORT_NAME":  # after its level and what it takes
+                level, taken = instructions[at - 2].argval, instructions[at - 1].argval
+                name = "." * level + instruction.argval
+                module = importlib.util.resolve_name(name, package) if level else name
+                found |= {(module, each) for each in taken or ("",)}
+    return found

@@ -4,45 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from helium_agents.keys.shapes import class_name, find_class, is_static
 
 
-class OwnCode(NamedTuple):
-    """A top-level package; for a script or a lone module, the folder that it stands in.
+class OwnCode:
+    """The packages that a version looks into.
 
-    Args:
-        package: The first part of the modules' names.
-        folder: Where a lone module stands. Modules and packages beside it are its own too, as they
-            would be inside a package; without this an edit of ``prompts.py`` beside ``main.py``
-            would go unseen.
+    Of a script or a lone module these are all that stand in its folder, as they would be inside a
+    package; without this an edit of ``prompts.py`` beside ``main.py`` would go unseen.
     """
 
-    package: str
-    folder: str | None
+    def __init__(self) -> None:
+        self._packages: set[str] = set()
+        self._folders: set[str] = set()
+
+    def add(self, module: str) -> None:
+        """Look into a module's package too."""
+        package = _package(module)
+        folder = _folder(package)
+        self._packages.add(package)
+        if folder is not None and not hasattr(sys.modules.get(package), "__path__"):
+            self._folders.add(folder)
 
     def has(self, module: str) -> bool:
         """Whether a module is part of it."""
         package = _package(module)
-        return package == self.package or (
-            self.folder is not None and self.folder == _folder(package)
-        )
-
-    def relative(self, path: str) -> str:
-        """The path without what depends on where the code was checked out."""
-        root = self.folder or _folder(self.package)
-        if root is None or not os.path.isabs(path):
-            return path
-        relative = os.path.relpath(path, root)
-        return path if relative.startswith(os.pardir) else relative
-
-
-def own_code_of(module: str) -> OwnCode:
-    """The own code of a module's code."""
-    package = _package(module)
-    is_package = hasattr(sys.modules.get(package), "__path__")
-    return OwnCode(package, None if is_package else _folder(package))
+        return package in self._packages or _folder(package) in self._folders
 
 
 def counts_by_name(cls: type) -> bool:
@@ -52,9 +41,7 @@ def counts_by_name(cls: type) -> bool:
     """
     if is_static(cls):
         return True
-    package = _package(cls.__module__)
-    is_installed = package == _OURS or _is_installed(package)
-    return is_installed and find_class(*class_name(cls)) is cls
+    return _is_installed(_package(cls.__module__)) and find_class(*class_name(cls)) is cls
 
 
 def _package(module: str) -> str:
@@ -69,19 +56,16 @@ _OURS = __name__.partition(".")[0]
 _INSTALLED = ("site-packages", "dist-packages", os.path.dirname(os.__file__))
 
 
-def _folder(package: str) -> str | None:
-    """The folder that a top-level module or package stands in; `None` for installed ones.
-
-    This package counts as installed, also for a script that stands beside it in a checkout.
-    """
-    if package == _OURS or _is_installed(package):
-        return None
-    return _place(package)
-
-
 def _is_installed(package: str) -> bool:
+    """This package counts as installed, also for a script that stands beside it in a checkout."""
     place = _place(package)
-    return package in sys.builtin_module_names if place is None else place.endswith(_INSTALLED)
+    is_builtin = place is None and package in sys.builtin_module_names
+    return package == _OURS or is_builtin or (place or "").endswith(_INSTALLED)
+
+
+def _folder(package: str) -> str | None:
+    """The folder that a top-level module or package stands in; `None` for installed ones."""
+    return None if _is_installed(package) else _place(package)
 
 
 def _place(package: str) -> str | None:

@@ -6,7 +6,8 @@ pydantic models). Encoding, decoding and freezing are then the same walk over pa
 
 Shapes carry the whole state of an object, not only what its `__eq__` compares: a prompt may be made
 from anything that a method can see. Cached properties are left out, since they can be computed
-again; a class with state that nobody can see (a subclass of `str` or of an exception) has no shape.
+again; a class with state that is not seen has no shape (a subclass of `str` or of an exception,
+one with slots that are no fields).
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from types import MappingProxyType, NoneType
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
+
+from helium_agents.errors import EncodingError
 
 Parts = tuple[Any, ...]
 
@@ -42,8 +45,7 @@ class Shape:
         take_apart: The parts of an object. A part that is a dict maps attribute names to values.
         put_together: The object of a class that has these parts. Raises anything where the parts
             do not fit the class.
-        is_immutable: Whether the object may be shared instead of copied; such an object is small,
-            and is taken apart again after decoding to see that the parts were canonical.
+        is_immutable: Whether the object may be shared instead of copied.
     """
 
     take_apart: Callable[[Any], Parts]
@@ -79,7 +81,7 @@ def _put_time(_: object, parts: Parts) -> time:
 
 def _take_zone(zone: ZoneInfo) -> Parts:
     if zone.key is None:
-        raise ValueError("it was made from a file, and has no key")
+        raise EncodingError("it was made from a file, and has no key")
     return (zone.key,)
 
 
@@ -167,7 +169,6 @@ def _named_tuple_shape(cls: Any) -> Shape:
 
 def _dataclass_shape(cls: Any) -> Shape:
     fields = tuple(field.name for field in dataclasses.fields(cls))
-    slots = sorted(_slots(cls) - {*fields})
     field_set = frozenset(fields)
 
     def take_apart(value: Any) -> Parts:
@@ -177,10 +178,7 @@ def _dataclass_shape(cls: Any) -> Shape:
         except AttributeError:  # init=False, and not set yet
             attributes = {name: getattr(value, name) for name in fields if hasattr(value, name)}
             missing = tuple(name for name in fields if name not in attributes)
-        beyond = _beyond(value, field_set)
-        if slots:
-            beyond |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
-        return attributes, missing, beyond
+        return attributes, missing, _beyond(value, field_set)
 
     def put_together(cls: Any, parts: Parts) -> Any:
         attributes, missing, beyond = parts
@@ -191,17 +189,6 @@ def _dataclass_shape(cls: Any) -> Shape:
         return value
 
     return Shape(take_apart, put_together)
-
-
-def _slots(cls: type) -> set[str]:
-    """Names of the slots of a class and its bases, as they are stored (private ones mangled)."""
-    names = set()
-    for base in cls.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            is_private = name.startswith("__") and not name.endswith("__")
-            names.add(f"_{base.__name__.lstrip('_')}{name}" if is_private else name)
-    return names - {"__dict__", "__weakref__"}
 
 
 def _take_model(model: BaseModel) -> Parts:
@@ -221,13 +208,8 @@ def _take_model(model: BaseModel) -> Parts:
 
 
 def _put_model(cls: type[BaseModel], parts: Parts) -> BaseModel:
-    for part, kinds in zip(parts, _MODEL_PARTS, strict=True):
-        if type(part) not in kinds:
-            raise ValueError(f"a {type(part).__name__} is not where a model has one")
     attributes, missing, beyond, fields_set, extra, private = parts
     _check_names(cls, [*attributes, *missing], cls.__pydantic_fields__)
-    if not {*(private or {})} <= {*cls.__private_attributes__}:
-        raise ValueError(f"{cls.__qualname__} has no private attributes {[*private]}")
     model = cls.__new__(cls)
     # What copy and pickle do: no validator, `model_post_init` or overridden method runs.
     BaseModel.__setstate__(
@@ -239,17 +221,7 @@ def _put_model(cls: type[BaseModel], parts: Parts) -> BaseModel:
             "__pydantic_private__": private,
         },
     )
-    if _names_in(_take_model(model)) != _names_in(parts):
-        raise ValueError("the names of its attributes are not in their order, or not names")
     return model
-
-
-_MODEL_PARTS = ((dict,), (tuple,), (dict,), (tuple,), (dict, NoneType), (dict, NoneType))
-
-
-def _names_in(parts: Parts) -> list[list[tuple[type, Any]]]:
-    """The names in the parts of a model, with their types: 1 and True are equal, but no names."""
-    return [[(type(name), name) for name in part or ()] for part in parts]
 
 
 _MODEL = Shape(_take_model, _put_model)
@@ -276,7 +248,8 @@ def _make_shape(cls: type) -> Shape | None:
         return None
     if issubclass(cls, BaseModel):
         return _MODEL
-    return _dataclass_shape(cls) if dataclasses.is_dataclass(cls) else None
+    is_plain = dataclasses.is_dataclass(cls) and not _has_slots_beyond_fields(cls)
+    return _dataclass_shape(cls) if is_plain else None
 
 
 def _is_field_names(names: object) -> bool:
@@ -294,6 +267,12 @@ def is_static(cls: type) -> bool:
 def _has_hidden_state(cls: type, but: type = object) -> bool:
     """Whether instances hold something that is in no attribute, as `str` and exceptions do."""
     return any(is_static(base) for base in cls.__mro__ if base not in (but, object))
+
+
+def _has_slots_beyond_fields(cls: Any) -> bool:
+    names = {field.name for field in dataclasses.fields(cls)} | {"__dict__", "__weakref__"}
+    slots = [vars(base).get("__slots__", ()) for base in cls.__mro__]
+    return any({each} - names if isinstance(each, str) else {*each} - names for each in slots)
 
 
 # --- names of classes ----------------------------------------------------------------------------
@@ -317,7 +296,7 @@ def _argument_name(argument: object) -> str:
         return ".".join(class_name(argument))
     name = repr(argument)
     if " at 0x" in name:
-        raise ValueError(f"the type argument {name} has no name")
+        raise EncodingError(f"the type argument {name} has no name")
     return name
 
 

@@ -1,14 +1,12 @@
 """The persistent store: one LMDB directory, read on the caller's thread, written in groups.
 
-What lives where: `entry` and `provenance` know what records look like, `lmdb_tables` what a
-transaction changes, `writer` when one happens, `lmdb_environment` how to open a directory,
-`lmdb_directory` how long it stays open, `lmdb_scan` and `lmdb_check` how to go through all of it.
-This module opens late and does what the port says.
+What lives where: `entry` knows what records look like, `lmdb_tables` what a transaction changes,
+`writer` when one happens, `lmdb_environment` how to open a directory, `lmdb_directory` how long it
+stays open, `lmdb_check` what must hold in it. This module opens late and does what the port says.
 
 Several processes may use one directory at once, each with a store of its own; LMDB lets one write
 at a time. A store that is open does not survive a fork: the child gets an error that says so, and
-may open a store of its own in the same directory (`lmdb_directory` says how that is made safe). A
-store that was only constructed opens after the fork as usual.
+may open a store of its own. One that was only constructed opens after the fork as usual.
 """
 
 from __future__ import annotations
@@ -17,51 +15,41 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import lmdb
-
 from helium_agents.errors import MemoError
-from helium_agents.memo import lmdb_scan
 from helium_agents.memo.entry import (
-    Entry,
     check_bounds,
     check_key,
-    check_label,
-    check_time,
+    check_put,
     decode,
     encode,
+    encode_provenance,
+    entry_bytes,
     is_expired,
-    stored_bytes,
-    what_fits,
 )
-from helium_agents.memo.lmdb_check import check, rebuild
-from helium_agents.memo.lmdb_directory import TOUCH_BATCH, Directory
-from helium_agents.memo.lmdb_environment import explain, probe
-from helium_agents.memo.lmdb_tables import DATA_FILE, Row, Update, rows
-from helium_agents.memo.provenance import decode_provenance, provenance_bytes
-from helium_agents.memo.store import EntryInfo, FullEntry, Report, StoreStats
-from helium_agents.memo.writer import DELETED, Writer
+from helium_agents.memo.lmdb_check import Report, check, rebuild
+from helium_agents.memo.lmdb_directory import Directory
+from helium_agents.memo.lmdb_environment import probe
+from helium_agents.memo.lmdb_tables import DELETED, Records, Update, records_of, rows
+from helium_agents.memo.store import Entry, EntryInfo, StoreStats
+from helium_agents.memo.writer import Writer
 
 _MAX_VALUE_BYTES: Final = 2**31
-_DELETED_AT_ONCE: Final = 4096
-_FIRST_PAGE: Final = 1024
-_NEXT_PAGES: Final = 2**16
 
 
 class LmdbStore:
-    """A directory of entries that outlives the process; a `Store`.
+    """A directory of entries that outlives the process; a `BrowsableStore`.
 
     Entries are evicted, least recently used first, in the transaction that would exceed the bound.
-    The order of use is kept coarsely: reads are noted in memory and written along with the next
-    puts, and only where an entry's place in the order is out of date. A crash forgets such notes
-    and nothing else.
+    The order of use is kept coarsely: the last 65,536 reads are noted in memory and written along
+    with the next puts or at the end, and only where an entry's place in the order is out of date.
+    A crash forgets such notes and nothing else.
 
     The file is larger than its live bytes, 1.5 to 6 times depending on their sizes; it does not
     shrink, but freed pages are used again.
@@ -111,19 +99,11 @@ class LmdbStore:
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or `None`; see `Store.get`. A damaged entry is a miss, and counted."""
-        check_key(key)
-        opened = self._use()
-        record = opened.writer.lookup(key) if opened.writer else None
-        if record == DELETED:
+        entry = self._find(key, lambda txn, tables: (txn.get(key, b"", db=tables.entries), b""))
+        if entry is None:
             return None
-        entry = decode(record) if record else self._read(opened, key)
-        if entry is None or entry.is_expired(self._ttl_s, self._clock()):
-            return None
-        if record is None and opened.writer:
-            opened.touched.append(key)
-            if len(opened.touched) >= TOUCH_BATCH:
-                opened.writer.flush()
-        return entry.payload
+        self._use().touched.append(key)
+        return entry.value
 
     def put(
         self,
@@ -140,105 +120,77 @@ class LmdbStore:
             MemoError: If an earlier write failed (the store then takes nothing more until it is
                 opened again), or the store is read-only or closed.
         """
-        check_key(key)
-        check_label(label)
-        if created_s is None:
-            created_s = self._clock()
-        else:
-            check_time(created_s)
+        created_s = self._clock() if created_s is None else created_s
+        check_put(key, label, created_s)
         writer = self._use_writer()
-        fits, provenance = what_fits(value, label, provenance, self._max_entry_bytes)
-        if fits:
-            writer.put(key, encode(value, label=label, created_s=created_s), provenance)
-        else:
-            writer.put(key, DELETED)
+        if entry_bytes(value, label, provenance) > self._max_entry_bytes:
+            provenance = b""
+            if entry_bytes(value, label) > self._max_entry_bytes:
+                writer.put(key, DELETED)
+                return
+        record = encode(value, label=label, created_s=created_s)
+        writer.put(key, (record, encode_provenance(provenance)))
 
     def commit(self) -> Future[None]:
         """A future for everything put so far; see `Store.commit`. Takes 5 ms and one disk flush."""
-        if self._opened is not None and self._use().writer:
-            return self._use_writer().commit()
+        if self._opened is not None and (writer := self._use().writer):
+            return writer.commit()
         future: Future[None] = Future()
         future.set_result(None)
         return future
 
-    def provenance(self, key: bytes) -> bytes | None:
-        """What was asked; see `Store.provenance`. Damaged provenance is none, and counted."""
-        check_key(key)
-        opened = self._use()
-        record, pending = opened.writer.lookup_provenance(key) if opened.writer else (None, b"")
-        if record is not None:
-            entry = decode(record)
-            is_live = entry is not None and not entry.is_expired(self._ttl_s, self._clock())
-            return (pending or None) if is_live else None
-        found = opened.read(partial(lmdb_scan.provenance_of, key=key))
-        if found is None or found[1] is None or not self._is_live(found[0]):
-            return None
-        provenance = decode_provenance(found[1])
-        self._num_corrupt += provenance is None
-        return provenance or None
+    def find(self, key: bytes) -> Entry | None:
+        """All of an entry; see `BrowsableStore.find`. Damaged provenance is none."""
+        return self._find(key, partial(records_of, key=key))
 
-    def describe(self, key: bytes) -> EntryInfo | None:
-        """What is known of one entry; see `Store.describe`."""
-        check_key(key)
-        opened = self._use()
-        record, provenance = opened.writer.lookup_provenance(key) if opened.writer else (None, b"")
-        if record is None:
-            found = opened.read(partial(lmdb_scan.describe, key=key))
-        else:
-            found = _describe_pending(key, record, provenance)
-        return found if found and self._is_live(found) else None
-
-    def entries(self, *, label: str | None = None) -> Iterator[EntryInfo]:
-        """Live entries, the newest first; see `Store.entries`. One pass per 65,536 of them."""
-        opened = self._settled()
-        before: tuple[float, bytes] | None = None
-        num_most = _FIRST_PAGE
-
-        def is_wanted(row: Row) -> bool:
-            return (label is None or row.label == label) and self._is_live(row)
-
-        while True:
-            page = opened.read(
-                partial(lmdb_scan.newest, is_wanted=is_wanted, before=before, num_most=num_most)
-            )
-            yield from page
-            if len(page) < num_most:
-                return
-            before, num_most = (page[-1].created_s, page[-1].key), _NEXT_PAGES
-
-    def scan(self, *, label: str | None = None) -> Iterator[FullEntry]:
-        """Live entries with all they have; see `Store.scan`. Holds 1 MiB of them at a time."""
-        opened = self._settled()
-        after: bytes | None = b""
-        while after is not None:
-            found, num_damaged, after = opened.read(partial(lmdb_scan.full, after=after))
-            self._num_corrupt += num_damaged
-            for entry in found:
-                if (label is None or entry.label == label) and self._is_live(entry):
-                    yield entry
+    def entries(self) -> list[EntryInfo]:
+        """Live entries, after a commit of what is pending; see `BrowsableStore.entries`."""
+        found = self._settled().read(
+            lambda txn, tables: [row for row in rows(txn, tables) if not self._is_expired(row)]
+        )
+        return sorted(found, key=lambda entry: (entry.created_s, entry.key), reverse=True)
 
     def delete(self, keys: Iterable[bytes]) -> int:
-        """Remove entries; see `Store.delete`. One transaction for each 4,096 of them."""
-        return self._remove((key, None) for key in keys)
+        """Remove entries, durably; returns how many of the keys there were."""
+        doomed = list(keys)
+        for key in doomed:
+            check_key(key)
+        return self._use_writer().run(lambda update: update.delete(doomed))
 
     def prune(
         self,
         *,
         older_than_s: float | None = None,
         max_bytes: int | None = None,
-        label: str | None = None,
+        among: Collection[bytes] | None = None,
     ) -> int:
-        """Remove what is old or too much; see `Store.prune`. Other writers go on in between."""
-        self._use_writer().run(lambda update: None)  # so that all that is known of use is written
-        num_removed = self._remove(self._old(older_than_s, label))
-        if max_bytes is not None:
-            num_removed += self._remove(self._excess(max_bytes, label))
-        return num_removed
+        """Remove expired entries, then old ones, then the least recently used; how many went.
+
+        Args:
+            older_than_s: Remove what was put longer ago than this. As with a time to live, an
+                entry from as far in the future counts as old.
+            max_bytes: Then remove the least recently used until the rest counts at most this
+                many bytes; 0 removes all.
+            among: Only entries with these keys go, and only they count.
+        """
+        now_s = self._clock()
+
+        def is_old(entry: EntryInfo) -> bool:
+            return self._is_expired(entry) or is_expired(entry.created_s, older_than_s, now_s)
+
+        return self._use_writer().run(lambda update: update.prune(is_old, max_bytes, among))
 
     def verify(self, *, repair: bool = False) -> Report:
-        """A full check, in a child process first; see `Store.verify`. Reads the file twice."""
-        # First, since a damaged file may be dangerous even to open.
-        if self._has_data() and (problem := probe(self.path)):
+        """Check everything that can be checked; damage is described, not raised.
+
+        Reads the file twice, first in a child process, since a damaged file may be dangerous even
+        to open.
+
+        Args:
+            repair: Also mend what can be mended: damaged entries go, and everything that can be
+                computed from the others is. The report says what was found before.
+        """
+        if problem := probe(self.path):
             return Report(0, 0, [f"the file cannot be read: {problem}"])
         report = self._settled().read(check)
         if repair and report.problems:
@@ -251,14 +203,9 @@ class LmdbStore:
 
     def stats(self) -> StoreStats:
         """What the store holds, after a commit of what is pending. Reads the whole index."""
-        opened = self._settled()
-        return opened.read(
+        return self._settled().read(
             lambda txn, tables: StoreStats.of(
-                (
-                    (row.label, row.num_bytes, row.created_s)
-                    for row in rows(txn, tables)
-                    if self._is_live(row)
-                ),
+                (row for row in rows(txn, tables) if not self._is_expired(row)),
                 max_bytes=self._max_bytes,
                 num_corrupt=self._num_corrupt,
             )
@@ -279,6 +226,17 @@ class LmdbStore:
             self._opened = None
         opened.close()
 
+    def _find(self, key: bytes, query: Callable[..., Records]) -> Entry | None:
+        """What is pending under a key, or else what a query reads, unless it has expired."""
+        check_key(key)
+        opened = self._use()
+        records = (opened.writer.lookup(key) if opened.writer else None) or opened.read(query)
+        entry = decode(key, *records)
+        if entry is None:
+            self._num_corrupt += records != DELETED
+            return None
+        return None if self._is_expired(entry) else entry
+
     def _use(self) -> Directory:
         opened = self._opened
         if opened is None:
@@ -290,7 +248,7 @@ class LmdbStore:
             )
         return opened
 
-    def _use_writer(self) -> Writer[Update]:
+    def _use_writer(self) -> Writer:
         writer = self._use().writer
         if writer is None:
             raise MemoError(f"the memo in {self.path} is read-only: open it with read_only=False")
@@ -299,8 +257,7 @@ class LmdbStore:
     def _settled(self) -> Directory:
         """The directory, with everything put so far in it."""
         opened = self._use()
-        if opened.writer:
-            opened.writer.commit().result()
+        self.commit().result()
         return opened
 
     def _open(self) -> Directory:
@@ -309,94 +266,11 @@ class LmdbStore:
                 return self._opened
             if self._is_closed:
                 raise MemoError(f"the memo in {self.path} is closed")
-            if self._read_only and not self._has_data():
-                raise MemoError(
-                    f"there is no memo in {self.path}: check the path, or open it with "
-                    "read_only=False to make one"
-                )
             opened = Directory(self.path, self._max_bytes, read_only=self._read_only)
             self._at_drop = weakref.finalize(self, opened.abandon)
             self._at_drop.atexit = False  # the directories see to that themselves, with patience
             self._opened = opened
             return opened
 
-    def _has_data(self) -> bool:
-        try:
-            return (self.path / DATA_FILE).is_file()
-        except OSError as error:
-            raise explain(self.path, error) from error
-
-    def _read(self, opened: Directory, key: bytes) -> Entry | None:
-        opened.reading.append(None)
-        try:
-            try:
-                reading = opened.env.begin(db=opened.tables.entries, buffers=True)
-            except lmdb.ReadersFullError:
-                reading = opened.begin(db=opened.tables.entries, buffers=True)
-            with reading as txn:
-                record = txn.get(key)
-                if record is None:
-                    return None
-                entry = decode(record)
-        except lmdb.Error as error:
-            raise opened.explain(error) from error
-        finally:
-            opened.reading.pop()
-        if entry is None:
-            self._num_corrupt += 1
-        return entry
-
-    def _is_live(self, entry: Row | EntryInfo | FullEntry) -> bool:
-        return not is_expired(entry.created_s, self._ttl_s, self._clock())
-
-    def _old(self, older_than_s: float | None, label: str | None) -> Iterator[tuple[bytes, float]]:
-        """Keys and times of what has expired or is older than that."""
-        now_s, after = self._clock(), b""
-        while page := self._use().read(partial(lmdb_scan.by_key, after=after)):
-            for key, row in page:
-                if (label is None or row.label == label) and (
-                    is_expired(row.created_s, self._ttl_s, now_s)
-                    or is_expired(row.created_s, older_than_s, now_s)
-                ):
-                    yield key, row.created_s
-            after = page[-1][0]
-
-    def _excess(self, max_bytes: int, label: str | None) -> Iterator[tuple[bytes, float]]:
-        """Keys and times of the least recently used, until the others count at most that much."""
-
-        def is_counted(row: Row) -> bool:
-            return label is None or row.label == label
-
-        excess_bytes = -max_bytes + self._use().read(
-            lambda txn, tables: sum(r.num_bytes for r in rows(txn, tables) if is_counted(r))
-        )
-        after = 0
-        while page := self._use().read(partial(lmdb_scan.by_use, after=after)):
-            for _, key, row in page:
-                if excess_bytes <= 0:
-                    return
-                if is_counted(row):
-                    yield key, row.created_s
-                    excess_bytes -= row.num_bytes
-            after = page[-1][0]
-
-    def _remove(self, victims: Iterable[tuple[bytes, float | None]]) -> int:
-        """Remove entries of these keys and, if given, creation times; how many there were."""
-        writer, num_removed, rest = self._use_writer(), 0, iter(victims)
-        while some := list(islice(rest, _DELETED_AT_ONCE)):
-            for key, _ in some:
-                check_key(key)
-            num_removed += writer.run(partial(_delete_all, victims=some))
-        return num_removed
-
-
-def _delete_all(update: Update, victims: list[tuple[bytes, float | None]]) -> int:
-    return sum(update.delete(*victim) for victim in victims)
-
-
-def _describe_pending(key: bytes, record: bytes, provenance: bytes) -> EntryInfo | None:
-    entry = decode(record)  # of what is to be deleted there is none
-    if entry is None:
-        return None
-    num_bytes = stored_bytes(entry.payload, entry.label) + provenance_bytes(provenance)
-    return EntryInfo(key, entry.label, num_bytes, entry.created_s, bool(provenance))
+    def _is_expired(self, entry: Entry | EntryInfo) -> bool:
+        return is_expired(entry.created_s, self._ttl_s, self._clock())

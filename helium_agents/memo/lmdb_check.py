@@ -10,125 +10,118 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
 import lmdb
 
-from helium_agents.memo.entry import Entry, decode
+from helium_agents.memo.entry import decode, decode_provenance
 from helium_agents.memo.lmdb_tables import (
     MAX_BYTES,
     NUM_BYTES,
-    Row,
     Tables,
+    Txn,
     Update,
     format_count,
     parse_count,
     parse_row,
+    records_of,
 )
-from helium_agents.memo.provenance import decode_provenance
-from helium_agents.memo.store import KEY_BYTES, Report
+from helium_agents.memo.store import KEY_BYTES, EntryInfo
 
 _MAX_PROBLEMS: Final = 1000
 
 
-class Problems:
-    """What is wrong, in words; bounded, since a wrong table is wrong a million times."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check of a store found.
 
-    def __init__(self) -> None:
-        self._said: list[str] = []
-        self._num_more = 0
+    Args:
+        num_entries: Entries found, expired and damaged ones too.
+        num_bytes: The bytes that they count, computed anew.
+        problems: What is wrong, in words, each with the first digits of the key that it is about;
+            empty for a sound store. At most 1,000, then one that says how many more.
+        num_dropped: Damaged entries that a repair removed.
+    """
 
-    def add(self, key: bytes, words: str) -> None:
-        """Note a problem of a key."""
-        self.say(f"entry {bytes(key).hex()[:16]}: {words}")
-
-    def say(self, words: str) -> None:
-        """Note a problem."""
-        if len(self._said) < _MAX_PROBLEMS:
-            self._said.append(words)
-        else:
-            self._num_more += 1
-
-    def listed(self) -> list[str]:
-        """All of them."""
-        return [*self._said, *([f"and {self._num_more} more"] if self._num_more else [])]
+    num_entries: int
+    num_bytes: int
+    problems: list[str]
+    num_dropped: int = 0
 
 
-def check(txn: lmdb.Transaction[bytes], tables: Tables) -> Report:
+def check(txn: Txn, tables: Tables) -> Report:
     """Check one state of the tables."""
-    problems = Problems()
-    num_entries = num_bytes = 0
-    try:
-        for key, record in _ascending(txn, tables.entries, "entries", problems):
-            num_entries += 1
-            num_bytes += _check_entry(txn, tables, key, record, problems)
-        _check_orphans(txn, tables, problems)
-        _check_counts(txn, tables, num_bytes, problems)
-    except lmdb.Error as error:
-        problems.say(f"LMDB cannot read all of it: {error}")
-    return Report(num_entries, num_bytes, problems.listed())
+    found = _Check(txn, tables)
+    problems = found.problems()
+    said = list(islice(problems, _MAX_PROBLEMS))
+    if num_more := sum(1 for _ in problems):  # a wrong table is wrong a million times
+        said.append(f"and {num_more} more")
+    return Report(found.num_entries, found.num_bytes, said)
 
 
-def _ascending(
-    txn: lmdb.Transaction[bytes], table: lmdb._Database, name: str, problems: Problems
-) -> Iterator[tuple[bytes, bytes]]:
-    """The pairs of a table, whose keys must ascend."""
-    last = b""
-    for key, value in txn.cursor(db=table):
-        if key <= last:
-            problems.add(key, f"comes out of order in {name}")
-        last = key
-        yield key, value
+@dataclass(slots=True)
+class _Check:
+    """A walk through the tables, which counts entries and says what is wrong."""
 
+    _txn: Txn
+    _tables: Tables
+    num_entries: int = 0
+    num_bytes: int = 0
 
-def _check_entry(
-    txn: lmdb.Transaction[bytes], tables: Tables, key: bytes, record: bytes, problems: Problems
-) -> int:
-    """Check what there is of an entry; the bytes it counts."""
-    if len(key) != KEY_BYTES:
-        problems.add(key, f"its key has {len(key)} bytes, not {KEY_BYTES}")
-    entry = _decoded(record)
-    if entry is None:
-        problems.add(key, "its record is damaged")
-    provenance = txn.get(key, db=tables.provenance) if tables.provenance else None
-    if provenance is not None and decode_provenance(provenance) is None:
-        problems.add(key, "its provenance is damaged")
-    num_bytes = KEY_BYTES + len(record) + len(provenance or b"")
-    row = _parsed(txn.get(key, db=tables.index))
-    if row is None:
-        problems.add(key, "it has no index row, or a damaged one")
-        return num_bytes
-    if row.num_bytes != num_bytes:
-        problems.add(key, f"its index row says {row.num_bytes} bytes, not {num_bytes}")
-    if entry is not None and (row.created_s, row.label) != (entry.created_s, entry.label):
-        problems.add(key, "its index row has another time or label than its record")
-    if txn.get(format_count(row.sequence), db=tables.recency) != key:
-        problems.add(key, f"it has no place in the order of use under its number {row.sequence}")
-    return num_bytes
+    def problems(self) -> Iterator[str]:
+        """What is wrong, in words."""
+        try:
+            for key in self._txn.cursor(db=self._tables.entries).iternext(values=False):
+                yield from (f"entry {key.hex()[:16]}: {each}" for each in self._of_entry(key))
+            for key, each in self._of_orphans():
+                yield f"entry {key.hex()[:16]}: {each}"
+            yield from self._of_counts()
+        except lmdb.Error as error:
+            yield f"LMDB cannot read all of it: {error}"
 
+    def _of_entry(self, key: bytes) -> Iterator[str]:
+        if len(key) != KEY_BYTES:
+            yield f"its key has {len(key)} bytes, not {KEY_BYTES}"
+        record, provenance = records_of(self._txn, self._tables, key)
+        num_bytes = KEY_BYTES + len(record) + len(provenance)
+        self.num_entries += 1
+        self.num_bytes += num_bytes
+        entry = decode(key, record)
+        if entry is None:
+            yield "its record is damaged"
+        if decode_provenance(provenance) is None:
+            yield "its provenance is damaged"
+        row = _row_of(self._txn, self._tables, key)
+        if row is None:
+            yield "it has no index row, or a damaged one"
+            return
+        if row.num_bytes != num_bytes:
+            yield f"its index row says {row.num_bytes} bytes, not {num_bytes}"
+        if entry is not None and (row.created_s, row.label) != (entry.created_s, entry.label):
+            yield "its index row has another time or label than its record"
+        if self._txn.get(format_count(row.last_use), db=self._tables.recency) != key:
+            yield f"it has no place in the order of use under its number {row.last_use}"
 
-def _check_orphans(txn: lmdb.Transaction[bytes], tables: Tables, problems: Problems) -> None:
-    """Check that rows, places and provenance have an entry."""
-    for name, table in (("index", tables.index), ("provenance", tables.provenance)):
-        for key, _ in _ascending(txn, table, name, problems) if table else ():
-            if txn.get(key, db=tables.entries) is None:
-                problems.add(key, f"it is in {name}, but has no record")
-    for number, key in _ascending(txn, tables.recency, "the order of use", problems):
-        row = _parsed(txn.get(key, db=tables.index))
-        if row is None or format_count(row.sequence) != number:
-            problems.add(key, f"it has a place {parse_count(number)} in the order of use too many")
+    def _of_orphans(self) -> Iterator[tuple[bytes, str]]:
+        tables = self._tables
+        for name, table in (("index", tables.index), ("provenance", tables.provenance)):
+            for key in self._txn.cursor(db=table).iternext(values=False):
+                if self._txn.get(key, db=tables.entries) is None:
+                    yield key, f"it is in {name}, but has no record"
+        for number, key in self._txn.cursor(db=tables.recency):
+            row = _row_of(self._txn, tables, key)
+            if row is None or format_count(row.last_use) != number:
+                yield key, f"it has a place {parse_count(number)} in the order of use too many"
 
-
-def _check_counts(
-    txn: lmdb.Transaction[bytes], tables: Tables, num_bytes: int, problems: Problems
-) -> None:
-    """Check the count of live bytes and the bound."""
-    counted = parse_count(txn.get(NUM_BYTES, db=tables.meta))
-    if counted != num_bytes:
-        problems.say(f"the count of live bytes is {counted}, but they are {num_bytes}")
-    bound = txn.get(MAX_BYTES, db=tables.meta)
-    if bound is not None and num_bytes > parse_count(bound):
-        problems.say(f"there are {num_bytes} live bytes, above the bound of {parse_count(bound)}")
+    def _of_counts(self) -> Iterator[str]:
+        counted = parse_count(self._txn.get(NUM_BYTES, db=self._tables.meta))
+        if counted != self.num_bytes:
+            yield f"the count of live bytes is {counted}, but they are {self.num_bytes}"
+        bound = parse_count(self._txn.get(MAX_BYTES, db=self._tables.meta))
+        if self.num_bytes > bound:
+            yield f"there are {self.num_bytes} live bytes, above the bound of {bound}"
 
 
 def rebuild(update: Update) -> int:
@@ -137,29 +130,17 @@ def rebuild(update: Update) -> int:
     The order of use is kept where the index still knows it. Needs 200 bytes of memory per entry.
     """
     txn, tables = update.txn, update.tables
-    order: list[tuple[int, float, bytes]] = []
+    order: list[tuple[int, float, bytes, str]] = []
     damaged: list[bytes] = []
     for key, record in txn.cursor(db=tables.entries):
-        entry = _decoded(record)
+        entry = decode(key, record)
         if entry is None or len(key) != KEY_BYTES:
             damaged.append(key)
         else:
-            row = _parsed(txn.get(key, db=tables.index))
-            order.append((row.sequence if row else 0, entry.created_s, key))
+            row = _row_of(txn, tables, key)
+            order.append((row.last_use if row else 0, entry.created_s, key, entry.label))
     for key in damaged:
-        update.drop(key)
-    _drop_bad_provenance(txn, tables)
-    update.clear_order()
-    for _, created_s, key in sorted(order):
-        record = txn.get(key, b"", db=tables.entries)
-        entry = decode(record)
-        assert entry is not None
-        num_bytes = KEY_BYTES + len(record) + len(txn.get(key, b"", db=tables.provenance))
-        update.place(key, num_bytes, created_s, entry.label.encode())
-    return len(damaged)
-
-
-def _drop_bad_provenance(txn: lmdb.Transaction[bytes], tables: Tables) -> None:
+        txn.delete(key, db=tables.entries)
     bad = [
         key
         for key, provenance in txn.cursor(db=tables.provenance)
@@ -167,17 +148,16 @@ def _drop_bad_provenance(txn: lmdb.Transaction[bytes], tables: Tables) -> None:
     ]
     for key in bad:
         txn.delete(key, db=tables.provenance)
+    update.clear_order()
+    for _, created_s, key, label in sorted(order):
+        num_bytes = KEY_BYTES + sum(map(len, records_of(txn, tables, key)))
+        update.place(key, num_bytes, created_s, label.encode())
+    return len(damaged)
 
 
-def _decoded(record: bytes) -> Entry | None:
+def _row_of(txn: Txn, tables: Tables, key: bytes) -> EntryInfo | None:
+    value = txn.get(key, db=tables.index)
     try:
-        return decode(record)
-    except ValueError:  # a whole record whose label is no text
-        return None
-
-
-def _parsed(value: Any) -> Row | None:
-    try:
-        return parse_row(value) if value else None
+        return parse_row(key, value) if value else None
     except struct.error:
         return None

@@ -6,9 +6,8 @@ program, which waits a few seconds for it and not longer, since another process 
 
 A child that is forked may not use what it inherits, but it may open the directory for itself. LMDB
 allows that only once the inherited environment is closed, and closing one amid a transaction frees
-the parent's slot in the table of readers. So a fork waits until nothing is being read or written
-here, and the child closes what it inherits before anything else runs in it. Where a transaction
-goes on for too long, the child leaves all as it is, and cannot open that directory.
+the parent's slot in the table of readers. So a fork waits until nothing is read or written here,
+and the child first closes what it inherits; where it waits in vain, it cannot open that directory.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,14 +28,12 @@ import lmdb
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.lmdb_environment import explain, open_environment
-from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Update, open_tables, stale_keys
-from helium_agents.memo.provenance import encode_provenance
-from helium_agents.memo.writer import DELETED, Batch, Writer
+from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Txn, Update, open_tables
+from helium_agents.memo.writer import Batch, Writer
 
 _T = TypeVar("_T")
 
-TOUCH_BATCH: Final = 4096
-_MAX_TOUCHED: Final = 16 * TOUCH_BATCH
+_MAX_TOUCHED: Final = 2**16
 _READER_CHECK_S: Final = 30.0
 _WAIT_AT_DROP_S: Final = 1.0
 _WAIT_AT_EXIT_S: Final = 5.0
@@ -52,6 +50,8 @@ class Directory:
         read_only: Have no writer.
 
     Attributes:
+        touched: Keys that were read, for the order of use; the oldest are forgotten.
+        write_lock: Held by a write that is under way, or by a fork.
         reading: One element for each read transaction that is open: a count that needs no lock.
 
     Raises:
@@ -61,10 +61,11 @@ class Directory:
     def __init__(self, path: Path, max_bytes: int, *, read_only: bool) -> None:
         self.pid = os.getpid()
         self.path = path
-        self.writer: Writer[Update] | None = None
+        self.explain = partial(explain, path)
+        self.writer: Writer | None = None
         self.touched: deque[bytes] = deque(maxlen=_MAX_TOUCHED)
         self.reading: list[None] = []
-        self._write_lock = threading.RLock()
+        self.write_lock = threading.RLock()
         self._max_bytes = max_bytes
         self._next_reader_check_s = time.monotonic() + _READER_CHECK_S
         try:
@@ -75,134 +76,97 @@ class Directory:
                 self.env.close()
                 raise
             self._data = Path(os.path.abspath(path / DATA_FILE))  # also after a chdir
-            self._inode = _inode(self._data)
+            self._found = self._data.stat()
         except (lmdb.Error, OSError) as error:
             raise self.explain(error) from error
         if not read_only:
-            self.writer = Writer(f"memo writer {path}", self._write, self.explain)
+            self.writer = Writer(f"memo writer {path}", self._write, self.explain, self.env.close)
         _open_directories.add(self)
 
-    def begin(self, **options: Any) -> lmdb.Transaction[Any]:
-        """A read transaction; where all slots are taken, after a look for those of the dead."""
-        try:
-            return self.env.begin(**options)
-        except lmdb.ReadersFullError:
-            self.env.reader_check()
-            return self.env.begin(**options)
-
-    def read(self, query: Callable[[lmdb.Transaction[bytes], Tables], _T]) -> _T:
+    def read(self, query: Callable[[Txn, Tables], _T]) -> _T:
         """The result of a query on one state of the tables."""
         self.reading.append(None)
         try:
-            with self.begin() as txn:
+            try:
+                reading = self.env.begin()
+            except lmdb.ReadersFullError:  # perhaps of the dead
+                self.env.reader_check()
+                reading = self.env.begin()
+            with reading as txn:
                 return query(txn, self.tables)
         except lmdb.Error as error:
             raise self.explain(error) from error
         finally:
             self.reading.pop()
 
-    def explain(self, error: BaseException) -> MemoError:
-        """The error in words."""
-        return explain(self.path, error)
-
-    def close(self) -> None:
+    def close(self, wait_s: float | None = None) -> None:
         """Write what is pending and release everything.
+
+        Args:
+            wait_s: How long to wait for that; `None` for as long as it takes.
 
         Raises:
             MemoError: If something could not be written and nobody was told yet.
         """
         _open_directories.discard(self)
-        try:
-            if self.writer:
-                if self.touched:
-                    self.writer.flush()
-                self.writer.close()
-        finally:
+        if self.writer is None:
             self.env.close()
+            return
+        if self.touched:
+            self.writer.flush()
+        self.writer.close(wait_s)
 
     def abandon(self, wait_s: float = _WAIT_AT_DROP_S) -> None:
         """As `close`, for a store that nobody closed: waits a bounded time and does not raise."""
-        if self.pid != os.getpid():
-            return
-        _open_directories.discard(self)
-        if self.writer is None:
-            self.env.close()
-        elif failure := self.writer.abandon(self.env.close, wait_s):
-            warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
+        if self.pid == os.getpid():
+            try:
+                self.close(wait_s)
+            except MemoError as failure:
+                warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
 
-    def pause(self, until_s: float) -> bool:
-        """Let no write begin, and wait for what is under way; whether nothing is under way.
-
-        Args:
-            until_s: How long to wait, as a time of `time.monotonic`.
-        """
-        if not self._write_lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
-            return False
-        while self.reading and time.monotonic() < until_s:
-            time.sleep(_POLL_S)
-        if not self.reading:
-            return True
-        self.resume()
-        return False
-
-    def resume(self) -> None:
-        """Let writes begin again."""
-        self._write_lock.release()
-
-    def _write(self, batch: Batch[Update]) -> list[Any]:
+    def _write(self, batch: Batch) -> list[Any]:
         """Write a batch and the order of use in one transaction; runs on the writer thread."""
-        with self._write_lock:
-            return self._write_now(batch)
-
-    def _write_now(self, batch: Batch[Update]) -> list[Any]:
-        touched = dict.fromkeys(self.touched.popleft() for _ in range(len(self.touched)))
-        self._check_readers()
-        if not batch:
-            with self.env.begin() as txn:
-                if not stale_keys(txn, self.tables, touched):
-                    return []
-        # Before the transaction, which makes other processes wait.
-        provenance = {key: encode_provenance(each) for key, each in batch.provenance.items()}
-        with self.env.begin(write=True) as txn:
-            update = Update(txn, self.tables)
-            update.touch(touched)
-            records = batch.records
-            for key in [key for key, record in records.items() if record == DELETED]:
-                update.delete(key)
-            kept = {key: record for key, record in records.items() if record != DELETED}
-            update.put(kept, provenance)
-            results = [job(update) for job, _ in batch.jobs]
-            update.evict(self._max_bytes)
-            update.save(self._max_bytes)
-        self._check_place()
-        return results
-
-    def _check_readers(self) -> None:
-        """Free the slots of killed readers, whose pages could otherwise never be used again."""
-        now_s = time.monotonic()
-        if now_s >= self._next_reader_check_s:
-            self._next_reader_check_s = now_s + _READER_CHECK_S
-            self.env.reader_check()
+        with self.write_lock:
+            now_s = time.monotonic()
+            if now_s >= self._next_reader_check_s:  # else the pages of the killed stay in use
+                self._next_reader_check_s = now_s + _READER_CHECK_S
+                self.env.reader_check()
+            touched = dict.fromkeys(self.touched.popleft() for _ in range(len(self.touched)))
+            with self.env.begin(write=True) as txn:
+                update = Update(txn, self.tables)
+                update.touch(touched)
+                update.put(batch.records)
+                results = [job(update) for job, _ in batch.jobs]
+                update.evict(self._max_bytes)
+                update.save(self._max_bytes)
+            self._check_place()
+            return results
 
     def _check_place(self) -> None:
         """Raise if what was written cannot be found again: LMDB would go on in a deleted file."""
-        try:
-            is_there = _inode(self._data) == self._inode
-        except OSError:
-            is_there = False
-        if not is_there:
+        if not self._data.exists() or not os.path.samestat(self._data.stat(), self._found):
             raise MemoError(
                 f"the memo in {self.path} was deleted, moved or replaced while it was open: "
                 "open it again"
             )
 
+    # --- forks -------------------------------------------------------------------------------
 
-def _inode(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    def pause(self, until_s: float) -> bool:
+        """Take the lock of writes and wait for reads to end; whether both came until that time."""
+        if not self.write_lock.acquire(timeout=max(0.0, until_s - time.monotonic())):
+            return False
+        while self.reading and time.monotonic() < until_s:
+            time.sleep(_POLL_S)
+        if self.reading:
+            self.write_lock.release()
+            return False
+        return True
 
 
 _open_directories: weakref.WeakSet[Directory] = weakref.WeakSet()
+_forking = threading.Lock()
+_paused: list[Directory] = []
 
 
 @atexit.register
@@ -211,42 +175,28 @@ def _abandon_all() -> None:
         directory.abandon(_WAIT_AT_EXIT_S)
 
 
-# --- forks ---------------------------------------------------------------------------------------
+def _before_fork() -> None:
+    _forking.acquire()
+    until_s = time.monotonic() + _WAIT_AT_FORK_S
+    _paused.extend(directory for directory in list(_open_directories) if directory.pause(until_s))
 
 
-class _Fork:
-    """What is paused while a process forks; one fork at a time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._paused: list[Directory] = []
-
-    def before(self) -> None:
-        """Wait, not for long, until nothing is being read or written."""
-        self._lock.acquire()
-        until_s = time.monotonic() + _WAIT_AT_FORK_S
-        self._paused = [directory for directory in _open_directories if directory.pause(until_s)]
-
-    def after_in_parent(self) -> None:
-        """Go on."""
-        for directory in self._paused:
-            directory.resume()
-        self._paused = []
-        self._lock.release()
-
-    def after_in_child(self) -> None:
-        """Close what is inherited, except what another thread has begun to read at the last."""
-        for directory in self._paused:
-            if not directory.reading:
-                directory.env.close()
-        _open_directories.clear()
-        self._paused = []
-        self._lock.release()
+def _after_in_parent() -> None:
+    for directory in _paused:
+        directory.write_lock.release()
+    _paused.clear()
+    _forking.release()
 
 
-_fork: Final = _Fork()
+def _after_in_child() -> None:
+    for directory in _paused:
+        if not directory.reading:  # which another thread may have begun at the last
+            directory.env.close()
+    _open_directories.clear()
+    _paused.clear()
+    _forking.release()
+
+
 os.register_at_fork(
-    before=_fork.before,
-    after_in_parent=_fork.after_in_parent,
-    after_in_child=_fork.after_in_child,
+    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
 )

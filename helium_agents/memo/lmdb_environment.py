@@ -36,9 +36,6 @@ _FOUNDING_MAP_BYTES: Final = 2**24
 _LOCKS_S: Final = 0.5
 _MIN_MAP_BYTES: Final = 1024 * _GIB
 
-_FULL: Final = (
-    "the file has no room left in its address range: clear() it, or open it with a larger max_bytes"
-)
 _FULL_DISK: Final = "its disk is full or failing: free some space, then open the store again"
 _DAMAGED: Final = "it is damaged: delete the directory to start afresh"
 _NO_ACCESS: Final = (
@@ -46,19 +43,20 @@ _NO_ACCESS: Final = (
     "it with read_only=True"
 )
 _GROWN: Final = "a process with a larger max_bytes grew it: open it again, with the same max_bytes"
-_ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (lmdb.MapFullError, _FULL),
+_ADVICE: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
+    (
+        lmdb.MapFullError,
+        "the file has no room left in its address range: clear() it, or open it with a larger "
+        "max_bytes",
+    ),
     (lmdb.DiskError, _FULL_DISK),
     (lmdb.MapResizedError, _GROWN),
     (lmdb.ReadersFullError, f"more than {MAX_READERS} reads at once: use fewer processes"),
     (lmdb.InvalidError, "it is not a memo or is damaged: delete the directory to start afresh"),
     (lmdb.VersionMismatchError, "another release of LMDB wrote it: choose another directory"),
-    (lmdb.CorruptedError, _DAMAGED),
-    (lmdb.PageNotFoundError, _DAMAGED),
-    (lmdb.ReadonlyError, _NO_ACCESS),
-    (PermissionError, _NO_ACCESS),
-    (FileExistsError, "it is a file: choose a directory"),
-    (NotADirectoryError, "it is a file: choose a directory"),
+    ((lmdb.CorruptedError, lmdb.PageNotFoundError), _DAMAGED),
+    ((lmdb.ReadonlyError, PermissionError), _NO_ACCESS),
+    ((FileExistsError, NotADirectoryError), "it is a file: choose a directory"),
 )
 _OPEN_TWICE: Final = "already open in this process"
 
@@ -70,29 +68,26 @@ def open_environment(path: Path, *, max_bytes: int, read_only: bool) -> lmdb.Env
         MemoError: If what is there would kill or mislead its readers.
         lmdb.Error, OSError: For everything else; see `explain`.
     """
-    has_locks = True
-    if read_only:
-        has_locks = _has_locks(path)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        if not (path / DATA_FILE).exists():
-            _found(path)
-    if has_locks:
-        _reserve_locks(path)
+    has_data = (path / DATA_FILE).is_file()
+    if read_only and not has_data:
+        raise MemoError(f"there is no memo in {path}: check the path (read_only=False makes one)")
+    if not has_data:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _found(path)
+    _reserve_locks(path)
     size = map_bytes(path, max_bytes)
     try:
-        env = _open(path, max(size, _MIN_MAP_BYTES), read_only=read_only, has_locks=has_locks)
-    except lmdb.InvalidError:
-        # Another process is setting up the lock file, or was killed at it and is about to go.
+        env = _open(path, max(size, _MIN_MAP_BYTES), read_only=read_only)
+    except (lmdb.InvalidError, lmdb.MemoryError):
+        # Another process is setting up the lock file, or was killed at it and is about to go; or
+        # somebody limited the address space.
         time.sleep(_LOCKS_S)
-        env = _open(path, size, read_only=read_only, has_locks=has_locks)
-    except lmdb.MemoryError:  # an address space that somebody limited
-        env = _open(path, size, read_only=read_only, has_locks=has_locks)
+        env = _open(path, size, read_only=read_only)
     try:
         env.reader_check()
-        if _looks_cut(env, path) and (problem := probe(path)):
+        # A file that ends before its last page was cut, or the last pages were never written.
+        num_bytes = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        if (path / DATA_FILE).stat().st_size < num_bytes and (problem := probe(path)):
             raise MemoError(f"the memo in {path} cannot be read ({problem}): {_DAMAGED}")
     except BaseException:
         env.close()
@@ -109,7 +104,7 @@ def _found(path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path) as name:
         folder = Path(name)
         _reserve_locks(folder)
-        env = _open(folder, _FOUNDING_MAP_BYTES, read_only=False, has_locks=True)
+        env = _open(folder, _FOUNDING_MAP_BYTES, read_only=False)
         try:
             open_tables(env, folder, read_only=False)
         finally:
@@ -121,12 +116,10 @@ def _found(path: Path) -> None:
 def map_bytes(path: Path, max_bytes: int) -> int:
     """The least size of the address range for the file, which is sparse and never resized.
 
-    Sixteen times the bound, since address space is free and running out of it is not. A file was
-    seen to grow to 1.5 times the bound with entries of 100 kB, to 4 times with 1 kB, to 6 times
-    with 10 bytes (index rows, pages half filled, copies that a transaction writes before it
-    frees). And room above what an existing file already has, without which not even an eviction
-    could be written. Where the system lets it, the range is 1 TiB: then the file does not outgrow
-    it either when another process opened the directory with a larger bound.
+    Sixteen times the bound, since address space is free and running out of it is not: files were
+    seen to grow to 1.5 times the bound with entries of 100 kB, to 6 times with 10 bytes. And room
+    above what a file already has, without which not even an eviction could be written. Where the
+    system lets it, the range is 1 TiB, for other processes may have a larger bound.
     """
     data = path / DATA_FILE
     used_bytes = data.stat().st_size if data.exists() else 0
@@ -143,10 +136,8 @@ def explain(path: Path, error: BaseException) -> MemoError:
             "use one store for all of it, since LMDB allows no second one (after a fork amid a "
             "long read or write: start processes with 'spawn')"
         )
-    elif getattr(error, "code", None) == errno.EIO:
-        advice = _FULL_DISK  # what LMDB says of a write that the disk cut short
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        advice = _FULL_DISK
+    elif getattr(error, "code", getattr(error, "errno", None)) in (errno.EIO, errno.ENOSPC):
+        advice = _FULL_DISK  # EIO is what LMDB says of a write that the disk cut short
     else:
         found = (advice for kind, advice in _ADVICE if isinstance(error, kind))
         advice = next(found, "check that the directory is writable and its disk has room")
@@ -154,7 +145,7 @@ def explain(path: Path, error: BaseException) -> MemoError:
 
 
 def probe(path: Path) -> str | None:
-    """Read every page of the file in a child process; what went wrong, or `None`.
+    """Read every page of the file, if any, in a child process; what went wrong, or `None`.
 
     Damage that makes LMDB crash then crashes the child. Takes 0.1 s and the time to read the file.
 
@@ -162,14 +153,14 @@ def probe(path: Path) -> str | None:
         MemoError: If it cannot be read safely.
     """
     try:
-        has_locks = _has_locks(path)
-        if has_locks:
-            _reserve_locks(path)
+        if not (path / DATA_FILE).is_file():
+            return None
+        _reserve_locks(path)
     except OSError as error:
         raise explain(path, error) from error
     if not sys.executable:  # an interpreter inside another program, which cannot be started again
         return None
-    command = [sys.executable, "-c", _PROBE, os.fspath(path), "locks" if has_locks else ""]
+    command = [sys.executable, "-c", _PROBE, os.fspath(path)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode < 0:
         return f"reading it crashes with {signal.Signals(-done.returncode).name}"
@@ -177,14 +168,9 @@ def probe(path: Path) -> str | None:
 
 
 _PROBE: Final = """
-import sys, zlib
+import lmdb, sys, zlib
 try:
-    import lmdb
-except ImportError:
-    sys.exit()
-try:
-    path, has_locks = sys.argv[1:]
-    with lmdb.open(path, max_dbs=8, readonly=True, lock=bool(has_locks)) as env:
+    with lmdb.open(sys.argv[1], max_dbs=8, readonly=True) as env:
         with env.begin() as txn:
             names = list(txn.cursor().iternext(values=False))
         tables = [env.open_db(name, create=False) for name in names]
@@ -197,7 +183,7 @@ except lmdb.Error as error:
 """
 
 
-def _open(path: Path, size: int, *, read_only: bool, has_locks: bool) -> lmdb.Environment:
+def _open(path: Path, size: int, *, read_only: bool) -> lmdb.Environment:
     # No spare transactions: one would hold a reader slot between reads, which a forked child
     # that drops this object would free.
     return lmdb.open(
@@ -210,28 +196,6 @@ def _open(path: Path, size: int, *, read_only: bool, has_locks: bool) -> lmdb.En
         readonly=read_only,
         create=not read_only,
         writemap=False,
-        lock=has_locks,
-    )
-
-
-def _has_locks(path: Path) -> bool:
-    """Whether a reader can and must take part in the locking.
-
-    A reader without a lock would be misled by a writer that uses pages again, so it may go without
-    only where nobody writes: on a file system or with a file that is read-only for all.
-
-    Raises:
-        MemoError: If the lock file cannot be written, but the data may be by others.
-    """
-    locks = path / _LOCK_FILE
-    if os.access(locks if locks.exists() else path, os.W_OK):
-        return True
-    is_frozen = not (path / DATA_FILE).stat().st_mode & 0o222
-    if is_frozen or os.statvfs(path).f_flag & os.ST_RDONLY:
-        return False
-    raise MemoError(
-        f"the memo in {path} may be written by others, but its {_LOCK_FILE} not by this user, so "
-        f"reading is not safe: get write permission, or make {DATA_FILE} read-only for everybody"
     )
 
 
@@ -244,7 +208,12 @@ def _reserve_locks(path: Path) -> None:
     locks = path / _LOCK_FILE
     if locks.exists() and locks.stat().st_size:
         return
-    file = os.open(locks, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        file = os.open(locks, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.EROFS:  # then LMDB reads without locks
+            return
+        raise
     try:
         os.posix_fallocate(file, 0, _LOCK_BYTES)
     except OSError as error:
@@ -253,9 +222,3 @@ def _reserve_locks(path: Path) -> None:
             raise
     finally:
         os.close(file)
-
-
-def _looks_cut(env: lmdb.Environment, path: Path) -> bool:
-    """Whether the file ends before its last page; a healthy one may, by pages never written."""
-    num_pages = env.info()["last_pgno"] + 1
-    return bool((path / DATA_FILE).stat().st_size < num_pages * env.stat()["psize"])

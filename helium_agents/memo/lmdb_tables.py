@@ -6,7 +6,7 @@ table      key                    value
 `meta`     name                   `format`, the layout's version; `num_bytes`;
                                   `max_bytes`, the bound that the last writer held
 `entries`  digest                 record (`memo/entry.py`)
-`facts`    digest                 provenance record (`memo/provenance.py`), if any
+`facts`    digest                 provenance record, if any
 `index`    digest                 sequence number, bytes, creation time, label
 `recency`  sequence number        digest
 ========== ====================== ==============================================
@@ -21,16 +21,17 @@ the directory.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, TypeAlias
 
 import lmdb
 
 from helium_agents.errors import MemoError
 from helium_agents.memo import entry
-from helium_agents.memo.store import KEY_BYTES
+from helium_agents.memo.store import KEY_BYTES, EntryInfo
 
 FORMAT_VERSION: Final = 2
 DATA_FILE: Final = "data.mdb"
@@ -38,23 +39,20 @@ DATA_FILE: Final = "data.mdb"
 FORMAT: Final = b"format"
 NUM_BYTES: Final = b"num_bytes"
 MAX_BYTES: Final = b"max_bytes"
-_OLDEST_READ: Final = 1
-_NAMES: Final = (b"meta", b"entries", b"index", b"recency")
-_PROVENANCE: Final = b"facts"  # as the table has been called since format 2
+_META: Final = b"meta"
+_OTHERS: Final = (b"entries", b"facts", b"index", b"recency")
 _INDEX: Final = struct.Struct("<QQd")
-_TIME: Final = struct.Struct("<d")
-_TIME_AT: Final = _INDEX.size - _TIME.size
 
 _STALE_SHARE: Final = 4
+_NOT_A_MEMO: Final = "{} holds an LMDB file that is not a memo: choose another directory"
 
+Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
-class Row(NamedTuple):
-    """What the index says of an entry."""
+Records: TypeAlias = tuple[bytes, bytes]
+"""An entry's record, and that of its provenance, which is empty where there is none."""
 
-    sequence: int
-    num_bytes: int
-    created_s: float
-    label: str
+DELETED: Final[Records] = (b"", b"")
+"""The records of a key that is to be removed; no encoded entry is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,84 +61,55 @@ class Tables:
 
     meta: lmdb._Database
     entries: lmdb._Database
+    provenance: lmdb._Database
     index: lmdb._Database
     recency: lmdb._Database
-    provenance: lmdb._Database | None
-    """`None` in a directory of format 1 that is only read."""
 
 
 def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables:
-    """Open the tables; make them in a new directory, and bring older ones to this format.
+    """Open the tables; make them in a new directory.
 
     Raises:
         MemoError: If they are of another format, or the file is not a memo.
     """
     try:
         if read_only:
-            meta = env.open_db(_NAMES[0], create=False)
+            meta = env.open_db(_META, create=False)
             with env.begin() as txn:
-                version = _check_format(txn.get(FORMAT, db=meta), path)
-            tables: list[Any] = [env.open_db(name, create=False) for name in _NAMES[1:]]
-            tables.append(env.open_db(_PROVENANCE, create=False) if version > 1 else None)
-            return Tables(meta, *tables)
+                _check_format(txn.get(FORMAT, db=meta), path)
+            return Tables(meta, *(env.open_db(name, create=False) for name in _OTHERS))
         # A handle opened in a transaction is lost unless that one commits as a writer.
         with env.begin(write=True) as txn:
             is_new = txn.stat()["entries"] == 0
-            meta = env.open_db(_NAMES[0], txn=txn, create=is_new)
+            meta = env.open_db(_META, txn=txn, create=is_new)
             if is_new:
                 txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=meta)
-            version = _check_format(txn.get(FORMAT, db=meta), path)
-            if version < FORMAT_VERSION:
-                _migrate(env, txn, meta)
-            return Tables(
-                meta, *(env.open_db(name, txn=txn) for name in (*_NAMES[1:], _PROVENANCE))
-            )
+            _check_format(txn.get(FORMAT, db=meta), path)
+            return Tables(meta, *(env.open_db(name, txn=txn, create=is_new) for name in _OTHERS))
     except lmdb.NotFoundError:
-        raise MemoError(
-            f"{path} holds an LMDB file that is not a memo: choose another directory"
-        ) from None
+        raise MemoError(_NOT_A_MEMO.format(path)) from None
 
 
-def _migrate(env: lmdb.Environment, txn: lmdb.Transaction[bytes], meta: lmdb._Database) -> None:
-    """Make format 2 of format 1: one more table. All of it in the caller's transaction."""
-    env.open_db(_PROVENANCE, txn=txn)
-    txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=meta)
-
-
-def _check_format(found: bytes | None, path: Path) -> int:
-    """The version found, if it can be used."""
+def _check_format(found: bytes | None, path: Path) -> None:
     if found is None or not found.isdigit():
-        raise MemoError(f"{path} holds an LMDB file that is not a memo: choose another directory")
-    version = int(found)
-    if _OLDEST_READ <= version <= FORMAT_VERSION:
-        return version
-    if version > FORMAT_VERSION:
-        fix = "written by a newer helium_agents: upgrade the package, or choose another directory"
-    else:
-        fix = (
-            "written by an older helium_agents: read it with that release, or delete the "
-            "directory to start afresh"
+        raise MemoError(_NOT_A_MEMO.format(path))
+    if (version := int(found)) != FORMAT_VERSION:
+        fix = "a newer helium_agents: upgrade the package, or choose another directory"
+        if version < FORMAT_VERSION:
+            fix = "an older helium_agents: delete the directory to start afresh"
+        raise MemoError(
+            f"the memo in {path} has format {version}, not {FORMAT_VERSION}: written by {fix}"
         )
-    raise MemoError(f"the memo in {path} has format {version}, not {FORMAT_VERSION}; it was {fix}")
 
 
-def rows(txn: lmdb.Transaction[bytes], tables: Tables) -> Iterator[Row]:
-    """Every entry's index row."""
-    for _, value in txn.cursor(db=tables.index):
-        yield parse_row(value)
+def rows(txn: Txn, tables: Tables) -> Iterator[EntryInfo]:
+    """What the index says of every entry, by key."""
+    return (parse_row(key, value) for key, value in txn.cursor(db=tables.index))
 
 
-def stale_keys(txn: lmdb.Transaction[bytes], tables: Tables, keys: Iterable[bytes]) -> list[bytes]:
-    """Those of the keys whose place in the order of use is out of date enough to be worth a write.
-
-    A place is stale when a quarter as many sequence numbers were drawn since as there are entries.
-    So an entry that is read all the time stays in the newest quarter, and is moved at most four
-    times while the whole memo turns over once.
-    """
-    limit = txn.stat(tables.entries)["entries"] // _STALE_SHARE
-    next_sequence = _next_sequence(txn, tables)
-    found = ((key, txn.get(key, db=tables.index)) for key in keys)
-    return [key for key, row in found if row and next_sequence - parse_row(row).sequence > limit]
+def records_of(txn: Txn, tables: Tables, key: bytes) -> Records:
+    """An entry's records; `DELETED` where there is none."""
+    return txn.get(key, b"", db=tables.entries), txn.get(key, b"", db=tables.provenance)
 
 
 class Update:
@@ -151,93 +120,106 @@ class Update:
         tables: The tables.
     """
 
-    def __init__(self, txn: lmdb.Transaction[bytes], tables: Tables) -> None:
-        assert tables.provenance is not None, "opened for reading only"
+    def __init__(self, txn: Txn, tables: Tables) -> None:
         self.txn = txn
         self.tables = tables
         self.num_bytes = parse_count(txn.get(NUM_BYTES, db=tables.meta))
-        self._next_sequence = _next_sequence(txn, tables)
+        cursor = txn.cursor(db=tables.recency)
+        self._next_sequence = parse_count(cursor.key()) + 1 if cursor.last() else 1
 
-    def put(self, records: Mapping[bytes, bytes], provenance: Mapping[bytes, bytes]) -> None:
-        """Write records as the most recently used, replacing earlier ones and their provenance.
+    def put(self, records: Mapping[bytes, Records]) -> None:
+        """Write entries as the most recently used, replacing earlier ones; remove the `DELETED`.
 
         Table by table and by key, so that neighbours meet the same page, each table in one call of
         LMDB: half of what one record at a time would cost.
         """
         keys = sorted(records)
-        for key, _ in self.txn.cursor(db=self.tables.index).getmulti(keys):
-            self.delete(key)
+        self.delete([key for key, _ in self.txn.cursor(db=self.tables.index).getmulti(keys)])
         index_rows: dict[bytes, bytes] = {}
         order: list[tuple[bytes, bytes]] = []
-        for sequence, (key, record) in enumerate(records.items(), self._next_sequence):
+        for key, (record, provenance) in records.items():
+            if not record:
+                continue
             created_s, label = entry.origin(record)
-            num_bytes = KEY_BYTES + len(record) + len(provenance.get(key, b""))
-            index_rows[key] = _INDEX.pack(sequence, num_bytes, created_s) + label
-            order.append((format_count(sequence), key))
+            num_bytes = KEY_BYTES + len(record) + len(provenance)
+            index_rows[key] = _INDEX.pack(self._next_sequence, num_bytes, created_s) + label
+            order.append((format_count(self._next_sequence), key))
+            self._next_sequence += 1
             self.num_bytes += num_bytes
-        self._next_sequence += len(records)
-        self._put_all(self.tables.index, [(key, index_rows[key]) for key in keys])
-        self._put_all(self.tables.recency, order, append=True)  # as in `place`
-        self._put_all(self.tables.entries, [(key, records[key]) for key in keys])
-        assert self.tables.provenance is not None
-        kept = [(key, provenance[key]) for key in keys if key in provenance]
-        self._put_all(self.tables.provenance, kept)
+        kept = [key for key in keys if key in index_rows]
+        provenance_rows = [(key, records[key][1]) for key in kept if records[key][1]]
+        cursor, tables = self.txn.cursor, self.tables
+        cursor(db=tables.index).putmulti([(key, index_rows[key]) for key in kept])
+        cursor(db=tables.recency).putmulti(order, append=True)  # as in `place`
+        cursor(db=tables.entries).putmulti([(key, records[key][0]) for key in kept])
+        cursor(db=tables.provenance).putmulti(provenance_rows)
 
-    def _put_all(
-        self, table: lmdb._Database, items: list[tuple[bytes, bytes]], *, append: bool = False
-    ) -> None:
-        if items:
-            self.txn.cursor(db=table).putmulti(items, append=append)
-
-    def delete(self, key: bytes, created_s: float | None = None) -> bool:
-        """Remove an entry; whether there was one.
-
-        Args:
-            key: The entry's key.
-            created_s: Remove it only if it was created then, and not replaced since.
-        """
-        value = self.txn.get(key, db=self.tables.index)
-        if value is None:
-            return False
-        row = parse_row(value)
-        if created_s is not None and row.created_s != created_s:
-            return False
-        self.txn.delete(key, db=self.tables.index)
-        self.drop(key)
-        self.txn.delete(format_count(row.sequence), db=self.tables.recency)
-        self.num_bytes -= row.num_bytes
-        return True
-
-    def drop(self, key: bytes) -> None:
-        """Remove a record and its provenance, and leave the rest to the caller."""
-        self.txn.delete(key, db=self.tables.entries)
-        self.txn.delete(key, db=self.tables.provenance)
+    def delete(self, keys: Iterable[bytes]) -> int:
+        """Remove entries; how many of the keys there were."""
+        num_removed = 0
+        for key in keys:
+            value = self.txn.get(key, db=self.tables.index)
+            if value is not None:
+                row = parse_row(key, value)
+                self.txn.delete(key, db=self.tables.index)
+                self.txn.delete(format_count(row.last_use), db=self.tables.recency)
+                self.txn.delete(key, db=self.tables.entries)
+                self.txn.delete(key, db=self.tables.provenance)
+                self.num_bytes -= row.num_bytes
+                num_removed += 1
+        return num_removed
 
     def touch(self, keys: Iterable[bytes]) -> None:
-        """Make entries the most recently used, where their place is stale."""
-        for key in stale_keys(self.txn, self.tables, keys):
-            row = parse_row(self.txn.get(key, b"", db=self.tables.index))
-            self.txn.delete(format_count(row.sequence), db=self.tables.recency)
-            self.num_bytes -= row.num_bytes
-            self.place(key, row.num_bytes, row.created_s, row.label.encode())
+        """Make entries the most recently used, where their place is out of date enough.
 
-    def evict(self, max_bytes: int) -> int:
-        """Remove the least recently used entries until the rest fits; how many went."""
-        num_evicted = 0
+        That is, where a quarter as many sequence numbers were drawn since as there are entries. So
+        an entry that is read all the time stays in the newest quarter, and is moved at most four
+        times while the whole memo turns over once.
+        """
+        limit = self.txn.stat(self.tables.entries)["entries"] // _STALE_SHARE
+        for key in keys:
+            value = self.txn.get(key, db=self.tables.index)
+            if value is None:
+                continue
+            row = parse_row(key, value)
+            if self._next_sequence - row.last_use > limit:
+                self.txn.delete(format_count(row.last_use), db=self.tables.recency)
+                self.num_bytes -= row.num_bytes
+                self.place(key, row.num_bytes, row.created_s, row.label.encode())
+
+    def evict(self, max_bytes: int) -> None:
+        """Remove the least recently used entries until the rest fits."""
+        cursor = self.txn.cursor(db=self.tables.recency)
         while self.num_bytes > max_bytes:
-            cursor = self.txn.cursor(db=self.tables.recency)
-            if not cursor.first() or not self.delete(cursor.value()):
+            if not cursor.first() or not self.delete([cursor.value()]):
                 raise MemoError(
                     "the memo's tables disagree: open it again and call verify(repair=True)"
                 )
-            num_evicted += 1
-        return num_evicted
+
+    def prune(
+        self,
+        is_old: Callable[[EntryInfo], bool],
+        max_bytes: int | None,
+        among: Collection[bytes] | None,
+    ) -> int:
+        """Remove what is old, then the least recently used that are too much; how many went."""
+        mine = [row for row in rows(self.txn, self.tables) if among is None or row.key in among]
+        doomed = [row.key for row in mine if is_old(row)]
+        if max_bytes is not None:
+            rest = sorted((row for row in mine if not is_old(row)), key=attrgetter("last_use"))
+            excess_bytes = sum(row.num_bytes for row in rest) - max_bytes
+            for row in rest:
+                if excess_bytes <= 0:
+                    break
+                doomed.append(row.key)
+                excess_bytes -= row.num_bytes
+        return self.delete(doomed)
 
     def clear(self) -> int:
         """Remove every entry; how many went."""
         num_entries: int = self.txn.stat(self.tables.entries)["entries"]
         self.txn.drop(self.tables.entries, delete=False)
-        self.txn.drop(cast("lmdb._Database", self.tables.provenance), delete=False)
+        self.txn.drop(self.tables.provenance, delete=False)
         self.clear_order()
         return num_entries
 
@@ -260,25 +242,17 @@ class Update:
 
     def save(self, max_bytes: int) -> None:
         """Write the count of live bytes and the bound they obey, last before the commit."""
-        self.txn.put(NUM_BYTES, format_count(self.num_bytes), db=self.tables.meta)
-        self.txn.put(MAX_BYTES, format_count(max_bytes), db=self.tables.meta)
+        for name, count in ((NUM_BYTES, self.num_bytes), (MAX_BYTES, max_bytes)):
+            value = format_count(count)
+            if self.txn.get(name, db=self.tables.meta) != value:  # else nothing need be committed
+                self.txn.put(name, value, db=self.tables.meta)
 
 
-def _next_sequence(txn: lmdb.Transaction[bytes], tables: Tables) -> int:
-    cursor = txn.cursor(db=tables.recency)
-    return parse_count(cursor.key()) + 1 if cursor.last() else 1
-
-
-def parse_row(value: bytes) -> Row:
+def parse_row(key: bytes, value: bytes) -> EntryInfo:
     """What an index row says."""
     sequence, num_bytes, created_s = _INDEX.unpack_from(value)
-    return Row(sequence, num_bytes, created_s, value[_INDEX.size :].decode(errors="replace"))
-
-
-def parse_time(value: bytes) -> float:
-    """The creation time in an index row."""
-    created_s: float = _TIME.unpack_from(value, _TIME_AT)[0]
-    return created_s
+    label = value[_INDEX.size :].decode(errors="replace")
+    return EntryInfo(key, label, num_bytes, created_s, sequence)
 
 
 def parse_count(value: bytes | None) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from helium_agents.errors import MemoError
 from helium_agents.graph.arguments import complaint
+from helium_agents.memo.lmdb import LmdbStore
+from helium_agents.memo.memory import MemoryStore
 from helium_agents.memo.store import Store
 
 SESSION_MAX_BYTES = 192 * 2**20
@@ -27,12 +29,8 @@ def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> S
         MemoError: The directory cannot be used, or `memo` is something else.
     """
     if memo is None:
-        from helium_agents.memo.memory import MemoryStore
-
         return MemoryStore(max_bytes=SESSION_MAX_BYTES, overhead_bytes=ENTRY_OVERHEAD_BYTES)
     if isinstance(memo, str | Path):
-        from helium_agents.memo.lmdb import LmdbStore
-
         store = LmdbStore(memo, read_only=read_only)
         store.open()  # so that a wrong path is said now, not at the first call
         return store

@@ -13,7 +13,6 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.lmdb import LmdbStore
@@ -99,32 +98,25 @@ class RunLog:
             return
         if not path.is_dir():
             raise MemoError(f"{path} is not the log of a run (it is a file): move it")
-        unfinished = [child for child in path.iterdir() if child.name.startswith(UNFINISHED)]
-        names = {child.name for child in path.iterdir()} - {child.name for child in unfinished}
-        is_log = not names or names & {_ABOUT, _UNBORN}  # and no memo, which has the same files
-        strangers = names - {_ABOUT, _UNBORN, *_STORE} if is_log else names
+        names = {each.name for each in path.iterdir() if not each.name.startswith(UNFINISHED)}
+        strangers = names - {_ABOUT, _UNBORN}
+        if names != strangers:  # else it may be a memo, which has the same files
+            strangers -= {*_STORE}
         if strangers:
             raise MemoError(f"{path} is not the log of a run (it holds {min(strangers)}): move it")
         try:
             if _ABOUT in names:  # so that nothing is ever resumed by halves
                 (path / _ABOUT).replace(path / _UNBORN)
-            for child in unfinished:
-                shutil.rmtree(child)
-            for name in (*_STORE, _UNBORN):
+            for name in _STORE:
                 (path / name).unlink(missing_ok=True)
-            path.rmdir()
+            shutil.rmtree(path)
         except OSError as error:
             raise MemoError(f"the log of a run in {path} cannot be removed: {error}") from error
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _take_up(self, about: Mapping[str, str]) -> None:
@@ -156,15 +148,14 @@ class RunLog:
 
 
 def differences(began_with: Mapping[str, str], about: Mapping[str, str]) -> list[str]:
-    """What is not as it was: ``its workflow has changed (flow:answer, now flow:ask)``."""
-    return [
-        f"its {name} has changed{_values(began_with.get(name, ''), value)}"
-        for name, value in about.items()
-        if began_with.get(name) != value
-    ]
+    """What is not as it was: ``its workflow has changed (flow:answer, now flow:ask)``.
 
-
-def _values(was: str, now: str) -> str:
-    """Both values, unless one is a digest, which says nothing to a person."""
-    is_readable = was and now and max(len(was), len(now)) < _DIGEST_CHARACTERS
-    return f" ({was}, now {now})" if is_readable else ""
+    Values are left out where one is a digest, which says nothing to a person.
+    """
+    changed = []
+    for name, now in about.items():
+        if (was := began_with.get(name, "")) != now:
+            is_readable = was and now and max(len(was), len(now)) < _DIGEST_CHARACTERS
+            values = f" ({was}, now {now})" if is_readable else ""
+            changed.append(f"its {name} has changed{values}")
+    return changed

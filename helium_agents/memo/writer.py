@@ -5,9 +5,9 @@ is then the *writing* batch) and settles it when its transaction has committed. 
 costs a disk flush whatever its size, so a few milliseconds of company are worth waiting for, and
 a few more for as long as company comes in numbers (`_COMPANY` records in each of them).
 
-The module does not know LMDB: it is given one function that writes a batch or raises. The first
-error is final. What could not be written fails its futures, and every later put raises; a writer
-that went on after a full disk would leave holes that nobody was told of.
+How a batch is written is the business of one function that does so or raises. The first error is
+final. What could not be written fails its futures, and every later put raises; a writer that went
+on after a full disk would leave holes that nobody was told of.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from helium_agents.errors import MemoError
+from helium_agents.memo.lmdb_tables import DELETED, Records, Update
 
 _T = TypeVar("_T")
-_Txn = TypeVar("_Txn")
-
-DELETED: Final = b""
-"""The record of a key that is to be removed; no encoded entry is empty."""
 
 _MAX_PENDING_BYTES: Final = 64 * 2**20
 _PUT_WINDOW_S: Final = 0.05
@@ -35,22 +32,20 @@ _COMPANY: Final = 16
 
 
 @dataclass(slots=True)
-class Batch(Generic[_Txn]):
+class Batch:
     """What one transaction writes.
 
     Args:
-        records: The last record put for each key, or `DELETED`.
-        provenance: The provenance put with these records, where there was any.
+        records: The last records put for each key, or `DELETED`.
         jobs: Functions of the open transaction, run after the records; each with its future.
         waiters: Futures of `commit()`.
-        num_bytes: Bytes in `records` and `provenance`.
+        num_bytes: Bytes in `records`.
         due_s: When to write it, on the monotonic clock.
         latest_s: When to write it although company is still coming.
     """
 
-    records: dict[bytes, bytes] = field(default_factory=dict)
-    provenance: dict[bytes, bytes] = field(default_factory=dict)
-    jobs: list[tuple[Callable[[_Txn], Any], Future[Any]]] = field(default_factory=list)
+    records: dict[bytes, Records] = field(default_factory=dict)
+    jobs: list[tuple[Callable[[Update], Any], Future[Any]]] = field(default_factory=list)
     waiters: list[Future[None]] = field(default_factory=list)
     num_bytes: int = 0
     due_s: float = inf
@@ -59,77 +54,63 @@ class Batch(Generic[_Txn]):
     def __bool__(self) -> bool:
         return bool(self.records or self.jobs)
 
-    def futures(self) -> list[Future[Any]]:
-        """Everyone who waits for this batch."""
-        return [*self.waiters, *(future for _, future in self.jobs)]
 
-
-class Writer(Generic[_Txn]):
+class Writer:
     """The writer thread and the queue in front of it.
 
     The queue is bounded: once 64 MiB are pending, `put` blocks until the thread has taken them, so
-    a store holds at most twice that (pending and being written) and one value more. Blocking is
-    better than refusing here, since the wait is one flush of the disk and no caller could do
-    anything wiser with a refusal.
+    a store holds at most twice that (pending and being written) and one value more. The wait is
+    one flush of the disk, and no caller could do anything wiser with a refusal.
 
     Args:
         name: The thread's name.
         write: Writes a batch in one transaction and returns the results of its jobs, in order.
             Also called with an empty batch, after `flush`.
         explain: Makes the error that callers see.
+        release: Called by the thread when it ends, as the last it does.
     """
 
     def __init__(
         self,
         name: str,
-        write: Callable[[Batch[_Txn]], list[Any]],
+        write: Callable[[Batch], list[Any]],
         explain: Callable[[BaseException], MemoError],
+        release: Callable[[], None],
     ) -> None:
-        self._name = name
         self._write = write
         self._explain = explain
-        # Reentrant, since the garbage collector may call `abandon` on the thread that holds it.
+        self._release = release
+        # Reentrant, since the garbage collector may call `close` on the thread that holds it.
         self._changed = threading.Condition(threading.RLock())
-        self._pending: Batch[_Txn] = Batch()
-        self._writing: Batch[_Txn] = Batch()
-        self._thread: threading.Thread | None = None
+        self._pending = Batch()
+        self._writing = Batch()
         self._is_closing = False
-        self._has_ended = False
-        self._at_end: Callable[[], None] | None = None
         self._failure: MemoError | None = None
         self._is_failure_told = False
+        # A daemon, so that a program that forgot to close the store still ends.
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread.start()
 
-    def lookup(self, key: bytes) -> bytes | None:
-        """The record put for a key and not yet committed, `DELETED`, or `None`.
+    def lookup(self, key: bytes) -> Records | None:
+        """The records put for a key and not yet committed, `DELETED`, or `None`.
 
-        Takes no lock. A record moves from pending to writing to disk, and is always in the next
-        place before it leaves the last, so looking in that order cannot miss it.
+        Takes no lock. Records move from pending to writing to disk, and are always in the next
+        place before they leave the last, so looking in that order cannot miss them.
         """
-        record = self._pending.records.get(key)
-        return self._writing.records.get(key) if record is None else record
+        return self._pending.records.get(key) or self._writing.records.get(key)
 
-    def lookup_provenance(self, key: bytes) -> tuple[bytes | None, bytes]:
-        """As `lookup`, and the provenance put with that record; takes the lock."""
+    def put(self, key: bytes, records: Records) -> None:
+        """Add records to the pending batch; blocks while the batch is full."""
         with self._changed:
-            for batch in (self._pending, self._writing):
-                if (record := batch.records.get(key)) is not None:
-                    return record, batch.provenance.get(key, b"")
-        return None, b""
-
-    def put(self, key: bytes, record: bytes, provenance: bytes = b"") -> None:
-        """Add a record to the pending batch; blocks while the batch is full."""
-        with self._changed:
-            while self._is_full() and threading.current_thread() is not self._thread:
+            is_own = threading.current_thread() is self._thread  # in the callback of a future
+            while self._is_full() and not (is_own or self._is_closing):
                 self._changed.wait()
             self._check()
             batch = self._pending
-            batch.num_bytes += len(record) - len(batch.records.get(key, b""))
-            batch.records[key] = record
-            if provenance or batch.provenance:
-                batch.num_bytes += len(provenance) - len(batch.provenance.pop(key, b""))
-                if provenance:
-                    batch.provenance[key] = provenance
-            self._schedule(0 if batch.num_bytes >= _MAX_PENDING_BYTES else _PUT_WINDOW_S)
+            earlier = batch.records.get(key, DELETED)
+            batch.num_bytes += sum(map(len, records)) - sum(map(len, earlier))
+            batch.records[key] = records
+            self._schedule(0 if self._is_full() else _PUT_WINDOW_S)
 
     def commit(self) -> Future[None]:
         """A future for everything put so far."""
@@ -147,7 +128,7 @@ class Writer(Generic[_Txn]):
                 future.set_result(None)
         return future
 
-    def run(self, job: Callable[[_Txn], _T]) -> _T:
+    def run(self, job: Callable[[Update], _T]) -> _T:
         """Run a function in the writer's transaction, after all that was put; wait for it."""
         future: Future[_T] = Future()
         with self._changed:
@@ -159,11 +140,14 @@ class Writer(Generic[_Txn]):
     def flush(self) -> None:
         """Have `write` called soon, with whatever is pending, be it nothing."""
         with self._changed:
-            if self._failure is None and not self._is_closing:
+            if self._failure is None:
                 self._schedule(0)
 
-    def close(self) -> None:
+    def close(self, wait_s: float | None = None) -> None:
         """Write what is pending and end the thread.
+
+        Args:
+            wait_s: How long to wait for that; `None` for as long as it takes.
 
         Raises:
             MemoError: If something could not be written and nobody was told yet.
@@ -171,37 +155,14 @@ class Writer(Generic[_Txn]):
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is not threading.current_thread():
+            self._thread.join(wait_s)
         if self._failure is not None and not self._is_failure_told:
             self._is_failure_told = True
             raise self._failure
 
-    def abandon(self, then: Callable[[], None], wait_s: float) -> MemoError | None:
-        """As `close`, for a store that nobody closed: waits a bounded time, and never raises.
-
-        Args:
-            then: Called once when nothing is left to write, on whichever thread.
-            wait_s: How long to wait for that.
-
-        Returns:
-            Why something could not be written, if nobody was told yet.
-        """
-        with self._changed:
-            self._is_closing = True
-            thread = self._thread
-            has_ended = thread is None or self._has_ended
-            if not has_ended:
-                self._at_end = then
-                self._changed.notify_all()
-        if has_ended:
-            then()
-        elif thread is not None and thread is not threading.current_thread():
-            thread.join(wait_s)
-        return None if self._is_failure_told else self._failure
-
     def _is_full(self) -> bool:
-        return self._pending.num_bytes >= _MAX_PENDING_BYTES and not self._is_closing
+        return self._pending.num_bytes >= _MAX_PENDING_BYTES
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -219,24 +180,14 @@ class Writer(Generic[_Txn]):
                 batch.latest_s = now_s + _PUT_WINDOW_S
             batch.due_s = now_s + within_s
             self._changed.notify_all()
-        if self._thread is None:
-            # A daemon, so that a program that forgot to close the store still ends.
-            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
-            self._thread.start()
 
     def _loop(self) -> None:
-        while self._take():
-            try:
-                results = self._write(self._writing)
-            except BaseException as error:
-                self._fail(error)
-                break
-            self._settle(results)
-        with self._changed:
-            self._has_ended = True
-            at_end = self._at_end
-        if at_end is not None:
-            at_end()
+        try:
+            while self._take():
+                self._settle(self._write(self._writing))
+        except BaseException as error:
+            self._fail(error)
+        self._release()
 
     def _take(self) -> bool:
         """Wait until the pending batch is due and make it the writing one; false at the end."""
@@ -251,7 +202,7 @@ class Writer(Generic[_Txn]):
                     num_before = len(batch.records)
                     batch.due_s = min(now_s + _COMMIT_WINDOW_S, batch.latest_s)
                 self._changed.wait(None if batch.due_s == inf else batch.due_s - now_s)
-            if self._is_closing and self._pending.due_s == inf:
+            if self._pending.due_s == inf:
                 return False
             # In this order: `lookup` reads without the lock.
             self._writing = self._pending
@@ -270,13 +221,18 @@ class Writer(Generic[_Txn]):
                 future.set_result(result)
 
     def _fail(self, error: BaseException) -> None:
-        failure = self._explain(error)
+        """Tell those who wait; then stay until the end, since what was written can be read."""
         with self._changed:
-            self._failure = failure
-            futures = [*self._writing.futures(), *self._pending.futures()]
+            self._failure = failure = self._explain(error)
+            futures: list[Future[Any]] = []
+            for batch in (self._writing, self._pending):
+                futures += [*batch.waiters, *(future for _, future in batch.jobs)]
             self._writing, self._pending = Batch(), Batch()
             self._is_failure_told = bool(futures)
             self._changed.notify_all()
         for future in futures:
             if future.set_running_or_notify_cancel():
                 future.set_exception(failure)
+        with self._changed:
+            while not self._is_closing:
+                self._changed.wait()

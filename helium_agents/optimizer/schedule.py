@@ -7,7 +7,8 @@ into the KV cache says so with `FewOpen`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from helium_agents.errors import SessionError
@@ -30,6 +31,28 @@ class Asked(Protocol):
     def depth(self) -> int:
         """How many calls its call is inside of."""
         ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of its answer."""
+        ...
+
+
+@dataclass(slots=True)
+class ItemUse:
+    """What an open item has of an engine.
+
+    Args:
+        tokens: Of the prompts that are on the engine, each with its answer and without what they
+            share; where none is, of the last one.
+        growth_tokens: By how much its prompts grow from one to the next, on average; the most
+            tokens of the answer, before the second one.
+        paused_s: Since when nothing of it is on the engine; `None` while something is.
+    """
+
+    tokens: int
+    growth_tokens: float
+    paused_s: float | None = None
 
 
 class Room(Protocol):
@@ -65,6 +88,31 @@ class Queue(Protocol):
         ...
 
     @property
+    def items(self) -> Mapping[int, ItemUse]:
+        """The items that have sent something to this engine, and have not ended."""
+        ...
+
+    @property
+    def shared_tokens(self) -> int:
+        """Tokens that the first prompts of all items have in common at their beginning."""
+        ...
+
+    @property
+    def growth_tokens(self) -> float:
+        """By how much the prompts of an item grow from one to the next, on average of all."""
+        ...
+
+    @property
+    def prefill_s(self) -> float | None:
+        """Seconds that the engine takes for a prompt token at least; `None` before it is known."""
+        ...
+
+    @property
+    def now_s(self) -> float:
+        """The time, by the clock of `ItemUse.paused_s`."""
+        ...
+
+    @property
     def is_stalled(self) -> bool:
         """Whether no engine has had anything for a while, although something stands ready."""
         ...
@@ -82,6 +130,10 @@ class Schedule(Protocol):
         """Which request goes next; `None`: none, until one has ended or another is ready."""
         ...
 
+    def look_again_s(self, queue: Queue) -> float | None:
+        """When it may choose otherwise although nothing has happened; `None`: never."""
+        ...
+
 
 class EverythingOpen:
     """First come, first served, as long as the engine has slots and a short queue."""
@@ -89,6 +141,9 @@ class EverythingOpen:
     def choose(self, queue: Queue) -> Asked | None:
         """The first."""
         return next(iter(queue.ready)) if has_slot(queue) else None
+
+    def look_again_s(self, queue: Queue) -> None:
+        """Never."""
 
 
 class FewOpen:
@@ -115,10 +170,14 @@ class FewOpen:
         for asked in ready:
             if asked.item is None or asked.item in queue.open_items:
                 return asked
-        return min(ready, key=_item_of) if may_open else None
+        return min(ready, key=item_of) if may_open else None
+
+    def look_again_s(self, queue: Queue) -> None:
+        """Never, but where it is stalled."""
 
 
-def _item_of(asked: Asked) -> int:
+def item_of(asked: Asked) -> int:
+    """The item of a request that has one."""
     assert asked.item is not None
     return asked.item
 

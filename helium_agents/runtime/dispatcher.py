@@ -13,9 +13,14 @@ from helium_agents.errors import TokenBudgetExceeded
 from helium_agents.optimizer.schedule import Schedule
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
+from helium_agents.runtime.item_uses import ItemUses
 
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
+
+
+_TELLING_TOKENS = 64
+"""Of shorter prompts the time is mostly that of a step."""
 
 
 class _Queue:
@@ -26,9 +31,30 @@ class _Queue:
         self.room: Capacity | None = None
         self.open_items = open_items
         self.is_stalled = False
-        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm: asyncio.TimerHandle | None = None  # ends a stall
+        self.look_again: asyncio.TimerHandle | None = None  # set by the schedule
         self.ready: dict[Request, asyncio.Future[None] | None] = {}
         self.running: dict[Request, int] = {}  # with the tokens reserved for each
+        self.uses = ItemUses()
+        self.items = self.uses.items
+        self.prefill_s: float | None = None
+        self.now_s = 0.0
+
+    @property
+    def shared_tokens(self) -> int:
+        return self.uses.shared_tokens
+
+    @property
+    def growth_tokens(self) -> float:
+        return self.uses.growth_tokens
+
+    def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
+        """See how long a prompt took at most, from what the engine tells of it."""
+        num_tokens = len(request.prompt_token_ids) - completion.cached_tokens
+        if completion.first_token_s is None or num_tokens < _TELLING_TOKENS:
+            return
+        seconds = (completion.first_token_s - sent_s) / num_tokens
+        self.prefill_s = seconds if self.prefill_s is None else min(self.prefill_s, seconds)
 
 
 class Dispatcher:
@@ -63,16 +89,20 @@ class Dispatcher:
         """
         queue = self._queues.get(request.model) or self._add_queue(request.model)
         queue.ready[request] = None
-        used_tokens = 0
+        used_tokens = output_tokens = 0
         try:
             self._send(queue)
             if request in queue.ready:
                 turn = asyncio.get_running_loop().create_future()
                 queue.ready[request] = turn
                 await turn
+            sent_s = asyncio.get_running_loop().time()
             completion = await queue.fleet.complete(request)
-            used_tokens = completion.prompt_tokens + completion.output_tokens
+            output_tokens = completion.output_tokens
+            used_tokens = completion.prompt_tokens + output_tokens
+            queue.note_prefill(request, completion, sent_s)
         finally:
+            queue.uses.end(request, output_tokens, asyncio.get_running_loop().time())
             queue.ready.pop(request, None)
             self._reserved_tokens -= queue.running.pop(request, 0)
             self._used_tokens += used_tokens
@@ -86,6 +116,8 @@ class Dispatcher:
     def item_ended(self, item: int) -> None:
         """An item of a top-level map has ended, though it may have left requests behind."""
         self._items.discard(item)
+        for queue in self._queues.values():
+            queue.uses.forget(item)
         if item in self._open_items:
             self._open_items.remove(item)
             self._send_all()
@@ -119,14 +151,11 @@ class Dispatcher:
     def _send(self, queue: _Queue) -> None:
         """Let all go whose turn it is."""
         queue.room = queue.fleet.capacity
+        queue.now_s = asyncio.get_running_loop().time()
         while queue.ready:
             request = self._schedule.choose(queue)
             if request is None:
-                if queue.alarm is None and not self._is_busy:
-                    loop = asyncio.get_running_loop()
-                    queue.alarm = loop.call_later(
-                        _STALLED_S, self._look_again, queue, self._num_sent
-                    )
+                self._set_alarm(queue)
                 return
             assert isinstance(request, Request)
             num_tokens = 0
@@ -145,10 +174,23 @@ class Dispatcher:
             self._num_sent += 1
             if request.item in self._items:
                 self._open_items.add(request.item)
+                queue.uses.begin(request)
             if turn is not None and not turn.done():
                 turn.set_result(None)
 
-    def _look_again(self, queue: _Queue, num_sent: int) -> None:
+    def _set_alarm(self, queue: _Queue) -> None:
+        """See to it that the schedule is asked again where nothing may happen before."""
+        loop = asyncio.get_running_loop()
+        if queue.alarm is None and not self._is_busy:
+            queue.alarm = loop.call_later(_STALLED_S, self._end_stall, queue, self._num_sent)
+        if queue.look_again is not None:
+            queue.look_again.cancel()
+            queue.look_again = None
+        when_s = self._schedule.look_again_s(queue)
+        if when_s is not None:
+            queue.look_again = loop.call_at(when_s, self._send, queue)
+
+    def _end_stall(self, queue: _Queue, num_sent: int) -> None:
         queue.alarm = None
         queue.is_stalled = num_sent == self._num_sent and not self._is_busy
         self._send(queue)

@@ -256,9 +256,8 @@ class MapRun:
         self._has_ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         num_items = len(rows) if isinstance(rows, Sized) else None
-        if num_items is not None and isinstance(done, Sized):
-            num_items = max(0, num_items - len(done))
-        maps.emit(MapOpened(num_items, caller.item is not None))
+        num_done = len(done) if isinstance(done, Sized) else 0
+        maps.emit(MapOpened(num_items, caller.item is not None, num_done))
         self._open_items: dict[int, Item] = {}
         self._doing = "waits for its next row"
         self._num_uncommitted = 0

@@ -43,7 +43,7 @@ from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
-from helium_agents.optimizer.schedule import EverythingOpen, FewOpen
+from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
 from helium_agents.runtime.answers import MEMO_MODES, Answers, MemoMode
 from helium_agents.runtime.calls import Calls, not_open
 from helium_agents.runtime.dispatcher import Dispatcher
@@ -79,6 +79,8 @@ class Session:
         token_budget: Most prompt and output tokens that engines may compute in this session.
         max_open: Most items of top-level maps whose calls may be on an engine at once; by default
             all. Fewer share the KV cache better where the prefixes of all do not fit into it.
+        schedule: Chooses which request goes to its engine next, in place of `max_open`; e.g.
+            `Park()` for agents that call tools.
         observers: Called with every event, on the event loop.
         run_id: Identifies this run's unseeded draws; a fresh one by default.
         run_log: Keeps the answers of this run's draws, so that the run can be resumed: a session
@@ -107,6 +109,7 @@ class Session:
         share: bool = True,
         token_budget: int | None = None,
         max_open: int | None = None,
+        schedule: Schedule | None = None,
         observers: Sequence[Observer] = (),
         run_id: str | None = None,
         run_log: RunLog | None = None,
@@ -132,7 +135,7 @@ class Session:
         self._rules = tuple(rules) if share else ()
         self._shares = share
         self._token_budget = token_budget
-        self._schedule = EverythingOpen() if max_open is None else FewOpen(max_open)
+        self._schedule = _schedule(max_open, schedule)
         self._observers: tuple[Observer, ...] = (self.summary, *observers)
         self._executed = ExecutedPlan() if record else None
         if self._executed is not None:
@@ -457,6 +460,17 @@ def _raise(error: BaseException) -> None:
 def _call_back(callback: Callable[[BaseException | None], None]) -> None:
     """Where nothing is remembered, everything is as durable as it will be."""
     callback(None)
+
+
+def _schedule(max_open: int | None, schedule: Any) -> Schedule:
+    if schedule is None:
+        return EverythingOpen() if max_open is None else FewOpen(max_open)
+    if max_open is not None:
+        raise SessionError("max_open= is a schedule of its own: give it or schedule=, not both")
+    if not (hasattr(schedule, "choose") and hasattr(schedule, "look_again_s")):
+        raise SessionError(f"schedule={schedule!r} must have choose(...) and look_again_s(...)")
+    chosen: Schedule = schedule
+    return chosen
 
 
 def _check_arguments(

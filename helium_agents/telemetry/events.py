@@ -50,10 +50,17 @@ class EngineLost:
 
 @dataclass(frozen=True, slots=True)
 class MapOpened:
-    """A `map` began; `num_items` is `None` where the input has no length."""
+    """A `map` began.
+
+    Args:
+        num_items: How many rows it has; `None` where the input has no length.
+        is_nested: Whether it is inside an item of another.
+        num_done: How many of them an earlier part of the run has answered.
+    """
 
     num_items: int | None
     is_nested: bool
+    num_done: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -37,8 +37,6 @@ class Progress:
     Args:
         name: What is running.
         file: Where to show it, usually ``sys.stderr``.
-        num_done: Items that an earlier part of the run has answered: they count as done, and the
-            session does not know of them.
         clock: Seconds that only grow.
         plain_interval_s: Seconds between lines where `file` is no terminal.
     """
@@ -48,19 +46,16 @@ class Progress:
         name: str,
         file: TextIO,
         *,
-        num_done: int = 0,
         clock: Callable[[], float] = time.monotonic,
         plain_interval_s: float = _PLAIN_INTERVAL_S,
     ) -> None:
         self.summary = Summary()
         self._name = name
         self._clock = clock
-        self._start_s = clock()
-        self._num_done = num_done
+        self._num_done = 0
         self._num_items: int | None = None
-        self._status = "preparing"
-        self._status_since_s = self._start_s
-        self._history: deque[tuple[float, int, int]] = deque()
+        self.set_status("preparing")
+        self._history: deque[tuple[float, int, int]] = deque()  # time, items, output tokens
         self._console = Console(file=file, highlight=False)
         self._is_live = self._console.is_terminal and not self._console.is_dumb_terminal
         self._interval_s = _DRAW_INTERVAL_S if self._is_live else plain_interval_s
@@ -83,11 +78,11 @@ class Progress:
         """Take note of one event."""
         self.summary(event)
         match event:
-            case MapOpened(num_items=num_items, is_nested=False):
-                self._num_items = None if num_items is None else self._num_done + num_items
+            case MapOpened(is_nested=False):
+                self._num_items, self._num_done = event.num_items, event.num_done
                 self.set_status("")
-            case EngineStarting(model=model):
-                self.set_status(f"loading {model}")
+            case EngineStarting():
+                self.set_status(f"loading {event.model}")
             case EngineStarted():
                 self._history = deque()  # the time it took says nothing of the time to come
                 self.set_status("")
@@ -102,69 +97,32 @@ class Progress:
 
     def line(self) -> str:
         """Everything in one line of text."""
-        parts = [f"{self._name}: {self._items(' items')}", *self._counts()]
-        eta = self._eta()
-        if eta:
-            parts.append(f"eta {eta}")
-        if self._status:
-            parts.append(self._shown_status())
-        return " · ".join(parts)
-
-    # --- drawing -------------------------------------------------------------------------------
-
-    def _draw_until_done(self) -> None:
-        while not self._is_done.wait(self._interval_s):
-            self.remember_rate()
-            if self._is_live:
-                self._live.update(self._picture(), refresh=True)
-            else:
-                self._console.print(self.line(), soft_wrap=True, markup=False)
-
-    def _picture(self) -> Constrain:
-        bar = ProgressBar(total=self._num_items, completed=self._num_closed, width=None)
-        first = Table.grid(padding=(0, 1), expand=True)
-        for ratio in (None, 1, None, None):
-            first.add_column(ratio=ratio, no_wrap=True)
-        eta = self._eta()
-        first.add_row(self._name, bar, self._items(), f"eta {eta}" if eta else "")
-        second = Text(" · ".join(self._counts()), style="dim", no_wrap=True, overflow="ellipsis")
-        lines: list[RenderableType] = [first, second]
-        if self._status:
-            status = self._shown_status()
-            lines.append(Text(status, style="yellow", no_wrap=True, overflow="ellipsis"))
-        return Constrain(Group(*lines), max(1, self._console.width - _ECHO_COLUMNS))
-
-    @property
-    def _num_closed(self) -> int:
-        return self._num_done + self.summary.num_items
-
-    def _items(self, unit: str = "") -> str:
-        total = "" if self._num_items is None else f"/{self._num_items:,}"
-        failed = self.summary.num_failed_items
-        text = f"{self._num_closed:,}{total}{unit}"
-        return f"{text} ({failed:,} failed)" if failed else text
-
-    def _counts(self) -> list[str]:
         summary, counts = self.summary, self.summary.as_dict()
-        parts = [f"{summary.num_calls:,} calls"]
-        _, tokens_per_s = self._rates()
+        items_per_s, tokens_per_s = self._rates()
+        num_closed, num_items = self._num_closed, self._num_items
+        total = "" if num_items is None else f"/{num_items:,}"
+        failed = f" ({summary.num_failed_items:,} failed)" if summary.num_failed_items else ""
+        parts = [
+            f"{self._name}: {num_closed:,}{total} items{failed}",
+            f"{summary.num_calls:,} calls",
+        ]
         if tokens_per_s:
             parts.append(f"{tokens_per_s:,.0f} tok/s")
-        if counts["merged"]:
-            parts.append(f"{counts['merged']:,} merged")
-        if counts["memo_hits"]:
-            parts.append(f"{counts['memo_hits']:,} from memo")
-        if counts["earlier_hits"]:
-            parts.append(f"{counts['earlier_hits']:,} answered earlier")
+        for count, text in (
+            ("merged", "merged"),
+            ("memo_hits", "from memo"),
+            ("earlier_hits", "answered earlier"),
+        ):
+            if counts[count]:
+                parts.append(f"{counts[count]:,} {text}")
         if summary.prompt_tokens:
             parts.append(f"prefix hits {summary.prefix_hit_rate:.0%}")
-        return parts
-
-    def _shown_status(self) -> str:
-        seconds = self._clock() - self._status_since_s
-        return f"{self._status}... {seconds:.0f} s" if seconds >= 1 else f"{self._status}..."
-
-    # --- rates ---------------------------------------------------------------------------------
+        if num_items is not None and items_per_s:
+            parts.append(f"eta {duration((num_items - num_closed) / items_per_s)}")
+        if self._status:
+            seconds = self._clock() - self._status_since_s
+            parts.append(f"{self._status}..." + (f" {seconds:.0f} s" if seconds >= 1 else ""))
+        return " · ".join(parts)
 
     def remember_rate(self) -> None:
         """Note how far it is now, for the rates; done before each drawing."""
@@ -182,11 +140,21 @@ class Progress:
         seconds = end_s - start_s
         return (last_items - items) / seconds, (last_tokens - tokens) / seconds
 
-    def _eta(self) -> str:
-        items_per_s, _ = self._rates()
-        if self._num_items is None or not items_per_s:
-            return ""
-        return duration((self._num_items - self._num_closed) / items_per_s)
+    @property
+    def _num_closed(self) -> int:
+        return self._num_done + self.summary.num_items
+
+    def _draw_until_done(self) -> None:
+        while not self._is_done.wait(self._interval_s):
+            self.remember_rate()
+            if self._is_live:
+                picture = Table.grid(expand=True)
+                picture.add_row(ProgressBar(total=self._num_items, completed=self._num_closed))
+                picture.add_row(Text(self.line(), style="dim"))
+                width = max(1, self._console.width - _ECHO_COLUMNS)
+                self._live.update(Constrain(picture, width), refresh=True)
+            else:
+                self._console.print(self.line(), soft_wrap=True, markup=False)
 
 
 def duration(seconds: float) -> str:

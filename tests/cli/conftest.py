@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonl import Helium, write_rows
 
-from helium_agents.cli import main
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
 
 FLOW = """
@@ -89,7 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     """What every `helium` of the test runs on."""
     engine = ScriptedEngine()
-    monkeypatch.setattr(Job, "engine", lambda job: engine)
+    monkeypatch.setattr(execute, "VLLM", lambda model, **settings: engine)
     return engine
 
 

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-from helium_agents.cli import main
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
 
-Job.engine = lambda job: ScriptedEngine()
+execute.VLLM = lambda model, **settings: ScriptedEngine()
 main()
 """
 

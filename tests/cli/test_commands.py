@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from jsonl import Helium, read_lines, write_rows
 
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute
 from helium_agents.engines.engine import Completion
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.memo.open import open_store
@@ -78,7 +78,6 @@ def test_explain_of_many_rows_runs_some_at_once(helium: Helium) -> None:
 
 
 def test_explain_says_so_where_no_sensible_row_can_be_made_up(helium: Helium, folder: Path) -> None:
-    Path("rows.jsonl").unlink()
     (folder / "picky.py").write_text(
         "from pydantic import BaseModel\n"
         "class Row(BaseModel):\n"
@@ -86,15 +85,14 @@ def test_explain_says_so_where_no_sensible_row_can_be_made_up(helium: Helium, fo
         "async def go(row: Row):\n"
         "    return row.choices[3]\n"
     )
-    (folder / "data").mkdir()
-    Path("data/others.jsonl").write_text('{"something": "else"}\n')
     result = helium("explain picky.py:go", expect=1)
     assert result.stdout == ""
-    assert "no row can be made up for `row: Row` that makes sense to go: give real" in result.stderr
-    assert "it failed before it asked anything: IndexError" in result.stderr
-    Path("data/rows.jsonl").write_text('{"choices": ["a", "b", "c", "d"]}\n')
-    assert "--input data/rows.jsonl" in helium("explain picky.py:go", expect=1).stderr
-    helium("explain picky.py:go --input data/rows.jsonl")
+    assert (
+        "no row can be made up for `row: Row` of go: give real ones with --input" in result.stderr
+    )
+    assert "it failed before any call: IndexError" in result.stderr
+    Path("rows.jsonl").write_text('{"choices": ["a", "b", "c", "d"]}\n')
+    helium("explain picky.py:go --input rows.jsonl")
 
 
 def test_explain_as_json(helium: Helium) -> None:
@@ -105,7 +103,7 @@ def test_explain_as_json(helium: Helium) -> None:
 
 def test_explain_needs_rows_where_none_can_be_made_up(helium: Helium) -> None:
     message = helium("explain flow.py:plain", expect=1).stderr
-    assert "has no annotation: give rows with --input" in message
+    assert "has no annotation: give real ones with --input" in message
 
 
 # --- cache -------------------------------------------------------------------------------------
@@ -181,7 +179,7 @@ def test_an_interrupted_demo_is_not_told_of_options_that_it_does_not_have(
             return await super().complete(*arguments)
 
     engine = Interrupted()
-    monkeypatch.setattr(Job, "engine", lambda job: engine)
+    monkeypatch.setattr(execute, "VLLM", lambda model, **settings: engine)
     message = helium("demo", expect=130).stderr
     assert message.startswith("stopped\n")
     assert "Run it again to go on: nothing is lost." in message
@@ -216,15 +214,14 @@ def test_remembered_runs_import_no_inference_library(folder: Path, helium: Heliu
     helium("run flow.py:answer --input rows.jsonl --output out.jsonl --memo memo")
     program = """
 import sys
-from helium_agents.cli import main
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
 
-original = Job.engine
-def engine(job):
-    original(job)
+original = execute.VLLM
+def engine(model, **settings):
+    original(model, **settings)
     return ScriptedEngine()
-Job.engine = engine
+execute.VLLM = engine
 try:
     main()
 finally:

@@ -20,11 +20,10 @@ import json, os, signal, sys
 from itertools import count
 from pathlib import Path
 
-from helium_agents.cli import main
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
 
-Job.engine = lambda job: ScriptedEngine()
+execute.VLLM = lambda model, **settings: ScriptedEngine()
 CHANGES = ("open", "write", "ftruncate", "fsync", "replace", "mkdir", "unlink", "rmdir")
 RUN = sys.argv[1:]
 

@@ -76,8 +76,8 @@ def test_rates_are_of_the_last_half_minute() -> None:
 
 def test_rows_of_an_earlier_part_of_the_run_count_as_done() -> None:
     clock = Clock()
-    progress = Progress("answer", io.StringIO(), clock=clock, num_done=4)
-    progress(MapOpened(6, is_nested=False))
+    progress = Progress("answer", io.StringIO(), clock=clock)
+    progress(MapOpened(10, is_nested=False, num_done=4))
     progress.remember_rate()
     progress(ItemClosed(4, is_nested=False, error=None))
     clock.now_s = 1.0

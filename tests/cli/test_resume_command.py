@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from jsonl import Helium, read_lines, write_rows
 
-from helium_agents.cli.job import Job
-from helium_agents.cli.made_of import MadeOf
-from helium_agents.cli.output import Output
+from helium_agents.batch.output import MadeOf, Output
+from helium_agents.cli import execute
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.vllm import VLLM
@@ -246,7 +245,7 @@ def test_starting_over(helium: Helium, engine: ScriptedEngine, stopped: bytes) -
 def test_overwrite_with_a_model_that_is_not_there_spares_what_is(
     helium: Helium, stopped: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Job, "engine", lambda job: VLLM(job.model))
+    monkeypatch.setattr(execute, "VLLM", VLLM)
     helium(f"{RUN} --overwrite --model /no/such/model", expect=1)
     assert Path("out.jsonl.part").read_bytes() == stopped
     assert files() == {"out.jsonl.part", "out.jsonl.run"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jsonl import Helium, read_lines, write_rows
 
-from helium_agents.cli.job import Job
+from helium_agents.cli import execute
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import RequestError
@@ -90,7 +90,7 @@ def test_what_differs_about_the_model_is_named(
         def identity_parts(self) -> dict[str, str]:
             return {"dtype": self.identity()}
 
-    monkeypatch.setattr(Job, "engine", lambda job: Parted(identity=job.dtype))
+    monkeypatch.setattr(execute, "VLLM", lambda model, dtype, **_: Parted(identity=dtype))
     helium(f"{RUN} --dtype float32")
     message = helium(f"{RUN} --dtype float16 --resume", expect=1).stderr
     assert "its model's dtype has changed (float32, now float16)" in message
@@ -253,10 +253,9 @@ def test_a_retry_may_follow_a_correction_of_the_workflow(helium: Helium) -> None
 
 
 def test_failures_are_not_passed_over_in_silence(helium: Helium, two_failed: bytes) -> None:
-    message = helium(f"{RUN} --resume", expect=1).stderr
-    assert "out.jsonl was finished already, but 2 of 10 rows failed: add --retry-failed" in message
-    message = helium(f"{RUN} --resume --on-error collect", expect=3).stderr
-    assert "2 of 10 rows failed: add --retry-failed to compute them again" in message
+    message = helium(f"{RUN} --resume", expect=3).stderr
+    assert "out.jsonl was finished already: 2 of 10 rows failed; their lines" in message
+    assert "Run it again with --resume --retry-failed to compute only them." in message
     assert OUT.read_bytes() == two_failed
 
 
@@ -273,10 +272,8 @@ def test_failures_of_an_unfinished_run_stay_until_it_is_finished(
 ) -> None:
     ill.add("question 0")
     helium(f"{RUN} --on-error collect --token-budget 60", expect=4)
-    message = helium(f"{RUN} --resume", expect=1).stderr
-    assert "1 row in out.jsonl.part failed: add --on-error collect to go on all the same" in message
-    message = helium(f"{RUN} --resume --retry-failed --on-error collect", expect=3).stderr
-    assert "warning: rows that failed in the unfinished run stay so for now" in message
+    message = helium(f"{RUN} --resume --retry-failed", expect=3).stderr
+    assert "1 of 10 rows failed; their lines have" in message
     ill.clear()
     helium(f"{RUN} --resume --retry-failed")
     assert num_errors() == 0

@@ -15,8 +15,8 @@ import pytest
 from jsonl import read_lines, write_rows
 
 PROGRAM = """
-from helium_agents.cli import job, main
-from helium_agents.cli.job import Job
+from helium_agents.batch import batch
+from helium_agents.cli import execute, main
 from helium_agents.engines.engine import Capacity
 from helium_agents.engines.scripted import ScriptedEngine
 
@@ -26,12 +26,12 @@ class Engine(ScriptedEngine):
         with open("closed", "w") as file:
             file.write(f"{self.num_open} open, {len(self.aborted)} aborted")
 
-class Session(job.Session):
+class Session(batch.Session):
     def waiting(self):
         return f"{self.summary.num_calls} calls were answered"
 
-job.Session = Session
-Job.engine = lambda job: Engine(latency_s=0.05, capacity=Capacity(100, 1, 100, 4))
+batch.Session = Session
+execute.VLLM = lambda model, **settings: Engine(latency_s=0.05, capacity=Capacity(100, 1, 100, 4))
 main()
 """
 

@@ -10,7 +10,7 @@ from hatchling.builders.wheel import WheelBuilder
 from jsonl import read_lines
 from scripted_helium import scripted_helium
 
-from helium_agents.cli.bundled_examples import EXAMPLES, example_files
+from helium_agents.cli.examples_command import EXAMPLES, example_files
 
 ROOT = Path(__file__).resolve().parents[2]
 

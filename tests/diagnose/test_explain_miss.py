@@ -107,7 +107,8 @@ async def run(workflow: Any, memo: MemoryStore, rows: Any = (ROW,), **options: A
 
 def stored(memo: MemoryStore, age_s: float = 60.0) -> Iterator[Stored]:
     for entry in memo.entries():
-        provenance = read_provenance(memo.provenance(entry.key))
+        found = memo.find(entry.key)
+        provenance = read_provenance(found.provenance if found else b"")
         if provenance is not None:
             yield Stored(entry.key, age_s, provenance)
 
@@ -148,13 +149,13 @@ CHANGES = {
     "explicit version": ('version="1"', 'version="2"', ["version"], "1 -> 2"),
     "system message": (
         "You are careful.", "You are very careful.",
-        ["message 0 (system)"], "(from character 8): 'You are careful.' -> 'You are very careful.'",
+        ["message 0 (system)"], "(from character 8): You are careful. -> You are very careful.",
     ),
     "one word of the user's": (
         "please: ", "kindly: ",
         ["message 0 (user)"],
-        "(from character 20): 'Sum up in 22 words, please: the quick brown fox!!!'"
-        " -> 'Sum up in 22 words, kindly: the quick brown fox!!!'",
+        "(from character 20): Sum up in 22 words, please: the quick brown fox!!!"
+        " -> Sum up in 22 words, kindly: the quick brown fox!!!",
     ),
     "temperature": ("temperature=0.5", "temperature=0.7", ["temperature"], "0.5 -> 0.7"),
     "max_tokens": ("max_tokens=4", "max_tokens=6", ["max_tokens"], "4 -> 6"),
@@ -167,24 +168,27 @@ CHANGES = {
         'row["text"], "plain"', 'row["text"], "short"', ["argument `style`"], "'plain' -> 'short'",
     ),
     "order of messages": (
-        _MESSAGES, _SWAPPED, ["order of messages"], "system, user -> user, system",
+        _MESSAGES, _SWAPPED,
+        [f"message {at} ({role})" for at, role in enumerate(("system", "user"))]
+        + ["message 0 (user)", "message 1 (system)"],
+        "You are careful. -> none",
     ),
     "another message": (
         'llm(user(f"Sum up in {number} words, please: {text}")',
         'llm(user(f"Sum up in {number} words, please: {text}"), system("Hi.")',
-        ["a message more"], "system 'Hi.'",
+        ["message 1 (system)"], "none -> Hi.",
     ),
     "a message in two": (
         'user(f"Sum up in {number} words, please: {text}")',
         'user(text), user(f"Sum up in {number} words, please: ")',
-        ["message 0 (user)", "a message more"], "the quick brown fox",
+        ["message 0 (user)", "message 1 (user)"], "the quick brown fox",
     ),
     "another argument": (
         "count(text):", "count(text, by=1):", ["argument `by`"], "none -> 1",
     ),
     "role of a message": (
         'system("You are careful.")', 'user("You are careful.")',
-        ["role of message 0"], "system -> user",
+        ["message 0 (system)", "message 0 (user)"], "You are careful. -> none",
     ),
 }  # fmt: skip
 
@@ -219,7 +223,7 @@ async def test_another_model(flow: Flow) -> None:
     miss = await explained(flow, "", "", engine=unknown)
     (difference,) = miss.differences
     assert difference.field == "model"
-    assert difference.asked == "other (other)"
+    assert str(difference) == "model: small -> other"
 
 
 async def test_a_row_that_was_never_run(flow: Flow) -> None:
@@ -349,7 +353,7 @@ async def test_two_long_messages_differ_where_nothing_is_kept_of_them() -> None:
     (miss,) = await misses(ask, memo, "two")
     (difference,) = miss.differences
     assert difference.field == "message 0 (user)"
-    assert difference.stored.startswith("'word word ")
+    assert difference.stored.startswith("word word ")
     assert "equal as far as it is kept" in difference.asked
     digests = [text.partition("(digest ")[2] for text in (difference.stored, difference.asked)]
     assert len({*digests, ""}) == 3

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from helium_agents.errors import VersionError
-from helium_agents.keys.version import Version, class_version, function_version
+from helium_agents.keys.version import Version, code_version
 
 Loader = Callable[..., ModuleType]
 
@@ -137,48 +137,48 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_change_after_the_version_was_computed_is_seen(load: Loader, change: Any) -> None:
     app = load(FILES)
-    before = function_version(app.answer)
-    assert function_version(app.answer) == before
+    before = code_version(app.answer)
+    assert code_version(app.answer) == before
     change(app)
-    assert function_version(app.answer) != before
+    assert code_version(app.answer) != before
 
 
 def test_what_is_undone_has_the_version_that_it_had(load: Loader) -> None:
     app = load(FILES)
-    before = function_version(app.answer)
+    before = code_version(app.answer)
     app.LIMIT = 4
-    changed = function_version(app.answer)
+    changed = code_version(app.answer)
     app.LIMIT = 3
-    assert function_version(app.answer) == before != changed
+    assert code_version(app.answer) == before != changed
     app.TABLE = {"a": {"deep": [1, 2]}}  # equal, and another object
-    assert function_version(app.answer) == before
+    assert code_version(app.answer) == before
 
 
 def test_what_is_not_named_does_not_count(load: Loader) -> None:
     app = load(FILES)
-    before = function_version(app.answer)
+    before = code_version(app.answer)
     app.unrelated = 1
     app.other.UNRELATED = 2
     app.longer.table = 3
-    assert function_version(app.answer) == before
+    assert code_version(app.answer) == before
 
 
 def test_a_name_that_is_defined_later_gives_a_version(load: Loader) -> None:
     app = load({"__init__.py": "", "main.py": "def answer():\n    return later()\n"})
     for _ in range(2):
         with pytest.raises(VersionError, match="`later`"):
-            function_version(app.answer)
+            code_version(app.answer)
     app.later = app.answer
-    assert function_version(app.answer)
+    assert code_version(app.answer)
 
 
 def test_the_version_of_a_class_follows_its_changes(load: Loader) -> None:
     app = load(FILES)
-    before = class_version(app.Settings)
+    before = code_version(app.Settings)
     app.Settings.describe = app.longer
-    changed = class_version(app.Settings)
+    changed = code_version(app.Settings)
     del app.Settings.describe
-    assert class_version(app.Settings) == before != changed
+    assert code_version(app.Settings) == before != changed
 
 
 def test_parts_are_of_the_moment_too(load: Loader) -> None:
@@ -192,16 +192,16 @@ def test_parts_are_of_the_moment_too(load: Loader) -> None:
 
 def test_versions_keep_few_local_functions_alive() -> None:
     alive: weakref.WeakSet[Callable[[], object]] = weakref.WeakSet()
-    for number in range(200):
+    for number in range(400):
 
         def local(number: int = number) -> int:
             return number
 
         alive.add(local)
-        assert len(function_version(local)) == 32
+        assert len(code_version(local)) == 32
     del local
     gc.collect()
-    assert len(alive) <= 64
+    assert len(alive) <= 128
 
 
 def test_a_version_asked_for_deep_down_does_not_spoil_the_next(load: Loader) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lmdb
 
-from helium_agents.memo.entry import stored_bytes
+from helium_agents.memo.entry import entry_bytes
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.memo.store import Store
@@ -39,7 +39,7 @@ def present(store: Store, names: range) -> list[int]:
     return [name for name in names if store.get(key(name)) is not None]
 
 
-ENTRY_BYTES = stored_bytes(bytes(1000), "a")
+ENTRY_BYTES = entry_bytes(bytes(1000), "a")
 
 
 def fill(store: Store, names: range) -> None:
@@ -61,6 +61,7 @@ def start(code: str, *args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(code), *map(str, args)],
         cwd=ROOT,
+        stdin=subprocess.PIPE,  # which `finish` closes
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -150,15 +150,8 @@ def test_a_directory_that_may_not_be_written(open_path: Path) -> None:
     for name in ("data.mdb", "lock.mdb"):
         (open_path / name).chmod(0o444)
     assert "read_only=True" in as_nobody(open_path)
-    # nobody can write, so it can be read without locks
-    assert as_nobody(open_path, read_only=True) == "7"
-    (open_path / "data.mdb").chmod(0o644)
     if os.getuid() == 0:
-        assert "lock.mdb" in as_nobody(open_path, read_only=True)
-    (open_path / "lock.mdb").unlink()
-    (open_path / "data.mdb").chmod(0o444)
-    assert as_nobody(open_path, read_only=True) == "7"
-    assert not (open_path / "lock.mdb").exists()
+        assert "permissions" in as_nobody(open_path, read_only=True)
 
 
 def test_a_directory_that_may_not_be_read_or_made(open_path: Path) -> None:

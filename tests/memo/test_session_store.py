@@ -49,7 +49,8 @@ async def test_provenance_are_kept_where_somebody_may_read_them() -> None:
     async with Session(ScriptedEngine(), memo=store):
         await llm(user("x"))
     (entry,) = store.entries()
-    assert entry.has_provenance
+    found = store.find(entry.key)
+    assert found is not None and found.provenance
 
 
 @pytest.mark.parametrize("make", [MemoryStore, lambda **bounds: LmdbStore("unused", **bounds)])

@@ -6,16 +6,16 @@ import random
 import re
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import pytest
-from stores import AnyStore, key, present
+from stores import key, present
 
 from helium_agents.errors import MemoError
-from helium_agents.memo import lmdb_check, lmdb_scan
+from helium_agents.memo import lmdb_check
 from helium_agents.memo.lmdb import LmdbStore
 
 NAMES = range(12)
@@ -93,7 +93,7 @@ def test_damage_is_found_named_and_mended(memo: Path, damage: str) -> None:
     names = [name for name in NAMES if not (is_lost and name == 5)]
     assert present(store, NAMES) == names
     assert after.num_entries == len(names)
-    order = [k for _, k, _ in store._use().read(partial(lmdb_scan.by_use, after=0))]
+    order = [entry.key for entry in sorted(store.entries(), key=attrgetter("last_use"))]
     store.close()
     assert [k for k in order if k != VICTIM] == [key(name) for name in NAMES if name != 5]
 
@@ -175,10 +175,3 @@ def test_tables_that_disagree_say_what_helps(memo: Path) -> None:
         store.put(key("new"), bytes(1500), label="a")
         store.commit().result(5)
         assert store.verify().problems == []
-
-
-def test_memory(make_store: Callable[..., AnyStore]) -> None:
-    store = make_store()
-    store.put(key(1), b"one", label="a", provenance=b"f")
-    report = store.verify(repair=True)
-    assert (report.num_entries, report.problems, report.num_dropped) == (1, [], 0)

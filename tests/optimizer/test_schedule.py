@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from helium_agents.errors import SessionError
-from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
+from helium_agents.optimizer.park import Park
+from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, ItemUse, Schedule
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Asked:
     item: int | None = None
     depth: int = 0
     prompt_token_ids: tuple[int, ...] = ()
+    max_tokens: int = 0
 
 
 @dataclass
@@ -32,6 +34,11 @@ class Queue:
     open_items: list[int] = field(default_factory=list)
     room: Room | None = None
     is_stalled: bool = False
+    items: dict[int, ItemUse] = field(default_factory=dict)
+    shared_tokens: int = 0
+    growth_tokens: float = 0.0
+    prefill_s: float | None = None
+    now_s: float = 0.0
 
 
 def order(schedule: Schedule, queue: Queue) -> str:
@@ -91,3 +98,57 @@ def test_few_open_heeds_the_slots_too() -> None:
 def test_how_many_must_be_a_number(max_open: Any) -> None:
     with pytest.raises(SessionError, match="max_open"):
         FewOpen(max_open)
+
+
+# --- agents that come back -----------------------------------------------------------------------
+
+
+def turn(name: str, item: int, prompt_tokens: int, max_tokens: int = 10) -> Asked:
+    return Asked(name, item, prompt_token_ids=(0,) * prompt_tokens, max_tokens=max_tokens)
+
+
+def park(*ready: Asked, **state: Any) -> Queue:
+    """A queue of an engine with 100 tokens, on which something runs."""
+    return Queue([*ready], [Asked("-", 99)], room=Room(64, 100), **state)
+
+
+def test_new_sessions_begin_while_all_fit() -> None:
+    queue = park(turn("A", 0, 40), items={5: ItemUse(30, 10)})
+    assert Park().choose(queue) is queue.ready[0], "40 and 50 of 100"
+    queue.items[6] = ItemUse(20, 0)
+    assert Park().choose(queue) is None
+    queue.shared_tokens = 20
+    assert Park().choose(queue) is queue.ready[0], "20 less each, and 80 to share"
+
+
+def test_one_that_has_begun_goes_on_whatever_younger_ones_hold() -> None:
+    held = {3: ItemUse(50, 10, paused_s=0.0), 5: ItemUse(90, 0)}
+    assert Park().choose(park(turn("A", 3, 60), items=held)) is not None
+    held = {3: ItemUse(50, 10, paused_s=0.0), 2: ItemUse(90, 0)}
+    assert Park().choose(park(turn("A", 3, 60), items=held)) is None, "an older one"
+
+
+def test_a_new_session_waits_behind_an_older_one_that_waits() -> None:
+    queue = park(turn("A", 1, 95), turn("B", 2, 5), items={})
+    assert Park().choose(queue) is None
+
+
+def test_who_is_away_for_longer_than_its_cache_is_worth_loses_its_place() -> None:
+    held = {1: ItemUse(80, 0, paused_s=2.0)}
+    queue = park(turn("B", 2, 30), items=held, prefill_s=0.05, now_s=6.0)
+    assert Park().choose(queue) is None
+    assert Park().look_again_s(queue) == 7.0, "0.05 s a token, 100 tokens"
+    queue.now_s = 7.0
+    assert Park().choose(queue) is queue.ready[0]
+    assert Park().look_again_s(queue) is None
+
+
+def test_with_nothing_under_way_the_oldest_goes_whatever_is_held() -> None:
+    queue = Queue([turn("B", 2, 90), turn("A", 1, 90)], room=Room(64, 100))
+    queue.items[0] = ItemUse(90, 0, paused_s=0.0)
+    assert Park().choose(queue) is queue.ready[1]
+
+
+def test_what_is_of_no_item_goes_at_once() -> None:
+    queue = park(turn("A", 1, 99), Asked("B"), items={0: ItemUse(90, 0)})
+    assert Park().choose(queue) is queue.ready[1]

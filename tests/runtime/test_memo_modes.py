@@ -34,7 +34,7 @@ from helium_agents import (
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EncodingError, MemoError, ReplayMiss, RequestError, SessionError
-from helium_agents.keys.own_code import own_code_of
+from helium_agents.keys.own_code import OwnCode
 from helium_agents.memo.store import Store
 
 
@@ -364,7 +364,8 @@ def test_this_package_is_nobody_elses_source(monkeypatch: pytest.MonkeyPatch) ->
     script = types.ModuleType("script_under_test")
     script.__file__ = str(Path(helium_agents.__file__).parents[1] / "script_under_test.py")
     monkeypatch.setitem(sys.modules, "script_under_test", script)
-    own = own_code_of("script_under_test")
+    own = OwnCode()
+    own.add("script_under_test")
     assert own.has("script_under_test")
     assert not own.has("helium_agents.authoring.llm")
 

@@ -144,7 +144,8 @@ async def replay(log: RunLog, workflow: Workflow = study, rows: Sequence[Any] = 
 
 
 def answers(log: RunLog) -> dict[bytes, bytes]:
-    return {entry.key: entry.value for entry in log.store.scan()}
+    found = (log.store.find(entry.key) for entry in log.store.entries())
+    return {entry.key: entry.value for entry in found if entry}
 
 
 def num_draws(stored: dict[bytes, bytes]) -> int:

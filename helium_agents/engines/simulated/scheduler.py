@@ -8,6 +8,7 @@ are kept. Only the tokens are told to it in place of a model.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -81,7 +82,9 @@ class SimulatedScheduler:
         self.num_preempted = 0
         self._open: dict[str, _Open] = {}
         try:
-            self._scheduler, self._new_request = _vllm_scheduler(limits, model_dir)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what vLLM and torch import concerns nobody here
+                self._scheduler, self._new_request = _vllm_scheduler(limits, model_dir)
         except (ImportError, AttributeError, TypeError) as error:
             raise EngineStartError(
                 f"the scheduler of the installed vLLM cannot be driven without a model ({error}): "

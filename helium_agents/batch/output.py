@@ -8,14 +8,78 @@ the whole lines as they are, and drops what a kill or a power cut left of anothe
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from helium_agents.cli.made_of import MadeOf, file_digest
+from pydantic import BaseModel, ValidationError
+
 from helium_agents.errors import InputError
 from helium_agents.memo.run_log import RunLog
+
+
+class MadeOf(BaseModel, frozen=True):
+    """What decided the lines of a finished output, so that nobody goes on with it as other work.
+
+    It is the hidden file `.NAME.made_of.json` beside it. The output's digest in it tells whether it
+    is about the file that is there: a note that is left over, or an edited output, is found out.
+
+    Args:
+        run_id: The run that made it, under which more rows are computed.
+        about: What identifies the work, as in the run log.
+        source: The version of the workflow's source.
+        num_rows: How many rows it has.
+        num_failed: How many of its lines are errors.
+        digest: The output's; empty until it is written.
+    """
+
+    run_id: str
+    about: dict[str, str]
+    source: str
+    num_rows: int
+    num_failed: int
+    digest: str = ""
+
+    @classmethod
+    def read(cls, output: Path) -> MadeOf:
+        """What a finished output was made of.
+
+        Raises:
+            InputError: Nothing is known of it.
+        """
+        path = _path_beside(output)
+        try:
+            made_of = cls.model_validate_json(path.read_bytes())
+            reason = "it has been changed or replaced since it was finished"
+            if made_of.digest == file_digest(output):
+                return made_of
+        except FileNotFoundError:
+            reason = f"there is no {path}"
+        except (OSError, ValidationError):
+            reason = f"{path} cannot be read"
+        raise InputError(
+            f"nothing is known of how {output} was made ({reason}), so resume=True cannot tell "
+            "whether it is what you ask for: choose another output=, or give overwrite=True to "
+            "make it anew"
+        )
+
+    def write(self, output: Path, part: Path) -> None:
+        """Note it beside an output whose lines are in `part`.
+
+        Raises:
+            InputError: The note cannot be written.
+        """
+        text = self.model_copy(update={"digest": file_digest(part)}).model_dump_json(indent=2)
+        path = _path_beside(output)
+        try:
+            with path.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 class Output:
@@ -29,7 +93,8 @@ class Output:
         resume: Whether to go on where an unfinished run was stopped, if there is one.
 
     Attributes:
-        path: The file to make.
+        path: The file to make, as given.
+        target: The same, with links followed.
         part: Where the lines are until then.
         run_path: Where the unfinished run keeps its log.
         num_lines: Lines written so far, an earlier part of the run included.
@@ -40,8 +105,8 @@ class Output:
 
     def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path
-        self._target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        self.part = self._target.with_name(f"{self._target.name}.part")
+        self.target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        self.part = self.target.with_name(f"{self.target.name}.part")
         self.run_path = self.part.with_suffix(".run")
         self.num_lines = 0
         self._overwrites = overwrite
@@ -56,13 +121,13 @@ class Output:
         try:
             self._fd = os.open(self.part, flags, 0o666)
         except FileExistsError:  # made since we looked
-            raise InputError(self._explain_part()) from None
+            raise self._unfinished() from None
         except OSError as error:
             raise InputError(f"cannot write {self.part}: {error.strerror}") from error
         if not self._lock():
             self._close()
             raise InputError(
-                f"another run is writing {self.part}: wait for it, or choose another --output"
+                f"another run is writing {self.part}: wait for it, or choose another output="
             )
         if not self._resumes:
             os.ftruncate(self._fd, 0)
@@ -71,44 +136,15 @@ class Output:
     @property
     def is_finished(self) -> bool:
         """Whether the run that is to be resumed had come to its end."""
-        if not (self._resumes and self._target.exists()):
+        if not (self._resumes and self.target.exists()):
             return False
-        if not self.part.exists():
-            return True
-        # a run that was killed before it began has left no more than this
-        return not (self.part.stat().st_size or RunLog.is_in(self.run_path))
+        # a run that was killed before it began has left no more than an empty part
+        return not self.has_lines and not (self.part.exists() and RunLog.is_in(self.run_path))
 
-    def made_of(self) -> MadeOf:
-        """What the finished output was made of.
-
-        Raises:
-            InputError: Nothing is known of it.
-        """
-        return MadeOf.read(self._target)
-
-    def finished_digest(self) -> str:
-        """The digest of the finished output; empty where there is none.
-
-        Not that of the note: the next one may be there already.
-        """
-        return file_digest(self._target) if self._target.exists() else ""
-
-    def finished_lines(self) -> Iterator[bytes]:
-        """The lines of the finished output."""
-        with self._target.open("rb") as lines:
-            yield from lines
-
-    def check_is_empty(self) -> None:
-        """Refuse to begin where there are lines already.
-
-        Raises:
-            InputError: There are lines of a run whose log is gone, so that nothing is known of it.
-        """
-        if os.fstat(self._fd).st_size:
-            raise InputError(
-                f"{self.part} cannot be resumed, since {self.run_path} is gone: add --overwrite "
-                "(and leave out --resume) to start over"
-            )
+    @property
+    def has_lines(self) -> bool:
+        """Whether there are lines of a run that did not finish."""
+        return self.part.exists() and self.part.stat().st_size > 0
 
     def read_lines(self) -> Iterator[bytes]:
         """The whole lines of the run that is resumed; what follows them is cut off at the end."""
@@ -130,13 +166,11 @@ class Output:
         Raises:
             InputError: The file cannot be written (its disk is full).
         """
-        data = memoryview(f"{line}\n".encode())
-        start = os.lseek(self._fd, 0, os.SEEK_CUR)
+        data = f"{line}\n".encode()
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
-        except OSError as error:
-            os.ftruncate(self._fd, start)  # no half line
+        except OSError as error:  # half a line is dropped by who resumes
             raise InputError(f"cannot write {self.part}: {error.strerror}") from error
         self.num_lines += 1
 
@@ -147,9 +181,9 @@ class Output:
             InputError: The note cannot be written.
         """
         os.fsync(self._fd)
-        made_of.write(self._target, self.part)
-        os.replace(self.part, self._target)
-        directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        made_of.write(self.target, self.part)
+        os.replace(self.part, self.target)
+        directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
@@ -164,7 +198,7 @@ class Output:
     ) -> None:
         if self._fd < 0:
             return
-        if os.fstat(self._fd).st_size:
+        if self.has_lines:
             os.fsync(self._fd)
         elif not self.run_path.exists():
             self.part.unlink(missing_ok=True)
@@ -183,28 +217,34 @@ class Output:
         self._fd = -1
 
     def _check(self) -> None:
-        target, parent = self._target, self._target.parent
+        target, parent = self.target, self.target.parent
         if not parent.is_dir():
             raise InputError(f"there is no directory {parent} for the output: make it first")
         if target.exists() and not target.is_file():
-            raise InputError(
-                f"the output {self.path} is not a regular file: choose another --output"
-            )
+            raise InputError(f"the output {self.path} is not a regular file: choose another one")
         if not os.access(parent, os.W_OK):
-            raise InputError(f"the directory {parent} may not be written: choose another --output")
-        if self._overwrites:
-            return
-        if self._resumes and (self.part.exists() or target.exists()):
+            raise InputError(f"the directory {parent} may not be written: choose another output=")
+        if self._overwrites or self._resumes:
             return
         if target.exists():
             raise InputError(
-                f"{self.path} exists: add --overwrite to replace it, or choose another --output"
+                f"{self.path} exists: add overwrite=True to replace it, or choose another output="
             )
         if self.part.exists():
-            raise InputError(self._explain_part())
+            raise self._unfinished()
 
-    def _explain_part(self) -> str:
-        return (
-            f"{self.part} holds the rows of a run that did not finish: add --resume to go on with "
-            "it, or --overwrite to start over"
+    def _unfinished(self) -> InputError:
+        return InputError(
+            f"{self.part} holds the rows of a run that did not finish: add resume=True to go on "
+            "with it, or overwrite=True to start over"
         )
+
+
+def file_digest(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _path_beside(output: Path) -> Path:
+    return output.with_name(f".{output.name}.made_of.json")

@@ -7,16 +7,14 @@ however long the file is.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from helium_agents.cli.loading import Workflow
+from helium_agents.batch.workflow import Workflow
 from helium_agents.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
@@ -38,9 +36,17 @@ class Rows:
     def __init__(self, path: Path, workflow: Workflow, limit: int | None = None) -> None:
         self.path = path
         self._workflow = workflow
+        self._row_type = workflow.row_type or TypeAdapter(Any)
         self._limit = limit
-        _check_is_readable(path)
-        self._num_rows = sum(1 for _ in self)
+        if path.exists() and not path.is_file():
+            raise InputError(
+                f"the input {path} is not a regular file: give a file of rows (it is read twice, "
+                "once to check it)"
+            )
+        try:
+            self._num_rows = sum(1 for _ in self)
+        except OSError as error:
+            raise InputError(f"cannot read the input {path}: {error.strerror}") from error
 
     def __len__(self) -> int:
         return self._num_rows
@@ -48,14 +54,10 @@ class Rows:
     def __iter__(self) -> Iterator[Any]:
         for number, line in islice(_numbered_lines(self.path), self._limit):
             try:
-                row = self._workflow.row_type.validate_json(line)
+                row = self._row_type.validate_json(line)
             except ValidationError as error:
                 raise InputError(self._explain(number, line, error)) from None
             yield row
-
-    def place(self, index: int) -> str:
-        """A row as a person counts; `index` is from 0."""
-        return place_of_row(self.path, index)
 
     def _explain(self, number: int, line: bytes, error: ValidationError) -> str:
         faults = error.errors(include_url=False, include_context=False)
@@ -97,20 +99,6 @@ def _explain_fault(fault: Any) -> str:
 def shorten(text: str, max_characters: int = 60) -> str:
     """Text of at most so many characters, its end left out where it is longer."""
     return text if len(text) <= max_characters else text[: max_characters - 3] + "..."
-
-
-def _check_is_readable(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise InputError(f"there is no input file {path}") from None
-    if not stat.S_ISREG(mode):
-        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise InputError(
-            f"the input {path} is {what}: give a file of rows (it is read twice, once to check it)"
-        )
-    if not os.access(path, os.R_OK):
-        raise InputError(f"the input file {path} may not be read: check its permissions")
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:

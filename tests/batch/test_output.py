@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from helium_agents.cli.made_of import MadeOf
-from helium_agents.cli.output import Output
+from helium_agents.batch.output import MadeOf, Output
 from helium_agents.errors import InputError
 from helium_agents.memo.run_log import RunLog
 
@@ -45,7 +44,7 @@ def test_unfinished_lines_stay_in_the_part_file(path: Path) -> None:
         raise ZeroDivisionError
     assert not path.exists()
     assert output.part.read_text() == "1\n"
-    with pytest.raises(InputError, match=r"out.jsonl.part holds the rows of a run .* --overwrite"):
+    with pytest.raises(InputError, match=r"part holds the rows of a run .* overwrite=True"):
         Output(path)
 
 
@@ -57,7 +56,7 @@ def test_without_lines_nothing_stays(path: Path) -> None:
 
 def test_an_existing_output_needs_overwrite_and_is_there_until_replaced(path: Path) -> None:
     path.write_text("old\n")
-    with pytest.raises(InputError, match=r"out.jsonl exists: add --overwrite"):
+    with pytest.raises(InputError, match=r"out.jsonl exists: add overwrite=True"):
         Output(path)
     with Output(path, overwrite=True) as output:
         output.write("new")
@@ -109,16 +108,6 @@ def test_resuming_without_reading_to_the_end_cuts_nothing(path: Path) -> None:
     with Output(path, resume=True) as output:
         assert next(output.read_lines()) == b"1\n"
     assert output.part.read_bytes() == b"1\n2\n3"
-
-
-def test_lines_that_nothing_is_known_of_are_neither_resumed_nor_deleted(path: Path) -> None:
-    Output(path).part.write_bytes(b"1\n")
-    with (
-        pytest.raises(InputError, match=r"since .*out.jsonl.run is gone: add --overwrite"),
-        Output(path, resume=True) as output,
-    ):
-        output.check_is_empty()
-    assert output.part.read_bytes() == b"1\n"
 
 
 def test_whether_there_is_anything_to_resume(path: Path) -> None:
@@ -183,7 +172,9 @@ def test_symbolic_link_is_followed(path: Path, tmp_path: Path) -> None:
         output.finish(MADE_OF)
     assert path.is_symlink()
     assert (tmp_path / "data" / "real.jsonl").read_text() == "1\n"
-    assert Output(path, resume=True).made_of().about == MADE_OF.about, "kept beside the real one"
+    assert MadeOf.read(Output(path, resume=True).target).about == MADE_OF.about, (
+        "kept beside the real one"
+    )
     assert {file.name for file in tmp_path.iterdir()} == {"data", "out.jsonl"}
 
 

@@ -1,0 +1,97 @@
+"""What each open item has of an engine: what schedules go by that keep sessions' prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helium_agents.engines.engine import Request
+from helium_agents.optimizer.prefix_tree import num_shared_tokens
+from helium_agents.optimizer.schedule import ItemUse
+
+
+class ItemUses:
+    """The uses of all items that have sent something and have not ended.
+
+    Attributes:
+        items: By item.
+        growth_tokens: By how much prompts of an item grow from one to the next, on average of all.
+        shared_tokens: Tokens that the first prompts of all items have in common; 0 before there
+            are two.
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[int, ItemUse] = {}
+        self.shared_tokens = 0
+        self.growth_tokens = 0.0
+        self._num_grown = self._grown_tokens = 0
+        self._last: dict[int, int] = {}  # tokens of the last prompt
+        self._first: Sequence[int] | None = None
+        self._has_compared = False
+        self._running: dict[int, list[Request]] = {}
+        self._began_for: dict[Request, int] = {}  # a request may get another item on its way
+        self._turns: dict[int, tuple[int, int]] = {}  # how many, and the tokens of the first prompt
+
+    def begin(self, request: Request) -> None:
+        """A request of an item is sent."""
+        item, prompt = request.item, request.prompt_token_ids
+        if item is None:
+            return
+        use = self.items.get(item)
+        if use is None:
+            self._compare(prompt)
+            use = self.items[item] = ItemUse(0, max(request.max_tokens, self.growth_tokens))
+            self._turns[item] = 1, len(prompt)
+        else:
+            num_turns, first_tokens = self._turns[item]
+            self._turns[item] = num_turns + 1, first_tokens
+            use.growth_tokens = max(0.0, (len(prompt) - first_tokens) / num_turns)
+            self._num_grown += 1
+            self._grown_tokens += max(0, len(prompt) - self._last[item])
+            self.growth_tokens = self._grown_tokens / self._num_grown
+        self._last[item] = len(prompt)
+        use.paused_s = None
+        self._began_for[request] = item
+        running = self._running.setdefault(item, [])
+        running.append(request)
+        use.tokens = _distinct_tokens(running)
+
+    def end(self, request: Request, output_tokens: int, now_s: float) -> None:
+        """A request has ended, with so many tokens of answer, or failed with none."""
+        item = self._began_for.pop(request, None)
+        running = None if item is None else self._running.get(item)
+        if item is None or running is None:
+            return  # it is of no item, or of one that has ended
+        running.remove(request)
+        use = self.items[item]
+        if running:
+            use.tokens = _distinct_tokens(running)
+        else:
+            use.tokens = len(request.prompt_token_ids) + output_tokens
+            use.paused_s = now_s
+
+    def forget(self, item: int) -> None:
+        """An item has ended."""
+        self.items.pop(item, None)
+        self._turns.pop(item, None)
+        self._last.pop(item, None)
+        self._running.pop(item, None)
+
+    def _compare(self, prompt: Sequence[int]) -> None:
+        """Take note of the first prompt of an item."""
+        if self._first is None:
+            self._first = prompt
+            return
+        num_shared = num_shared_tokens(self._first, prompt)
+        is_less = not self._has_compared or num_shared < self.shared_tokens
+        self.shared_tokens = num_shared if is_less else self.shared_tokens
+        self._has_compared = True
+
+
+def _distinct_tokens(running: Sequence[Request]) -> int:
+    """Tokens of requests with their answers, without what they share with the first of them."""
+    first = running[0]
+    total = len(first.prompt_token_ids) + first.max_tokens
+    for other in running[1:]:
+        num_shared = num_shared_tokens(first.prompt_token_ids, other.prompt_token_ids)
+        total += len(other.prompt_token_ids) - num_shared + other.max_tokens
+    return total

@@ -1,0 +1,148 @@
+"""The simulated engine: virtual time, and what vLLM's scheduler makes of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from helium_agents import Session, gather, llm, operator, user
+from helium_agents.engines.simulated.engine import SimulatedEngine
+from helium_agents.engines.simulated.scheduler import Limits
+from helium_agents.engines.simulated.step_cost import STEP_COSTS, Step, StepCost
+from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
+from helium_agents.errors import RequestError
+from helium_agents.optimizer.park import Park
+from helium_agents.optimizer.schedule import Schedule
+
+COST = StepCost(0.01, 0.001, 0.0, 0.0001, 0.0, request_s=0.0, reply_s=0.0)
+
+
+def engine(kv_tokens: int = 4096, cost: StepCost = COST) -> SimulatedEngine:
+    return SimulatedEngine(cost, Limits(kv_tokens, 16, max_model_tokens=2048))
+
+
+def words(start: int, num: int) -> str:
+    return " ".join(f"w{number}" for number in range(start, start + num))
+
+
+class TestVirtualTime:
+    def test_sleeping_takes_no_time_and_keeps_its_order(self) -> None:
+        async def main() -> list[float]:
+            loop = asyncio.get_running_loop()
+            seen: list[float] = []
+
+            async def sleep(seconds: float) -> None:
+                await asyncio.sleep(seconds)
+                seen.append(loop.time())
+
+            await asyncio.gather(sleep(3600), sleep(60), sleep(7200))
+            return seen
+
+        start_s = time.monotonic()
+        assert run_in_virtual_time(main()) == pytest.approx([60, 3600, 7200])
+        assert time.monotonic() - start_s < 600
+
+    def test_threads_are_waited_for(self) -> None:
+        async def main() -> int:
+            return await asyncio.to_thread(lambda: 7)
+
+        assert run_in_virtual_time(main()) == 7
+
+
+class TestStepCost:
+    def test_is_a_line(self) -> None:
+        cost = StepCost(1, 2, 3, 4, 5)
+        assert cost.seconds(Step(10, 100, 1000, 10_000)) == 1 + 20 + 300 + 4000 + 50_000
+        assert cost.prefill_seconds(10, start=5) == 4 * 10 + 5 * 10 * 10
+
+    def test_is_kept_as_json(self) -> None:
+        cost = STEP_COSTS["h100-8b"]
+        assert StepCost.from_dict(cost.as_dict()) == cost
+        with pytest.raises(RequestError, match="not the cost of a step"):
+            StepCost.from_dict({"step_s": 1})
+        with pytest.raises(RequestError, match=r"decode_s=-1 .* at least 0"):
+            StepCost(1, -1, 0, 0, 0)
+
+
+@pytest.mark.slow
+class TestEngine:
+    def test_a_prefix_is_computed_once_and_a_run_is_the_same_each_time(self) -> None:
+        async def main() -> tuple[float, int, list[int]]:
+            simulated = engine()
+            async with Session(simulated) as session:
+                text = words(0, 200)
+                await llm(user(text), max_tokens=8)
+                replies = await gather(*(llm(user(f"{text} {n}"), max_tokens=8) for n in "abc"))
+                assert session.summary.num_computed == 4
+                lengths = [len(reply.choices[0].token_ids) for reply in replies]
+                loop = asyncio.get_running_loop()
+                return loop.time(), simulated.counts.prefill_tokens, lengths
+
+        first = run_in_virtual_time(main())
+        _, prefill_tokens, lengths = first
+        assert lengths == [8, 8, 8]
+        assert 200 < prefill_tokens < 300, "three times the end of a prompt, once its beginning"
+        assert run_in_virtual_time(main()) == first
+
+    def test_steps_take_what_they_cost(self) -> None:
+        async def main() -> float:
+            simulated = engine()
+            async with Session(simulated):
+                await llm(user(words(0, 99)), max_tokens=3)
+                loop = asyncio.get_running_loop()
+                return loop.time() - simulated.counts.steps * 0.01
+
+        # 100 prompt tokens at 0.1 ms, then two decodes at 1 ms
+        assert run_in_virtual_time(main()) == pytest.approx(100 * 0.0001 + 2 * 0.001)
+
+    def test_what_does_not_fit_is_refused_and_what_is_cancelled_is_gone(self) -> None:
+        async def main() -> None:
+            simulated = engine(kv_tokens=256)
+            async with Session(simulated):
+                with pytest.raises(RequestError, match="does not fit into the 256 tokens"):
+                    await llm(user(words(0, 300)))
+                task = asyncio.ensure_future(llm(user("a"), max_tokens=200))
+                await asyncio.sleep(0.05)
+                task.cancel()
+                await asyncio.sleep(0.05)
+                assert (await llm(user("b"), max_tokens=200)).finish_reason == "length"
+
+        run_in_virtual_time(main())
+
+    def test_a_scheduler_that_fails_is_an_engine_that_dies(self) -> None:
+        async def main() -> None:
+            simulated = engine()
+            await simulated.start()
+
+            def broken() -> None:
+                raise KeyError("no such request")
+
+            simulated._scheduler.begin_step = broken  # type: ignore[union-attr, method-assign]
+            async with Session(simulated):
+                with pytest.warns(RuntimeWarning, match="scheduler failed: KeyError"):
+                    reply = await llm(user("a"), max_tokens=4, timeout=60)
+                assert reply.finish_reason == "length", "it was started again"
+
+        run_in_virtual_time(main())
+
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_park_computes_less_again_where_agents_wait_for_tools(self, seed: int) -> None:
+        @operator
+        async def agent(number: int) -> None:
+            text = words(0, 50) + " " + words(1000 * (seed + number), 100)
+            for turn in range(6):
+                await llm(user(text), max_tokens=8)
+                await asyncio.sleep(0.2 + (number * 7 + turn * seed) % 5 / 10)
+                text += " " + words(100_000 * seed + 1000 * number + 100 * turn, 60)
+
+        async def prefilled(schedule: Schedule | None) -> int:
+            simulated = engine(kv_tokens=2048)
+            async with Session(simulated, schedule=schedule) as session:
+                async for _ in session.map(agent, range(12)):
+                    pass
+            return simulated.counts.prefill_tokens
+
+        everything = run_in_virtual_time(prefilled(None))
+        assert run_in_virtual_time(prefilled(Park())) < 0.8 * everything

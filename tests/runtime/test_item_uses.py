@@ -1,0 +1,63 @@
+"""What is known of the items that use an engine."""
+
+from __future__ import annotations
+
+from helium_agents.engines.engine import Request
+from helium_agents.graph.sampling import Sampling
+from helium_agents.optimizer.schedule import ItemUse
+from helium_agents.runtime.item_uses import ItemUses
+
+
+def request(item: int | None, *prompt: int, max_tokens: int = 4) -> Request:
+    return Request(f"{item}/{len(prompt)}", (), prompt, Sampling(max_tokens), item=item)
+
+
+def test_a_session_grows_from_turn_to_turn() -> None:
+    uses = ItemUses()
+    first, second, third = (request(1, *range(n)) for n in (10, 16, 30))
+    uses.begin(first)
+    assert uses.items[1] == ItemUse(14, 4)
+    uses.end(first, 2, now_s=5.0)
+    assert uses.items[1] == ItemUse(12, 4, paused_s=5.0)
+    uses.begin(second)
+    assert uses.items[1] == ItemUse(20, 6.0)
+    uses.end(second, 3, 6.0)
+    uses.begin(third)
+    assert uses.items[1].growth_tokens == 10.0
+    assert uses.growth_tokens == 10.0
+    uses.forget(1)
+    assert uses.items == {}
+    uses.end(third, 1, 7.0)
+    assert uses.items == {}
+
+
+def test_what_requests_of_one_item_share_counts_once() -> None:
+    uses = ItemUses()
+    one, two = request(1, 1, 2, 3, 4), request(1, 1, 2, 9)
+    uses.begin(one)
+    uses.begin(two)
+    assert uses.items[1].tokens == 8 + 5
+    uses.end(one, 1, 0.0)
+    assert uses.items[1].tokens == 7
+    assert uses.items[1].paused_s is None
+
+
+def test_what_all_items_share_at_their_beginning() -> None:
+    uses = ItemUses()
+    uses.begin(request(1, 1, 2, 3, 4))
+    assert uses.shared_tokens == 0, "with one, nobody can tell"
+    uses.begin(request(2, 1, 2, 3, 5))
+    assert uses.shared_tokens == 3
+    uses.begin(request(3, 1, 2, 7))
+    assert uses.shared_tokens == 2
+    uses.begin(request(None, 8))
+    assert uses.shared_tokens == 2
+
+
+def test_a_request_that_gets_another_item_on_its_way_ends_for_the_first() -> None:
+    uses = ItemUses()
+    moved = request(2, 1, 2)
+    uses.begin(moved)
+    moved.item = 1
+    uses.end(moved, 1, 3.0)
+    assert uses.items == {2: ItemUse(3, 4, paused_s=3.0)}
