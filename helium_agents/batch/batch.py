@@ -24,7 +24,8 @@ from helium_agents.batch.output import MadeOf, Output, file_digest
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name
-from helium_agents.engines.engine import PartedIdentity
+from helium_agents.engines.engine import PartedIdentity, able
+from helium_agents.engines.replicas import Replicas
 from helium_agents.errors import InputError, ItemError, SessionError, message_of
 from helium_agents.graph.ref import Ref
 from helium_agents.memo.run_log import RunLog, differences
@@ -110,7 +111,7 @@ class Batch:
         self.num_answered = 0
         self.first_failure: ItemError | None = None
         self.session: Session | None = None
-        self._engines: dict[str, Any] = engines_by_name(engine)
+        self._engines = engines_by_name(engine)
         self._token_budget = token_budget
         self._max_open = max_open
         self.overwrite = overwrite
@@ -179,7 +180,7 @@ class Batch:
             is_done = False
             try:
                 self.session = Session(
-                    self._engines,
+                    {name: Replicas(engines) for name, engines in self._engines.items()},
                     memo=memo,
                     memo_mode=self.memo_mode,
                     token_budget=self._token_budget,
@@ -248,9 +249,10 @@ class Batch:
             "input": file_digest(self.rows.path),
             "order of lines": "that of the rows" if self._is_ordered else "as finished",
         }
-        for name, engine in self._engines.items():
+        for name, (engine, *_) in self._engines.items():  # a replica is as good as another
             model = "model" if len(self._engines) == 1 else f"model {name!r}"
-            parts = engine.identity_parts() if isinstance(engine, PartedIdentity) else {}
+            parted = able(engine, PartedIdentity)
+            parts = {} if parted is None else parted.identity_parts()
             about[model] = engine.identity()
             about |= {f"{model}'s {part}": value for part, value in parts.items()}  # for people
         return about
