@@ -68,7 +68,7 @@ class Recorder:
             made_of = {part: "".join(_component(text)) for part, text in parts.items()}
             self._models[call.model] = name, made_of
         name, made_of = self._models[call.model]
-        settings = {"model": (name, node.model_key.decode()), **_sampling(call.sampling)}
+        settings = {"model": (name, node.model_identity.decode()), **_sampling(call.sampling)}
         if call.json_schema is not None:
             settings["schema"] = _component(call.json_schema)
         found: dict[str, Any] = {"kind": "llm", "label": node.label, "settings": settings}

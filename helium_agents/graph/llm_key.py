@@ -15,13 +15,13 @@ from helium_agents.graph.values import Slot
 
 
 def question_digest(
-    model_key: bytes,
+    model_identity: bytes,
     messages: Sequence[tuple[str, Sequence[str | Slot]]],
     sampling: Sampling,
     json_schema: str | None,
 ) -> bytes:
     """32 bytes for a model, messages, sampling without `max_tokens`, and schema."""
-    pieces = [b"k%d:" % len(model_key), model_key, sampling.encoded]
+    pieces = [b"k%d:" % len(model_identity), model_identity, sampling.encoded]
     for role, parts in messages:
         data = role.encode()
         pieces += (b"m%d,%d:" % (len(data), len(parts)), data)

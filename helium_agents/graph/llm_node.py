@@ -52,15 +52,14 @@ class LlmNode(Node):
         draw: What identifies an unseeded sample; computed where it is one and this is left out.
 
     Attributes:
-        question: Digest of model, messages, sampling without `max_tokens`, and schema.
-        family: The question, where answers of different lengths are prefixes: that is so for one
-            greedy answer; `None` otherwise.
+        question: Digest of what is asked apart from its inputs and its length, where a shorter
+            answer is the beginning of a longer one: of one greedy answer; `None` otherwise.
         draws_again: Whether a reply that does not fit `schema=` is followed by another draw. Each
             draw is a call of its own (see `attempt`), which may be shared; this one is not, since
             who judges the draws, and how many are drawn, is no part of a key.
     """
 
-    __slots__ = ("_draw", "call", "draws_again", "family", "model_key", "question")
+    __slots__ = ("_draw", "call", "draws_again", "model_identity", "question")
 
     def __init__(
         self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
@@ -69,30 +68,28 @@ class LlmNode(Node):
         sampling = call.sampling
         self.call = call
         runner = frame.runner
-        self.model_key, is_cuttable = (b"", True) if runner is None else runner.model(call.model)
-        self.question = question_digest(self.model_key, call.messages, sampling, call.json_schema)
-        self.family = self.question if sampling.has_prefixes and is_cuttable else None
+        identity, is_cuttable = (b"", True) if runner is None else runner.model(call.model)
+        self.model_identity = identity
+        question = question_digest(identity, call.messages, sampling, call.json_schema)
+        self.question = question if sampling.has_prefixes and is_cuttable else None
         self._draw = draw
         if draw is None and not sampling.is_deterministic:
-            asked = join_digests(b"a", self._content_of(b""), *(node.identity for node in inputs))
+            content = _content_of(question, sampling, b"")
+            asked = join_digests(b"a", content, *(node.run_key for node in inputs))
             ordinal = frame.next_ordinal("llm", asked)
             self._draw = fingerprint(frame.path, "llm", asked, ordinal)
         if self._draw is not None:
             self.is_drawn = True
-        content = self._content_of(self._draw or b"")
+        content = _content_of(question, sampling, self._draw or b"")
         self.draws_again = call.schema is not None and not sampling.is_greedy and call.retries > 0
         # Without sharing there is no key, since nothing that is built from its Ref may be answered
         # without asking it; a draw has one in any case, for the run log.
         has_key = not self.draws_again and (call.is_shared or self._draw is not None)
         if has_key:
-            self._derive_keys(content, self.family or content)
+            self._derive_keys(content, self.question or content)
         else:
             self._derive_keys(None, None)
-            self._identity = self._identity_of(content)
-
-    def _content_of(self, draw: bytes) -> bytes:
-        length = self.call.sampling.max_tokens.to_bytes(32)
-        return join_digests(b"c", self.question, length, draw)
+            self._run_key = self._run_key_of(content)
 
     @property
     def timeout_s(self) -> float | None:
@@ -117,6 +114,10 @@ class LlmNode(Node):
             draw = fingerprint(draw, number)
         call = replace(self.call, sampling=sampling, schema=None, timeout_s=None)
         return LlmNode(self.frame, call, draw=draw)
+
+
+def _content_of(question: bytes, sampling: Sampling, draw: bytes) -> bytes:
+    return join_digests(b"c", question, sampling.max_tokens.to_bytes(32), draw)
 
 
 def fill_messages(

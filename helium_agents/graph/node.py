@@ -1,8 +1,16 @@
-"""Nodes: one per call that was asked for, with its key, its inputs and, once known, its outcome.
+"""Nodes: one per call that was asked for, with its keys, its inputs and, once known, its outcome.
 
-A node knows what was asked; it does not know how it is run. `content` is the digest of what is
-asked apart from its inputs; `key` adds the keys of the inputs. Two calls with equal keys have
-equal answers.
+A node knows what was asked; it does not know how it is run. These names it has, each a digest:
+
+    content       what is asked, apart from its inputs
+    question      the content apart from `max_tokens`, of a call with one greedy answer
+    key           the content with the inputs' keys: calls with equal keys have equal answers
+    record_key    the question, or else the content, with the inputs' keys: the memo's key
+    run_key       the key, or of a call without one its place in the run
+    sibling_key   what tells a call of an operator from others in the same body
+
+`runtime.answers` makes two more: the alias key of a call (its record key before its inputs were
+known, which leads to the record), and the run log's key of a draw.
 """
 
 from __future__ import annotations
@@ -98,7 +106,7 @@ class Node:
         content: Digest of what is asked apart from the inputs; `None` for calls without a key.
         key: The fingerprint; `None` for calls without one and where an input has none.
         record_key: What the answer is kept under; the key, except for a single greedy answer: that
-            is kept under its family, so that one record serves every length that it covers.
+            is kept under its question, so that one record serves every length that it covers.
         is_drawn: Whether the answer depends on an unseeded draw that the graph knows of.
         is_planned: Whether the session plans and runs it; a plain operator runs in its awaiter.
         awaiter: The frame in which a plain operator was first awaited, and runs.
@@ -109,7 +117,7 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "_identity", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
+        "__weakref__", "_run_key", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
         "is_planned", "key", "label", "num_spared", "number", "outcome", "place", "record_key",
     )  # fmt: skip
 
@@ -129,7 +137,7 @@ class Node:
         self.is_planned = True
         self.num_spared: int | None = None
         self.number = 0
-        self._identity: bytes | None = None
+        self._run_key: bytes | None = None
         if inputs:
             self._check_inputs()
 
@@ -143,7 +151,7 @@ class Node:
             self.is_drawn = self.is_drawn or source.is_drawn
 
     def _derive_keys(self, content: bytes | None, record_content: bytes | None) -> None:
-        """Set content, keys and identity; the inputs' are there, so that nothing recurses."""
+        """Set content, keys and run key; the inputs' are there, so that nothing recurses."""
         self.content = self.key = content
         self.record_key = record_content
         if not self.inputs:
@@ -151,21 +159,21 @@ class Node:
         keys = [source.key for source in self.inputs if source.key is not None]
         if content is None or len(keys) < len(self.inputs):
             self.key = self.record_key = None
-            self._identity = self._identity_of(content)
+            self._run_key = self._run_key_of(content)
             return
         self.key = self.record_key = join_digests(b"d", content, *keys)
         if record_content is not None and record_content is not content:
             self.record_key = join_digests(b"r", record_content, *keys)
 
-    def _identity_of(self, content: bytes | None) -> bytes:
-        return join_digests(b"i", content or b"", *(source.identity for source in self.inputs))
+    def _run_key_of(self, content: bytes | None) -> bytes:
+        return join_digests(b"i", content or b"", *(source.run_key for source in self.inputs))
 
     @property
-    def identity(self) -> bytes:
+    def run_key(self) -> bytes:
         """What tells the call from others of the same run: its key, or else where it was made."""
-        identity = self.key or self._identity
-        assert identity is not None
-        return identity
+        run_key = self.key or self._run_key
+        assert run_key is not None
+        return run_key
 
     @property
     def is_open(self) -> bool:
@@ -198,7 +206,15 @@ class OperatorNode(Node):
     """
 
     __slots__ = (
-        "args", "body", "call_key", "is_running", "kwargs", "ordinal", "origin", "task", "version",
+        "args",
+        "body",
+        "is_running",
+        "kwargs",
+        "ordinal",
+        "origin",
+        "sibling_key",
+        "task",
+        "version",
         "waiters",
     )  # fmt: skip
 
@@ -235,12 +251,12 @@ class OperatorNode(Node):
         elif origin is None:
             key = _best_effort_key(args, kwargs)
             if inputs:
-                key = fingerprint(key, *(source.identity for source in inputs))
+                key = fingerprint(key, *(source.run_key for source in inputs))
         if origin is None:
-            self.call_key: Any = key
+            self.sibling_key: Any = key
             self.ordinal: int = frame.next_ordinal(body.identity, key)
         else:
-            self.call_key, self.ordinal = origin.call_key, origin.ordinal
+            self.sibling_key, self.ordinal = origin.sibling_key, origin.ordinal
 
     def _content_of_pure(self) -> bytes:
         """Operator, version and arguments."""
@@ -279,16 +295,16 @@ class OperatorNode(Node):
         )
 
     @property
-    def identity(self) -> bytes:
+    def run_key(self) -> bytes:
         """The key, or for a plain operator the path of the call."""
         if self.body.is_pure:
-            return super().identity
-        if self._identity is None:
+            return super().run_key
+        if self._run_key is None:
             body = self.body
-            self._identity = fingerprint(
-                self.frame.path, body.identity, self.call_key, self.ordinal
+            self._run_key = fingerprint(
+                self.frame.path, body.identity, self.sibling_key, self.ordinal
             )
-        return self._identity
+        return self._run_key
 
     def body_frame(self, attempt: int, item: Any, tally: Tally | None) -> Frame:
         """The frame in which the body runs for the given attempt.
@@ -302,7 +318,7 @@ class OperatorNode(Node):
         frame = Frame(
             above.runner,
             above,
-            (body.identity, self.call_key, self.ordinal, attempt),
+            (body.identity, self.sibling_key, self.ordinal, attempt),
             body.is_pure or above.is_pure,
             item,
             self if self.origin is None else self.origin,

@@ -85,9 +85,9 @@ class PlanNode(NamedTuple):
         content: Digest of what is asked apart from inputs; `None` if it must not be merged.
         key: Digest of what is asked including inputs; `None` if it must not be remembered.
         inputs: Ids of the nodes whose values it needs.
-        family: Content without `max_tokens`, where a shorter answer is a prefix of a longer one.
-        record_key: What its answer is kept under: of calls of one family with the same inputs, the
-            longest answer.
+        question: Content without `max_tokens`, where a shorter answer is a prefix of a longer.
+        record_key: What its answer is kept under: the question with the inputs' keys, or the key
+            where there is no question.
         max_tokens: Most tokens of the answer (model calls).
         messages: The prompt's segments (model calls); a slot counts the inputs.
         model: Name of the engine; `None` for the default.
@@ -103,7 +103,7 @@ class PlanNode(NamedTuple):
     content: bytes | None = None
     key: bytes | None = None
     inputs: tuple[int, ...] = ()
-    family: bytes | None = None
+    question: bytes | None = None
     record_key: bytes | None = None
     max_tokens: int | None = None
     messages: Messages = ()
@@ -213,7 +213,7 @@ def _check_step(node: PlanNode, nodes: dict[int, PlanNode]) -> None:
             f"node {node.id} takes the answer of node {other.id}, which takes another's"
         )
     if isinstance(step, Prefix):
-        if node.family is None or node.family != other.family:
+        if node.question is None or node.question != other.question:
             raise PlanError(f"node {node.id} is no prefix of node {other.id}: they ask differently")
         if (node.max_tokens or 0) > (other.max_tokens or 0):
             raise PlanError(

@@ -81,7 +81,7 @@ def plan_node(
         node.content if call.is_shared else None,
         node.key,
         source_ids,
-        node.family,
+        node.question,
         node.record_key,
         call.sampling.max_tokens,
         call.messages,

@@ -1,6 +1,6 @@
 """What a session remembers: calls' answers, kept in a store by key.
 
-This is the past tense of the one key. A single greedy answer is kept under its family (the call
+This is the past tense of the one key. A single greedy answer is kept under its question (the call
 without `max_tokens`), so that one record serves every length that it covers; what was computed
 although a longer answer was there is kept beside it, under the call's own key. A call with inputs
 is also found under its plan key, through an alias, before its inputs are known.
@@ -121,7 +121,7 @@ class Answers:
             node: The call with its inputs' values put in.
             asked: The call as it was asked.
         """
-        return self._find(self._run_log, _drawn_key(node, asked), node)
+        return self._find(self._run_log, _run_log_key(node, asked), node)
 
     def _find(self, store: Store | None, key: bytes | None, node: Node) -> Found | None:
         if store is None or key is None:
@@ -161,21 +161,21 @@ class Answers:
         else:
             record = value_record(value, calls_below, self._run)
         if asked.is_drawn:  # by the draw: whoever asks again is the same call
-            key = _drawn_key(node, asked)
+            key = _run_log_key(node, asked)
             if key is not None:
                 self._write(store, key, record, node.label)
             return
         key = node.record_key
-        plan_key = key if asked is node else asked.record_key
+        alias_key = key if asked is node else asked.record_key
         if key is None:
             return
         if self._has_longer(store, key, node):
-            key, plan_key = node.key, asked.key  # it could not be cut, or came since: keep both
+            key, alias_key = node.key, asked.key  # it could not be cut, or came since: keep both
             assert key is not None
         provenance = b"" if self._provenance is None else self._provenance(node)
         self._write(store, key, record, node.label, provenance)
-        if plan_key is not None and plan_key != key:
-            self._write(store, plan_key, alias_record(key), node.label)
+        if alias_key is not None and alias_key != key:
+            self._write(store, alias_key, alias_record(key), node.label)
 
     def check_may_compute(self, node: Node) -> None:
         """Say that a call missed, and refuse to ask a model in replay-only mode.
@@ -301,7 +301,7 @@ def is_memorable(node: Node) -> bool:
     return not node.is_drawn
 
 
-def _drawn_key(node: Node, asked: Node) -> bytes | None:
+def _run_log_key(node: Node, asked: Node) -> bytes | None:
     """What the answer of a draw, or of a call that depends on one, is kept under in the run log.
 
     Where a plain operator is among the inputs, nobody knows what it will return next time: then
@@ -309,7 +309,7 @@ def _drawn_key(node: Node, asked: Node) -> bytes | None:
     """
     if asked.key is not None or node.is_drawn or node.key is None:
         return asked.key or node.key
-    return join_digests(b"w", asked.identity, node.key)
+    return join_digests(b"w", asked.run_key, node.key)
 
 
 def _fit(record: AnswerRecord, node: LlmNode, fleet: Fleet) -> Answer | None:

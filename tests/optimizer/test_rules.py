@@ -58,7 +58,7 @@ def ask(
         content=content and content.encode(),
         key=key and key.encode(),
         inputs=inputs,
-        family=family and family.encode(),
+        question=family and family.encode(),
         max_tokens=max_tokens,
         step=step or Compute(),
     )
@@ -391,9 +391,9 @@ def test_all_rules_leave_nothing_to_compute_twice(
     assert not set(keys) & set(known), "no question that is answered"
     lengths: dict[Any, set[int | None]] = {}
     for node in left:
-        if node.family is not None and node.key is not None:
+        if node.question is not None and node.key is not None:
             above = tuple(plan.nodes[i].key for i in node.inputs)
-            lengths.setdefault((node.family, above), set()).add(node.max_tokens)
+            lengths.setdefault((node.question, above), set()).add(node.max_tokens)
     assert all(len(found) == 1 for found in lengths.values()), "one length of each family"
 
 

@@ -189,7 +189,7 @@ async def test_equal_draws_of_operators_keep_their_answers_whatever_the_timing()
         async with Session(ScriptedEngine(), run_id="r", memo=store, record=True) as session:
             await gather(draws("a"), draws("b"))
             assert session._executed is not None
-            asked = sorted(n.identity for n in session._executed.nodes if n.label == "llm")
+            asked = sorted(n.run_key for n in session._executed.nodes if n.label == "llm")
         store.close()
         return asked
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import COMPUTE, Given, Known, LogicalPlan, Prefix, Same, Step
+from helium_agents.graph.plan import COMPUTE, LogicalPlan, Prefix, Same, Step
+from helium_agents.optimizer.representatives import Representatives
 
 
 def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
@@ -26,20 +27,12 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     #4 llm of #2 = #3
     """
     first_by_question: dict[tuple[bytes, tuple[int, ...]], int] = {}
-    first_given: dict[bytes, int] = {}
     steps: dict[int, Step] = {}
-
-    def representative(id_: int) -> int:
-        node = plan.nodes[id_]
-        step = steps.get(id_, node.step)
-        if isinstance(step, Known | Given) and node.key is not None:
-            return first_given.setdefault(node.key, id_)  # equal calls, answered each for itself
-        return step.of if isinstance(step, Same) else id_
-
+    same = Representatives(plan, steps)
     for node in plan.in_order():
         if node.step is not COMPUTE or node.content is None:
             continue
-        question = (node.content, tuple(map(representative, node.inputs)) if node.inputs else ())
+        question = (node.content, tuple(map(same.of, node.inputs)) if node.inputs else ())
         first = first_by_question.setdefault(question, node.id)
         if first != node.id:
             steps[node.id] = Same(first)
@@ -48,5 +41,5 @@ def merge_identical(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPla
     # who takes the answer of a merged call takes it from where it comes now
     for node in plan.nodes.values():
         if isinstance(node.step, Same | Prefix) and node.step.of in steps:
-            steps[node.id] = type(node.step)(representative(node.step.of))
+            steps[node.id] = type(node.step)(same.of(node.step.of))
     return plan.with_steps(steps)
