@@ -9,8 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from helium_agents.errors import MemoError
-from helium_agents.memo.entry import check_bounds, check_key, check_put, entry_bytes, is_expired
-from helium_agents.memo.store import Entry, EntryInfo, StoreStats
+from helium_agents.memo.entry import (
+    check_bounds,
+    check_key,
+    check_put,
+    entry_bytes,
+    is_expired,
+)
+from helium_agents.memo.store import KEY_BYTES, Entry, EntryInfo, StoreStats
 
 _Kept = tuple[str, int, float, bytes, bytes]
 """Label, bytes, creation time, value and provenance. A bare tuple, since the garbage collector
@@ -51,9 +57,11 @@ class MemoryStore:
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or `None`; see `Store.get`."""
+        if self._is_closed or len(key) != KEY_BYTES:
+            self._check(key)
         with self._lock:
-            kept = self._live(key)
-            if kept is None:
+            kept = self._kept.get(key)
+            if kept is None or (self._ttl_s is not None and self._is_expired(kept[2])):
                 return None
             self._kept.move_to_end(key)
             return kept[3]
@@ -70,12 +78,15 @@ class MemoryStore:
         """Keep the value; see `Store.put`."""
         created_s = self._clock() if created_s is None else created_s
         check_put(key, label, created_s)
-        if entry_bytes(value, label, provenance) > self._max_bytes:
-            provenance = b""
         num_bytes = entry_bytes(value, label, provenance)
+        if num_bytes > self._max_bytes and provenance:
+            provenance = b""
+            num_bytes = entry_bytes(value, label)
         with self._lock:
-            self._check_open()
-            self._remove(key)
+            if self._is_closed:
+                self._check(key)
+            if key in self._kept:
+                self._remove(key)
             if num_bytes > self._max_bytes:
                 return
             num_bytes += self._overhead_bytes
@@ -90,17 +101,19 @@ class MemoryStore:
 
     def find(self, key: bytes) -> Entry | None:
         """All of an entry; see `BrowsableStore.find`."""
+        self._check(key)
         with self._lock:
-            kept = self._live(key)
-        if kept is None:
+            kept = self._kept.get(key)
+        if kept is None or self._is_expired(kept[2]):
             return None
         label, _, created_s, value, provenance = kept
         return Entry(key, label, created_s, value, provenance)
 
     def entries(self) -> list[EntryInfo]:
         """Live entries; see `BrowsableStore.entries`."""
+        if self._is_closed:
+            raise MemoError(_CLOSED)
         with self._lock:
-            self._check_open()
             live = [
                 EntryInfo(key, label, num_bytes, created_s, place)
                 for place, (key, (label, num_bytes, created_s, _, _)) in enumerate(
@@ -120,20 +133,16 @@ class MemoryStore:
             self._is_closed = True
             self._kept.clear()
 
-    def _live(self, key: bytes) -> _Kept | None:
+    def _check(self, key: bytes) -> None:
         check_key(key)
-        self._check_open()
-        kept = self._kept.get(key)
-        return None if kept is None or self._is_expired(kept[2]) else kept
+        if self._is_closed:
+            raise MemoError(_CLOSED)
 
     def _is_expired(self, created_s: float) -> bool:
         return is_expired(created_s, self._ttl_s, self._clock())
 
     def _remove(self, key: bytes) -> None:
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._num_bytes -= kept[1]
+        self._num_bytes -= self._kept.pop(key)[1]
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise MemoError("the memo store is closed")
+
+_CLOSED = "the memo store is closed"

@@ -102,7 +102,8 @@ class Dispatcher:
             used_tokens = completion.prompt_tokens + output_tokens
             queue.note_prefill(request, completion, sent_s)
         finally:
-            queue.uses.end(request, output_tokens, asyncio.get_running_loop().time())
+            if queue.uses.items:
+                queue.uses.end(request, output_tokens, asyncio.get_running_loop().time())
             queue.ready.pop(request, None)
             self._reserved_tokens -= queue.running.pop(request, 0)
             self._used_tokens += used_tokens

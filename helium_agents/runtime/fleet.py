@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -147,7 +148,8 @@ class Fleet:
         while True:
             running = self._running() or await self._started()
             is_alone = num_deaths >= DEATHS_IN_COMPANY
-            with self._router.routed(request, running) as index:
+            is_only = len(self._all) == 1
+            with nullcontext(0) if is_only else self._router.routed(request, running) as index:
                 line = running[index]
                 try:
                     completion = await line.complete(request, is_alone=is_alone)

@@ -161,7 +161,8 @@ class Flights:
             RefMisuse: The flight waits for the one who would wait for it.
         """
         waiter = Awaiter(flight, landed, frame, alarm)
-        _check_cycle(waiter, flight)
+        if flight.task is not None or flight.holds:
+            _check_cycle(waiter, flight)
         self._add(waiter)
         return waiter
 

@@ -43,9 +43,6 @@ class Router:
             request: What is to be computed.
             live: The replicas to choose from; not empty.
         """
-        if len(self._open_tokens) == 1:  # nothing to choose
-            yield 0
-            return
         prompt = array("I", request.prompt_token_ids)
         shared = self._sent.num_shared_by(prompt)
 

@@ -155,18 +155,12 @@ class SupervisedEngine:
             EngineError: The engine answered nothing, or not all that was asked.
         """
         if is_alone or self._door.locked():
-            async with self._door:  # who is alone, or waits to be, keeps the others out
-                if is_alone:
-                    await self._is_idle.wait()
-                    return await self._complete(request)
-        return await self._complete(request)
-
-    async def _complete(self, request: Request) -> Completion | None:
-        if not self.is_up:
-            return None
+            await self._enter(is_alone=is_alone)
         self._num_open += 1
         self._is_idle.clear()
         try:
+            if not self.is_up:
+                return None
             on_delta, life = request.on_attempt(), self._num_deaths
             try:
                 completion = await self.engine.complete(request, on_delta)
@@ -180,6 +174,20 @@ class SupervisedEngine:
             self._num_open -= 1
             if not self._num_open:
                 self._is_idle.set()
+            if is_alone:
+                self._door.release()
+
+    async def _enter(self, *, is_alone: bool) -> None:
+        """Wait until nobody is alone; who is to be alone keeps the door shut until it ends."""
+        await self._door.acquire()
+        try:
+            if is_alone:
+                await self._is_idle.wait()
+        except BaseException:
+            self._door.release()
+            raise
+        if not is_alone:
+            self._door.release()
 
     def _checked(self, completion: Completion | None, request: Request) -> Completion:
         """What an engine gave, with its tokens counted; its types are not checked for sure."""
