@@ -59,6 +59,7 @@ class Request:
         item: The item of a top-level `map` that it is wanted for, by how many were read before it
             in the session; `None` outside of any.
         depth: How many calls its call is inside of.
+        hints: What helps an engine that `TakesHints` with its cache, by name; `None` for none.
         describe: Gives what a person calls its call, for errors.
         on_attempt: Called when an engine is about to compute it, and again after a death; gives
             who is to hear the text, if anybody.
@@ -73,6 +74,7 @@ class Request:
     model: str | None = None
     item: int | None = None
     depth: int = 0
+    hints: dict[str, Any] | None = None
     describe: Callable[[], str] = _a_request
     on_attempt: Callable[[], OnDelta | None] = nobody
 
@@ -249,6 +251,18 @@ class FollowsSchemas(Protocol):
 
     @property
     def follows_schemas(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+class TakesHints(Protocol):
+    """An engine that takes `Request.hints`, as `engines.hinted_scheduler` describes them.
+
+    Without it the cache of sessions that have ended stays as long as that of those which go on.
+    """
+
+    @property
+    def takes_hints(self) -> bool:
         """Whether it does."""
         ...
 

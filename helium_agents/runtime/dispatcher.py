@@ -117,7 +117,7 @@ class Dispatcher:
     def item_ended(self, item: int) -> None:
         """An item of a top-level map has ended, though it may have left requests behind."""
         self._items.discard(item)
-        for queue in self._queues.values():
+        for queue in dict.fromkeys(self._queues.values()):
             queue.uses.forget(item)
         if item in self._open_items:
             self._open_items.remove(item)
@@ -176,6 +176,8 @@ class Dispatcher:
             if request.item in self._items:
                 self._open_items.add(request.item)
                 queue.uses.begin(request)
+                if queue.fleet.takes_hints:
+                    request.hints = queue.uses.hints(request.item)
             if turn is not None and not turn.done():
                 turn.set_result(None)
 

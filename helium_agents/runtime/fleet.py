@@ -27,6 +27,7 @@ from helium_agents.engines.engine import (
     FollowsSchemas,
     PartedIdentity,
     Request,
+    TakesHints,
     Truncates,
     able,
 )
@@ -56,6 +57,7 @@ class Fleet:
         identity: Its part of keys; empty until `identify`.
         made_of: What the identity is made of, by name, if the engine says so.
         truncates: Whether answers can be cut.
+        takes_hints: Whether it is told what of its cache is of use.
     """
 
     def __init__(self, engines: Sequence[Engine], *, spawn: Spawn, emit: Observer) -> None:
@@ -68,6 +70,9 @@ class Fleet:
         self.truncates = self._truncating is not None
         schemas = able(first, FollowsSchemas)
         self._follows_schemas = schemas is not None and schemas.follows_schemas
+        hinted = able(first, TakesHints)
+        # of several, one would not hear what another is told
+        self.takes_hints = len(engines) == 1 and hinted is not None and hinted.takes_hints
         self._router = Router(len(engines))
         self._all: list[SupervisedEngine] = []
         for index, engine in enumerate(engines):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from helium_agents.engines.engine import Request
 from helium_agents.optimizer.prefix_tree import num_shared_tokens
@@ -27,6 +28,7 @@ class ItemUses:
         self._last: dict[int, int] = {}  # tokens of the last prompt
         self._first: Sequence[int] | None = None
         self._has_compared = False
+        self._ended: list[int] = []  # which no engine has been told of
         self._running: dict[int, list[Request]] = {}
         self._began_for: dict[Request, int] = {}  # a request may get another item on its way
         self._turns: dict[int, tuple[int, int]] = {}  # how many, and the tokens of the first prompt
@@ -69,9 +71,20 @@ class ItemUses:
             use.tokens = len(request.prompt_token_ids) + output_tokens
             use.paused_s = now_s
 
+    def hints(self, item: int | None) -> dict[str, Any]:
+        """What an engine is told with a request of an item; see `engines.hinted_scheduler`."""
+        hints: dict[str, Any] = {
+            "helium_session": item,
+            "helium_shared_tokens": self.shared_tokens,
+        }
+        if self._ended:
+            hints["helium_ended"], self._ended = self._ended, []
+        return hints
+
     def forget(self, item: int) -> None:
         """An item has ended."""
-        self.items.pop(item, None)
+        if self.items.pop(item, None) is not None:
+            self._ended.append(item)
         self._turns.pop(item, None)
         self._last.pop(item, None)
         self._running.pop(item, None)

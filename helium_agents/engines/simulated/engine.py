@@ -88,6 +88,11 @@ class SimulatedEngine:
         return Capacity(held.kv_tokens, held.block_tokens, held.max_model_tokens, held.max_requests)
 
     @property
+    def takes_hints(self) -> bool:
+        """It does."""
+        return True
+
+    @property
     def is_started(self) -> bool:
         """Whether it was started and not closed since."""
         return self._scheduler is not None
@@ -160,6 +165,7 @@ class SimulatedEngine:
             waiter.tokens,
             arrival_s=asyncio.get_running_loop().time(),
             priority=request.priority,
+            hints=request.hints,
         )
         if not self._is_stepping:
             # all that arrive at this moment are in the first step

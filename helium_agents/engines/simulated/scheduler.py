@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from helium_agents.engines.hinted_scheduler import with_hints
 from helium_agents.engines.simulated.step_cost import Step
 from helium_agents.errors import EngineStartError
 
@@ -209,7 +210,7 @@ def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
     spec = FullAttentionSpec(
         block_size=limits.block_tokens, num_kv_heads=1, head_size=64, dtype=torch.float32
     )
-    scheduler = Scheduler(
+    scheduler = with_hints(Scheduler)(
         vllm_config=config,
         kv_cache_config=KVCacheConfig(num_blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
         structured_output_manager=SimpleNamespace(
