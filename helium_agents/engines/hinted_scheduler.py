@@ -5,21 +5,32 @@ an agent has left behind that has just ended, and that nobody will ask for again
 ``extra_args`` (over HTTP ``vllm_xargs``) may say
 
 - ``helium_session``: whose prompt it is; each prompt of a session begins with the one before it,
-- ``helium_shared_tokens``: how many of its first tokens others share,
-- ``helium_ended``: sessions that have ended.
+- ``helium_ended``: sessions that have ended,
+- ``helium_kept_tokens``: for each of these, how many of its first tokens others share.
 
-Blocks of the latter that nobody uses go to the front of the queue of free blocks. Nothing else
-changes: what is computed, and whether, is vLLM's business.
+Their other blocks go to the front of the queue of free blocks, unless somebody uses them. Nothing
+else changes: what is computed, and whether, is vLLM's business.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Final
+
+HINTED_SCHEDULER: Final = f"{__name__}.hinted_scheduler"
+"""What vLLM is given as its ``scheduler_cls``."""
 
 _MOST_SESSIONS = 4096
 """So many are known at most, whoever forgets to say that his have ended."""
+
+
+def hinted_scheduler(vllm_config: Any, **arguments: Any) -> Any:
+    """The scheduler that vLLM would choose by itself, asynchronous or not, which takes hints."""
+    unasked = copy.copy(vllm_config.scheduler_config)
+    unasked.scheduler_cls = None
+    return with_hints(unasked.get_scheduler_cls())(vllm_config=vllm_config, **arguments)
 
 
 def with_hints(scheduler: type[Any]) -> type[Any]:
@@ -43,22 +54,19 @@ def with_hints(scheduler: type[Any]) -> type[Any]:
             self._sessions: OrderedDict[Any, list[tuple[Any, Any]]] = OrderedDict()
 
         def add_request(self, request: Any) -> None:
-            for session in _hints(request).get("helium_ended", ()):
-                self._let_go(self._sessions.pop(session, []))
+            hints = _hints(request)
+            kept_tokens = hints.get("helium_kept_tokens", ())
+            for index, session in enumerate(hints.get("helium_ended", ())):
+                kept = int(kept_tokens[index]) if index < len(kept_tokens) else 0
+                first = -(-kept // self.block_size)
+                self._let_go(self._sessions.pop(session, [])[first:])
             super().add_request(request)
 
         def _free_request_blocks(self, request: Any) -> None:
-            hints = _hints(request)
-            session = hints.get("helium_session")
-            if session is not None and request.is_finished():
-                first = int(hints.get("helium_shared_tokens", 0)) // self.block_size
-                groups = self.kv_cache_manager.get_blocks(request.request_id).blocks
-                self._sessions[session] = [
-                    (block, block.block_hash)
-                    for blocks in groups
-                    for block in list(blocks)[first:]
-                    if block.block_hash is not None
-                ]
+            session = _hints(request).get("helium_session")
+            groups = self.kv_cache_manager.get_blocks(request.request_id).blocks
+            if session is not None and request.is_finished() and len(groups) == 1:
+                self._sessions[session] = [(block, block.block_hash) for block in groups[0]]
                 self._sessions.move_to_end(session)
                 if len(self._sessions) > _MOST_SESSIONS:
                     self._sessions.popitem(last=False)
@@ -72,7 +80,7 @@ def with_hints(scheduler: type[Any]) -> type[Any]:
                 for block, content in blocks
                 if block.ref_cnt == 0
                 and block.block_hash == content  # else it holds something else by now
-                and block.prev_free_block is not None
+                and block.prev_free_block is not None  # it is in the queue
             ]
             for block in unused:
                 queue.remove(block)

@@ -124,6 +124,11 @@ class VLLM:
         return self._capacity
 
     @property
+    def takes_hints(self) -> bool:
+        """Whether its scheduler is ours; with ``scheduler_cls=`` it is yours."""
+        return self._settings.takes_hints
+
+    @property
     def is_started(self) -> bool:
         """Whether `start` has finished and `close` was not called since; a dead one counts."""
         return self._engine is not None

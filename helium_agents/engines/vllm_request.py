@@ -31,6 +31,7 @@ def sampling_params(request: Request, is_streamed: bool) -> SamplingParams:
         repetition_penalty=sampling.repetition_penalty,
         stop=list(sampling.stop),
         seed=sampling.seed,
+        extra_args=request.hints,
         structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
         output_kind=RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY,
     )

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from helium_agents.engines.hinted_scheduler import HINTED_SCHEDULER
 from helium_agents.engines.model_source import (
     RANDOM,
     ModelSource,
@@ -136,6 +137,11 @@ class Settings:
             if value not in (None, {})
         }
 
+    @property
+    def takes_hints(self) -> bool:
+        """Whether the scheduler is ours, which takes hints."""
+        return "scheduler_cls" not in self.engine_args
+
     def engine_arguments(self, source: ModelSource) -> dict[str, Any]:
         """Arguments of vLLM's `AsyncEngineArgs`."""
         arguments: dict[str, Any] = {
@@ -146,6 +152,7 @@ class Settings:
             "max_num_seqs": self.max_requests,
             "enable_prefix_caching": True,
             "scheduling_policy": "priority",
+            "scheduler_cls": HINTED_SCHEDULER,
             # A small model fills JSON with white space up to the limit if it may.
             "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
             "disable_log_stats": True,

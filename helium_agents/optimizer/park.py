@@ -23,6 +23,8 @@ class Park:
     Where all calls of an item are known when it opens, its batches may be emptier than need be.
     """
 
+    keeps_prefixes = True
+
     def choose(self, queue: Queue) -> Asked | None:
         """The turn of the oldest waiting session that fits; with nothing under way, the oldest."""
         if not has_slot(queue):

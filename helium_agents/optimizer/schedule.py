@@ -126,6 +126,11 @@ class Queue(Protocol):
 class Schedule(Protocol):
     """Chooses; knows no event loop, and keeps nothing between two choices."""
 
+    @property
+    def keeps_prefixes(self) -> bool:
+        """Whether it counts on what items left in the KV cache; then the ended ones' goes first."""
+        ...
+
     def choose(self, queue: Queue) -> Asked | None:
         """Which request goes next; `None`: none, until one has ended or another is ready."""
         ...
@@ -137,6 +142,8 @@ class Schedule(Protocol):
 
 class EverythingOpen:
     """First come, first served, as long as the engine has slots and a short queue."""
+
+    keeps_prefixes = False
 
     def choose(self, queue: Queue) -> Asked | None:
         """The first."""
@@ -155,6 +162,8 @@ class FewOpen:
     Args:
         max_open: Most items of top-level maps that are open at once; at least 1.
     """
+
+    keeps_prefixes = False
 
     def __init__(self, max_open: int) -> None:
         if type(max_open) is not int or max_open < 1:

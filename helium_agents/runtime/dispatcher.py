@@ -176,8 +176,8 @@ class Dispatcher:
             if request.item in self._items:
                 self._open_items.add(request.item)
                 queue.uses.begin(request)
-                if queue.fleet.takes_hints:
-                    request.hints = queue.uses.hints(request.item)
+                if self._schedule.keeps_prefixes and queue.fleet.takes_hints:
+                    request.hints = queue.uses.hints(request)
             if turn is not None and not turn.done():
                 turn.set_result(None)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from helium_agents.engines.engine import Request
-from helium_agents.optimizer.prefix_tree import num_shared_tokens
+from helium_agents.optimizer.prefix_tree import PrefixTree, num_shared_tokens
 from helium_agents.optimizer.schedule import ItemUse
 
 
@@ -28,7 +29,10 @@ class ItemUses:
         self._last: dict[int, int] = {}  # tokens of the last prompt
         self._first: Sequence[int] | None = None
         self._has_compared = False
-        self._ended: list[int] = []  # which no engine has been told of
+        self._prompts: dict[int, Sequence[int]] = {}  # the last of each, where hints are given
+        self._tree = PrefixTree()  # of these
+        self._id = uuid.uuid4().hex[:8]  # an engine may serve others too
+        self._ended: dict[int, int] = {}  # which the engine does not know of, with what is shared
         self._running: dict[int, list[Request]] = {}
         self._began_for: dict[Request, int] = {}  # a request may get another item on its way
         self._turns: dict[int, tuple[int, int]] = {}  # how many, and the tokens of the first prompt
@@ -71,20 +75,30 @@ class ItemUses:
             use.tokens = len(request.prompt_token_ids) + output_tokens
             use.paused_s = now_s
 
-    def hints(self, item: int | None) -> dict[str, Any]:
+    def hints(self, request: Request) -> dict[str, Any]:
         """What an engine is told with a request of an item; see `engines.hinted_scheduler`."""
-        hints: dict[str, Any] = {
-            "helium_session": item,
-            "helium_shared_tokens": self.shared_tokens,
-        }
+        item, prompt = self._began_for[request], request.prompt_token_ids
+        if item in self._prompts:
+            self._tree.remove(self._prompts[item], item)
+        self._prompts[item] = prompt
+        self._tree.insert(prompt, item)
+        hints: dict[str, Any] = {"helium_session": self._name(item)}
         if self._ended:
-            hints["helium_ended"], self._ended = self._ended, []
+            hints["helium_ended"] = [self._name(ended) for ended in self._ended]
+            hints["helium_kept_tokens"] = list(self._ended.values())
+            self._ended = {}
         return hints
+
+    def _name(self, item: int) -> str:
+        return f"{self._id}-{item}"
 
     def forget(self, item: int) -> None:
         """An item has ended."""
-        if self.items.pop(item, None) is not None:
-            self._ended.append(item)
+        self.items.pop(item, None)
+        prompt = self._prompts.pop(item, None)
+        if prompt is not None:
+            self._tree.remove(prompt, item)
+            self._ended[item] = self._tree.num_shared(prompt)
         self._turns.pop(item, None)
         self._last.pop(item, None)
         self._running.pop(item, None)

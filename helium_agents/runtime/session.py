@@ -467,8 +467,9 @@ def _schedule(max_open: int | None, schedule: Any) -> Schedule:
         return EverythingOpen() if max_open is None else FewOpen(max_open)
     if max_open is not None:
         raise SessionError("max_open= is a schedule of its own: give it or schedule=, not both")
-    if not (hasattr(schedule, "choose") and hasattr(schedule, "look_again_s")):
-        raise SessionError(f"schedule={schedule!r} must have choose(...) and look_again_s(...)")
+    missing = [name for name in vars(Schedule) if name[0] != "_" and not hasattr(schedule, name)]
+    if missing:
+        raise SessionError(f"schedule={schedule!r} is no schedule: it has no {', '.join(missing)}")
     chosen: Schedule = schedule
     return chosen
 

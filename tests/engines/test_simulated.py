@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from helium_agents import Session, gather, llm, operator, user
+from helium_agents.engines.engine import Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.step_cost import STEP_COSTS, Step, StepCost
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import RequestError
+from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import Schedule
 
@@ -146,3 +149,27 @@ class TestEngine:
 
         everything = run_in_virtual_time(prefilled(None))
         assert run_in_virtual_time(prefilled(Park())) < 0.8 * everything
+
+    def test_what_an_ended_session_left_goes_first(self) -> None:
+        """Three prompts fill the cache; the second has ended, so that a fourth evicts that one."""
+
+        def ask(name: str, start: int, **hints: Any) -> Request:
+            session = {"helium_session": name, **hints}
+            prompt = list(range(start, start + 128))
+            return Request(name, (), prompt, Sampling(max_tokens=1), hints=session)
+
+        async def cached_tokens(**hints: Any) -> list[int]:
+            simulated = engine(kv_tokens=3 * 128 + 32)
+            await simulated.start()
+            for number, name in enumerate("abc"):
+                await simulated.complete(ask(name, 1000 * number))
+            await simulated.complete(ask("d", 9000, **hints))
+            again = [await simulated.complete(ask(f"{n}2", 1000 * n)) for n in (0, 2)]
+            return [completion.cached_tokens for completion in again]
+
+        assert run_in_virtual_time(cached_tokens())[0] <= 32, "what was used longest ago"
+        found = run_in_virtual_time(cached_tokens(helium_ended=["b"], helium_kept_tokens=[0]))
+        assert min(found) >= 112
+        found = run_in_virtual_time(cached_tokens(helium_ended=["b"], helium_kept_tokens=[128]))
+        assert found[0] <= 32, "others share all of it"
+        assert run_in_virtual_time(cached_tokens(helium_ended=["nobody"]))[0] <= 32

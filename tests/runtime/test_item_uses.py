@@ -61,3 +61,20 @@ def test_a_request_that_gets_another_item_on_its_way_ends_for_the_first() -> Non
     moved.item = 1
     uses.end(moved, 1, 3.0)
     assert uses.items == {2: ItemUse(3, 4, paused_s=3.0)}
+
+
+def test_an_engine_is_told_who_asks_and_who_has_ended_with_what_others_share() -> None:
+    uses = ItemUses()
+    one, two, three = request(1, 1, 2, 3, 4), request(2, 1, 2, 9), request(2, 1, 2, 9, 9)
+    for each in (one, two):
+        uses.begin(each)
+    names = [uses.hints(each)["helium_session"] for each in (one, two)]
+    assert len(set(names)) == 2
+    uses.end(one, 1, 0.0)
+    uses.forget(1)
+    uses.begin(three)
+    assert uses.hints(three) == {
+        "helium_session": names[1], "helium_ended": [names[0]], "helium_kept_tokens": [2],
+    }  # fmt: skip
+    assert "helium_ended" not in uses.hints(three), "once"
+    assert ItemUses()._name(1) != names[0], "another session is another name"
