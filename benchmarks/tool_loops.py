@@ -22,7 +22,7 @@ from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.step_cost import STEP_COSTS
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
-from helium_agents.optimizer.park import Park
+from helium_agents.optimizer.park import Park, ParkWhereItPays
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
 
 BLOCK_TOKENS = 32
@@ -201,7 +201,11 @@ def schedules(names: Sequence[str], num_sessions: int) -> dict[str, Schedule]:
     return found
 
 
-_SCHEDULES: dict[str, Callable[[], Schedule]] = {"raw": EverythingOpen, "park": Park}
+_SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "raw": EverythingOpen,
+    "park": Park,
+    "auto": ParkWhereItPays,
+}
 
 
 def main() -> None:

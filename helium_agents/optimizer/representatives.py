@@ -18,12 +18,16 @@ class Representatives:
     def __init__(self, plan: LogicalPlan, steps: Mapping[int, Step]) -> None:
         self._nodes = plan.nodes
         self._steps = steps
-        self._first_given: dict[bytes, int] = {}
+        self._given: dict[bytes, int] = {}  # by key: equal calls may be answered each for itself
+        for node in plan.nodes.values():
+            if isinstance(node.step, Known | Given) and node.key is not None:
+                self._given.setdefault(node.key, node.id)
 
     def of(self, id_: int) -> int:
         """The call whose answer is that of call `id_`."""
         node = self._nodes[id_]
         step = self._steps.get(id_, node.step)
-        if isinstance(step, Known | Given) and node.key is not None:
-            return self._first_given.setdefault(node.key, id_)  # equal, answered each for itself
-        return step.of if isinstance(step, Same) else id_
+        if isinstance(step, Same):
+            id_ = step.of
+            node = self._nodes[id_]
+        return id_ if node.key is None else self._given.get(node.key, id_)

@@ -103,6 +103,19 @@ class Queue(Protocol):
         ...
 
     @property
+    def lost_share(self) -> float:
+        """Of the prompt tokens computed lately: those that had been computed before, from 0 to 1.
+
+        Of items only that went on where they had ended.
+        """
+        ...
+
+    @property
+    def pause_share(self) -> float:
+        """Of the time of such items lately: what they were away from the engine, from 0 to 1."""
+        ...
+
+    @property
     def prefill_s(self) -> float | None:
         """Seconds that the engine takes for a prompt token at least; `None` before it is known."""
         ...
@@ -124,7 +137,7 @@ class Queue(Protocol):
 
 
 class Schedule(Protocol):
-    """Chooses; knows no event loop, and keeps nothing between two choices."""
+    """Chooses; knows no event loop."""
 
     @property
     def keeps_prefixes(self) -> bool:

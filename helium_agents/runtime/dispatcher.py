@@ -48,12 +48,21 @@ class _Queue:
     def growth_tokens(self) -> float:
         return self.uses.growth_tokens
 
+    @property
+    def lost_share(self) -> float:
+        return self.uses.lost_share
+
+    @property
+    def pause_share(self) -> float:
+        return self.uses.pause_share
+
     def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
-        """See how long a prompt took at most, from what the engine tells of it."""
+        """See how long a prompt took at most: until its first token, or else its answer."""
         num_tokens = len(request.prompt_token_ids) - completion.cached_tokens
-        if completion.first_token_s is None or num_tokens < _TELLING_TOKENS:
+        if num_tokens < _TELLING_TOKENS:
             return
-        seconds = (completion.first_token_s - sent_s) / num_tokens
+        end_s = completion.first_token_s or asyncio.get_running_loop().time()
+        seconds = (end_s - sent_s) / num_tokens
         self.prefill_s = seconds if self.prefill_s is None else min(self.prefill_s, seconds)
 
 
@@ -89,7 +98,7 @@ class Dispatcher:
         """
         queue = self._queues.get(request.model) or self._add_queue(request.model)
         queue.ready[request] = None
-        used_tokens = output_tokens = 0
+        used_tokens, completion = 0, None
         try:
             self._send(queue)
             if request in queue.ready:
@@ -98,12 +107,11 @@ class Dispatcher:
                 await turn
             sent_s = asyncio.get_running_loop().time()
             completion = await queue.fleet.complete(request)
-            output_tokens = completion.output_tokens
-            used_tokens = completion.prompt_tokens + output_tokens
+            used_tokens = completion.prompt_tokens + completion.output_tokens
             queue.note_prefill(request, completion, sent_s)
         finally:
             if queue.uses.items:
-                queue.uses.end(request, output_tokens, asyncio.get_running_loop().time())
+                queue.uses.end(request, completion, asyncio.get_running_loop().time())
             queue.ready.pop(request, None)
             self._reserved_tokens -= queue.running.pop(request, 0)
             self._used_tokens += used_tokens
@@ -175,7 +183,7 @@ class Dispatcher:
             self._num_sent += 1
             if request.item in self._items:
                 self._open_items.add(request.item)
-                queue.uses.begin(request)
+                queue.uses.begin(request, queue.now_s)
                 if self._schedule.keeps_prefixes and queue.fleet.takes_hints:
                     request.hints = queue.uses.hints(request)
             if turn is not None and not turn.done():

@@ -185,6 +185,7 @@ class Flights:
         """
         waiter = Holder(flight, holder, wake, on_begun, self._land_early)
         _check_cycle(waiter, flight)
+        flight.want_for(holder.item)
         holder.holds = (*holder.holds, waiter)
         self._add(waiter)
         return waiter

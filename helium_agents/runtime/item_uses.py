@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from helium_agents.engines.engine import Request
+from helium_agents.engines.engine import Completion, Request
 from helium_agents.optimizer.prefix_tree import PrefixTree, num_shared_tokens
 from helium_agents.optimizer.schedule import ItemUse
+
+
+class Turn(NamedTuple):
+    """What came of a request that went on where its item's last one had ended.
+
+    Args:
+        computed_tokens: Prompt tokens that the engine computed.
+        lost_tokens: Those of them that it had computed before, and forgotten.
+        pause_s: Seconds since the last one.
+        service_s: Seconds that it took itself.
+    """
+
+    computed_tokens: int
+    lost_tokens: int
+    pause_s: float
+    service_s: float
+
+
+_NUM_TURNS = 64
+"""So many turns tell how it goes at present."""
+
+_BLOCK_TOKENS = 32
+"""What is cached is cached in blocks, so that a little is always computed again."""
+
+_LEAST_TURNS = 16
+"""With fewer nobody can tell."""
 
 
 class ItemUses:
@@ -16,6 +43,7 @@ class ItemUses:
 
     Attributes:
         items: By item.
+        turns: The last ones.
         growth_tokens: By how much prompts of an item grow from one to the next, on average of all.
         shared_tokens: Tokens that the first prompts of all items have in common; 0 before there
             are two.
@@ -23,10 +51,12 @@ class ItemUses:
 
     def __init__(self) -> None:
         self.items: dict[int, ItemUse] = {}
+        self.turns: deque[Turn] = deque(maxlen=_NUM_TURNS)
+        self._last_prompts: dict[int, Sequence[int]] = {}
+        self._going_on: dict[Request, tuple[int, float, float]] = {}
         self.shared_tokens = 0
         self.growth_tokens = 0.0
         self._num_grown = self._grown_tokens = 0
-        self._last: dict[int, int] = {}  # tokens of the last prompt
         self._first: Sequence[int] | None = None
         self._has_compared = False
         self._prompts: dict[int, Sequence[int]] = {}  # the last of each, where hints are given
@@ -37,7 +67,23 @@ class ItemUses:
         self._began_for: dict[Request, int] = {}  # a request may get another item on its way
         self._turns: dict[int, tuple[int, int]] = {}  # how many, and the tokens of the first prompt
 
-    def begin(self, request: Request) -> None:
+    @property
+    def lost_share(self) -> float:
+        """Of the prompt tokens that were computed lately: those that had been computed before."""
+        if len(self.turns) < _LEAST_TURNS:
+            return 0.0
+        computed = sum(turn.computed_tokens for turn in self.turns)
+        return sum(turn.lost_tokens for turn in self.turns) / max(1, computed)
+
+    @property
+    def pause_share(self) -> float:
+        """Of the time of items lately: what they were away from the engine."""
+        if len(self.turns) < _LEAST_TURNS:
+            return 0.0
+        pause_s = sum(turn.pause_s for turn in self.turns)
+        return pause_s / (pause_s + sum(turn.service_s for turn in self.turns) or 1.0)
+
+    def begin(self, request: Request, now_s: float) -> None:
         """A request of an item is sent."""
         item, prompt = request.item, request.prompt_token_ids
         if item is None:
@@ -48,22 +94,33 @@ class ItemUses:
             use = self.items[item] = ItemUse(0, max(request.max_tokens, self.growth_tokens))
             self._turns[item] = 1, len(prompt)
         else:
+            last = self._last_prompts[item]
+            goes_on = len(prompt) > len(last) > 0 and prompt[len(last) - 1] == last[-1]
+            if use.paused_s is not None and goes_on:
+                num_new = max(0, len(prompt) - use.tokens)
+                self._going_on[request] = num_new, now_s - use.paused_s, now_s
             num_turns, first_tokens = self._turns[item]
             self._turns[item] = num_turns + 1, first_tokens
             use.growth_tokens = max(0.0, (len(prompt) - first_tokens) / num_turns)
             self._num_grown += 1
-            self._grown_tokens += max(0, len(prompt) - self._last[item])
+            self._grown_tokens += max(0, len(prompt) - len(last))
             self.growth_tokens = self._grown_tokens / self._num_grown
-        self._last[item] = len(prompt)
+        self._last_prompts[item] = prompt
         use.paused_s = None
         self._began_for[request] = item
         running = self._running.setdefault(item, [])
         running.append(request)
         use.tokens = _distinct_tokens(running)
 
-    def end(self, request: Request, output_tokens: int, now_s: float) -> None:
-        """A request has ended, with so many tokens of answer, or failed with none."""
+    def end(self, request: Request, completion: Completion | None, now_s: float) -> None:
+        """A request has ended; with no completion it failed, or was cancelled."""
         item = self._began_for.pop(request, None)
+        going_on = self._going_on.pop(request, None)
+        if going_on is not None and completion is not None:
+            num_new, pause_s, begin_s = going_on
+            computed = len(request.prompt_token_ids) - completion.cached_tokens
+            lost = max(0, computed - num_new - _BLOCK_TOKENS)
+            self.turns.append(Turn(computed, lost, pause_s, now_s - begin_s))
         running = None if item is None else self._running.get(item)
         if item is None or running is None:
             return  # it is of no item, or of one that has ended
@@ -72,6 +129,7 @@ class ItemUses:
         if running:
             use.tokens = _distinct_tokens(running)
         else:
+            output_tokens = 0 if completion is None else completion.output_tokens
             use.tokens = len(request.prompt_token_ids) + output_tokens
             use.paused_s = now_s
 
@@ -100,7 +158,7 @@ class ItemUses:
             self._tree.remove(prompt, item)
             self._ended[item] = self._tree.num_shared(prompt)
         self._turns.pop(item, None)
-        self._last.pop(item, None)
+        self._last_prompts.pop(item, None)
         self._running.pop(item, None)
 
     def _compare(self, prompt: Sequence[int]) -> None:

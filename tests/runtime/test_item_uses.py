@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helium_agents.engines.engine import Request
+from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.schedule import ItemUse
 from helium_agents.runtime.item_uses import ItemUses
@@ -12,54 +12,58 @@ def request(item: int | None, *prompt: int, max_tokens: int = 4) -> Request:
     return Request(f"{item}/{len(prompt)}", (), prompt, Sampling(max_tokens), item=item)
 
 
+def done(output_tokens: int, cached_tokens: int = 0) -> Completion:
+    return Completion((), cached_tokens, output_tokens=output_tokens)
+
+
 def test_a_session_grows_from_turn_to_turn() -> None:
     uses = ItemUses()
     first, second, third = (request(1, *range(n)) for n in (10, 16, 30))
-    uses.begin(first)
+    uses.begin(first, 0.0)
     assert uses.items[1] == ItemUse(14, 4)
-    uses.end(first, 2, now_s=5.0)
+    uses.end(first, done(2), now_s=5.0)
     assert uses.items[1] == ItemUse(12, 4, paused_s=5.0)
-    uses.begin(second)
+    uses.begin(second, 0.0)
     assert uses.items[1] == ItemUse(20, 6.0)
-    uses.end(second, 3, 6.0)
-    uses.begin(third)
+    uses.end(second, done(3), 6.0)
+    uses.begin(third, 0.0)
     assert uses.items[1].growth_tokens == 10.0
     assert uses.growth_tokens == 10.0
     uses.forget(1)
     assert uses.items == {}
-    uses.end(third, 1, 7.0)
+    uses.end(third, done(1), 7.0)
     assert uses.items == {}
 
 
 def test_what_requests_of_one_item_share_counts_once() -> None:
     uses = ItemUses()
     one, two = request(1, 1, 2, 3, 4), request(1, 1, 2, 9)
-    uses.begin(one)
-    uses.begin(two)
+    uses.begin(one, 0.0)
+    uses.begin(two, 0.0)
     assert uses.items[1].tokens == 8 + 5
-    uses.end(one, 1, 0.0)
+    uses.end(one, done(1), 0.0)
     assert uses.items[1].tokens == 7
     assert uses.items[1].paused_s is None
 
 
 def test_what_all_items_share_at_their_beginning() -> None:
     uses = ItemUses()
-    uses.begin(request(1, 1, 2, 3, 4))
+    uses.begin(request(1, 1, 2, 3, 4), 0.0)
     assert uses.shared_tokens == 0, "with one, nobody can tell"
-    uses.begin(request(2, 1, 2, 3, 5))
+    uses.begin(request(2, 1, 2, 3, 5), 0.0)
     assert uses.shared_tokens == 3
-    uses.begin(request(3, 1, 2, 7))
+    uses.begin(request(3, 1, 2, 7), 0.0)
     assert uses.shared_tokens == 2
-    uses.begin(request(None, 8))
+    uses.begin(request(None, 8), 0.0)
     assert uses.shared_tokens == 2
 
 
 def test_a_request_that_gets_another_item_on_its_way_ends_for_the_first() -> None:
     uses = ItemUses()
     moved = request(2, 1, 2)
-    uses.begin(moved)
+    uses.begin(moved, 0.0)
     moved.item = 1
-    uses.end(moved, 1, 3.0)
+    uses.end(moved, done(1), 3.0)
     assert uses.items == {2: ItemUse(3, 4, paused_s=3.0)}
 
 
@@ -67,12 +71,12 @@ def test_an_engine_is_told_who_asks_and_who_has_ended_with_what_others_share() -
     uses = ItemUses()
     one, two, three = request(1, 1, 2, 3, 4), request(2, 1, 2, 9), request(2, 1, 2, 9, 9)
     for each in (one, two):
-        uses.begin(each)
+        uses.begin(each, 0.0)
     names = [uses.hints(each)["helium_session"] for each in (one, two)]
     assert len(set(names)) == 2
-    uses.end(one, 1, 0.0)
+    uses.end(one, done(1), 0.0)
     uses.forget(1)
-    uses.begin(three)
+    uses.begin(three, 0.0)
     assert uses.hints(three) == {
         "helium_session": names[1], "helium_ended": [names[0]], "helium_kept_tokens": [2],
     }  # fmt: skip
