@@ -1,4 +1,8 @@
-"""Lowering: from what a plan's calls are to what is done for those that are needed."""
+"""Lowering: from what a plan's calls are to what is done for those that are needed.
+
+Equal calls of one plan are equal calls under way, whatever rules there are: nothing is computed
+twice for want of a rule.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ def lower(plan: LogicalPlan, under_way: Mapping[bytes, UnderWay] | None) -> Phys
     """
     in_order: dict[int, Action] = {}
     decided: dict[int, Action] = {}
+    own: dict[bytes, PlanNode] = {}
     stack = list(reversed(plan.sinks))
     while stack:
         id_ = stack[-1]
@@ -40,7 +45,7 @@ def lower(plan: LogicalPlan, under_way: Mapping[bytes, UnderWay] | None) -> Phys
             continue
         action: Action = node.step
         if action is COMPUTE and under_way is not None and node.key is not None:
-            action = _shared(node, under_way)
+            action = _shared(node, under_way, own)
         decided[id_] = action
         if action is COMPUTE:
             stack.extend(reversed(node.inputs))
@@ -49,13 +54,24 @@ def lower(plan: LogicalPlan, under_way: Mapping[bytes, UnderWay] | None) -> Phys
     return PhysicalPlan(plan, in_order)
 
 
-def _shared(node: PlanNode, under_way: Mapping[bytes, UnderWay]) -> Action:
-    """How a call is answered that is computed unless another is under way."""
+def _shared(
+    node: PlanNode, under_way: Mapping[bytes, UnderWay], own: dict[bytes, PlanNode]
+) -> Action:
+    """How a call is answered that is computed unless another is, under way or in this plan."""
     if node.content is None or node.key is None:
         return COMPUTE
     if node.key in under_way:
         return Join(under_way[node.key])
+    if node.key in own:
+        return Same(own[node.key].id)
+    own[node.key] = node
     if node.record_key is None or node.max_tokens is None:
         return COMPUTE
     other = under_way.get(node.record_key)
-    return Cut(other) if other is not None and other.max_tokens > node.max_tokens else COMPUTE
+    if other is not None and other.max_tokens > node.max_tokens:
+        return Cut(other)
+    mine = own.get(node.record_key)
+    if mine is not None and (mine.max_tokens or 0) > node.max_tokens:
+        return Prefix(mine.id)
+    own[node.record_key] = node
+    return COMPUTE

@@ -74,7 +74,8 @@ class Session:
         memo_mode: "read-write"; "refresh" (compute anew and replace); "replay-only" (a model call
             that is not in the memo is an error, and no engine is started); "off" (remember
             nothing, not even within the session).
-        rules: The optimizer's rules; `()` rewrites nothing.
+        rules: The optimizer's rules; `()` rewrites nothing. Equal calls share one answer while it
+            is under way, whatever the rules.
         share: `False` turns off merging, joining and the memo for every call.
         token_budget: Most prompt and output tokens that engines may compute in this session.
         max_open: Most items of top-level maps whose calls may be on an engine at once; by default

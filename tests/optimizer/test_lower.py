@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helium_agents.graph.physical_plan import Cut, Join
-from helium_agents.graph.plan import COMPUTE, GIVEN, Known, LogicalPlan, PlanNode, Same
+from helium_agents.graph.plan import COMPUTE, GIVEN, Known, LogicalPlan, PlanNode, Prefix, Same
 from helium_agents.optimizer import lower as lower_module
 from helium_agents.optimizer.lower import lower
 from helium_agents.optimizer.optimize import optimize
@@ -51,11 +51,13 @@ def test_a_longer_call_of_the_family_is_cut_and_a_shorter_one_is_not() -> None:
     assert lower(plan, {b"a": shorter}).actions == {1: COMPUTE}
 
 
-def test_it_merges_nothing_which_is_what_rules_are_for() -> None:
-    plan = LogicalPlan([call(1, "a"), call(2, "a")], [1, 2])
-    assert lower(plan, {}).actions == {1: COMPUTE, 2: COMPUTE}
-    assert lower(plan, {b"a": Running()}).actions == {1: Join(Running()), 2: Join(Running())}
-    assert lower(plan, None).actions == {1: COMPUTE, 2: COMPUTE}, "sharing is off"
+def test_equal_calls_share_although_no_rule_has_merged_them() -> None:
+    plan = LogicalPlan(
+        [call(1, "a64", family="a", max_tokens=64), call(2, "a64"), call(3, "a16", family="a")],
+        [1, 2, 3],
+    )
+    assert lower(plan, {}).actions == {1: COMPUTE, 2: Same(1), 3: Prefix(1)}
+    assert lower(plan, None).actions == dict.fromkeys((1, 2, 3), COMPUTE), "sharing is off"
 
 
 def test_what_has_no_key_is_never_joined() -> None:
@@ -101,9 +103,9 @@ def plans(draw: st.DrawFn) -> LogicalPlan:
     return LogicalPlan(nodes, sinks)
 
 
-@given(plans(), st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11)))
+@given(plans(), st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11)), st.booleans())
 def test_all_that_is_needed_is_there_once_and_after_what_it_needs(
-    plan: LogicalPlan, running: set[int], given_ones: set[int]
+    plan: LogicalPlan, running: set[int], given_ones: set[int], is_optimized: bool
 ) -> None:
     nodes = [
         n._replace(step=GIVEN, inputs=()) if i in given_ones and i in running else n
@@ -112,7 +114,7 @@ def test_all_that_is_needed_is_there_once_and_after_what_it_needs(
     plan = LogicalPlan(nodes, plan.sinks)
     keys = [node.key for node in plan]
     under_way = {key: Running() for i, key in enumerate(keys) if i in running and key is not None}
-    physical = lower(optimize(plan, {}), under_way)
+    physical = lower(optimize(plan, {}) if is_optimized else plan, under_way)
     given_ids = {node.id for node in plan if node.step is GIVEN}
     seen: set[int] = set()
     computed: list[bytes | None] = []

@@ -143,7 +143,7 @@ async def test_shows_what_this_session_does() -> None:
         assert session.explain(optimized=True) == session.explain()
     async with Session(ScriptedEngine(), record=True, rules=()) as session:
         await gather(llm(user("a")), llm(user("a")))
-        assert session.explain(optimized=True) == session.explain()
+        assert " = #1 " in session.explain(optimized=True), "no rule, but it is under way"
 
 
 async def test_tells_what_was_known_joined_cut_and_never_asked() -> None:
