@@ -42,8 +42,9 @@ from helium_agents.graph.trace import (
 from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
+from helium_agents.optimizer.park import ParkWhereItPays
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
-from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
+from helium_agents.optimizer.schedule import FewOpen, Schedule
 from helium_agents.runtime.answers import MEMO_MODES, Answers, MemoMode
 from helium_agents.runtime.calls import Calls, not_open
 from helium_agents.runtime.dispatcher import Dispatcher
@@ -80,8 +81,9 @@ class Session:
         token_budget: Most prompt and output tokens that engines may compute in this session.
         max_open: Most items of top-level maps whose calls may be on an engine at once; by default
             all. Fewer share the KV cache better where the prefixes of all do not fit into it.
-        schedule: Chooses which request goes to its engine next, in place of `max_open`; e.g.
-            `Park()` for agents that call tools.
+        schedule: Chooses which request goes to its engine next. By default all go as they come,
+            until agents that pause for tools are seen to lose their KV cache: then those that have
+            begun keep it, and others wait (`ParkWhereItPays`). `EverythingOpen()` never waits.
         observers: Called with every event, on the event loop.
         run_id: Identifies this run's unseeded draws; a fresh one by default.
         run_log: Keeps the answers of this run's draws, so that the run can be resumed: a session
@@ -465,7 +467,7 @@ def _call_back(callback: Callable[[BaseException | None], None]) -> None:
 
 def _schedule(max_open: int | None, schedule: Any) -> Schedule:
     if schedule is None:
-        return EverythingOpen() if max_open is None else FewOpen(max_open)
+        return ParkWhereItPays() if max_open is None else FewOpen(max_open)
     if max_open is not None:
         raise SessionError("max_open= is a schedule of its own: give it or schedule=, not both")
     missing = [name for name in vars(Schedule) if name[0] != "_" and not hasattr(schedule, name)]

@@ -17,7 +17,7 @@ from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import RequestError
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.park import Park
-from helium_agents.optimizer.schedule import Schedule
+from helium_agents.optimizer.schedule import EverythingOpen, Schedule
 
 COST = StepCost(0.01, 0.001, 0.0, 0.0001, 0.0, request_s=0.0, reply_s=0.0)
 
@@ -147,8 +147,9 @@ class TestEngine:
                     pass
             return simulated.counts.prefill_tokens
 
-        everything = run_in_virtual_time(prefilled(None))
+        everything = run_in_virtual_time(prefilled(EverythingOpen()))
         assert run_in_virtual_time(prefilled(Park())) < 0.8 * everything
+        assert run_in_virtual_time(prefilled(None)) < 0.95 * everything, "found out by itself"
 
     def test_what_an_ended_session_left_goes_first(self) -> None:
         """Three prompts fill the cache; the second has ended, so that a fourth evicts that one."""

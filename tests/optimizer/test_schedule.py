@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helium_agents.errors import SessionError
-from helium_agents.optimizer.park import Park
+from helium_agents.optimizer.park import Park, ParkWhereItPays
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, ItemUse, Schedule
 
 
@@ -37,6 +37,8 @@ class Queue:
     items: dict[int, ItemUse] = field(default_factory=dict)
     shared_tokens: int = 0
     growth_tokens: float = 0.0
+    lost_share: float = 0.0
+    pause_share: float = 0.0
     prefill_s: float | None = None
     now_s: float = 0.0
 
@@ -152,3 +154,20 @@ def test_with_nothing_under_way_the_oldest_goes_whatever_is_held() -> None:
 def test_what_is_of_no_item_goes_at_once() -> None:
     queue = park(turn("A", 1, 99), Asked("B"), items={0: ItemUse(90, 0)})
     assert Park().choose(queue) is queue.ready[1]
+
+
+def test_it_parks_once_agents_that_pause_lose_their_cache_and_until_they_pause_no_more() -> None:
+    schedule = ParkWhereItPays()
+    queue = park(turn("A", 1, 99), items={0: ItemUse(90, 0)})
+
+    def parks(lost_share: float, pause_share: float) -> bool:
+        queue.lost_share, queue.pause_share = lost_share, pause_share
+        is_sent = schedule.choose(queue) is not None
+        assert schedule.keeps_prefixes is not is_sent
+        return not is_sent
+
+    assert not parks(0.0, 0.5)
+    assert not parks(0.5, 0.01), "rows that never pause"
+    assert parks(0.2, 0.1)
+    assert parks(0.0, 0.1), "since it parks, nothing is lost"
+    assert not parks(0.0, 0.0)
