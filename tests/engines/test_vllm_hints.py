@@ -1,0 +1,87 @@
+"""What vLLM's scheduler makes of hints, in an engine of its own that holds little."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from helium_agents import VLLM, Session, llm, operator, user
+from helium_agents.engines.engine import Completion, Request
+from helium_agents.graph.sampling import Sampling
+from helium_agents.optimizer.park import Park
+from helium_agents.optimizer.schedule import EverythingOpen, Schedule
+from helium_agents.telemetry.events import CallSettled, Event
+from tests.conftest import started
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
+
+KV_TOKENS = 2048
+PROMPT_TOKENS = 640
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def small(cache_home: Path) -> AsyncIterator[VLLM]:
+    async with started(VLLM("random", kv_tokens=KV_TOKENS, max_model_tokens=KV_TOKENS)) as engine:
+        yield engine
+
+
+async def cached_tokens(engine: VLLM, **hints: list[str] | list[int]) -> int:
+    """Three prompts nearly fill the cache; a fourth evicts something. What is left of the first?"""
+    await engine.reset_prefix_cache()
+
+    async def ask(name: str, first: int, **more: list[str] | list[int]) -> Completion:
+        prompt = [first + number % 50 for number in range(PROMPT_TOKENS)]
+        request = Request(name, (), prompt, Sampling(max_tokens=1))
+        request.hints = {"helium_session": name, **more}
+        return await engine.complete(request)
+
+    for number, name in enumerate("abc"):
+        await ask(name, 500 + 100 * number)
+    await ask("d", 900, **hints)
+    return (await ask("a2", 500)).cached_tokens
+
+
+async def test_what_an_ended_session_left_goes_first(small: VLLM) -> None:
+    assert small.takes_hints
+    assert await cached_tokens(small) < PROMPT_TOKENS / 2, "what was used longest ago"
+    ended = await cached_tokens(small, helium_ended=["b"], helium_kept_tokens=[0])
+    assert ended >= PROMPT_TOKENS - 32
+    shared = await cached_tokens(small, helium_ended=["b"], helium_kept_tokens=[PROMPT_TOKENS])
+    assert shared < PROMPT_TOKENS / 2, "others share all of it"
+    assert await cached_tokens(small, helium_ended=["nobody"]) < PROMPT_TOKENS / 2
+
+
+@operator
+async def agent(number: int) -> list[str]:
+    """Six turns, each with a tool's result after the last answer, some of them slow."""
+    text, answers = f"You are agent {number}. " + "Think about the rain. " * 12, []
+    for turn in range(6):
+        reply = await llm(user(text), max_tokens=8)
+        answers.append(reply.text)
+        await asyncio.sleep(0.02 * ((number + turn) % 4))
+        text += f"{reply.text}\nThe tool says {number * turn}: " + "and so it went on, " * 10
+    return answers
+
+
+async def test_agents_get_their_answers_whatever_is_dropped(small: VLLM) -> None:
+    cached: list[int] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, CallSettled):
+            cached.append(event.usage.cached_tokens)
+
+    async def answers(schedule: Schedule) -> list[list[str]]:
+        cached.clear()
+        await small.reset_prefix_cache()
+        session = Session(small, schedule=schedule, share=False, observers=[observe])
+        async with asyncio.timeout(300), session:
+            return [each async for each in session.map(agent, range(10))]
+
+    plain, num_cached = await answers(EverythingOpen()), sum(cached)
+    assert len({tuple(each) for each in plain}) == 10
+    assert await answers(Park()) == plain
+    assert sum(cached) > num_cached, "less was computed again"
