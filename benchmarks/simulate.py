@@ -26,8 +26,8 @@ from benchmarks.workloads import workloads
 from helium_agents.engines.engine import ChatMessage, Choice, Completion, OnDelta, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
-from helium_agents.engines.simulated.step_cost import STEP_COSTS, StepCost
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 
 _COSTS = {"small": "cpu-small", "medium": "cpu-medium", "qwen3-8b": "h100-8b"}
 

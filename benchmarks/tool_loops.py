@@ -20,10 +20,10 @@ from helium_agents import Session, llm, operator, user
 from helium_agents.engines.engine import ChatMessage
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
-from helium_agents.engines.simulated.step_cost import STEP_COSTS
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.park import Park, ParkWhereItPays
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
+from helium_agents.optimizer.step_cost import STEP_COSTS
 
 BLOCK_TOKENS = 32
 _LONG_TOOL_S, _LONG_SHARE = 10.0, 0.05

@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "optimizer": {"optimizer", "graph", "keys", "errors"},
     "telemetry": {"telemetry", "errors"},
     "memo": {"memo", "graph", "keys", "errors"},
-    "engines": {"engines", "graph", "keys", "errors"},
+    "engines": {"engines", "optimizer", "graph", "keys", "errors"},  # what a step costs
     "runtime": {
         "runtime", "optimizer", "graph", "keys", "telemetry", "errors", "engines", "memo",
         "diagnose",

@@ -123,6 +123,25 @@ class PrefixTree:
             if shared == len(sequence)
         }
 
+    def edges(self, tokens: Sequence[int]) -> list[tuple[int, array[int]]]:
+        """The edges that a sequence of the tree runs along: a number for each, and its tokens.
+
+        Equal numbers are equal tokens after equal tokens, as long as nothing is inserted.
+
+        Raises:
+            KeyError: It does not end where an edge does.
+        """
+        sequence = _array(tokens)
+        found: list[tuple[int, array[int]]] = []
+        node, start = self._root, 0
+        while start < len(sequence):
+            child = node.children.get(sequence[start])
+            if child is None or _num_equal(child.tokens, sequence, start) < len(child.tokens):
+                raise KeyError(f"no such sequence of {len(sequence)} tokens")
+            found.append((id(child), child.tokens))
+            node, start = child, start + len(child.tokens)
+        return found
+
     def _path(self, sequence: array[int], owner: Owner) -> Iterator[tuple[_Node, _Node]]:
         """The nodes of an owner's sequence with their parents, as far as it goes."""
         node, start = self._root, 0

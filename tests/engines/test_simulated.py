@@ -12,12 +12,12 @@ from helium_agents import Session, gather, llm, operator, user
 from helium_agents.engines.engine import Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
-from helium_agents.engines.simulated.step_cost import STEP_COSTS, Step, StepCost
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import RequestError
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import EverythingOpen, Schedule
+from helium_agents.optimizer.step_cost import STEP_COSTS, Step, StepCost
 
 COST = StepCost(0.01, 0.001, 0.0, 0.0001, 0.0, request_s=0.0, reply_s=0.0)
 

@@ -16,8 +16,8 @@ from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completi
 from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.scheduler import Limits, Progress, SimulatedScheduler
-from helium_agents.engines.simulated.step_cost import Step, StepCost
 from helium_agents.errors import EngineDied, RequestError
+from helium_agents.optimizer.step_cost import Step, StepCost
 
 
 @dataclass

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from helium_agents.engines.hinted_scheduler import with_hints
-from helium_agents.engines.simulated.step_cost import Step
 from helium_agents.errors import EngineStartError
+from helium_agents.optimizer.step_cost import Step
 
 TESTED_VLLM = "0.32"
 """The vLLM whose scheduler this is known to drive."""

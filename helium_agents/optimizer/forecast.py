@@ -1,0 +1,187 @@
+"""A forecast: what the calls of some rows will ask, as far as they were declared.
+
+A call whose inputs are not known yet is known all the same: its prompt is text with places for
+answers in it. So it can be told before anything runs which calls share how much of their prompts,
+and that is what schedules differ in. Lengths are guesses: of text by its characters, of answers by
+what is known of them, or else by their limit.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from helium_agents.graph.plan import LogicalPlan, PlanNode
+from helium_agents.optimizer.prefix_tree import PrefixTree
+
+CHARACTERS_PER_TOKEN = 4.0
+_HEADER_TOKENS = 4
+"""Of a message: its role, and where it begins and ends."""
+
+_UNKNOWN_TOKENS = 64
+"""Of a text of which nothing is known."""
+
+_FIRST_SYMBOL = 0x110000
+"""Symbols below are characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastCall:
+    """A call that will be made.
+
+    Args:
+        inputs: The calls of its row that it needs, by position.
+        prompt: The pieces of its prompt, in order; equal numbers are equal text after equal text.
+        answer: The pieces that its answer adds, as far as a later prompt contains them.
+        prompt_tokens: Of the whole prompt.
+        output_tokens: Of the answer.
+        question: Equal for calls that are computed once.
+    """
+
+    inputs: tuple[int, ...]
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    prompt_tokens: int
+    output_tokens: int
+    question: Hashable
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What rows will ask.
+
+    Args:
+        rows: The calls of each, inputs first.
+        piece_tokens: Tokens of each piece.
+    """
+
+    rows: Sequence[Sequence[ForecastCall]]
+    piece_tokens: Sequence[int]
+
+    @property
+    def num_calls(self) -> int:
+        """Calls of all rows."""
+        return sum(map(len, self.rows))
+
+
+def forecast(
+    plan: LogicalPlan,
+    output_tokens: Callable[[PlanNode], int],
+    characters_per_token: float = CHARACTERS_PER_TOKEN,
+) -> Forecast:
+    """What a plan's model calls will ask, row by row.
+
+    Args:
+        plan: Calls, inputs first; those without an item are left out.
+        output_tokens: How long an answer will be.
+        characters_per_token: Of the text of prompts.
+    """
+    calls = [n for n in plan.nodes.values() if n.kind == "llm" and n.item is not None]
+    symbols = _Symbols(output_tokens, characters_per_token)
+    tree = PrefixTree()
+    sequences: dict[int, array[int]] = {}
+    for node in calls:
+        sequence = sequences[node.id] = symbols.prompt(node)
+        tree.insert(sequence, None)
+        tree.insert(sequence + symbols.answer(node), None)
+    pieces = _Pieces(tree, symbols)
+    rows: dict[int, list[ForecastCall]] = {}
+    places: dict[int, tuple[int | None, int]] = {}
+    for node in calls:
+        assert node.item is not None
+        row = rows.setdefault(node.item, [])
+        prompt = pieces.of(sequences[node.id])
+        whole = pieces.of(sequences[node.id] + symbols.answer(node))
+        inputs = {places[i][1] for i in node.inputs if i in places and places[i][0] == node.item}
+        places[node.id] = node.item, len(row)
+        row.append(
+            ForecastCall(
+                inputs=tuple(sorted(inputs)),
+                prompt=prompt,
+                answer=whole[len(prompt) :],
+                prompt_tokens=sum(pieces.tokens[piece] for piece in prompt),
+                output_tokens=max(1, output_tokens(node)),
+                question=node.key or node.id,
+            )
+        )
+    return Forecast([rows[item] for item in sorted(rows)], pieces.tokens)
+
+
+class _Pieces:
+    """The edges of a prefix tree, numbered from 0."""
+
+    def __init__(self, tree: PrefixTree, symbols: _Symbols) -> None:
+        self.tokens: list[int] = []
+        self._tree = tree
+        self._symbols = symbols
+        self._numbers: dict[int, int] = {}
+
+    def of(self, sequence: array[int]) -> tuple[int, ...]:
+        """The pieces of a sequence, in order."""
+        found = []
+        for edge, symbols in self._tree.edges(sequence):
+            number = self._numbers.get(edge)
+            if number is None:
+                number = self._numbers[edge] = len(self.tokens)
+                self.tokens.append(self._symbols.tokens_of(symbols))
+            found.append(number)
+        return tuple(found)
+
+
+class _Symbols:
+    """Prompts as sequences of numbers: a character each, one for an answer, one for a role."""
+
+    def __init__(
+        self, output_tokens: Callable[[PlanNode], int], characters_per_token: float
+    ) -> None:
+        self._output_tokens = output_tokens
+        self._character_tokens = 1 / characters_per_token
+        self._tokens: list[float] = []
+        self._roles: dict[str, int] = {}
+        self._answers: dict[Hashable, int] = {}
+
+    def prompt(self, node: PlanNode) -> array[int]:
+        """The symbols of a prompt, up to where its answer begins."""
+        found = array("I")
+        for role, segments in node.messages:
+            found.append(self._role(role))
+            for segment in segments:
+                if isinstance(segment, str):
+                    found.frombytes(segment.encode("utf-32-le", "surrogatepass"))
+                else:
+                    found.append(self._answer_of(node.inputs[segment.index]))
+        found.append(self._role("assistant"))
+        return found
+
+    def answer(self, node: PlanNode) -> array[int]:
+        """The symbol of a call's answer; equal calls have equal answers."""
+        question = node.key or node.id
+        if question not in self._answers:
+            self._answers[question] = self._add(self._output_tokens(node))
+        self._answers[node.id] = self._answers[question]
+        return array("I", [self._answers[question]])
+
+    def _answer_of(self, id_: int) -> int:
+        if id_ not in self._answers:  # that of an operator, or of a call of another plan
+            self._answers[id_] = self._add(_UNKNOWN_TOKENS)
+        return self._answers[id_]
+
+    def tokens_of(self, symbols: array[int]) -> int:
+        """Tokens of a piece, to the nearest whole number."""
+        total, num_characters = 0.0, 0
+        for symbol in symbols:
+            if symbol < _FIRST_SYMBOL:
+                num_characters += 1
+            else:
+                total += self._tokens[symbol - _FIRST_SYMBOL]
+        return max(1, round(total + num_characters * self._character_tokens))
+
+    def _role(self, role: str) -> int:
+        if role not in self._roles:
+            self._roles[role] = self._add(_HEADER_TOKENS)
+        return self._roles[role]
+
+    def _add(self, tokens: float) -> int:
+        self._tokens.append(tokens)
+        return _FIRST_SYMBOL + len(self._tokens) - 1

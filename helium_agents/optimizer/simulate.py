@@ -1,0 +1,219 @@
+"""The coarse simulator: how long rows would take under a limit of open rows, one event a call.
+
+Prompts are prefilled one after another, answers are decoded together, and the prefix cache keeps
+whole pieces of prompts, the least recently used ones going first. It is pure, takes tens of
+microseconds a call, and errs on the safe side: it makes limits look worse than they are. Ratios
+between two of its results may be trusted, the results themselves hardly.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from helium_agents.optimizer.forecast import Forecast, ForecastCall
+from helium_agents.optimizer.step_cost import Step, StepCost
+
+_BATCHED_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedRoom:
+    """The engine.
+
+    Args:
+        kv_tokens: Tokens of KV cache.
+        max_requests: Most requests in a step.
+        cost: What a step takes.
+    """
+
+    kv_tokens: int
+    max_requests: int
+    cost: StepCost
+
+
+def simulate(forecast: Forecast, room: SimulatedRoom, max_open: int | None = None) -> float:
+    """Seconds until all rows are done.
+
+    Args:
+        forecast: The rows.
+        room: The engine.
+        max_open: Most rows that are open at once; all by default.
+    """
+    return _Run(forecast, room, max_open or len(forecast.rows)).seconds()
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A question that is computed, and the calls that want it."""
+
+    call: ForecastCall
+    wanted_by: list[tuple[int, int]]
+    is_done: bool = False
+
+
+class _Run:
+    """The state of one simulated run."""
+
+    def __init__(self, forecast: Forecast, room: SimulatedRoom, max_open: int) -> None:
+        self._rows = forecast.rows
+        self._tokens = forecast.piece_tokens
+        self._room = room
+        self._max_open = max_open
+        self._next_row = 0
+        self._num_open = 0
+        self._left = [len(row) for row in self._rows]
+        self._missing = [[len(call.inputs) for call in row] for row in self._rows]
+        self._needed_by: list[list[list[int]]] = []
+        for row in self._rows:
+            needed_by: list[list[int]] = [[] for _ in row]
+            for index, call in enumerate(row):
+                for source in call.inputs:
+                    needed_by[source].append(index)
+            self._needed_by.append(needed_by)
+        self._asked: dict[Hashable, _Asked] = {}
+        self._ready: OrderedDict[int, _Asked] = OrderedDict()
+        self._num_asked = 0
+        self._in_use: Counter[int] = Counter()  # pieces of running prompts
+        self._cached: OrderedDict[int, None] = OrderedDict()  # others, the oldest first
+        self._used_tokens = 0  # of all that is in use or cached
+        self._in_use_tokens = 0
+        self._running: list[tuple[float, int, _Asked]] = []  # by the decode at which they end
+        self._context_tokens = 0.0
+        self._now_s = 0.0
+        self._num_decodes = 0.0
+
+    def seconds(self) -> float:
+        """Run it."""
+        self._open_rows()
+        while self._ready or self._running:
+            self._prefill()
+            self._decode()
+        return self._now_s
+
+    # --- rows ----------------------------------------------------------------------------------
+
+    def _open_rows(self) -> None:
+        while self._next_row < len(self._rows) and self._num_open < self._max_open:
+            row = self._next_row
+            self._next_row += 1
+            self._num_open += 1
+            if not self._rows[row]:
+                self._num_open -= 1
+            for index, missing in enumerate(self._missing[row]):
+                if not missing:
+                    self._ask(row, index)
+
+    def _ask(self, row: int, index: int) -> None:
+        call = self._rows[row][index]
+        asked = self._asked.get(call.question)
+        if asked is None:
+            asked = self._asked[call.question] = _Asked(call, [(row, index)])
+            self._num_asked += 1
+            self._ready[self._num_asked] = asked
+        elif asked.is_done:
+            self._answer(row, index)
+        else:
+            asked.wanted_by.append((row, index))
+
+    def _answer(self, row: int, index: int) -> None:
+        self._left[row] -= 1
+        if not self._left[row]:
+            self._num_open -= 1
+        for other in self._needed_by[row][index]:
+            self._missing[row][other] -= 1
+            if not self._missing[row][other]:
+                self._ask(row, other)
+
+    # --- the engine ----------------------------------------------------------------------------
+
+    def _prefill(self) -> None:
+        """Begin what fits, and compute its prompts."""
+        batched = 0
+        seconds = 0.0
+        while self._ready and len(self._running) < self._room.max_requests:
+            number, asked = next(iter(self._ready.items()))
+            call = asked.call
+            new_tokens = self._missing_tokens(call)
+            need = call.output_tokens
+            for piece in call.prompt:
+                if piece not in self._in_use:
+                    need += self._tokens[piece]
+            if need > self._room.kv_tokens - self._in_use_tokens and self._running:
+                break
+            if batched + new_tokens > _BATCHED_TOKENS and batched:
+                break
+            del self._ready[number]
+            self._hold(call)
+            start = call.prompt_tokens - new_tokens
+            seconds += self._room.cost.prefill_seconds(new_tokens, start)
+            batched += new_tokens
+            end = self._num_decodes + call.output_tokens
+            heapq.heappush(self._running, (end, number, asked))
+            self._context_tokens += call.prompt_tokens + call.output_tokens / 2
+        if batched:
+            self._now_s += seconds + self._room.cost.step_s
+
+    def _decode(self) -> None:
+        """Go on until the next answers are complete."""
+        num_running = len(self._running)
+        step = Step(decodes=num_running, context_tokens=int(self._context_tokens))
+        end, *_ = self._running[0]
+        self._now_s += max(0.0, end - self._num_decodes) * self._room.cost.seconds(step)
+        self._num_decodes = max(self._num_decodes, end)
+        ended: list[_Asked] = []
+        while self._running and self._running[0][0] <= self._num_decodes:
+            _, _, asked = heapq.heappop(self._running)
+            self._context_tokens -= asked.call.prompt_tokens + asked.call.output_tokens / 2
+            self._let_go(asked.call)
+            asked.is_done = True
+            ended.append(asked)
+        for asked in ended:
+            for row, index in asked.wanted_by:
+                self._answer(row, index)
+        self._open_rows()
+
+    # --- the prefix cache ----------------------------------------------------------------------
+
+    def _missing_tokens(self, call: ForecastCall) -> int:
+        """Prompt tokens that must be computed: from the first piece on that is not there."""
+        for index, piece in enumerate(call.prompt):
+            if piece not in self._in_use and piece not in self._cached:
+                return sum(self._tokens[each] for each in call.prompt[index:])
+        return 0
+
+    def _hold(self, call: ForecastCall) -> None:
+        for piece in call.prompt:
+            if piece not in self._in_use:
+                self._in_use_tokens += self._tokens[piece]
+                if piece in self._cached:
+                    del self._cached[piece]
+                else:
+                    self._used_tokens += self._tokens[piece]
+            self._in_use[piece] += 1
+        self._used_tokens += call.output_tokens
+        self._in_use_tokens += call.output_tokens
+        self._evict()
+
+    def _let_go(self, call: ForecastCall) -> None:
+        self._used_tokens -= call.output_tokens
+        self._in_use_tokens -= call.output_tokens
+        for piece in (*reversed(call.answer), *reversed(call.prompt)):
+            if piece in self._in_use:
+                self._in_use[piece] -= 1
+                if self._in_use[piece] > 0:
+                    continue
+                del self._in_use[piece]
+                self._in_use_tokens -= self._tokens[piece]
+            elif piece not in self._cached:
+                self._used_tokens += self._tokens[piece]
+            self._cached[piece] = None
+            self._cached.move_to_end(piece)
+        self._evict()
+
+    def _evict(self) -> None:
+        while self._used_tokens > self._room.kv_tokens and self._cached:
+            piece, _ = self._cached.popitem(last=False)
+            self._used_tokens -= self._tokens[piece]
