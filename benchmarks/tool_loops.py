@@ -21,7 +21,8 @@ from helium_agents.engines.engine import ChatMessage
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
-from helium_agents.optimizer.park import Park, ParkWhereItPays
+from helium_agents.optimizer.adaptive import Adaptive
+from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
 from helium_agents.optimizer.step_cost import STEP_COSTS
 
@@ -204,7 +205,7 @@ def schedules(names: Sequence[str], num_sessions: int) -> dict[str, Schedule]:
 _SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "raw": EverythingOpen,
     "park": Park,
-    "auto": ParkWhereItPays,
+    "auto": Adaptive,
 }
 
 

@@ -14,9 +14,12 @@ from helium_agents.engines.engine import (
     Choice,
     Completion,
     Delta,
+    HasCost,
     Request,
+    able,
 )
 from helium_agents.graph.sampling import Sampling
+from helium_agents.optimizer.step_cost import StepCost
 
 
 class RequestLog:
@@ -58,6 +61,12 @@ class MeasuredEngine:
     def capacity(self) -> Capacity | None:
         """What the engine holds."""
         return self._engine.capacity
+
+    @property
+    def cost(self) -> StepCost | None:
+        """What a step takes, where the engine says so."""
+        costed = able(self._engine, HasCost)
+        return None if costed is None else costed.cost
 
     @property
     def is_started(self) -> bool:

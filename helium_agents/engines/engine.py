@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 from helium_agents.graph.reply import Choice as Choice
 from helium_agents.graph.reply import FinishReason as FinishReason
 from helium_agents.graph.sampling import Sampling as Sampling
+from helium_agents.optimizer.step_cost import StepCost
 
 
 class ChatMessage(NamedTuple):
@@ -264,6 +265,18 @@ class TakesHints(Protocol):
     @property
     def takes_hints(self) -> bool:
         """Whether it does."""
+        ...
+
+
+class HasCost(Protocol):
+    """An engine that says what a step of it takes.
+
+    Without it schedules are not compared, and rows are all open.
+    """
+
+    @property
+    def cost(self) -> StepCost | None:
+        """What a step takes; `None` before that is known."""
         ...
 
 

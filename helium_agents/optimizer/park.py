@@ -13,7 +13,7 @@ for p·capacity seconds.
 
 from __future__ import annotations
 
-from helium_agents.optimizer.schedule import Asked, EverythingOpen, Queue, has_slot, item_of
+from helium_agents.optimizer.schedule import Asked, Queue, has_slot, item_of
 
 
 class Park:
@@ -91,38 +91,3 @@ def _need(asked: Asked, queue: Queue) -> float:
     if session is not None:
         growth = session.growth_tokens
     return len(asked.prompt_token_ids) - queue.shared_tokens + growth
-
-
-class ParkWhereItPays:
-    """Everything open, until agents that pause are seen to lose their KV cache: then `Park`.
-
-    One in ten of the prompt tokens that such agents have computed was computed before, and they are
-    away from the engine for one twentieth of their time: below that there is little to win, and
-    rows that never pause are better off with full batches. When they pause no more, everything is
-    open again.
-    """
-
-    def __init__(self) -> None:
-        self._open, self._park = EverythingOpen(), Park()
-        self._parks = False
-
-    @property
-    def keeps_prefixes(self) -> bool:
-        """While it parks."""
-        return self._parks
-
-    def choose(self, queue: Queue) -> Asked | None:
-        """As the one of the two does whose time it is."""
-        if self._parks:
-            self._parks = queue.pause_share >= _LEAST_PAUSE_SHARE
-        elif queue.lost_share > _LEAST_LOST_SHARE:
-            self._parks = queue.pause_share > 2 * _LEAST_PAUSE_SHARE
-        return (self._park if self._parks else self._open).choose(queue)
-
-    def look_again_s(self, queue: Queue) -> float | None:
-        """As the one of the two does whose time it is."""
-        return (self._park if self._parks else self._open).look_again_s(queue)
-
-
-_LEAST_LOST_SHARE = 0.1
-_LEAST_PAUSE_SHARE = 0.025

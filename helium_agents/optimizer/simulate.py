@@ -89,8 +89,8 @@ class _Run:
         """Run it."""
         self._open_rows()
         while self._ready or self._running:
-            self._prefill()
-            self._decode()
+            is_step_full = self._prefill()
+            self._decode(1.0 if is_step_full else float("inf"))
         return self._now_s
 
     # --- rows ----------------------------------------------------------------------------------
@@ -129,21 +129,22 @@ class _Run:
 
     # --- the engine ----------------------------------------------------------------------------
 
-    def _prefill(self) -> None:
-        """Begin what fits, and compute its prompts."""
-        batched = 0
+    def _prefill(self) -> bool:
+        """Begin what fits, and compute its prompts; whether more of them are left for the next."""
+        batched, is_step_full = 0, False
         seconds = 0.0
         while self._ready and len(self._running) < self._room.max_requests:
             number, asked = next(iter(self._ready.items()))
             call = asked.call
             new_tokens = self._missing_tokens(call)
-            need = call.output_tokens
+            need = _growing_tokens(call)
             for piece in call.prompt:
                 if piece not in self._in_use:
                     need += self._tokens[piece]
             if need > self._room.kv_tokens - self._in_use_tokens and self._running:
                 break
             if batched + new_tokens > _BATCHED_TOKENS and batched:
+                is_step_full = True
                 break
             del self._ready[number]
             self._hold(call)
@@ -154,13 +155,14 @@ class _Run:
             heapq.heappush(self._running, (end, number, asked))
             self._context_tokens += call.prompt_tokens + call.output_tokens / 2
         if batched:
-            self._now_s += seconds + self._room.cost.step_s
+            self._now_s += seconds
+        return is_step_full
 
-    def _decode(self) -> None:
-        """Go on until the next answers are complete."""
+    def _decode(self, most_steps: float) -> None:
+        """Go on until the next answers are complete, or for so many steps."""
         num_running = len(self._running)
         step = Step(decodes=num_running, context_tokens=int(self._context_tokens))
-        end, *_ = self._running[0]
+        end = min(self._running[0][0], self._num_decodes + most_steps)
         self._now_s += max(0.0, end - self._num_decodes) * self._room.cost.seconds(step)
         self._num_decodes = max(self._num_decodes, end)
         ended: list[_Asked] = []
@@ -193,13 +195,13 @@ class _Run:
                 else:
                     self._used_tokens += self._tokens[piece]
             self._in_use[piece] += 1
-        self._used_tokens += call.output_tokens
-        self._in_use_tokens += call.output_tokens
+        self._used_tokens += _growing_tokens(call)
+        self._in_use_tokens += _growing_tokens(call)
         self._evict()
 
     def _let_go(self, call: ForecastCall) -> None:
-        self._used_tokens -= call.output_tokens
-        self._in_use_tokens -= call.output_tokens
+        self._used_tokens -= _growing_tokens(call)
+        self._in_use_tokens -= _growing_tokens(call)
         for piece in (*reversed(call.answer), *reversed(call.prompt)):
             if piece in self._in_use:
                 self._in_use[piece] -= 1
@@ -217,3 +219,8 @@ class _Run:
         while self._used_tokens > self._room.kv_tokens and self._cached:
             piece, _ = self._cached.popitem(last=False)
             self._used_tokens -= self._tokens[piece]
+
+
+def _growing_tokens(call: ForecastCall) -> int:
+    """What an answer holds while it is decoded: half of it, on average."""
+    return call.output_tokens // 2

@@ -38,6 +38,7 @@ from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
+from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
@@ -58,6 +59,7 @@ class Calls:
         context: Where the session's tasks run.
         emit: Takes events.
         is_watched: Whether anybody but the summary sees events.
+        planner: Learns of what begins, or `None`.
         rules: The optimizer's rules.
         shares: Whether calls may be merged, joined and remembered.
         executed: Keeps every call, or `None`.
@@ -80,6 +82,7 @@ class Calls:
         emit: Observer,
         *,
         is_watched: bool,
+        planner: Planner | None,
         rules: Sequence[Rule],
         shares: bool,
         executed: ExecutedPlan | None,
@@ -108,6 +111,7 @@ class Calls:
         self._context = context
         self._emit = emit
         self._is_watched = is_watched
+        self._planner = planner
         self._rules = rules
         self._shares = shares
         self._executed = executed
@@ -264,6 +268,8 @@ class Calls:
         physical = lower(plan, self.flights.under_way if self._shares else None)
         if self._is_watched:
             self._emit(Planned(len(nodes), physical.num_computed, time.perf_counter() - start_s))
+        if self._planner is not None:
+            self._planner.add(plan, physical)
         self._executor.carry_out(physical, nodes)
 
     # --- the end -------------------------------------------------------------------------------

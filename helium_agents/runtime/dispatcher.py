@@ -10,10 +10,12 @@ import asyncio
 
 from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.errors import TokenBudgetExceeded
+from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.schedule import Schedule
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.item_uses import ItemUses
+from helium_agents.runtime.planner import Planner
 
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
@@ -72,16 +74,22 @@ class Dispatcher:
     Args:
         engines: The session's engines.
         schedule: Chooses which goes next.
+        planner: Tells an `Adaptive` schedule how many rows to have open, or `None`.
         limit_tokens: Most prompt and output tokens that may be computed; `None` for no limit. A
             request reserves the most that it can use before it is sent and gives back what it did
             not use, so the limit is never exceeded and no answer is cut off by it.
     """
 
     def __init__(
-        self, engines: EnginePool, schedule: Schedule, limit_tokens: int | None = None
+        self,
+        engines: EnginePool,
+        schedule: Schedule,
+        limit_tokens: int | None = None,
+        planner: Planner | None = None,
     ) -> None:
         self._engines = engines
         self._schedule = schedule
+        self._planner = planner
         self._limit_tokens = limit_tokens
         self._used_tokens = self._reserved_tokens = 0
         self._num_sent = 0
@@ -109,6 +117,8 @@ class Dispatcher:
             completion = await queue.fleet.complete(request)
             used_tokens = completion.prompt_tokens + completion.output_tokens
             queue.note_prefill(request, completion, sent_s)
+            if self._planner is not None:
+                self._planner.note(request, completion)
         finally:
             if queue.uses.items:
                 queue.uses.end(request, completion, asyncio.get_running_loop().time())
@@ -127,6 +137,8 @@ class Dispatcher:
         self._items.discard(item)
         for queue in dict.fromkeys(self._queues.values()):
             queue.uses.forget(item)
+        if self._planner is not None:
+            self._planner.forget(item)
         if item in self._open_items:
             self._open_items.remove(item)
             self._send_all()
@@ -136,6 +148,8 @@ class Dispatcher:
         """What each engine is doing, in words."""
         waiting = sum(len(queue.ready) for queue in dict.fromkeys(self._queues.values()))
         states = self._engines.states
+        if self._planner is not None and self._planner.choice.gains:
+            states.append(f"schedule: {self._planner.choice.explain()}")
         return [*states, f"requests that wait for their turn: {waiting}"] if waiting else states
 
     @property
@@ -161,6 +175,8 @@ class Dispatcher:
         """Let all go whose turn it is."""
         queue.room = queue.fleet.capacity
         queue.now_s = asyncio.get_running_loop().time()
+        if self._planner is not None and self._planner.has_news:
+            self._choose_limit(queue, self._planner)
         while queue.ready:
             request = self._schedule.choose(queue)
             if request is None:
@@ -188,6 +204,12 @@ class Dispatcher:
                     request.hints = queue.uses.hints(request)
             if turn is not None and not turn.done():
                 turn.set_result(None)
+
+    def _choose_limit(self, queue: _Queue, planner: Planner) -> None:
+        """Let the planner look at what is known of the rows."""
+        cost = queue.fleet.cost
+        if queue.room is not None and cost is not None and isinstance(self._schedule, Adaptive):
+            self._schedule.max_open = planner.choose(queue.room, cost, queue.ready)
 
     def _set_alarm(self, queue: _Queue) -> None:
         """See to it that the schedule is asked again where nothing may happen before."""

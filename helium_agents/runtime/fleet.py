@@ -25,6 +25,7 @@ from helium_agents.engines.engine import (
     Completion,
     Engine,
     FollowsSchemas,
+    HasCost,
     PartedIdentity,
     Request,
     TakesHints,
@@ -33,6 +34,7 @@ from helium_agents.engines.engine import (
 )
 from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, RequestError
 from helium_agents.graph.outcome import copy_error
+from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.router import Router
 from helium_agents.runtime.supervised_engine import Spawn, SupervisedEngine
 from helium_agents.telemetry.events import Observer
@@ -70,6 +72,7 @@ class Fleet:
         self.truncates = self._truncating is not None
         schemas = able(first, FollowsSchemas)
         self._follows_schemas = schemas is not None and schemas.follows_schemas
+        self._costed = able(first, HasCost) if len(engines) == 1 else None
         hinted = able(first, TakesHints)
         # of several, one would not hear what another is told
         self.takes_hints = len(engines) == 1 and hinted is not None and hinted.takes_hints
@@ -121,6 +124,11 @@ class Fleet:
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`; `None` where the engine can't do that exactly."""
         return None if self._truncating is None else self._truncating.truncate(choice, max_tokens)
+
+    @property
+    def cost(self) -> StepCost | None:
+        """What a step takes, of one engine that says so; of several nobody can tell yet."""
+        return None if self._costed is None else self._costed.cost
 
     # --- requests ------------------------------------------------------------------------------
 

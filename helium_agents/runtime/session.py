@@ -42,7 +42,7 @@ from helium_agents.graph.trace import (
 from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.memo.store import Store
-from helium_agents.optimizer.park import ParkWhereItPays
+from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.rules import RULES, Rule, substitute_known
 from helium_agents.optimizer.schedule import FewOpen, Schedule
 from helium_agents.runtime.answers import MEMO_MODES, Answers, MemoMode
@@ -51,6 +51,7 @@ from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.map import Map, Maps
+from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Event, Observer
 from helium_agents.telemetry.summary import Summary
@@ -81,9 +82,10 @@ class Session:
         token_budget: Most prompt and output tokens that engines may compute in this session.
         max_open: Most items of top-level maps whose calls may be on an engine at once; by default
             all. Fewer share the KV cache better where the prefixes of all do not fit into it.
-        schedule: Chooses which request goes to its engine next. By default all go as they come,
-            until agents that pause for tools are seen to lose their KV cache: then those that have
-            begun keep it, and others wait (`ParkWhereItPays`). `EverythingOpen()` never waits.
+        schedule: Chooses which request goes to its engine next. By default (`Adaptive`) all go as
+            they come, but where fewer open rows are predicted to be clearly faster, and where
+            agents that pause for tools are seen to lose their KV cache: then those that have begun
+            keep it, and others wait. `EverythingOpen()` never waits.
         observers: Called with every event, on the event loop.
         run_id: Identifies this run's unseeded draws; a fresh one by default.
         run_log: Keeps the answers of this run's draws, so that the run can be resumed: a session
@@ -199,7 +201,8 @@ class Session:
         if answers is not None:
             self._resources.push_async_callback(answers.committed)
         await engines.open()
-        dispatcher = Dispatcher(engines, self._schedule, self._token_budget)
+        planner = Planner() if isinstance(self._schedule, Adaptive) else None
+        dispatcher = Dispatcher(engines, self._schedule, self._token_budget, planner)
         calls = Calls(
             engines,
             dispatcher,
@@ -208,6 +211,7 @@ class Session:
             self._context,
             self._emit,
             is_watched=self._is_watched,
+            planner=planner,
             rules=self._rules,
             shares=self._shares,
             executed=self._executed,
@@ -467,7 +471,7 @@ def _call_back(callback: Callable[[BaseException | None], None]) -> None:
 
 def _schedule(max_open: int | None, schedule: Any) -> Schedule:
     if schedule is None:
-        return ParkWhereItPays() if max_open is None else FewOpen(max_open)
+        return Adaptive() if max_open is None else FewOpen(max_open)
     if max_open is not None:
         raise SessionError("max_open= is a schedule of its own: give it or schedule=, not both")
     missing = [name for name in vars(Schedule) if name[0] != "_" and not hasattr(schedule, name)]

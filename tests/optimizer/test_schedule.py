@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from helium_agents.errors import SessionError
-from helium_agents.optimizer.park import Park, ParkWhereItPays
+from helium_agents.optimizer.adaptive import Adaptive
+from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, ItemUse, Schedule
 
 
@@ -157,7 +158,7 @@ def test_what_is_of_no_item_goes_at_once() -> None:
 
 
 def test_it_parks_once_agents_that_pause_lose_their_cache_and_until_they_pause_no_more() -> None:
-    schedule = ParkWhereItPays()
+    schedule = Adaptive()
     queue = park(turn("A", 1, 99), items={0: ItemUse(90, 0)})
 
     def parks(lost_share: float, pause_share: float) -> bool:

@@ -1,0 +1,95 @@
+"""The planner: knows what declared rows will ask, and how many of them to have open at once.
+
+Rows whose calls are all declared when they open can be simulated before they run. That is done
+when a request stands ready and the engine is known, again each time twice as many rows are known,
+and on the first rows only where there are many: what fits into a KV cache does not depend on how
+many wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from itertools import count
+
+from helium_agents.engines.engine import Capacity, Completion, Request
+from helium_agents.graph.physical_plan import PhysicalPlan
+from helium_agents.graph.plan import COMPUTE, LogicalPlan, PlanNode
+from helium_agents.optimizer.choose_limit import Choice, choose_limit
+from helium_agents.optimizer.forecast import CHARACTERS_PER_TOKEN, forecast
+from helium_agents.optimizer.simulate import SimulatedRoom
+from helium_agents.optimizer.step_cost import StepCost
+
+_MOST_ROWS, _MOST_CALLS = 128, 1536
+_LEAST_ROWS = 4
+
+
+class Planner:
+    """What is known of the rows that are open.
+
+    Attributes:
+        choice: The last choice.
+        seconds: What choosing took, all together.
+    """
+
+    def __init__(self) -> None:
+        self.choice = Choice(None)
+        self.seconds = 0.0
+        self._rows: dict[int, list[PlanNode]] = {}
+        self._ids = count(1)
+        self._num_planned = 0
+        self._output_tokens: dict[int, tuple[int, int]] = {}  # by their limit: sum and number
+
+    def add(self, plan: LogicalPlan, physical: PhysicalPlan) -> None:
+        """A frontier is about to begin."""
+        ids: dict[int, int] = {}
+        for node in plan.nodes.values():
+            if node.item is None or physical.actions.get(node.id) is not COMPUTE:
+                continue
+            ids[node.id] = next(self._ids)
+            inputs = tuple([ids.get(source, 0) for source in node.inputs])
+            renumbered = node._replace(id=ids[node.id], inputs=inputs)
+            self._rows.setdefault(node.item, []).append(renumbered)
+
+    def forget(self, item: int) -> None:
+        """A row has ended."""
+        self._rows.pop(item, None)
+        if len(self._rows) < self._num_planned // 2:
+            self._num_planned = len(self._rows)  # of other rows that come, plan anew
+
+    def note(self, request: Request, completion: Completion) -> None:
+        """An answer has come: how long such answers are."""
+        total, number = self._output_tokens.get(request.max_tokens, (0, 0))
+        self._output_tokens[request.max_tokens] = (
+            total + completion.output_tokens // max(1, len(completion.choices)),
+            number + 1,
+        )
+
+    @property
+    def has_news(self) -> bool:
+        """Whether so many rows are known that choosing again may come out otherwise."""
+        num_rows = len(self._rows)
+        return num_rows >= _LEAST_ROWS and num_rows >= 2 * self._num_planned
+
+    def choose(self, room: Capacity, cost: StepCost, ready: Collection[Request]) -> int | None:
+        """How many rows to have open at once; `None` for all."""
+        start_s = time.perf_counter()
+        self._num_planned = len(self._rows)
+        nodes: list[PlanNode] = []
+        for item in sorted(self._rows)[:_MOST_ROWS]:
+            nodes += self._rows[item]
+            if len(nodes) > _MOST_CALLS:
+                break
+        plan = LogicalPlan(nodes, ())
+        characters = sum(len(message.content) for r in ready for message in r.messages)
+        tokens = sum(len(r.prompt_token_ids) for r in ready)
+        ratio = characters / tokens if characters and tokens else CHARACTERS_PER_TOKEN
+        simulated = SimulatedRoom(room.kv_tokens, room.max_requests, cost)
+        self.choice = choose_limit(forecast(plan, self._length, ratio), simulated)
+        self.seconds += time.perf_counter() - start_s
+        return self.choice.max_open
+
+    def _length(self, node: PlanNode) -> int:
+        most = node.max_tokens or 1
+        total, number = self._output_tokens.get(most, (0, 0))
+        return max(1, round(total / number)) if number >= _LEAST_ROWS else most
