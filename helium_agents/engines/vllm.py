@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blake3 import blake3
 
+from helium_agents.engines.calibrate import cost_file, keep_cost, measure_cost, read_cost
 from helium_agents.engines.detokenize import Truncator
 from helium_agents.engines.engine import (
     Capacity,
@@ -32,6 +33,7 @@ from helium_agents.engines.vllm_process import launch
 from helium_agents.engines.vllm_request import choice_of, sampling_params, translated
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
+from helium_agents.optimizer.step_cost import StepCost
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
@@ -105,6 +107,7 @@ class VLLM:
         self._engine: Launched | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._capacity: Capacity | None = None
+        self._cost: StepCost | None = None
         self._starting = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -122,6 +125,11 @@ class VLLM:
     def capacity(self) -> Capacity | None:
         """What the engine can hold; `None` while it is not started."""
         return self._capacity
+
+    @property
+    def cost(self) -> StepCost | None:
+        """What a step takes, measured when it was started first on this machine."""
+        return self._cost
 
     @property
     def takes_hints(self) -> bool:
@@ -187,6 +195,26 @@ class VLLM:
                 raise EngineStartError(
                     f"model {self.name!r} has no chat template: use a chat or instruct model"
                 )
+            if self._cost is None:
+                await self._calibrate()
+
+    async def _calibrate(self) -> None:
+        """Find out what a step takes: read what was measured before, or measure it."""
+        assert self._capacity is not None
+        settings = f"{sorted(self._settings.engine_arguments(self._source).items())}"
+        path = cost_file(self.identity(), settings)
+        self._cost = await asyncio.to_thread(read_cost, path)
+        if self._cost is not None:
+            return
+        try:
+            self._cost = await measure_cost(self.complete, self._capacity)
+            await self.reset_prefix_cache()
+        except EngineError:
+            return  # whoever asks it next will see what is the matter
+        except BaseException:
+            await self._close()
+            raise
+        await asyncio.to_thread(keep_cost, path, self._cost)
 
     async def close(self) -> None:
         """Stop the engine and its processes. Idempotent; requests that are open fail."""

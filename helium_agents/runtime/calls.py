@@ -59,7 +59,7 @@ class Calls:
         context: Where the session's tasks run.
         emit: Takes events.
         is_watched: Whether anybody but the summary sees events.
-        planner: Learns of what begins, or `None`.
+        planner: Learns which calls are made, or `None`.
         rules: The optimizer's rules.
         shares: Whether calls may be merged, joined and remembered.
         executed: Keeps every call, or `None`.
@@ -141,6 +141,8 @@ class Calls:
             self.check_open()
         if not node.is_planned:
             self._plain[node] = None
+        elif self._planner is not None and isinstance(node, LlmNode):
+            self._planner.declare(node)
         if self._is_watched:
             node.number = next(self._numbers)
             if self._executed is not None:
@@ -268,8 +270,6 @@ class Calls:
         physical = lower(plan, self.flights.under_way if self._shares else None)
         if self._is_watched:
             self._emit(Planned(len(nodes), physical.num_computed, time.perf_counter() - start_s))
-        if self._planner is not None:
-            self._planner.add(plan, physical)
         self._executor.carry_out(physical, nodes)
 
     # --- the end -------------------------------------------------------------------------------

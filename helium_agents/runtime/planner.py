@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from itertools import count
 
 from helium_agents.engines.engine import Capacity, Completion, Request
-from helium_agents.graph.physical_plan import PhysicalPlan
-from helium_agents.graph.plan import COMPUTE, LogicalPlan, PlanNode
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node
+from helium_agents.graph.plan import LogicalPlan, PlanNode
 from helium_agents.optimizer.choose_limit import Choice, choose_limit
 from helium_agents.optimizer.forecast import CHARACTERS_PER_TOKEN, forecast
+from helium_agents.optimizer.logical import plan_node
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.optimizer.step_cost import StepCost
 
@@ -35,21 +36,18 @@ class Planner:
     def __init__(self) -> None:
         self.choice = Choice(None)
         self.seconds = 0.0
-        self._rows: dict[int, list[PlanNode]] = {}
-        self._ids = count(1)
+        self._rows: dict[int, list[LlmNode]] = {}
         self._num_planned = 0
         self._output_tokens: dict[int, tuple[int, int]] = {}  # by their limit: sum and number
 
-    def add(self, plan: LogicalPlan, physical: PhysicalPlan) -> None:
-        """A frontier is about to begin."""
-        ids: dict[int, int] = {}
-        for node in plan.nodes.values():
-            if node.item is None or physical.actions.get(node.id) is not COMPUTE:
-                continue
-            ids[node.id] = next(self._ids)
-            inputs = tuple([ids.get(source, 0) for source in node.inputs])
-            renumbered = node._replace(id=ids[node.id], inputs=inputs)
-            self._rows.setdefault(node.item, []).append(renumbered)
+    def declare(self, node: LlmNode) -> None:
+        """A call was made. Of a row those count that are made before any of them is answered."""
+        item = node.frame.item
+        if item is None or item.is_nested:
+            return
+        row = self._rows.setdefault(item.rank, [])
+        if not row or row[0].outcome is None:
+            row.append(node)
 
     def forget(self, item: int) -> None:
         """A row has ended."""
@@ -75,12 +73,7 @@ class Planner:
         """How many rows to have open at once; `None` for all."""
         start_s = time.perf_counter()
         self._num_planned = len(self._rows)
-        nodes: list[PlanNode] = []
-        for item in sorted(self._rows)[:_MOST_ROWS]:
-            nodes += self._rows[item]
-            if len(nodes) > _MOST_CALLS:
-                break
-        plan = LogicalPlan(nodes, ())
+        plan = self._plan()
         characters = sum(len(message.content) for r in ready for message in r.messages)
         tokens = sum(len(r.prompt_token_ids) for r in ready)
         ratio = characters / tokens if characters and tokens else CHARACTERS_PER_TOKEN
@@ -88,6 +81,20 @@ class Planner:
         self.choice = choose_limit(forecast(plan, self._length, ratio), simulated)
         self.seconds += time.perf_counter() - start_s
         return self.choice.max_open
+
+    def _plan(self) -> LogicalPlan:
+        """The calls of the first rows that are to be answered yet."""
+        ids: dict[Node, int] = {}
+        nodes: list[PlanNode] = []
+        for item in sorted(self._rows)[:_MOST_ROWS]:
+            for node in self._rows[item]:
+                if node.outcome is None:
+                    for each in (*node.inputs, node):
+                        ids.setdefault(each, len(ids) + 1)
+                    nodes.append(plan_node(node, ids))
+            if len(nodes) > _MOST_CALLS:
+                break
+        return LogicalPlan(nodes, ())
 
     def _length(self, node: PlanNode) -> int:
         most = node.max_tokens or 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helium_agents import Session, gather, llm, operator, user
+from helium_agents import Session, gather, llm, operator, prompt, user
 from helium_agents.engines.engine import Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
@@ -174,3 +174,29 @@ class TestEngine:
         found = run_in_virtual_time(cached_tokens(helium_ended=["b"], helium_kept_tokens=[128]))
         assert found[0] <= 32, "others share all of it"
         assert run_in_virtual_time(cached_tokens(helium_ended=["nobody"]))[0] <= 32
+
+    def test_fewer_declared_rows_are_open_where_that_is_predicted_to_be_faster(self) -> None:
+        @operator
+        async def debate(row: int) -> list[str]:
+            openings = [f"{words(1000 * (3 * row + agent), 800)}" for agent in range(3)]
+            firsts = [llm(user(text), max_tokens=16) for text in openings]
+            lasts = [
+                llm(user(prompt(text + " they said {it}", it=firsts[agent - 1])), max_tokens=16)
+                for agent, text in enumerate(openings)
+            ]
+            return [(await last).text for last in lasts]
+
+        async def run(schedule: Schedule | None) -> tuple[list[list[str]], float, int, str]:
+            cost = StepCost(0.01, 0.0005, 0.0, 0.0005, 0.0)
+            simulated = SimulatedEngine(cost, Limits(16_384, 16, max_model_tokens=4096))
+            async with Session(simulated, schedule=schedule) as session:
+                found = [each async for each in session.map(debate, range(24))]
+                seconds = asyncio.get_running_loop().time()
+                return found, seconds, simulated.counts.prefill_tokens, session.waiting()
+
+        found, seconds, prefill_tokens, _ = run_in_virtual_time(run(EverythingOpen()))
+        planned, planned_s, planned_tokens, waiting = run_in_virtual_time(run(None))
+        assert planned == found
+        assert planned_tokens < 0.7 * prefill_tokens
+        assert planned_s < 0.9 * seconds
+        assert " rows open (predicted gain by rows open: " in waiting

@@ -1,0 +1,129 @@
+"""What a step of a running engine takes, measured through its own port in a second or two.
+
+Kept in the user's cache by model, settings and machine, so that it is measured once. Every figure
+is the best of two: what disturbs a measurement makes it longer. What cannot be told apart in so
+short a time (how much of a prompt's time is due to its length) counts where it was seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import random
+from collections.abc import Awaitable, Callable
+from itertools import count
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from blake3 import blake3
+
+from helium_agents.engines.cached_model import cache_root
+from helium_agents.engines.engine import Capacity, Completion, Request
+from helium_agents.errors import RequestError
+from helium_agents.graph.sampling import Sampling
+from helium_agents.optimizer.step_cost import StepCost
+
+Complete = Callable[[Request], Awaitable[Completion]]
+
+_SHORT, _MIDDLE, _LONG = 16, 128, 1024
+_ANSWER_TOKENS = 24
+_BATCH = 16
+_FIRST_TOKEN_ID, _NUM_TOKEN_IDS = 300, 600
+_FORMAT = 1
+
+
+class _Probe:
+    """Asks an engine prompts that it has not seen."""
+
+    def __init__(self, complete: Complete) -> None:
+        self._complete = complete
+        self._random = random.Random(0)
+        self._ids = count()
+
+    def prompt(self, num_tokens: int) -> list[int]:
+        return [_FIRST_TOKEN_ID + self._random.randrange(_NUM_TOKEN_IDS) for _ in range(num_tokens)]
+
+    async def seconds(self, prompts: list[list[int]], max_tokens: int) -> tuple[float, int]:
+        """How long some prompts take together, and the tokens of the longest answer."""
+        clock = asyncio.get_running_loop().time
+        start_s = clock()
+        sampling = Sampling(max_tokens)
+        answers = await asyncio.gather(
+            *(
+                self._complete(Request(f"calibrate-{next(self._ids)}", (), prompt, sampling))
+                for prompt in prompts
+            )
+        )
+        num_tokens = max(len(answer.choices[0].token_ids) for answer in answers)
+        return clock() - start_s, num_tokens
+
+    async def prefill_s(self, num_tokens: int) -> float:
+        """From sending a prompt to its first token."""
+        return min([(await self.seconds([self.prompt(num_tokens)], 1))[0] for _ in range(2)])
+
+    async def step_s(self, num_prompts: int, num_tokens: int) -> float:
+        """A step in which so many answers grow, after prompts of so many tokens."""
+        steps = []
+        for _ in range(2):
+            prompts = [self.prompt(num_tokens) for _ in range(num_prompts)]
+            first_s, _ = await self.seconds(prompts, 1)
+            all_s, num_answered = await self.seconds(prompts, _ANSWER_TOKENS)
+            again_s = min(first_s, (await self.seconds(prompts, 1))[0])  # the prompts are cached
+            steps.append(max(0.0, all_s - again_s) / max(1, num_answered - 1))
+        return min(steps)
+
+
+async def measure_cost(complete: Complete, capacity: Capacity) -> StepCost:
+    """What a step takes of an engine that nobody else asks meanwhile.
+
+    Args:
+        complete: Asks it.
+        capacity: What it holds.
+    """
+    most = min(capacity.max_model_tokens, capacity.kv_tokens) - _ANSWER_TOKENS
+    long = min(_LONG, most)
+    middle = min(_MIDDLE, long // 2)
+    batch = max(2, min(_BATCH, capacity.max_requests, most // (_SHORT + _ANSWER_TOKENS)))
+    probe = _Probe(complete)
+    await probe.seconds([probe.prompt(_SHORT)], 4)  # what is done once is done
+    middle_s, long_s = await probe.prefill_s(middle), await probe.prefill_s(long)
+    one_s, many_s = await probe.step_s(1, _SHORT), await probe.step_s(batch, _SHORT)
+    far_s = await probe.step_s(1, long)
+    decode_s = max(0.0, many_s - one_s) / (batch - 1)
+    return StepCost(
+        step_s=max(0.0, one_s - decode_s),
+        decode_s=decode_s,
+        context_s=max(0.0, far_s - one_s) / long,
+        prefill_s=max(0.0, long_s - middle_s) / (long - middle),
+        position_s=0.0,
+    )
+
+
+def cost_file(identity: str, settings: str) -> Path:
+    """Where the cost of a model with some settings is kept, on a machine like this one."""
+    cores = len(os.sched_getaffinity(0))
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    where = f"{platform.node()}/{platform.machine()}/{cores}/{devices}"
+    key = blake3(f"{_FORMAT}|{identity}|{settings}|{where}".encode()).hexdigest()[:32]
+    return cache_root() / "costs" / f"{key}.json"
+
+
+def read_cost(path: Path) -> StepCost | None:
+    """What was kept; `None` where nothing was, or something else."""
+    try:
+        return StepCost.from_dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError, RequestError):
+        return None
+
+
+def keep_cost(path: Path, cost: StepCost) -> None:
+    """Keep it, whole or not at all; where the cache cannot be written it is measured again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(cost.as_dict(), file)
+        os.replace(file.name, path)
+    except OSError:
+        return
