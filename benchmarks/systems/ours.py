@@ -11,7 +11,7 @@ from benchmarks.harness.system import LIMITS, Batch, Results, System
 from benchmarks.harness.testbed import Testbed
 from helium_agents import Session
 from helium_agents.optimizer.rules import RULES, Rule
-from helium_agents.telemetry.events import Event, Planned
+from helium_agents.telemetry.events import Event, Planned, ScheduleChosen
 
 
 class Ours:
@@ -86,7 +86,7 @@ class Ours:
             return [list(texts) async for texts in session.map(batch.workload.workflow, batch.rows)]
 
     def _observe(self, event: Event) -> None:
-        if isinstance(event, Planned):
+        if isinstance(event, Planned | ScheduleChosen):
             self.planning_s += event.seconds
 
 

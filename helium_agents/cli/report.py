@@ -29,9 +29,18 @@ def savings(summary: Summary, *, has_memo: bool, seconds: float) -> str:
             ("asked", _asked(summary)),
             *_computed(summary),
             *_saved(summary, has_memo),
+            *_schedule(summary),
             ("time", f"{duration(seconds)}, {engine}"),
         ]
     )
+
+
+def _schedule(summary: Summary) -> list[tuple[str, str]]:
+    if summary.max_open is None:
+        return []
+    rows = count(summary.max_open, "row")
+    gain = f"predicted to be {summary.predicted_gain:.2f} times as fast as all"
+    return [("schedule", f"{rows} open at once, {gain}")]
 
 
 def table(lines: Iterable[tuple[str, str]]) -> str:

@@ -32,6 +32,11 @@ class Choice:
     max_open: int | None
     gains: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def gain(self) -> float:
+        """By how much the choice is predicted to be faster than everything open."""
+        return 1.0 if self.max_open is None else self.gains[self.max_open]
+
     def explain(self) -> str:
         """The choice and the others, for a person."""
         shown = ", ".join(f"{limit}: {gain:.2f}" for limit, gain in self.gains.items())

@@ -20,6 +20,7 @@ from helium_agents.optimizer.forecast import CHARACTERS_PER_TOKEN, forecast
 from helium_agents.optimizer.logical import plan_node
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.optimizer.step_cost import StepCost
+from helium_agents.telemetry.events import Observer, ScheduleChosen
 
 _MOST_ROWS, _MOST_CALLS = 128, 1536
 _LEAST_ROWS = 4
@@ -28,14 +29,16 @@ _LEAST_ROWS = 4
 class Planner:
     """What is known of the rows that are open.
 
+    Args:
+        emit: Takes events.
+
     Attributes:
         choice: The last choice.
-        seconds: What choosing took, all together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, emit: Observer) -> None:
         self.choice = Choice(None)
-        self.seconds = 0.0
+        self._emit = emit
         self._rows: dict[int, list[LlmNode]] = {}
         self._num_planned = 0
         self._output_tokens: dict[int, tuple[int, int]] = {}  # by their limit: sum and number
@@ -79,7 +82,9 @@ class Planner:
         ratio = characters / tokens if characters and tokens else CHARACTERS_PER_TOKEN
         simulated = SimulatedRoom(room.kv_tokens, room.max_requests, cost)
         self.choice = choose_limit(forecast(plan, self._length, ratio), simulated)
-        self.seconds += time.perf_counter() - start_s
+        self._emit(
+            ScheduleChosen(self.choice.max_open, self.choice.gain, time.perf_counter() - start_s)
+        )
         return self.choice.max_open
 
     def _plan(self) -> LogicalPlan:

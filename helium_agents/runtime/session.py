@@ -201,7 +201,7 @@ class Session:
         if answers is not None:
             self._resources.push_async_callback(answers.committed)
         await engines.open()
-        planner = Planner() if isinstance(self._schedule, Adaptive) else None
+        planner = Planner(self._emit) if isinstance(self._schedule, Adaptive) else None
         dispatcher = Dispatcher(engines, self._schedule, self._token_budget, planner)
         calls = Calls(
             engines,

@@ -97,6 +97,21 @@ class Planned:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleChosen:
+    """How many rows are open at once is chosen anew.
+
+    Args:
+        max_open: Most rows; `None` for all.
+        gain: By how much that is predicted to be faster than all.
+        seconds: What choosing took.
+    """
+
+    max_open: int | None
+    gain: float
+    seconds: float
+
+
 @dataclass(slots=True)
 class Usage:
     """What a call took, of all who share its answer together; times by the event loop's clock.
@@ -180,6 +195,7 @@ Event = (
     | ItemOpened
     | ItemClosed
     | Planned
+    | ScheduleChosen
     | CallMissed
     | CallSettled
 )

@@ -6,7 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from helium_agents.errors import RefCancelled
-from helium_agents.telemetry.events import CallSettled, EngineStarted, Event, ItemClosed
+from helium_agents.telemetry.events import (
+    CallSettled,
+    EngineStarted,
+    Event,
+    ItemClosed,
+    ScheduleChosen,
+)
 
 
 @dataclass
@@ -29,6 +35,9 @@ class Summary:
         saved_prompt_tokens: Prompt tokens of calls that needed no engine.
         saved_output_tokens: Output tokens of calls that needed no engine.
         engine_start_s: Seconds spent starting engines.
+        max_open: Most rows that the planner has open at once, by its last choice; `None` for all.
+        predicted_gain: By how much that was predicted to be faster than all.
+        choosing_s: Seconds spent on such choices.
     """
 
     num_items: int = 0
@@ -44,6 +53,9 @@ class Summary:
     saved_prompt_tokens: int = 0
     saved_output_tokens: int = 0
     engine_start_s: float = 0.0
+    max_open: int | None = None
+    predicted_gain: float = 1.0
+    choosing_s: float = 0.0
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
@@ -59,6 +71,9 @@ class Summary:
                 self.num_failed_items += event.error is not None
         elif isinstance(event, EngineStarted):
             self.engine_start_s += event.seconds
+        elif isinstance(event, ScheduleChosen):
+            self.max_open, self.predicted_gain = event.max_open, event.gain
+            self.choosing_s += event.seconds
 
     @property
     def num_calls(self) -> int:
@@ -87,7 +102,7 @@ class Summary:
         """Share of the sent prompt tokens that the prefix cache had, from 0 to 1."""
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
-    def as_dict(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float | None]:
         """The counts under stable names, for JSON."""
         calls = self.calls_by_source
         return {
@@ -114,6 +129,9 @@ class Summary:
             "saved_output_tokens": self.saved_output_tokens,
             "prefix_hit_rate": round(self.prefix_hit_rate, 4),
             "engine_start_s": round(self.engine_start_s, 3),
+            "max_open": self.max_open,
+            "predicted_gain": round(self.predicted_gain, 3),
+            "choosing_s": round(self.choosing_s, 3),
         }
 
     def _count_call(self, call: CallSettled) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from helium_agents import Session, gather, llm, operator, prompt, user
+from helium_agents.cli.report import savings
 from helium_agents.engines.engine import Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
@@ -186,17 +187,26 @@ class TestEngine:
             ]
             return [(await last).text for last in lasts]
 
-        async def run(schedule: Schedule | None) -> tuple[list[list[str]], float, int, str]:
+        async def run(
+            schedule: Schedule | None,
+        ) -> tuple[list[list[str]], float, int, Session, str]:
             cost = StepCost(0.01, 0.0005, 0.0, 0.0005, 0.0)
             simulated = SimulatedEngine(cost, Limits(16_384, 16, max_model_tokens=4096))
             async with Session(simulated, schedule=schedule) as session:
                 found = [each async for each in session.map(debate, range(24))]
                 seconds = asyncio.get_running_loop().time()
-                return found, seconds, simulated.counts.prefill_tokens, session.waiting()
+                waiting = session.waiting()
+                return found, seconds, simulated.counts.prefill_tokens, session, waiting
 
-        found, seconds, prefill_tokens, _ = run_in_virtual_time(run(EverythingOpen()))
-        planned, planned_s, planned_tokens, waiting = run_in_virtual_time(run(None))
+        found, seconds, prefill_tokens, open_, _ = run_in_virtual_time(run(EverythingOpen()))
+        planned, planned_s, planned_tokens, session, waiting = run_in_virtual_time(run(None))
         assert planned == found
         assert planned_tokens < 0.7 * prefill_tokens
         assert planned_s < 0.9 * seconds
         assert " rows open (predicted gain by rows open: " in waiting
+        assert open_.summary.max_open is None
+        assert session.summary.max_open is not None
+        assert session.summary.predicted_gain > 1.05
+        assert " open at once, predicted to be " in savings(
+            session.summary, has_memo=False, seconds=1.0
+        )
