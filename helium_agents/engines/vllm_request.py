@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from helium_agents.engines.engine import Choice, FinishReason, Request
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.errors import EngineError, RequestError, TransientEngineError
+from helium_agents.graph.sampling import Sampling
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput
@@ -18,23 +20,18 @@ def sampling_params(request: Request, is_streamed: bool) -> SamplingParams:
     """How vLLM is to sample."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
-    sampling, schema = request.sampling, request.json_schema
+    schema = request.json_schema
+    values = {name: getattr(request.sampling, name) for name in _PARAMETERS}
     return SamplingParams(
-        n=sampling.n,
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        stop=list(sampling.stop),
-        seed=sampling.seed,
+        **values | {"stop": list(request.sampling.stop)},
         extra_args=request.hints,
         structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
         output_kind=RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY,
     )
+
+
+_PARAMETERS = tuple(field.name for field in fields(Sampling) if field.init)
+"""`Sampling` speaks vLLM's vocabulary, so that none can be forgotten here."""
 
 
 def choice_of(pieces: Sequence[CompletionOutput]) -> Choice:
