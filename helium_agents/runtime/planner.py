@@ -22,7 +22,9 @@ from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.telemetry.events import Observer, ScheduleChosen
 
-_MOST_ROWS, _MOST_CALLS = 128, 1536
+_MOST_ROWS, _MOST_CALLS, _MOST_CHARACTERS = 128, 1024, 4_000_000
+"""So much is looked at, in a tenth of a second or two: the event loop waits for it."""
+
 _LEAST_ROWS = 4
 
 
@@ -69,8 +71,8 @@ class Planner:
     @property
     def has_news(self) -> bool:
         """Whether so many rows are known that choosing again may come out otherwise."""
-        num_rows = len(self._rows)
-        return num_rows >= _LEAST_ROWS and num_rows >= 2 * self._num_planned
+        is_more = len(self._rows) >= max(_LEAST_ROWS, 2 * self._num_planned)
+        return is_more and self._num_planned < _MOST_ROWS
 
     def choose(self, room: Capacity, cost: StepCost, ready: Collection[Request]) -> int | None:
         """How many rows to have open at once; `None` for all."""
@@ -91,13 +93,20 @@ class Planner:
         """The calls of the first rows that are to be answered yet."""
         ids: dict[Node, int] = {}
         nodes: list[PlanNode] = []
+        num_characters = 0
         for item in sorted(self._rows)[:_MOST_ROWS]:
             for node in self._rows[item]:
                 if node.outcome is None:
                     for each in (*node.inputs, node):
                         ids.setdefault(each, len(ids) + 1)
                     nodes.append(plan_node(node, ids))
-            if len(nodes) > _MOST_CALLS:
+                    num_characters += sum(
+                        len(segment)
+                        for _, segments in node.call.messages
+                        for segment in segments
+                        if isinstance(segment, str)
+                    )
+            if len(nodes) > _MOST_CALLS or num_characters > _MOST_CHARACTERS:
                 break
         return LogicalPlan(nodes, ())
 

@@ -1,0 +1,106 @@
+"""The planner: which rows it knows, and when it looks at them again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from helium_agents import Session, llm, prompt, user
+from helium_agents.engines.engine import Capacity, Completion, Request
+from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.sampling import Sampling
+from helium_agents.optimizer.logical import plan_node
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
+from helium_agents.runtime.planner import Planner
+from helium_agents.telemetry.events import Event, ScheduleChosen
+
+ROOM = Capacity(kv_tokens=2048, block_tokens=16, max_model_tokens=2048, max_requests=64)
+
+
+class Costed(ScriptedEngine):
+    """A scripted engine that says what a step takes, and holds little."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda request: "yes", capacity=ROOM)
+
+    @property
+    def cost(self) -> StepCost:
+        return STEP_COSTS["cpu-medium"]
+
+
+async def debate(row: int) -> list[str]:
+    """Declares all of its calls before it awaits any."""
+    texts = [f"agent {agent} of row {row} " * 60 for agent in range(3)]
+    firsts = [llm(user(text), max_tokens=16) for text in texts]
+    lasts = [llm(user(prompt(text + "{it}", it=firsts[0])), max_tokens=16) for text in texts]
+    return [(await last).text for last in lasts]
+
+
+async def chosen(rows: int, **options: Any) -> list[ScheduleChosen]:
+    seen: list[ScheduleChosen] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, ScheduleChosen):
+            seen.append(event)
+
+    engine = Costed()
+    async with Session(engine, observers=[observe], **options) as session:
+        found = [each async for each in session.map(debate, range(rows))]
+    assert found == [["yes"] * 3] * rows
+    return seen
+
+
+async def test_rows_are_looked_at_each_time_twice_as_many_are_known() -> None:
+    seen = await chosen(40)
+    assert any(event.max_open is not None for event in seen), "2,048 tokens hold two rows"
+    assert len(seen) <= 8
+    assert all(event.gain >= 1.05 for event in seen if event.max_open is not None)
+
+
+async def test_few_rows_and_a_schedule_of_your_own_are_not_looked_at() -> None:
+    assert await chosen(3) == []
+    assert await chosen(40, max_open=2) == []
+
+
+async def test_an_engine_that_does_not_say_what_a_step_takes_is_left_alone() -> None:
+    async with Session(ScriptedEngine(lambda request: "yes", capacity=ROOM)) as session:
+        async for _ in session.map(debate, range(20)):
+            pass
+        assert session.summary.choosing_s == 0.0
+
+
+async def test_lengths_are_learned_from_answers() -> None:
+    planner = Planner(lambda event: None)
+    request = Request("a", (), [1], Sampling(max_tokens=100))
+    for _ in range(4):
+        planner.note(request, Completion((), output_tokens=20))
+    async with Session(ScriptedEngine()):
+        long, short = (llm(user("a"), max_tokens=most).node for most in (100, 50))
+    assert planner._length(plan_node(long, {long: 1})) == 20
+    assert planner._length(plan_node(short, {short: 1})) == 50, "of such none has come"
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_calls_after_a_rows_first_answer_are_not_declared_any_more(is_answered: bool) -> None:
+    planner = Planner(lambda event: None)
+
+    def declare(text: str) -> Any:
+        ref = llm(user(text))
+        assert isinstance(ref.node, LlmNode)
+        planner.declare(ref.node)
+        return ref
+
+    async def row(_: int) -> None:
+        first = declare("a")
+        if is_answered:
+            await first
+        declare("b")
+        assert len(planner._rows[0]) == (1 if is_answered else 2)
+
+    async with Session(ScriptedEngine()) as session:
+        async for _ in session.map(row, [0]):
+            pass
+    planner.forget(0)
+    assert not planner._rows
