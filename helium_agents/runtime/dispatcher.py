@@ -120,8 +120,7 @@ class Dispatcher:
             if self._planner is not None:
                 self._planner.note(request, completion)
         finally:
-            if queue.uses.items:
-                queue.uses.end(request, completion, asyncio.get_running_loop().time())
+            queue.uses.end(request, completion, asyncio.get_running_loop().time())
             queue.ready.pop(request, None)
             self._reserved_tokens -= queue.running.pop(request, 0)
             self._used_tokens += used_tokens

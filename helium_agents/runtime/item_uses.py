@@ -95,6 +95,7 @@ class ItemUses:
             self._turns[item] = 1, len(prompt)
         else:
             last = self._last_prompts[item]
+            # where it goes on after the last one, what began the answer stands at the same place
             goes_on = len(prompt) > len(last) > 0 and prompt[len(last) - 1] == last[-1]
             if use.paused_s is not None and goes_on:
                 num_new = max(0, len(prompt) - use.tokens)
