@@ -7,6 +7,7 @@ room for it and the schedule picks it.
 from __future__ import annotations
 
 import asyncio
+import warnings
 
 from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.errors import TokenBudgetExceeded
@@ -207,8 +208,17 @@ class Dispatcher:
     def _choose_limit(self, queue: _Queue, planner: Planner) -> None:
         """Let the planner look at what is known of the rows."""
         cost = queue.fleet.cost
-        if queue.room is not None and cost is not None and isinstance(self._schedule, Adaptive):
+        if queue.room is None or cost is None or not isinstance(self._schedule, Adaptive):
+            return
+        try:
             self._schedule.max_open = planner.choose(queue.room, cost, queue.ready)
+        except Exception as error:  # no answer depends on it
+            self._planner = None
+            warnings.warn(
+                f"the planner failed, so all rows stay open: {error!r}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _set_alarm(self, queue: _Queue) -> None:
         """See to it that the schedule is asked again where nothing may happen before."""

@@ -104,3 +104,12 @@ async def test_calls_after_a_rows_first_answer_are_not_declared_any_more(is_answ
             pass
     planner.forget(0)
     assert not planner._rows
+
+
+async def test_a_planner_that_fails_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> int:
+        raise ZeroDivisionError("no cost at all")
+
+    monkeypatch.setattr(Planner, "choose", fail)
+    with pytest.warns(RuntimeWarning, match="all rows stay open: ZeroDivisionError"):
+        assert await chosen(10) == []
