@@ -40,7 +40,9 @@ class Adaptive:
 
     def choose(self, queue: Queue) -> Asked | None:
         """As the one does whose time it is."""
-        if self._parks:
+        if not queue.items:
+            self._parks = False
+        elif self._parks:
             self._parks = queue.pause_share >= _LEAST_PAUSE_SHARE
         elif queue.lost_share > _LEAST_LOST_SHARE:
             self._parks = queue.pause_share > 2 * _LEAST_PAUSE_SHARE

@@ -141,7 +141,7 @@ class Calls:
             self.check_open()
         if not node.is_planned:
             self._plain[node] = None
-        elif self._planner is not None and isinstance(node, LlmNode):
+        elif self._planner is not None and node.frame.item is not None:
             self._planner.declare(node)
         if self._is_watched:
             node.number = next(self._numbers)

@@ -118,7 +118,7 @@ class Dispatcher:
             completion = await queue.fleet.complete(request)
             used_tokens = completion.prompt_tokens + completion.output_tokens
             queue.note_prefill(request, completion, sent_s)
-            if self._planner is not None:
+            if self._planner is not None and request.item is not None:
                 self._planner.note(request, completion)
         finally:
             queue.uses.end(request, completion, asyncio.get_running_loop().time())

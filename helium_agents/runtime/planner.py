@@ -45,10 +45,10 @@ class Planner:
         self._num_planned = 0
         self._output_tokens: dict[int, tuple[int, int]] = {}  # by their limit: sum and number
 
-    def declare(self, node: LlmNode) -> None:
-        """A call was made. Of a row those count that are made before any of them is answered."""
+    def declare(self, node: Node) -> None:
+        """A call of a row was made. Those count that are made before any of them is answered."""
         item = node.frame.item
-        if item is None or item.is_nested:
+        if item.is_nested or not isinstance(node, LlmNode):
             return
         row = self._rows.setdefault(item.rank, [])
         if not row or row[0].outcome is None:

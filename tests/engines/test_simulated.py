@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
@@ -89,6 +90,7 @@ class TestEngine:
         assert lengths == [8, 8, 8]
         assert 200 < prefill_tokens < 300, "three times the end of a prompt, once its beginning"
         assert run_in_virtual_time(main()) == first
+        assert "VLLM_LOGGING_LEVEL" not in os.environ, "that it is set has a meaning"
 
     def test_steps_take_what_they_cost(self) -> None:
         async def main() -> float:

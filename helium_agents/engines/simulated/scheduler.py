@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -83,8 +84,7 @@ class SimulatedScheduler:
         self.num_preempted = 0
         self._open: dict[str, _Open] = {}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what vLLM and torch import concerns nobody here
+            with _quietly():
                 self._scheduler, self._new_request = _vllm_scheduler(limits, model_dir)
         except (ImportError, AttributeError, TypeError) as error:
             raise EngineStartError(
@@ -178,9 +178,25 @@ class SimulatedScheduler:
         return Progress(step, first, finished)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what vLLM and torch say while they are imported.
+
+    The environment is as before afterwards: that a user sets this variable has a meaning.
+    """
+    is_set = "VLLM_LOGGING_LEVEL" in os.environ
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if not is_set:
+            del os.environ["VLLM_LOGGING_LEVEL"]
+
+
 def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
     """VLLM's scheduler, and what makes its requests."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     import torch
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.sampling_params import SamplingParams
