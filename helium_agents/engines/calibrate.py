@@ -1,8 +1,9 @@
-"""What a step of a running engine takes, measured through its own port in a second or two.
+"""What a step of a running engine takes, measured through its own port in a few seconds at most.
 
-Kept in the user's cache by model, settings and machine, so that it is measured once. Every figure
-is the best of two: what disturbs a measurement makes it longer. What cannot be told apart in so
-short a time (how much of a prompt's time is due to its length) counts where it was seen.
+Kept in the user's cache by model, settings and machine, so that it is measured once. It decides
+between schedules whose times differ by a twentieth or more, so it need not be exact. What cannot be
+told apart in so short a time (how much of a prompt's time is due to its length) counts where it was
+seen.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from helium_agents.optimizer.step_cost import StepCost
 
 Complete = Callable[[Request], Awaitable[Completion]]
 
-_SHORT, _MIDDLE, _LONG = 16, 128, 1024
-_ANSWER_TOKENS = 24
+_SHORT, _MIDDLE, _LONG = 16, 64, 512
+_ANSWER_TOKENS = 12
 _BATCH = 16
 _FIRST_TOKEN_ID, _NUM_TOKEN_IDS = 300, 600
 _FORMAT = 1
@@ -60,19 +61,16 @@ class _Probe:
         return clock() - start_s, num_tokens
 
     async def prefill_s(self, num_tokens: int) -> float:
-        """From sending a prompt to its first token."""
+        """From sending a prompt to its first token: the better of two."""
         return min([(await self.seconds([self.prompt(num_tokens)], 1))[0] for _ in range(2)])
 
     async def step_s(self, num_prompts: int, num_tokens: int) -> float:
         """A step in which so many answers grow, after prompts of so many tokens."""
-        steps = []
-        for _ in range(2):
-            prompts = [self.prompt(num_tokens) for _ in range(num_prompts)]
-            first_s, _ = await self.seconds(prompts, 1)
-            all_s, num_answered = await self.seconds(prompts, _ANSWER_TOKENS)
-            again_s = min(first_s, (await self.seconds(prompts, 1))[0])  # the prompts are cached
-            steps.append(max(0.0, all_s - again_s) / max(1, num_answered - 1))
-        return min(steps)
+        prompts = [self.prompt(num_tokens) for _ in range(num_prompts)]
+        await self.seconds(prompts, 1)  # from now on they are cached
+        first_s, _ = await self.seconds(prompts, 1)
+        all_s, num_answered = await self.seconds(prompts, _ANSWER_TOKENS)
+        return max(0.0, all_s - first_s) / max(1, num_answered - 1)
 
 
 async def measure_cost(complete: Complete, capacity: Capacity) -> StepCost:
