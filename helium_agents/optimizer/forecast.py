@@ -59,11 +59,6 @@ class Forecast:
     rows: Sequence[Sequence[ForecastCall]]
     piece_tokens: Sequence[int]
 
-    @property
-    def num_calls(self) -> int:
-        """Calls of all rows."""
-        return sum(map(len, self.rows))
-
 
 def forecast(
     plan: LogicalPlan,

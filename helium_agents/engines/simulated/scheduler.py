@@ -81,7 +81,6 @@ class SimulatedScheduler:
 
     def __init__(self, limits: Limits, model_dir: str) -> None:
         self.limits = limits
-        self.num_preempted = 0
         self._open: dict[str, _Open] = {}
         try:
             with _quietly():
@@ -131,7 +130,6 @@ class SimulatedScheduler:
     def begin_step(self) -> tuple[Step, Any] | None:
         """Decide on the next step: what is computed, and a token for `end_step`."""
         output = self._scheduler.schedule()
-        self.num_preempted += len(output.preempted_req_ids or ())
         scheduled = output.num_scheduled_tokens
         if not scheduled:
             return None
