@@ -11,6 +11,7 @@ from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Choice, Reply
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
+from helium_agents.runtime.options import SessionOptions
 from helium_agents.runtime.run import run
 from helium_agents.runtime.session import Session
 
@@ -28,6 +29,7 @@ __all__ = [
     "Replicas",
     "Reply",
     "Session",
+    "SessionOptions",
     "assistant",
     "gather",
     "llm",

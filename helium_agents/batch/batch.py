@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -29,8 +29,7 @@ from helium_agents.engines.replicas import Replicas
 from helium_agents.errors import InputError, ItemError, SessionError, message_of
 from helium_agents.graph.ref import Ref
 from helium_agents.memo.run_log import RunLog, differences
-from helium_agents.memo.store import Store
-from helium_agents.runtime.answers import MemoMode
+from helium_agents.runtime.options import SessionOptions, all_options
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import Observer
 from helium_agents.telemetry.summary import Summary
@@ -51,8 +50,7 @@ class Batch:
         input: A file with one JSON value a line.
         output: The file to make, with one result a line. Until all are there they are in
             `OUTPUT.part`, and what a resumed run needs besides in `OUTPUT.run`.
-        engine: As for `Session`, like `memo_mode`, `token_budget` and `max_open`.
-        memo: As for `Session`; but without one, too, a resumed run computes nothing twice.
+        engine: As for `Session`.
         limit: Take only so many rows.
         on_error: "raise" the first failure; or "collect": write failures as lines too.
         ordered: Write in the order of the rows; otherwise as they finish, with the row's index.
@@ -61,12 +59,15 @@ class Batch:
             larger limit; where nothing is there, begin.
         retry_failed: With `resume`: compute those rows of a finished output again that failed.
         warn: Called with what the user should know though the run goes on.
+        options: What `SessionOptions` lists: `memo=`, `token_budget=`, ... Without a memo, too, a
+            resumed run computes nothing twice.
 
     Attributes:
         workflow: What it runs, with what is known of it.
         rows: What it runs on.
         output: Where the lines go.
-        overwrite: As given, like `resume` and `memo_mode`.
+        options: Those of its session, defaults included.
+        overwrite: As given, like `resume`.
         num_failed: Rows that failed, an earlier part of the run included.
         num_answered: Rows that have been answered and written since.
         first_failure: The error of the first that failed since.
@@ -74,6 +75,7 @@ class Batch:
 
     Raises:
         InputError: One of these is at fault; nothing was written.
+        SessionError: One of the session's options is.
     """
 
     def __init__(
@@ -83,10 +85,6 @@ class Batch:
         output: str | Path,
         *,
         engine: EngineLike | Mapping[str, EngineLike] | None = None,
-        memo: str | Path | Store | None = None,
-        memo_mode: MemoMode = "read-write",
-        token_budget: int | None = None,
-        max_open: int | None = None,
         limit: int | None = None,
         on_error: OnError = "raise",
         ordered: bool = True,
@@ -94,8 +92,11 @@ class Batch:
         resume: bool = False,
         retry_failed: bool = False,
         warn: Callable[[str], object] = warnings.warn,
+        **options: Unpack[SessionOptions],
     ) -> None:
-        if memo is None and memo_mode in ("refresh", "replay-only"):
+        self.options = all_options(options)
+        memo_mode = self.options["memo_mode"]
+        if self.options["memo"] is None and memo_mode in ("refresh", "replay-only"):
             raise InputError(f'memo_mode="{memo_mode}" needs memo=DIR')
         input, output = Path(input), Path(output)
         if input.exists() and output.exists() and input.samefile(output):
@@ -112,12 +113,8 @@ class Batch:
         self.first_failure: ItemError | None = None
         self.session: Session | None = None
         self._engines = engines_by_name(engine)
-        self._token_budget = token_budget
-        self._max_open = max_open
         self.overwrite = overwrite
         self.resume = resume
-        self._memo = memo
-        self.memo_mode: MemoMode = memo_mode
         self._collects = on_error == "collect"
         self._is_ordered = ordered
         self._retry_failed = retry_failed
@@ -133,7 +130,7 @@ class Batch:
     @property
     def is_remembered(self) -> bool:
         """Whether a row that was answered, but not written, is not computed again when resumed."""
-        return self.memo_mode in ("read-write", "replay-only")
+        return self.options["memo_mode"] in ("read-write", "replay-only")
 
     def waiting(self) -> str:
         """Which calls wait for what, and for how long, as a tree for a person."""
@@ -160,7 +157,7 @@ class Batch:
         Raises:
             InputError: What is there is of other work, or the output cannot be written.
             MemoError: The run to resume was of other work, or a store fails.
-            SessionError: It has run before, or a limit is out of range.
+            SessionError: It has run before.
             ItemError: A row failed, and failures are not collected.
             TokenBudgetExceeded: The next call might exceed the budget.
         """
@@ -175,18 +172,16 @@ class Batch:
             return
         with self.output, self._open_log() as run_log:
             self._take_up(run_log)
-            # without a memo the run's own log serves as one, so that a killed run loses nothing
-            memo = run_log.store if self._memo is None else self._memo
+            options = self.options
+            if options["memo"] is None:  # the run's own log serves as one: a kill loses nothing
+                options = {**options, "memo": run_log.store}
             is_done = False
             try:
                 self.session = Session(
                     {name: Replicas(engines) for name, engines in self._engines.items()},
-                    memo=memo,
-                    memo_mode=self.memo_mode,
-                    token_budget=self._token_budget,
-                    max_open=self._max_open,
                     observers=observers,
                     run_log=run_log,
+                    **options,
                 )
                 await self._compute(self.session)
                 made_of = MadeOf(

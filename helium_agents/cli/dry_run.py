@@ -42,7 +42,8 @@ def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) 
         is_finished = batch.resume and batch.is_finished
         num_remembered = None
         memo = asked["memo"]
-        if memo is not None and (batch.memo_mode == "replay-only" or is_memo(Path(memo))):
+        must_exist = batch.options["memo_mode"] == "replay-only"
+        if memo is not None and (must_exist or is_memo(Path(memo))):
             with reading(Path(memo)) as store:
                 num_remembered = store.stats().num_entries
         traced = trace(batch.workflow, list(islice(batch.rows, _NUM_TRACED)))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from helium_agents.batch import Batch
+from helium_agents.runtime.options import SessionOptions
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEBUG = "helium_agents.debug"
 
+_NAMES = "|".join({*signature(Batch).parameters, *SessionOptions.__annotations__})
 _OPTION = re.compile(
-    r"(?<![\w/])(input|output|overwrite|resume|retry_failed|on_error|memo|memo_mode|limit)="
+    rf"(?<![\w/])({_NAMES})="
     r"(?:True\b|\"([\w-]+)\"|([A-Z]+)\b|(?!\w))"
 )
 

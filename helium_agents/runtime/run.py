@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
-from helium_agents.engines.engine import Engine
+from helium_agents.engines.default import EngineLike
 from helium_agents.errors import SessionError
+from helium_agents.runtime.options import SessionOptions
 from helium_agents.runtime.session import Session
+from helium_agents.telemetry.events import Observer
 
 T = TypeVar("T")
 
@@ -17,8 +19,9 @@ def run(
     fn: Callable[..., Awaitable[T]],
     /,
     *args: Any,
-    engine: Engine | Mapping[str, Engine] | None = None,
-    **options: Any,
+    engine: EngineLike | Mapping[str, EngineLike] | None = None,
+    observers: Sequence[Observer] = (),
+    **options: Unpack[SessionOptions],
 ) -> T:
     """Call an operator (or any async function) in a session of its own and return its value.
 
@@ -26,7 +29,8 @@ def run(
         fn: What to call. Pass the function, not a call of it: a call needs a running loop.
         args: Its arguments.
         engine: As of `Session`.
-        options: Further options of `Session`: `memo=`, `token_budget=`, ...
+        observers: Called with every event.
+        options: What `SessionOptions` lists: `memo=`, `token_budget=`, ...
 
     Raises:
         SessionError: An event loop runs already; `await` the call there instead.
@@ -37,7 +41,7 @@ def run(
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_call(fn, args, Session(engine, **options)))
+        return asyncio.run(_call(fn, args, Session(engine, observers=observers, **options)))
     raise SessionError("run(...) is for synchronous programs; in async code await the call itself")
 
 

@@ -22,9 +22,8 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import CodeType, TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from helium_agents.diagnose.recorder import Recorder
 from helium_agents.engines.default import EngineLike, engines_by_name
@@ -41,16 +40,20 @@ from helium_agents.graph.trace import (
 )
 from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
-from helium_agents.memo.store import Store
 from helium_agents.optimizer.adaptive import Adaptive
-from helium_agents.optimizer.rules import RULES, Rule, substitute_known
-from helium_agents.optimizer.schedule import FewOpen, Schedule
-from helium_agents.runtime.answers import MEMO_MODES, Answers, MemoMode
+from helium_agents.optimizer.rules import substitute_known
+from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.calls import Calls, not_open
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.map import Map, Maps
+from helium_agents.runtime.options import (
+    SessionOptions,
+    all_options,
+    check_functions,
+    schedule_of,
+)
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Event, Observer
@@ -71,26 +74,11 @@ class Session:
             embedded SmolLM2-135M-Instruct. An engine that was started before
             (`async with VLLM(...) as engine`) goes on after the session, and several sessions may
             use it; one that was not is stopped with the last session that uses it.
-        memo: Where answers are kept: a directory (made if needed), a store, or `None` for
-            remembering within this session only.
-        memo_mode: "read-write"; "refresh" (compute anew and replace); "replay-only" (a model call
-            that is not in the memo is an error, and no engine is started); "off" (remember
-            nothing, not even within the session).
-        rules: The optimizer's rules; `()` rewrites nothing. Equal calls share one answer while it
-            is under way, whatever the rules.
-        share: `False` turns off merging, joining and the memo for every call.
-        token_budget: Most prompt and output tokens that engines may compute in this session.
-        max_open: Most items of top-level maps whose calls may be on an engine at once; by default
-            all. Fewer share the KV cache better where the prefixes of all do not fit into it.
-        schedule: Chooses which request goes to its engine next. By default (`Adaptive`) all go as
-            they come, but where fewer open rows are predicted to be clearly faster, and where
-            agents that pause for tools are seen to lose their KV cache: then those that have begun
-            keep it, and others wait. `EverythingOpen()` never waits.
         observers: Called with every event, on the event loop.
         run_id: Identifies this run's unseeded draws; a fresh one by default.
         run_log: Keeps the answers of this run's draws, so that the run can be resumed: a session
             with the same log gives every draw the answer that it had. It brings the `run_id`.
-        record: Keep every call for `explain()`; memory then grows with the run.
+        options: What `SessionOptions` lists: `memo=`, `token_budget=`, ...
 
     Raises:
         SessionError: An argument is of the wrong type or out of range.
@@ -108,41 +96,24 @@ class Session:
         self,
         engine: EngineLike | Mapping[str, EngineLike] | None = None,
         *,
-        memo: str | Path | Store | None = None,
-        memo_mode: MemoMode = "read-write",
-        rules: Sequence[Rule] = RULES,
-        share: bool = True,
-        token_budget: int | None = None,
-        max_open: int | None = None,
-        schedule: Schedule | None = None,
         observers: Sequence[Observer] = (),
         run_id: str | None = None,
         run_log: RunLog | None = None,
-        record: bool = False,
+        **options: Unpack[SessionOptions],
     ) -> None:
-        _check_arguments(memo, memo_mode, rules, share, token_budget, observers, run_id)
+        self._options = all_options(options)
+        check_functions("observers", observers)
+        if not (run_id is None or isinstance(run_id, str)):
+            raise SessionError(f"run_id={run_id!r} must be text")
         if run_log is not None:
-            if not (hasattr(run_log, "run_id") and hasattr(run_log, "store")):
-                raise SessionError(f"run_log={run_log!r} must be a RunLog(...)")
-            if not share:
-                raise SessionError("a run log needs sharing: leave out share=False")
-            if substitute_known not in rules:
-                raise SessionError("a run log needs the rule substitute_known: add it to rules=")
-            if run_id not in (None, run_log.run_id):
-                raise SessionError(f"run_id={run_id!r} is not that of the run log: leave it out")
-            run_id = run_log.run_id
+            run_id = _run_of(run_log, run_id, self._options)
         self.run_id = run_id or uuid.uuid4().hex
         self._run_log = run_log
         self.summary = Summary()
         self._engines = engines_by_name(engine)
-        self._memo = memo
-        self._memo_mode: MemoMode = memo_mode
-        self._rules = tuple(rules) if share else ()
-        self._shares = share
-        self._token_budget = token_budget
-        self._schedule = _schedule(max_open, schedule)
+        self._schedule = schedule_of(self._options)
         self._observers: tuple[Observer, ...] = (self.summary, *observers)
-        self._executed = ExecutedPlan() if record else None
+        self._executed = ExecutedPlan() if self._options["record"] else None
         if self._executed is not None:
             self._observers += (self._executed,)
         self._is_watched = len(self._observers) > 1  # by more than the summary
@@ -195,6 +166,7 @@ class Session:
         return self
 
     async def _assemble(self) -> Calls:
+        options = self._options
         engines = EnginePool(self._engines, self._spawn_in_session, self._emit)
         answers = self._open_answers(engines)
         self._resources.push_async_callback(engines.close)
@@ -202,7 +174,7 @@ class Session:
             self._resources.push_async_callback(answers.committed)
         await engines.open()
         planner = Planner(self._emit) if isinstance(self._schedule, Adaptive) else None
-        dispatcher = Dispatcher(engines, self._schedule, self._token_budget, planner)
+        dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
         calls = Calls(
             engines,
             dispatcher,
@@ -212,8 +184,8 @@ class Session:
             self._emit,
             is_watched=self._is_watched,
             planner=planner,
-            rules=self._rules,
-            shares=self._shares,
+            rules=tuple(options["rules"]) if options["share"] else (),
+            shares=options["share"],
             executed=self._executed,
             run_id=self.run_id,
         )
@@ -228,10 +200,10 @@ class Session:
         return calls
 
     def _open_answers(self, engines: EnginePool) -> Answers | None:
-        store = None
-        if self._shares and self._memo_mode != "off":
-            store = open_store(self._memo, read_only=self._memo_mode == "replay-only")
-            if store is not self._memo:
+        store, memo, mode = None, self._options["memo"], self._options["memo_mode"]
+        if self._options["share"] and mode != "off":
+            store = open_store(memo, read_only=mode == "replay-only")
+            if store is not memo:
                 self._resources.callback(store.close)
         if store is None and self._run_log is None:
             return None
@@ -240,11 +212,11 @@ class Session:
         return Answers(
             engines,
             store,
-            self._memo_mode,
+            mode,
             self.run_id,
             draws,
             emit=self._emit,
-            provenance=None if self._memo is None else record,  # the store goes with the session
+            provenance=None if memo is None else record,  # the store goes with the session
         )
 
     async def __aexit__(
@@ -469,37 +441,18 @@ def _call_back(callback: Callable[[BaseException | None], None]) -> None:
     callback(None)
 
 
-def _schedule(max_open: int | None, schedule: Any) -> Schedule:
-    if schedule is None:
-        return Adaptive() if max_open is None else FewOpen(max_open)
-    if max_open is not None:
-        raise SessionError("max_open= is a schedule of its own: give it or schedule=, not both")
-    missing = [name for name in vars(Schedule) if name[0] != "_" and not hasattr(schedule, name)]
-    if missing:
-        raise SessionError(f"schedule={schedule!r} is no schedule: it has no {', '.join(missing)}")
-    chosen: Schedule = schedule
-    return chosen
+def _run_of(run_log: Any, run_id: str | None, options: SessionOptions) -> str:
+    """The id of the run that a log is of.
 
-
-def _check_arguments(
-    memo: Any,
-    memo_mode: Any,
-    rules: Any,
-    share: Any,
-    token_budget: Any,
-    observers: Any,
-    run_id: Any,
-) -> None:
-    if memo == "" or not (memo is None or isinstance(memo, str | Path) or hasattr(memo, "get")):
-        raise SessionError(f"memo={memo!r} must be a directory, a store, or None")
-    if memo_mode not in MEMO_MODES:
-        raise SessionError(f"memo_mode={memo_mode!r} must be one of {', '.join(MEMO_MODES)}")
-    if not isinstance(share, bool):
-        raise SessionError(f"share={share!r} must be True or False")
-    for name, functions in (("rules", rules), ("observers", observers)):
-        if not isinstance(functions, list | tuple) or not all(map(callable, functions)):
-            raise SessionError(f"{name}={functions!r} must be a list or tuple of functions")
-    if token_budget is not None and (type(token_budget) is not int or token_budget < 1):
-        raise SessionError(f"token_budget={token_budget!r} must be a whole number, at least 1")
-    if not (run_id is None or isinstance(run_id, str)):
-        raise SessionError(f"run_id={run_id!r} must be text")
+    Raises:
+        SessionError: It is no log, or something else that was given does not go with one.
+    """
+    if not (hasattr(run_log, "run_id") and hasattr(run_log, "store")):
+        raise SessionError(f"run_log={run_log!r} must be a RunLog(...)")
+    if not options["share"]:
+        raise SessionError("a run log needs sharing: leave out share=False")
+    if substitute_known not in options["rules"]:
+        raise SessionError("a run log needs the rule substitute_known: add it to rules=")
+    if run_id not in (None, run_log.run_id):
+        raise SessionError(f"run_id={run_id!r} is not that of the run log: leave it out")
+    return str(run_log.run_id)

@@ -16,6 +16,7 @@ from helium_agents.batch import Batch
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import InputError, ItemError, MemoError, SessionError, TokenBudgetExceeded
+from helium_agents.optimizer.schedule import FewOpen
 from helium_agents.telemetry.events import Event, ItemClosed, MapOpened
 
 OUT, PART = Path("out.jsonl"), Path("out.jsonl.part")
@@ -69,6 +70,14 @@ async def test_each_row_becomes_a_line() -> None:
     assert MapOpened(5, is_nested=False) in events
     with pytest.raises(SessionError, match="a batch runs once"):
         await found.run()
+
+
+async def test_its_session_has_the_options_of_any() -> None:
+    engine = ScriptedEngine(loud, latency_s=0.001)
+    await batch(engine, schedule=FewOpen(1), share=True).run()
+    assert engine.most_open == 1
+    with pytest.raises(SessionError, match="memo_mode='never' must be"):
+        batch(engine, memo_mode="never")
 
 
 async def test_a_failure_is_raised_and_the_rest_is_resumed() -> None:
