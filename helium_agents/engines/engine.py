@@ -117,12 +117,14 @@ class Capacity:
         block_tokens: Tokens per KV block.
         max_model_tokens: Most tokens of one prompt and its answer together.
         max_requests: Requests computed in one step.
+        max_batched_tokens: Tokens computed in one step.
     """
 
     kv_tokens: int
     block_tokens: int
     max_model_tokens: int
     max_requests: int
+    max_batched_tokens: int = 2048
 
 
 class Engine(Protocol):

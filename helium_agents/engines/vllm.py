@@ -369,6 +369,7 @@ def _capacity(llm: AsyncLLM) -> Capacity:
         block_tokens=block_tokens,
         max_model_tokens=config.model_config.max_model_len,
         max_requests=config.scheduler_config.max_num_seqs,
+        max_batched_tokens=config.scheduler_config.max_num_batched_tokens,
     )
 
 

@@ -92,7 +92,7 @@ class Calls:
         self.state: Literal["open", "closing", "closed"] = "open"
         self.maps: dict[OpenMap, None] = {}
         self.is_open = True  # as a field of its own, since every call asks
-        settler = Settler(emit, answers)
+        settler = Settler(emit, engines, answers)
         self.flights = Flights(
             tasks, context, self._plan, settler.settle, settler.report_left, self._closed_before
         )
@@ -106,6 +106,8 @@ class Calls:
             answers,
             looks_up=self._answers is not None,
             shares=shares,
+            emit=emit if is_watched else None,
+            number=self._number,
         )
         self._tasks = tasks
         self._context = context
@@ -144,9 +146,14 @@ class Calls:
         elif self._planner is not None and node.frame.item is not None:
             self._planner.declare(node)
         if self._is_watched:
-            node.number = next(self._numbers)
+            self._number(node)
             if self._executed is not None:
                 self._executed.add(node)
+
+    def _number(self, node: Node) -> None:
+        """Tell a call from the others, where somebody observes."""
+        if self._is_watched:
+            node.number = next(self._numbers)
 
     def on_awaited(self, node: Node) -> None:
         """A plain operator is about to run in its awaiter's task."""

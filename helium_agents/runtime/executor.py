@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from typing import Any
 
-from helium_agents.engines.engine import ChatMessage, Request
+from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Request
 from helium_agents.errors import (
     EncodingError,
     InvalidReply,
@@ -33,16 +34,18 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
 from helium_agents.graph.values import as_text
 from helium_agents.keys.encoding import encode_result
+from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
-from helium_agents.telemetry.events import Source
+from helium_agents.telemetry.events import EngineDescribed, Observer, RequestAnswered, Source
 
 FIRST_BACKOFF_S = 0.1
 """Wait before the first retry of a transient engine error; it doubles each time."""
@@ -58,6 +61,8 @@ class Executor:
         answers: What is remembered, or `None`.
         looks_up: Whether a call whose inputs have come is looked up once more.
         shares: Whether it may join an equal one in flight.
+        emit: Takes events, or `None` where nobody but the summary does.
+        number: Gives a call that nobody has made but us its number.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class Executor:
         *,
         looks_up: bool,
         shares: bool,
+        emit: Observer | None,
+        number: Callable[[Node], None],
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
@@ -76,6 +83,9 @@ class Executor:
         self._answers = answers
         self._looks_up = looks_up
         self._shares = shares
+        self._emit = emit
+        self._number = number
+        self._described: dict[Fleet, tuple[Capacity | None, StepCost | None]] = {}
         self._request_ids = count()
 
     # --- making a plan happen ------------------------------------------------------------------
@@ -350,6 +360,7 @@ class Executor:
         retries = node.call.retries
         for number in range(retries + 1):
             attempt = node.attempt(number)
+            self._number(attempt)
             flight.doing = f"waits for draw {number + 1} of at most {retries + 1}"
             if attempt.outcome is None:
                 landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -403,11 +414,35 @@ class Executor:
             else:
                 usage.cached_tokens = completion.cached_tokens
                 usage.first_token_s = completion.first_token_s
+                if self._emit is not None:
+                    self._tell(self._emit, request, completion)
                 return Answer(completion.choices, *completion[-2:])
             finally:
                 flight.request = None
                 request.forget_call()
         raise AssertionError("unreachable")
+
+    def _tell(self, emit: Observer, request: Request, completion: Completion) -> None:
+        """Say what an engine has answered, and what it is able to do where that is news."""
+        fleet = self._engines.fleet(request.model)
+        described = fleet.capacity, fleet.cost
+        if self._described.get(fleet) != described:
+            self._described[fleet] = described
+            capacity, cost = (None if each is None else asdict(each) for each in described)
+            emit(EngineDescribed(fleet.name, fleet.num_engines, capacity, cost))
+        choices = completion.choices
+        emit(
+            RequestAnswered(
+                request.request_id,
+                fleet.name,
+                request.messages,
+                request.prompt_token_ids,
+                request.max_tokens,
+                [choice.text for choice in choices],
+                [choice.token_ids for choice in choices],
+                [choice.finish_reason for choice in choices],
+            )
+        )
 
 
 def _most_retries(flight: Flight) -> int:

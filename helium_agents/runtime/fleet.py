@@ -106,6 +106,11 @@ class Fleet:
         self.made_of = {} if parted is None else parted.identity_parts()
 
     @property
+    def num_engines(self) -> int:
+        """How many of them there are, those included that were given up."""
+        return len(self._all)
+
+    @property
     def capacity(self) -> Capacity | None:
         """What the engines that are started hold together; `None` where there is no limit."""
         if len(self._all) == 1:
@@ -119,6 +124,7 @@ class Fleet:
             block_tokens=max(capacity.block_tokens for capacity in capacities),
             max_model_tokens=min(capacity.max_model_tokens for capacity in capacities),
             max_requests=sum(capacity.max_requests for capacity in capacities),
+            max_batched_tokens=min(capacity.max_batched_tokens for capacity in capacities),
         )
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:

@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from helium_agents.engines.engine import Choice
 from helium_agents.errors import RefCancelled
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import Node
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
 from helium_agents.keys.freeze import freeze
 from helium_agents.runtime.answers import Answers
+from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.record import Answer
-from helium_agents.telemetry.events import CallSettled, Observer, Source
+from helium_agents.telemetry.events import CallSettled, Observer, OperatorCall, Source
 
 
 class Settler:
@@ -30,11 +32,14 @@ class Settler:
 
     Args:
         emit: Takes events.
+        engines: The session's engines, for their names.
         answers: What is remembered, or `None`.
     """
 
-    def __init__(self, emit: Observer, answers: Answers | None) -> None:
+    def __init__(self, emit: Observer, engines: EnginePool, answers: Answers | None) -> None:
         self._emit = emit
+        self._engines = engines
+        self._bodies: WeakKeyDictionary[Node, OperatorCall] = WeakKeyDictionary()
         self._answers = answers
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
@@ -47,10 +52,11 @@ class Settler:
             if node.outcome is not None or node.flight not in (flight, None):
                 continue  # was left, and then asked again: that is another computation
             delivered = _deliver(node, outcome)
-            num_spared = self._spare_inputs(node) if node.inputs else 0
+            inputs = node.inputs
+            num_spared = self._spare_inputs(node) if inputs else 0
             node.settle(delivered)
             if node.is_planned and not flight.is_left:  # else it was reported then
-                self._report(flight, node, source, delivered, num_spared)
+                self._report(flight, node, source, delivered, num_spared, inputs)
         if flight.stream is not None:
             answer = outcome.value if isinstance(outcome, Value) else None
             text = answer.choices[0].text if isinstance(answer, Answer | Reply) else None
@@ -62,7 +68,7 @@ class Settler:
         for node, source in flight.nodes:
             if isinstance(node, LlmNode) and not node.draws_again:
                 left = RefCancelled(f"{describe(node)} was left by all who waited for it")
-                self._report(flight, node, source, Failure(left), 0)
+                self._report(flight, node, source, Failure(left), 0, node.inputs)
 
     def _report(
         self,
@@ -71,6 +77,7 @@ class Settler:
         source: Source,
         outcome: Outcome,
         num_spared: int,
+        inputs: tuple[Node, ...],
     ) -> None:
         """Say how a call was settled, and count it for the pure operator around it."""
         kind: Literal["llm", "operator"]
@@ -88,7 +95,10 @@ class Settler:
         has_run = source == "engine" and kind == "operator"
         if has_run:
             calls_below -= flight.calls_below  # each of them was reported itself
-        caller, item = node.frame.node, node.frame.item
+        item, is_watched = node.frame.item, node.number > 0
+        model = ""
+        if is_watched and isinstance(node, LlmNode):
+            model = self._engines.fleet(node.call.model).name
         self._emit(
             CallSettled(
                 kind=kind,
@@ -98,11 +108,27 @@ class Settler:
                 error=outcome.error if isinstance(outcome, Failure) else None,
                 calls_below=calls_below,
                 call=node.number,
-                parent=0 if caller is None else caller.number,
+                body=self._body_around(node) if is_watched else None,
                 leader=(flight.leader or flight.node).number,
                 item=None if item is None else item.rank,
+                model=model,
+                inputs=tuple([each.number for each in inputs]) if is_watched else (),
             )
         )
+
+    def _body_around(self, node: Node) -> OperatorCall | None:
+        """The operator call in whose body a call was made; one object for all of that body."""
+        inner: list[OperatorNode] = []
+        found = None
+        for caller in node.frame.callers():
+            found = self._bodies.get(caller)
+            if found is not None:
+                break
+            inner.append(caller)
+        for caller in reversed(inner):
+            found = OperatorCall(caller.number, caller.body.identity, found)
+            self._bodies[caller] = found
+        return found
 
     def _spare_inputs(self, node: Node) -> int:
         """Note that a call is answered though some of its inputs were never asked.

@@ -6,8 +6,8 @@ the event loop and must be quick.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Source = Literal["engine", "body", "memo", "earlier", "merged", "joined", "prefix"]
@@ -46,6 +46,25 @@ class EngineLost:
     reason: str
     num_open: int
     num_deaths: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDescribed:
+    """What the engines of a model hold and cost, before their first answer and when that changes.
+
+    Args:
+        model: What a person calls it.
+        num_engines: How many engines it has.
+        capacity: What they hold together, by the names of `engines.engine.Capacity`; `None` where
+            there is no limit.
+        cost: What a step takes, by the names of `optimizer.step_cost.StepCost`; `None` where nobody
+            knows.
+    """
+
+    model: str
+    num_engines: int
+    capacity: Mapping[str, int] | None
+    cost: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +175,45 @@ class CallMissed(NamedTuple):
     record: Callable[[], bytes]
 
 
+class RequestAnswered(NamedTuple):
+    """An engine has answered; the call's `CallSettled` follows.
+
+    Args:
+        request_id: As in the call's `Usage`.
+        model: What a person calls the model.
+        messages: The conversation, as pairs of a role and a text.
+        prompt_token_ids: It as the engine was asked it; empty where the engine tells none.
+        max_tokens: Most tokens of one answer.
+        texts: The answers.
+        token_ids: Theirs, end of sequence included; empty where the engine tells none.
+        finish_reasons: Why each ended: "stop" or "length".
+    """
+
+    request_id: str
+    model: str
+    messages: Sequence[tuple[str, str]]
+    prompt_token_ids: Sequence[int]
+    max_tokens: int
+    texts: Sequence[str]
+    token_ids: Sequence[Sequence[int]]
+    finish_reasons: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OperatorCall:
+    """A call of an operator in whose body others are made.
+
+    Args:
+        number: The call's number in the session.
+        name: The operator's module and qualified name, as `flow:expert`.
+        caller: The operator call in whose body it was made; `None` outside of any.
+    """
+
+    number: int
+    name: str
+    caller: OperatorCall | None = field(repr=False)
+
+
 class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs four times as much
     """A pure or model call has its outcome.
 
@@ -169,10 +227,12 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
             program would have made for it besides, as in a pure operator's body. -1 for a model
             call that was counted so before, and is asked all the same.
         call: The call's number in the session; 0 where nobody but the summary observes.
-        parent: The number of the operator call in whose body it was made; 0 outside of any.
+        body: The operator call in whose body it was made; `None` outside of any.
         leader: The number of the call that asked for the answer; its own, if it did.
         item: The top-level item that it was made for, by how many were read before it in the
             session; `None` outside of any.
+        model: What a person calls the model; "" for an operator.
+        inputs: The numbers of the calls whose Refs went into it.
     """
 
     kind: Literal["llm", "operator"]
@@ -182,21 +242,35 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
     error: BaseException | None
     calls_below: int = 0
     call: int = 0
-    parent: int = 0
+    body: OperatorCall | None = None
     leader: int = 0
     item: int | None = None
+    model: str = ""
+    inputs: tuple[int, ...] = ()
+
+    @property
+    def parent(self) -> int:
+        """The number of the operator call in whose body it was made; 0 outside of any."""
+        return 0 if self.body is None else self.body.number
+
+    @property
+    def caller(self) -> str:
+        """The name of the operator in whose body it was made; "" outside of any."""
+        return "" if self.body is None else self.body.name
 
 
 Event = (
     EngineStarting
     | EngineStarted
     | EngineLost
+    | EngineDescribed
     | MapOpened
     | ItemOpened
     | ItemClosed
     | Planned
     | ScheduleChosen
     | CallMissed
+    | RequestAnswered
     | CallSettled
 )
 Observer = Callable[[Event], None]

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from helium_agents import MemoryStore, Session, gather, llm, operator, user
+import pytest
+
+from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, user
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.telemetry.events import CallSettled, Event, ItemClosed, ItemOpened
+from helium_agents.telemetry.events import (
+    CallSettled,
+    EngineDescribed,
+    EngineStarted,
+    EngineStarting,
+    Event,
+    ItemClosed,
+    ItemOpened,
+    RequestAnswered,
+)
 
 
 @operator(pure=True)
@@ -75,3 +86,64 @@ async def test_what_was_remembered_was_never_sent() -> None:
     operators = settled(await events_of(["a"], memo=store), "operator")
     assert {event.source for event in operators} == {"memo"}
     assert {event.usage.sent_s for event in operators} == {None}
+
+
+async def test_a_call_names_its_site_its_model_and_its_inputs() -> None:
+    events: list[Event] = []
+    async with Session(ScriptedEngine(), observers=[events.append]):
+
+        @operator
+        async def outer() -> str:
+            return await inner()
+
+        @operator
+        async def inner() -> str:
+            first = llm(user("a"))
+            return (await llm(user(prompt("of {first}", first=first)))).text
+
+        await outer()
+        await llm(user("alone"))
+    first, second, alone = settled(events, "llm")
+    assert first.caller == second.caller and first.caller.endswith("<locals>.inner")
+    assert second.inputs == (first.call,) and first.inputs == ()
+    assert first.body is second.body and first.body is not None
+    assert first.body.caller is not None
+    assert first.body.caller.name.endswith("<locals>.outer")
+    assert first.body.caller.caller is None
+    assert (alone.caller, alone.parent, alone.body) == ("", 0, None)
+    assert {event.model for event in (first, second, alone)} == {"scripted"}
+
+
+async def test_nothing_of_it_is_made_where_nobody_observes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Event] = []
+    async with Session(ScriptedEngine()) as session:
+        monkeypatch.setattr(session, "_observers", (found.append,))
+        await branch("a")
+    assert {type(event) for event in found} <= {EngineStarting, EngineStarted, CallSettled}
+    for event in settled(found, "llm"):
+        assert (event.body, event.model, event.inputs) == (None, "", ())
+
+
+async def test_an_answer_tells_what_the_engine_was_asked() -> None:
+    events = await events_of(["a"])
+    answered = {e.request_id: e for e in events if isinstance(e, RequestAnswered)}
+    for call in settled(events, "llm"):
+        if call.source == "engine":
+            answer = answered[call.usage.request_id or ""]
+            assert len(answer.prompt_token_ids) == call.usage.prompt_tokens
+            assert len(answer.token_ids[0]) == call.usage.output_tokens
+            assert answer.messages[0] == ("user", answer.messages[0][1])
+    described = [event for event in events if isinstance(event, EngineDescribed)]
+    assert len(described) == 1, "nothing of it has changed"
+    assert events.index(described[0]) < min(map(events.index, answered.values()))
+
+
+async def test_draws_of_one_call_are_numbered_too() -> None:
+    events: list[Event] = []
+    texts = iter(["no", "no", "1"])
+    engine = ScriptedEngine(lambda request: next(texts))
+    async with Session(engine, observers=[events.append]):
+        call = llm(user("a number"), schema=int, temperature=1.0, retries=2)
+        assert (await call).parsed == 1
+    numbers = [event.call for event in settled(events, "llm")]
+    assert len(numbers) == 3 and len({0, *numbers}) == 4

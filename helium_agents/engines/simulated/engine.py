@@ -85,7 +85,13 @@ class SimulatedEngine:
         if self._scheduler is None:
             return None
         held = self.limits
-        return Capacity(held.kv_tokens, held.block_tokens, held.max_model_tokens, held.max_requests)
+        return Capacity(
+            held.kv_tokens,
+            held.block_tokens,
+            held.max_model_tokens,
+            held.max_requests,
+            held.max_batched_tokens,
+        )
 
     @property
     def takes_hints(self) -> bool:
