@@ -46,7 +46,7 @@ LAYERS: dict[str, set[str]] = {
 """What each layer may import; `cli` and `integrations` may import everything."""
 
 PORTS = {
-    "engines.engine", "engines.default", "engines.replicas",
+    "engines.engine", "engines.whole_engine", "engines.default", "engines.replicas",
     "memo.store", "memo.open", "memo.run_log",
     "diagnose.recorder",
 }  # fmt: skip

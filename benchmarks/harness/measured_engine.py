@@ -14,10 +14,9 @@ from helium_agents.engines.engine import (
     Choice,
     Completion,
     Delta,
-    HasCost,
     Request,
-    able,
 )
+from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.step_cost import StepCost
 
@@ -65,8 +64,7 @@ class MeasuredEngine:
     @property
     def cost(self) -> StepCost | None:
         """What a step takes, where the engine says so."""
-        costed = able(self._engine, HasCost)
-        return None if costed is None else costed.cost
+        return WholeEngine(self._engine).cost
 
     @property
     def is_started(self) -> bool:

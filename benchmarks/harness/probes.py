@@ -15,14 +15,12 @@ from itertools import count
 from typing import Protocol
 
 from helium_agents.engines.engine import (
+    Capacity,
     ChatMessage,
+    Choice,
     Completion,
     Engine,
-    HasCapacity,
-    Renders,
     Request,
-    Starts,
-    Truncates,
 )
 from helium_agents.graph.sampling import Sampling
 
@@ -89,8 +87,22 @@ class DecodePoint:
         return self.batch / self.tokens_per_s
 
 
-class MeasurableEngine(Engine, Starts, Renders, Truncates, HasCapacity, Protocol):
-    """An engine whose prefix cache can be emptied."""
+class MeasurableEngine(Engine, Protocol):
+    """An engine with abilities, as `WholeEngine` has them, whose prefix cache can be emptied."""
+
+    @property
+    def is_started(self) -> bool: ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]: ...
+
+    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None: ...
+
+    @property
+    def capacity(self) -> Capacity | None: ...
 
     async def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes."""

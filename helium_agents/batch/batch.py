@@ -24,8 +24,8 @@ from helium_agents.batch.output import MadeOf, Output, file_digest
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name
-from helium_agents.engines.engine import PartedIdentity, able
 from helium_agents.engines.replicas import Replicas
+from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import InputError, ItemError, SessionError, message_of
 from helium_agents.graph.ref import Ref
 from helium_agents.memo.run_log import RunLog, differences
@@ -246,8 +246,7 @@ class Batch:
         }
         for name, (engine, *_) in self._engines.items():  # a replica is as good as another
             model = "model" if len(self._engines) == 1 else f"model {name!r}"
-            parted = able(engine, PartedIdentity)
-            parts = {} if parted is None else parted.identity_parts()
+            parts = WholeEngine(engine).identity_parts()
             about[model] = engine.identity()
             about |= {f"{model}'s {part}": value for part, value in parts.items()}  # for people
         return about

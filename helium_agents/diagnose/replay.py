@@ -14,15 +14,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from helium_agents.diagnose.provenance import Provenance, read_provenance
-from helium_agents.engines.engine import (
-    ChatMessage,
-    Choice,
-    Engine,
-    PartedIdentity,
-    Truncates,
-    able,
-)
+from helium_agents.engines.engine import ChatMessage, Choice, Engine
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import ItemError
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.memo.store import Store
@@ -107,21 +101,19 @@ class _Mute(ScriptedEngine):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(name=engine.name)
-        self._engine = engine
+        self._engine = WholeEngine(engine)
 
     def identity(self) -> str:
         """That of the other engine."""
-        return self._engine.identity()
+        return self._engine.engine.identity()
 
     def identity_parts(self) -> dict[str, str]:
         """Those of the other engine, if it says so."""
-        parted = able(self._engine, PartedIdentity)
-        return {} if parted is None else parted.identity_parts()
+        return self._engine.identity_parts()
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """As the other engine does."""
-        truncating = able(self._engine, Truncates)
-        return None if truncating is None else truncating.truncate(choice, max_tokens)
+        return self._engine.truncate(choice, max_tokens)
 
     async def render(self, messages: Sequence[ChatMessage]) -> NoReturn:
         """Never end: this comes first."""

@@ -1,20 +1,19 @@
 """The engine port: what the runtime asks of whatever computes answers.
 
 An engine knows nothing of plans, keys or memos. What every engine must have is in `Engine`: a name,
-an identity, and `complete`, which takes messages and gives text. All else is an ability of its own,
-found by its methods; its docstring says what is lost without it.
+an identity, and `complete`, which takes messages and gives text. What else one may be able to do is
+in `WholeEngine`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 from helium_agents.graph.reply import Choice as Choice
 from helium_agents.graph.reply import FinishReason as FinishReason
 from helium_agents.graph.sampling import Sampling as Sampling
-from helium_agents.optimizer.step_cost import StepCost
 
 
 class ChatMessage(NamedTuple):
@@ -52,7 +51,7 @@ class Request:
     Args:
         request_id: Unique in this process.
         messages: The conversation.
-        prompt_token_ids: The conversation as `Renders.render` gave it; empty where none did.
+        prompt_token_ids: The conversation as the engine's `render` gave it; empty if it has none.
         sampling: How to sample; `sampling.n` answers are wanted.
         json_schema: JSON schema text that the answer must satisfy, or `None`.
         priority: Lower runs first.
@@ -60,7 +59,7 @@ class Request:
         item: The item of a top-level `map` that it is wanted for, by how many were read before it
             in the session; `None` outside of any.
         depth: How many calls its call is inside of.
-        hints: What helps an engine that `TakesHints` with its cache, by name; `None` for none.
+        hints: What helps an engine that `takes_hints` with its cache, by name; `None` for none.
         describe: Gives what a person calls its call, for errors.
         on_attempt: Called when an engine is about to compute it, and again after a death; gives
             who is to hear the text, if anybody.
@@ -159,136 +158,4 @@ class Engine(Protocol):
             TransientEngineError: It may work when tried again.
             EngineDied: The engine is gone, and with it every open request; `start` revives it.
         """
-        ...
-
-
-# --- abilities that an engine may have -----------------------------------------------------------
-
-AbilityT = TypeVar("AbilityT")
-
-
-def able(engine: Any, ability: type[AbilityT]) -> AbilityT | None:
-    """The engine as one that has an ability; `None` where it lacks any of its attributes.
-
-    `isinstance` does not do: from Python 3.12 on it sees nothing of what `__getattr__` passes on.
-    """
-    names = [name for name in vars(ability) if not name.startswith("_")]
-    return cast(AbilityT, engine) if all(hasattr(engine, name) for name in names) else None
-
-
-class Starts(Protocol):
-    """An engine that is started and closed; without it one is always ready.
-
-    Sessions start it at the first request that the memo cannot answer, and never close one they
-    were given already started.
-    """
-
-    @property
-    def is_started(self) -> bool:
-        """Whether `start` has finished and `close` was not called since.
-
-        An engine that died counts as started all the same: to start it again is the business of
-        whoever finds it dead, to close it that of whoever started it first.
-        """
-        ...
-
-    async def start(self) -> None:
-        """Load the model. Idempotent; concurrent calls wait for the same start.
-
-        An engine that died is started anew.
-
-        Raises:
-            EngineStartError: The model does not load; the message says why and what to do.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Stop the engine and everything it started. Idempotent."""
-        ...
-
-
-class Renders(Protocol):
-    """An engine that tells a prompt's token ids.
-
-    Without it no request is sent where its prefix is cached (replicas get equal shares), and a
-    prompt's length is known only from `Completion.prompt_tokens`: a token budget reserves the
-    answers alone, and may be exceeded by the prompts that are under way.
-    """
-
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
-        """Token ids of the conversation in the model's own template, ready for the answer."""
-        ...
-
-
-class Truncates(Protocol):
-    """An engine whose answers can be cut, by their token ids.
-
-    Without it an answer serves only calls with the same `max_tokens`.
-    """
-
-    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
-        """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
-
-        Works without a started engine. `None` where that cannot be done exactly.
-        """
-        ...
-
-
-class HasCapacity(Protocol):
-    """An engine that says what it holds; without it every request is sent as soon as it is ready.
-
-    Then nothing waits for its turn but by `max_open`.
-    """
-
-    @property
-    def capacity(self) -> Capacity | None:
-        """What the engine can hold; `None` before `start`, or where there is no limit."""
-        ...
-
-
-class FollowsSchemas(Protocol):
-    """An engine that constrains its answers to `Request.json_schema`.
-
-    Without it `llm(..., schema=...)` raises `RequestError`.
-    """
-
-    @property
-    def follows_schemas(self) -> bool:
-        """Whether it does."""
-        ...
-
-
-class TakesHints(Protocol):
-    """An engine that takes `Request.hints`, as `engines.hinted_scheduler` describes them.
-
-    Without it the cache of sessions that have ended stays as long as that of those which go on.
-    """
-
-    @property
-    def takes_hints(self) -> bool:
-        """Whether it does."""
-        ...
-
-
-class HasCost(Protocol):
-    """An engine that says what a step of it takes.
-
-    Without it schedules are not compared, and rows are all open.
-    """
-
-    @property
-    def cost(self) -> StepCost | None:
-        """What a step takes; `None` before that is known."""
-        ...
-
-
-@runtime_checkable
-class PartedIdentity(Protocol):
-    """An engine that can say what its identity is made of.
-
-    Without it a person who wonders why a memo does not answer learns only that the model differs.
-    """
-
-    def identity_parts(self) -> dict[str, str]:
-        """What `Engine.identity` digests, by name: the weights, the tokenizer, the dtype, ..."""
         ...

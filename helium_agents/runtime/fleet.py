@@ -18,20 +18,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from helium_agents.engines.engine import (
-    Capacity,
-    ChatMessage,
-    Choice,
-    Completion,
-    Engine,
-    FollowsSchemas,
-    HasCost,
-    PartedIdentity,
-    Request,
-    TakesHints,
-    Truncates,
-    able,
-)
+from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completion, Engine, Request
+from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, RequestError
 from helium_agents.graph.outcome import copy_error
 from helium_agents.optimizer.step_cost import StepCost
@@ -63,23 +51,18 @@ class Fleet:
     """
 
     def __init__(self, engines: Sequence[Engine], *, spawn: Spawn, emit: Observer) -> None:
-        first = engines[0]
-        self.name = first.name
+        self.name = engines[0].name
         self.identity = b""
         self.made_of: dict[str, str] = {}
-        self._engines = engines
-        self._truncating = able(first, Truncates)
-        self.truncates = self._truncating is not None
-        schemas = able(first, FollowsSchemas)
-        self._follows_schemas = schemas is not None and schemas.follows_schemas
-        self._costed = able(first, HasCost) if len(engines) == 1 else None
-        hinted = able(first, TakesHints)
+        self._engines = [WholeEngine(engine) for engine in engines]
+        self._first = self._engines[0]
+        self.truncates = self._first.truncates
         # of several, one would not hear what another is told
-        self.takes_hints = len(engines) == 1 and hinted is not None and hinted.takes_hints
+        self.takes_hints = len(engines) == 1 and self._first.takes_hints
         self._router = Router(len(engines))
         self._all: list[SupervisedEngine] = []
-        for index, engine in enumerate(engines):
-            label = engine.name
+        for index, engine in enumerate(self._engines):
+            label = engine.engine.name
             if len(engines) > 1:
                 label += f" (replica {index + 1} of {len(engines)})"
             forget = partial(self._router.forget, index)
@@ -95,15 +78,14 @@ class Fleet:
         Raises:
             EngineStartError: The engines differ, so that an answer would depend on who gave it.
         """
-        identities = {engine.identity() for engine in self._engines}
+        identities = {each.engine.identity() for each in self._engines}
         if len(identities) > 1:
             raise EngineStartError(
                 f"the replicas of {self.name!r} have {len(identities)} identities: give all of "
                 "them the same model, dtype and arguments"
             )
         self.identity = identities.pop().encode()
-        parted = able(self._engines[0], PartedIdentity)
-        self.made_of = {} if parted is None else parted.identity_parts()
+        self.made_of = self._first.identity_parts()
 
     @property
     def num_engines(self) -> int:
@@ -113,9 +95,9 @@ class Fleet:
     @property
     def capacity(self) -> Capacity | None:
         """What the engines that are started hold together; `None` where there is no limit."""
-        if len(self._all) == 1:
-            return self._all[0].capacity
-        started = [line.capacity for line in self._all if line.is_started]
+        if len(self._engines) == 1:
+            return self._first.capacity
+        started = [engine.capacity for engine in self._engines if engine.is_started]
         capacities = [capacity for capacity in started if capacity is not None]
         if not capacities or len(capacities) < len(started):
             return None
@@ -129,12 +111,12 @@ class Fleet:
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`; `None` where the engine can't do that exactly."""
-        return None if self._truncating is None else self._truncating.truncate(choice, max_tokens)
+        return self._first.truncate(choice, max_tokens)
 
     @property
     def cost(self) -> StepCost | None:
         """What a step takes, of one engine that says so; of several nobody can tell yet."""
-        return None if self._costed is None else self._costed.cost
+        return self._first.cost if len(self._engines) == 1 else None
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -146,8 +128,7 @@ class Fleet:
             EngineDied: The engine dies again and again.
         """
         running = self._running() or await self._started()
-        line = next(iter(running.values()))
-        return () if line.rendering is None else await line.rendering.render(messages)
+        return await next(iter(running.values())).engine.render(messages)
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request, on another engine or again where one died of whatever.
@@ -158,7 +139,7 @@ class Fleet:
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
-        if request.json_schema is not None and not self._follows_schemas:
+        if request.json_schema is not None and not self._first.follows_schemas:
             raise RequestError(
                 f"llm(schema=...): the engine of {self.name!r} does not follow schemas (it has no "
                 "follows_schemas): ask for the form in the prompt, or use an engine that does"

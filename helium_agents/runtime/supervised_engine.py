@@ -17,16 +17,8 @@ import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from helium_agents.engines.engine import (
-    Capacity,
-    Completion,
-    Engine,
-    HasCapacity,
-    Renders,
-    Request,
-    Starts,
-    able,
-)
+from helium_agents.engines.engine import Completion, Request
+from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
@@ -53,7 +45,7 @@ class SupervisedEngine:
     """One engine of a session.
 
     Args:
-        engine: The engine; one that cannot be started is always ready.
+        engine: The engine.
         label: What a person calls it.
         spawn: Starts a task that the session owns.
         on_started: Called whenever it has been started.
@@ -63,12 +55,11 @@ class SupervisedEngine:
         is_up: Whether requests may be sent to it.
         end: Why it will not be started any more; `None` while it may.
         starting: The start that is under way.
-        rendering: The engine, if it tells token ids.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: WholeEngine,
         label: str,
         *,
         spawn: Spawn,
@@ -83,10 +74,7 @@ class SupervisedEngine:
         self._spawn = spawn
         self._on_started = on_started
         self._emit = emit
-        self.rendering = able(engine, Renders)
-        self._starts = able(engine, Starts)
         self._use: _Use | None = None
-        self._sized = able(engine, HasCapacity)
         self._door = asyncio.Lock()
         self._num_open = 0
         self._is_idle = asyncio.Event()
@@ -105,19 +93,9 @@ class SupervisedEngine:
             return f"engine {self.label!r} is not started yet"
         return f"engine {self.label!r} is up, open requests: {self._num_open}"
 
-    @property
-    def capacity(self) -> Capacity | None:
-        """What it holds; `None` before it is started, or where there is no limit."""
-        return None if self._sized is None else self._sized.capacity
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the engine is started, by whomever; one that died counts."""
-        return self._starts is None or self._starts.is_started
-
     def open(self) -> None:
         """The session begins to use the engine."""
-        self._use = _uses.setdefault(id(self.engine), _Use())
+        self._use = _uses.setdefault(id(self.engine.engine), _Use())
         self._use.num_sessions += 1
 
     async def close(self) -> None:
@@ -127,13 +105,13 @@ class SupervisedEngine:
             return
         use.num_sessions -= 1
         if not use.num_sessions:
-            del _uses[id(self.engine)]
-            if use.is_ours and self._starts is not None:
-                await self._starts.close()
+            del _uses[id(self.engine.engine)]
+            if use.is_ours:
+                await self.engine.close()
 
     def begin(self) -> bool:
         """See to it that the engine is up, or on its way; whether it is up."""
-        is_started = self._starts is None or self._starts.is_started
+        is_started = self.engine.is_started
         if not (self.is_up and is_started) and self.starting is None and self.end is None:
             self.is_up = is_started
             if not is_started:
@@ -231,10 +209,9 @@ class SupervisedEngine:
         self._emit(EngineStarting(self.label))
         start_s = time.perf_counter()
         try:
-            if self._starts is not None:
-                if self._use is not None and not self._starts.is_started:
-                    self._use.is_ours = True
-                await self._starts.start()
+            if self._use is not None and not self.engine.is_started:
+                self._use.is_ours = True
+            await self.engine.start()
             self._on_started()
         except asyncio.CancelledError:
             task = asyncio.current_task()

@@ -12,18 +12,15 @@ from helium_agents import MemoryStore, Replicas, Session, gather, llm, operator,
 from helium_agents.diagnose.replay import replay
 from helium_agents.engines.engine import (
     Capacity,
+    ChatMessage,
     Choice,
     Completion,
     Delta,
     OnDelta,
-    PartedIdentity,
-    Renders,
     Request,
-    Starts,
-    Truncates,
-    able,
 )
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import (
     EngineDied,
     EngineError,
@@ -219,6 +216,21 @@ def test_an_ability_is_found_behind_a_wrapper_too() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(ScriptedEngine(), name)
 
-    assert able(Wrapper(), Truncates) and able(Wrapper(), Renders) and able(Wrapper(), Starts)
-    assert able(Wrapper(), PartedIdentity) is None
-    assert able(Echo(), Starts) is None
+    wrapped, bare = WholeEngine(Wrapper()), WholeEngine(Echo())
+    assert wrapped.truncates and not bare.truncates
+    assert not wrapped.is_started and bare.is_started
+    assert wrapped.follows_schemas and not bare.follows_schemas
+
+
+async def test_what_stands_for_a_missing_ability_does_nothing() -> None:
+    bare = WholeEngine(Echo())
+    await bare.start()
+    await bare.close()
+    assert await bare.render([ChatMessage("user", "a b")]) == ()
+    assert bare.truncate(Choice("a b", (), "stop"), 1) is None
+    assert (bare.capacity, bare.cost, bare.takes_hints, bare.identity_parts()) == (
+        None,
+        None,
+        False,
+        {},
+    )
