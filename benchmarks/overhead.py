@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 
 from helium_agents import Session, gather, llm, operator, user
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.graph.llm_key import question_digest
+from helium_agents.graph.llm_node import question_digest
 from helium_agents.graph.sampling import Sampling
 from helium_agents.telemetry.events import Event, Planned
 

@@ -7,6 +7,7 @@ ordinary workflow, and no system has a copy of it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from helium_agents.engines.engine import ChatMessage, Choice
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
 from helium_agents.graph.reply import Reply
-from helium_agents.graph.trace import Frame, entered
+from helium_agents.graph.trace import NO_MODEL, Frame, Model, entered
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.outputs: list[int] = []
+        self.models: Mapping[str | None, Model] = defaultdict(lambda: NO_MODEL)
         self._indices: dict[Node, int] = {}
 
     def on_created(self, node: Node) -> None:
@@ -101,9 +103,6 @@ class _Recorder:
         index = self._indices[node]
         self.outputs.append(index)
         return Reply((Choice(_placeholder(index), (), "stop"),))
-
-    def model(self, name: str | None) -> tuple[bytes, bool]:
-        return b"", True
 
     def on_awaited(self, node: Node) -> None: ...
 

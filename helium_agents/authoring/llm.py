@@ -13,8 +13,8 @@ from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import reply_schema
-from helium_agents.graph.sampling import sampling_of, stop_strings
-from helium_agents.graph.trace import current_frame
+from helium_agents.graph.sampling import Sampling, sampling_of, stop_strings
+from helium_agents.graph.trace import entered_frame, root_frame
 
 S = TypeVar("S")
 
@@ -135,11 +135,11 @@ def llm(
     is_usual = timeout is None and model is None and share is True
     if not (is_usual and type(retries) is int and retries >= 0):
         _check_options(model, share, retries, timeout)
-    frame = current_frame()
+    frame = entered_frame() or root_frame()
     if frame.runner is None:  # a session checks it itself
         check_on_loop("llm")
     parts, inputs = to_parts(messages)
-    sampling = sampling_of(  # by position: half the cost of names
+    parameters = (  # by position: half the cost of names
         max_tokens,
         temperature,
         top_p,
@@ -152,6 +152,10 @@ def llm(
         seed,
         n,
     )
+    try:
+        sampling = sampling_of(*parameters)
+    except TypeError:  # one of them has no hash, so it is wrong, and this says which
+        sampling = Sampling(*parameters)
     if frame.is_pure and not sampling.is_deterministic:
         raise ImpureCall(
             "an unseeded sample (temperature > 0) was asked for inside a pure operator, whose "

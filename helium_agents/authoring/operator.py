@@ -28,7 +28,7 @@ from helium_agents.graph.arguments import (
 from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
-from helium_agents.graph.trace import current_frame
+from helium_agents.graph.trace import entered_frame, root_frame
 from helium_agents.graph.values import Slot, leaves_of, replace_leaves
 
 P = ParamSpec("P")
@@ -146,7 +146,7 @@ class Operator(Generic[P, T]):
         kwargs: dict[str, Any],
         inputs: tuple[Node, ...],
     ) -> Ref[T]:
-        frame = current_frame()
+        frame = entered_frame() or root_frame()
         if frame.runner is None:  # a session checks it itself
             check_on_loop(body.name)
         if body.is_pure:

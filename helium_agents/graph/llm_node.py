@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from helium_agents.graph.llm_key import join_digests, question_digest
-from helium_agents.graph.node import Node
+from blake3 import blake3
+
+from helium_agents.graph.node import Node, join_digests
 from helium_agents.graph.reply_schema import ReplySchema
 from helium_agents.graph.sampling import Sampling
-from helium_agents.graph.trace import Frame
+from helium_agents.graph.trace import NO_MODEL, Frame
 from helium_agents.graph.values import Slot
 from helium_agents.keys.encoding import fingerprint
 
@@ -64,37 +66,28 @@ class LlmNode(Node):
     def __init__(
         self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
     ) -> None:
-        Node.__init__(self, frame, "llm", inputs)
         sampling = call.sampling
-        self.call = call
-        runner = frame.runner
-        identity, is_cuttable = (b"", True) if runner is None else runner.model(call.model)
-        self.model_identity = identity
-        question = question_digest(identity, call.messages, sampling, call.json_schema)
-        self.question = question if sampling.has_prefixes and is_cuttable else None
-        self._draw = draw
+        model = NO_MODEL if frame.runner is None else frame.runner.models[call.model]
+        question = question_digest(model.identity, call.messages, sampling, call.json_schema)
+        content = _content_of(question, sampling, draw or b"")
         if draw is None and not sampling.is_deterministic:
-            content = _content_of(question, sampling, b"")
             asked = join_digests(b"a", content, *(node.run_key for node in inputs))
-            ordinal = frame.next_ordinal("llm", asked)
-            self._draw = fingerprint(frame.path, "llm", asked, ordinal)
-        if self._draw is not None:
-            self.is_drawn = True
-        content = _content_of(question, sampling, self._draw or b"")
+            draw = fingerprint(frame.path, "llm", asked, frame.next_ordinal("llm", asked))
+            content = _content_of(question, sampling, draw)
+        self.call = call
+        self.model_identity = model.identity
+        self.question = question if sampling.has_prefixes and model.truncates else None
         self.draws_again = call.schema is not None and not sampling.is_greedy and call.retries > 0
         # Without sharing there is no key, since nothing that is built from its Ref may be answered
         # without asking it; a draw has one in any case, for the run log.
-        has_key = not self.draws_again and (call.is_shared or self._draw is not None)
-        if has_key:
-            self._derive_keys(content, self.question or content)
-        else:
-            self._derive_keys(None, None)
-            self._run_key = self._run_key_of(content)
-
-    @property
-    def timeout_s(self) -> float | None:
-        """The call's `timeout=`."""
-        return self.call.timeout_s
+        has_key = not self.draws_again and (call.is_shared or draw is not None)
+        key = content if has_key else None
+        record = (self.question or content) if has_key else None
+        Node.__init__(self, frame, "llm", inputs, key, record, call.timeout_s)
+        self._draw = draw
+        self.is_drawn = self.is_drawn or draw is not None
+        if self.key is None:
+            self._set_run_key(content)
 
     def with_values(self, values: tuple[Any, ...]) -> LlmNode:
         """The same call with the inputs' texts in place of the inputs."""
@@ -114,6 +107,34 @@ class LlmNode(Node):
             draw = fingerprint(draw, number)
         call = replace(self.call, sampling=sampling, schema=None, timeout_s=None)
         return LlmNode(self.frame, call, draw=draw)
+
+
+def question_digest(
+    model_identity: bytes,
+    messages: Sequence[tuple[str, Sequence[str | Slot]]],
+    sampling: Sampling,
+    json_schema: str | None,
+) -> bytes:
+    """32 bytes for a model, messages, sampling without `max_tokens`, and schema.
+
+    The hottest key of all, computed once per call. The general encoding would do, at ten times the
+    cost. This one is as injective: every piece is preceded by its kind and its length, and the
+    parts that have a fixed size come first.
+    """
+    pieces = [b"k%d:" % len(model_identity), model_identity, sampling.encoded]
+    for role, parts in messages:
+        data = role.encode()
+        pieces += (b"m%d,%d:" % (len(data), len(parts)), data)
+        for part in parts:
+            if isinstance(part, str):
+                data = part.encode("utf-8", "surrogatepass")
+                pieces += (b"t%d:" % len(data), data)
+            else:
+                pieces.append(b"i%d:" % part.index)
+    if json_schema is not None:
+        data = json_schema.encode()
+        pieces += (b"j%d:" % len(data), data)
+    return blake3(b"".join(pieces)).digest()
 
 
 def _content_of(question: bytes, sampling: Sampling, draw: bytes) -> bytes:

@@ -22,8 +22,9 @@ from copy import copy
 from types import CodeType
 from typing import Any
 
+from blake3 import blake3
+
 from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
-from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import map_slots
@@ -101,9 +102,11 @@ class Node:
         frame: The caller's frame.
         label: What a person calls it.
         inputs: Nodes whose values this call needs, in order of first use.
+        content: Digest of what is asked apart from the inputs; `None` for calls without a key.
+        record_content: The same as far as it counts for the memo: the question, where there is one.
+        timeout_s: Seconds that a waiter grants this call, counted from when its turn has come.
 
     Attributes:
-        content: Digest of what is asked apart from the inputs; `None` for calls without a key.
         key: The fingerprint; `None` for calls without one and where an input has none.
         record_key: What the answer is kept under; the key, except for a single greedy answer: that
             is kept under its question, so that one record serves every length that it covers.
@@ -119,16 +122,24 @@ class Node:
     __slots__ = (
         "__weakref__", "_run_key", "awaiter", "content", "flight", "frame", "inputs", "is_drawn",
         "is_planned", "key", "label", "num_spared", "number", "outcome", "place", "record_key",
+        "timeout_s",
     )  # fmt: skip
 
-    content: bytes | None
-    key: bytes | None
-    record_key: bytes | None
-
-    def __init__(self, frame: Frame, label: str, inputs: tuple[Node, ...]) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        label: str,
+        inputs: tuple[Node, ...],
+        content: bytes | None,
+        record_content: bytes | None,
+        timeout_s: float | None,
+    ) -> None:
         self.frame = frame
         self.label = label
         self.inputs = inputs
+        self.content = self.key = content
+        self.record_key = record_content
+        self.timeout_s = timeout_s
         self.outcome: Outcome | None = None
         self.flight: Any = None
         self.awaiter: Frame | None = None
@@ -139,9 +150,11 @@ class Node:
         self.number = 0
         self._run_key: bytes | None = None
         if inputs:
-            self._check_inputs()
+            self._add_inputs(record_content)
 
-    def _check_inputs(self) -> None:
+    def _add_inputs(self, record_content: bytes | None) -> None:
+        """Let the keys depend on those of the inputs, which are there: nothing recurses."""
+        keys = []
         for source in self.inputs:
             if source.frame.runner is not self.frame.runner:
                 raise SessionError(
@@ -149,24 +162,21 @@ class Node:
                     f"to another session: await it there and pass its value"
                 )
             self.is_drawn = self.is_drawn or source.is_drawn
-
-    def _derive_keys(self, content: bytes | None, record_content: bytes | None) -> None:
-        """Set content, keys and run key; the inputs' are there, so that nothing recurses."""
-        self.content = self.key = content
-        self.record_key = record_content
-        if not self.inputs:
-            return
-        keys = [source.key for source in self.inputs if source.key is not None]
+            if source.key is not None:
+                keys.append(source.key)
+        content = self.content
         if content is None or len(keys) < len(self.inputs):
             self.key = self.record_key = None
-            self._run_key = self._run_key_of(content)
             return
         self.key = self.record_key = join_digests(b"d", content, *keys)
         if record_content is not None and record_content is not content:
             self.record_key = join_digests(b"r", record_content, *keys)
 
-    def _run_key_of(self, content: bytes | None) -> bytes:
-        return join_digests(b"i", content or b"", *(source.run_key for source in self.inputs))
+    def _set_run_key(self, content: bytes | None) -> None:
+        """Of a planned call without a key: where it was made is in the inputs or the content."""
+        self._run_key = join_digests(
+            b"i", content or b"", *(source.run_key for source in self.inputs)
+        )
 
     @property
     def run_key(self) -> bytes:
@@ -180,11 +190,6 @@ class Node:
         """Whether it is still to be decided how its answer comes about."""
         has_plan = self.flight is not None and self.flight.has_plan
         return self.is_planned and self.outcome is None and not has_plan
-
-    @property
-    def timeout_s(self) -> float | None:
-        """Seconds that a waiter grants this call, counted from when its turn has come."""
-        raise NotImplementedError
 
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and let go of what was only needed to compute it."""
@@ -227,9 +232,6 @@ class OperatorNode(Node):
         inputs: tuple[Node, ...] = (),
         origin: OperatorNode | None = None,
     ) -> None:
-        Node.__init__(self, frame, body.name, inputs)
-        self.content = self.key = self.record_key = None
-        self.is_planned = body.is_pure
         self.body = body
         self.args = args
         self.kwargs = kwargs
@@ -242,16 +244,21 @@ class OperatorNode(Node):
             self.version: bytes | str = body.version if origin is None else origin.version
             # also in the plain program, which refuses the same calls
             key = self._content_of_pure()
-            self._derive_keys(key, key)
+            Node.__init__(self, frame, body.name, inputs, key, key, body.timeout_s)
+            if self.key is None:
+                self._set_run_key(key)
             # what the caller changes later is not part of the call
             try:
                 self.args, self.kwargs = freeze(args), freeze(kwargs)
             except EncodingError as error:
                 raise self._unencodable_argument(error) from error.__cause__
-        elif origin is None:
-            key = _best_effort_key(args, kwargs)
-            if inputs:
-                key = fingerprint(key, *(source.run_key for source in inputs))
+        else:
+            Node.__init__(self, frame, body.name, inputs, None, None, body.timeout_s)
+            self.is_planned = False
+            if origin is None:
+                key = _best_effort_key(args, kwargs)
+                if inputs:
+                    key = fingerprint(key, *(source.run_key for source in inputs))
         if origin is None:
             self.sibling_key: Any = key
             self.ordinal: int = frame.next_ordinal(body.identity, key)
@@ -272,11 +279,6 @@ class OperatorNode(Node):
             return self.body.version == self.version
         except VersionError:
             return False
-
-    @property
-    def timeout_s(self) -> float | None:
-        """The operator's `timeout=`."""
-        return self.body.timeout_s
 
     def _unencodable_argument(self, error: EncodingError) -> EncodingError:
         """The error with the argument's name in it, instead of its position in our key."""
@@ -343,6 +345,11 @@ class OperatorNode(Node):
         self.outcome = outcome
         self.flight = self.awaiter = self.task = None
         self.args, self.kwargs, self.is_running = (), {}, False
+
+
+def join_digests(tag: bytes, *digests: bytes) -> bytes:
+    """The digest of some digests under a tag; tags are of one byte, digests of 32."""
+    return blake3(tag + b"".join(digests)).digest()
 
 
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})

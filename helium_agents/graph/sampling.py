@@ -141,14 +141,11 @@ _DEFAULTS = {f.name: f.default for f in fields(Sampling) if f.init and f.name !=
 _DEFAULTS = {name: _DEFAULTS[name] for name in sorted(_DEFAULTS)}  # whatever their order above
 
 
-def sampling_of(*parameters: Any) -> Sampling:
-    """A `Sampling` of these arguments, made and checked once for all calls that ask for it."""
-    try:
-        return _sampling_of(*parameters)
-    except TypeError:  # one of them has no hash, so it is wrong
-        return Sampling(*parameters)
-
-
 @lru_cache(maxsize=256, typed=True)  # typed, since 2.0 and True must not pass for 2 and 1
-def _sampling_of(*parameters: Any) -> Sampling:
+def sampling_of(*parameters: Any) -> Sampling:
+    """A `Sampling` of these arguments, made and checked once for all calls that ask for it.
+
+    Raises:
+        TypeError: One of them has no hash.
+    """
     return Sampling(*parameters)

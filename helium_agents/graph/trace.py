@@ -15,8 +15,9 @@ web handler that was there before) is in the root frame of that session.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, _get_running_loop
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar, Token
+from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -27,18 +28,41 @@ Call = Any
 """A `Node`, of which frames and what runs them know nothing: nodes are made in frames."""
 
 
+class Model(Protocol):
+    """What keys know of a model."""
+
+    @property
+    def identity(self) -> bytes:
+        """What it is, as part of keys."""
+        ...
+
+    @property
+    def truncates(self) -> bool:
+        """Whether its answers can be cut."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoModel:
+    """The model of calls outside any session, which are never answered."""
+
+    identity: bytes = b""
+    truncates: bool = True
+
+
+NO_MODEL = NoModel()
+
+
 class Runner(Protocol):
     """What a frame knows of its session."""
 
-    def waiting(self) -> str:
-        """Which calls wait for what, and for how long."""
+    @property
+    def models(self) -> Mapping[str | None, Model]:
+        """The session's models by name; `None` is the default's. Another name raises."""
         ...
 
-    def model(self, name: str | None) -> tuple[bytes, bool]:
-        """A model's identity, as part of keys, and whether its answers can be cut.
-
-        `None` names the default.
-        """
+    def waiting(self) -> str:
+        """Which calls wait for what, and for how long."""
         ...
 
     def on_created(self, node: Call) -> None:
@@ -182,18 +206,15 @@ def open_runners() -> list[Runner]:
     return [root.runner for root in roots if root.runner is not None]
 
 
-def current_frame() -> Frame:
-    """The frame of the code that is running.
+def root_frame() -> Frame:
+    """The frame of code that has entered none.
 
-    Code without one is in the root frame of the session that is open on this event loop; where
-    there is none, in a fresh frame outside any session.
+    That is the root frame of the session that is open on this event loop; where there is none, a
+    fresh frame outside any session.
 
     Raises:
         SessionError: Several sessions are open, and nothing says which is meant.
     """
-    frame = entered_frame()
-    if frame is not None:
-        return frame
     loop = _get_running_loop()
     roots = _open_roots.get(loop) if loop is not None else None
     if not roots:

@@ -17,10 +17,9 @@ from typing import Any, Literal, get_args
 
 from helium_agents.engines.engine import Choice
 from helium_agents.errors import DecodingError, ReplayMiss
-from helium_agents.graph.llm_key import join_digests
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import Node
+from helium_agents.graph.node import Node, join_digests
 from helium_agents.memo.store import Store
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
@@ -135,7 +134,7 @@ class Answers:
             return Found(record.value, record.run == self._run, record.calls_below)
         if not isinstance(record, AnswerRecord):
             return None
-        fleet = self._engines.fleet(node.call.model)
+        fleet = self._engines[node.call.model]
         answer = _fit(record, node, fleet)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
             own = None if node.key is None else self._read(store, node.key)

@@ -66,6 +66,7 @@ class Calls:
         run_id: Identifies the run's draws.
 
     Attributes:
+        models: The session's models by name.
         root: The frame of code that is in no other frame of the session.
         flights: All unfinished calls that are planned.
         state: Whether more calls may be made.
@@ -96,7 +97,7 @@ class Calls:
         self.flights = Flights(
             tasks, context, self._plan, settler.settle, settler.report_left, self._closed_before
         )
-        self._engines = engines
+        self.models = engines
         self._dispatcher = dispatcher
         self._answers = answers if substitute_known in rules else None  # what rules may put in
         self._executor = Executor(
@@ -123,11 +124,6 @@ class Calls:
         self._num_at_once = 0
 
     # --- made ----------------------------------------------------------------------------------
-
-    def model(self, name: str | None) -> tuple[bytes, bool]:
-        """A model's identity, as part of keys, and whether its answers can be cut."""
-        fleet = self._engines.fleet(name)
-        return fleet.identity, fleet.truncates
 
     def check_open(self) -> None:
         """Raise unless the session is open and on this event loop."""

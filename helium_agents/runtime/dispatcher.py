@@ -157,7 +157,7 @@ class Dispatcher:
         return any(queue.running for queue in self._queues.values())
 
     def _add_queue(self, model: str | None) -> _Queue:
-        fleet = self._engines.fleet(model)
+        fleet = self._engines[model]
         for queue in self._queues.values():
             if queue.fleet is fleet:
                 break

@@ -12,12 +12,13 @@ from helium_agents.runtime.supervised_engine import Spawn
 from helium_agents.telemetry.events import Observer
 
 
-class EnginePool:
-    """Named engines; the first is the default.
+class EnginePool(dict[str | None, Fleet]):
+    """What keeps each model's engines alive and takes its requests, by the model's name.
+
+    `None` stands for the first. Another name raises `SessionError`.
 
     Args:
-        engines: The engines of each model by the name that `llm(model=...)` uses; all below is
-            also known by `None`, which is the first.
+        engines: The engines of each model by the name that `llm(model=...)` uses.
         spawn: Starts a task that the session owns.
         emit: Takes events.
     """
@@ -25,33 +26,23 @@ class EnginePool:
     def __init__(
         self, engines: Mapping[str, tuple[Engine, ...]], spawn: Spawn, emit: Observer
     ) -> None:
+        super().__init__()
         fleets: dict[tuple[int, ...], Fleet] = {}  # one for each model, which may have two names
-        self._fleets: dict[str | None, Fleet] = {}
         for name, each in engines.items():
             ids = tuple(map(id, each))
             if ids not in fleets:
                 fleets[ids] = Fleet(each, spawn=spawn, emit=emit)
-            self._fleets.setdefault(None, fleets[ids])
-            self._fleets[name] = fleets[ids]
+            self.setdefault(None, fleets[ids])
+            self[name] = fleets[ids]
         self._each = tuple(fleets.values())
 
-    def fleet(self, model: str | None) -> Fleet:
-        """What keeps the engines of a model alive and takes its requests.
-
-        Raises:
-            SessionError: There is none of that name.
-        """
-        try:
-            return self._fleets[model]
-        except KeyError:
-            names = ", ".join(repr(name) for name in self._fleets if name is not None)
-            raise SessionError(
-                f"llm(model={model!r}): this session's engines are {names}"
-            ) from None
+    def __missing__(self, model: str | None) -> Fleet:
+        names = ", ".join(repr(name) for name in self if name is not None)
+        raise SessionError(f"llm(model={model!r}): this session's engines are {names}")
 
     def about(self, model: str | None) -> tuple[str, dict[str, str]]:
         """What a person calls a model, and what its identity is made of, if the engine says so."""
-        fleet = self.fleet(model)
+        fleet = self[model]
         return fleet.name, fleet.made_of
 
     @property

@@ -313,7 +313,7 @@ class Executor:
         if isinstance(other.outcome, Value):
             assert isinstance(node, LlmNode) and isinstance(source, LlmNode)
             max_tokens, asked_max = (n.call.sampling.max_tokens for n in (source, node))
-            fleet = self._engines.fleet(node.call.model)
+            fleet = self._engines[node.call.model]
             answer = other.outcome.value
             choice = fit_choice(answer.choices[0], max_tokens, asked_max, fleet)
             if choice is not None:
@@ -387,7 +387,7 @@ class Executor:
             [ChatMessage(role, "".join(map(str, parts))) for role, parts in call.messages]
         )
         flight.doing = "waits for its engine to render the prompt"
-        prompt = await self._engines.fleet(call.model).render(messages)
+        prompt = await self._engines[call.model].render(messages)
         for attempt in count():
             flight.doing = "waits for its turn"
             usage.request_id = f"helium-{next(self._request_ids)}"
@@ -424,7 +424,7 @@ class Executor:
 
     def _tell(self, emit: Observer, request: Request, completion: Completion) -> None:
         """Say what an engine has answered, and what it is able to do where that is news."""
-        fleet = self._engines.fleet(request.model)
+        fleet = self._engines[request.model]
         described = fleet.capacity, fleet.cost
         if self._described.get(fleet) != described:
             self._described[fleet] = described

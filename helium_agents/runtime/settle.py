@@ -98,7 +98,7 @@ class Settler:
         item, is_watched = node.frame.item, node.number > 0
         model = ""
         if is_watched and isinstance(node, LlmNode):
-            model = self._engines.fleet(node.call.model).name
+            model = self._engines[node.call.model].name
         self._emit(
             CallSettled(
                 kind=kind,

@@ -44,7 +44,6 @@ def test_a_synchronous_program_has_the_same_options() -> None:
         ({"max_open": 3}, FewOpen),
         ({"schedule": EverythingOpen()}, EverythingOpen),
     ],
-    ids=str,
 )
 def test_the_schedule_that_is_asked_for(given: SessionOptions, kind: type) -> None:
     assert type(schedule_of(all_options(given))) is kind
