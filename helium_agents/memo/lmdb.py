@@ -33,6 +33,7 @@ from helium_agents.memo.entry import (
     entry_bytes,
     is_expired,
 )
+from helium_agents.memo.eviction import EvictionPolicy, least_recently_used
 from helium_agents.memo.lmdb_check import Report, check, rebuild
 from helium_agents.memo.lmdb_directory import Directory
 from helium_agents.memo.lmdb_environment import probe
@@ -46,10 +47,11 @@ _MAX_VALUE_BYTES: Final = 2**31
 class LmdbStore:
     """A directory of entries that outlives the process; a `BrowsableStore`.
 
-    Entries are evicted, least recently used first, in the transaction that would exceed the bound.
-    The order of use is kept coarsely: the last 65,536 reads are noted in memory and written along
-    with the next puts or at the end, and only where an entry's place in the order is out of date.
-    A crash forgets such notes and nothing else.
+    Entries are evicted in the transaction that would exceed the bound: by default what was used
+    longest ago, exactly where there are few, and otherwise of some drawn at random. Use is noted
+    coarsely: the last 65,536 reads are kept in memory and written along with the next puts or at
+    the end, and only where what is noted of an entry is out of date. A crash forgets such notes
+    and nothing else.
 
     The file is larger than its live bytes, 1.5 to 6 times depending on their sizes; it does not
     shrink, but freed pages are used again.
@@ -64,6 +66,8 @@ class LmdbStore:
             kept: its key is then absent, also if it had a value before.
         ttl_s: Entries older than this many seconds are misses; `None` for no limit.
         read_only: Never write: `put` and `clear` raise, and reads do not affect eviction.
+        eviction: Says of an entry how long it should stay, compared with others: those with the
+            least value go first. See `helium_agents.memo.eviction`.
         clock: Unix time in seconds; for tests.
     """
 
@@ -74,6 +78,7 @@ class LmdbStore:
         max_bytes: int = 4 * 2**30,
         ttl_s: float | None = None,
         read_only: bool = False,
+        eviction: EvictionPolicy = least_recently_used,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_bounds(max_bytes, ttl_s)
@@ -82,6 +87,7 @@ class LmdbStore:
         self._max_entry_bytes = min(max_bytes, _MAX_VALUE_BYTES)
         self._ttl_s = ttl_s
         self._read_only = read_only
+        self._eviction = eviction
         self._clock = clock
         self._num_corrupt = 0
         self._opening = threading.Lock()
@@ -164,13 +170,12 @@ class LmdbStore:
         max_bytes: int | None = None,
         among: Collection[bytes] | None = None,
     ) -> int:
-        """Remove expired entries, then old ones, then the least recently used; how many went.
+        """Remove expired entries, then old ones, then those that eviction takes; how many went.
 
         Args:
             older_than_s: Remove what was put longer ago than this. As with a time to live, an
                 entry from as far in the future counts as old.
-            max_bytes: Then remove the least recently used until the rest counts at most this
-                many bytes; 0 removes all.
+            max_bytes: Then evict until the rest counts at most this many bytes; 0 removes all.
             among: Only entries with these keys go, and only they count.
         """
         now_s = self._clock()
@@ -178,7 +183,9 @@ class LmdbStore:
         def is_old(entry: EntryInfo) -> bool:
             return self._is_expired(entry) or is_expired(entry.created_s, older_than_s, now_s)
 
-        return self._use_writer().run(lambda update: update.prune(is_old, max_bytes, among))
+        return self._use_writer().run(
+            lambda update: update.prune(is_old, max_bytes, among, self._eviction)
+        )
 
     def verify(self, *, repair: bool = False) -> Report:
         """Check everything that can be checked; damage is described, not raised.
@@ -266,7 +273,9 @@ class LmdbStore:
                 return self._opened
             if self._is_closed:
                 raise MemoError(f"the memo in {self.path} is closed")
-            opened = Directory(self.path, self._max_bytes, read_only=self._read_only)
+            opened = Directory(
+                self.path, self._max_bytes, self._eviction, read_only=self._read_only
+            )
             self._at_drop = weakref.finalize(self, opened.abandon)
             self._at_drop.atexit = False  # the directories see to that themselves, with patience
             self._opened = opened

@@ -1,9 +1,8 @@
 """The full check of an LMDB memo, and the repair that makes again what `entries` can tell.
 
 What must hold: every record and every provenance record is whole; each entry has one index row,
-which says its size, time and label, and one place in the order of use, under the number in its row;
-nothing has a row, a place or provenance without an entry; the count of live bytes is the sum of the
-rows, and within the bound that the last writer held.
+which says its size, time and label; nothing has a row or provenance without an entry; the count of
+live bytes is the sum of the rows, and within the bound that the last writer held.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from helium_agents.memo.lmdb_tables import (
     Tables,
     Txn,
     Update,
-    format_count,
     parse_count,
     parse_row,
     records_of,
@@ -101,8 +99,6 @@ class _Check:
             yield f"its index row says {row.num_bytes} bytes, not {num_bytes}"
         if entry is not None and (row.created_s, row.label) != (entry.created_s, entry.label):
             yield "its index row has another time or label than its record"
-        if self._txn.get(format_count(row.last_use), db=self._tables.recency) != key:
-            yield f"it has no place in the order of use under its number {row.last_use}"
 
     def _of_orphans(self) -> Iterator[tuple[bytes, str]]:
         tables = self._tables
@@ -110,10 +106,6 @@ class _Check:
             for key in self._txn.cursor(db=table).iternext(values=False):
                 if self._txn.get(key, db=tables.entries) is None:
                     yield key, f"it is in {name}, but has no record"
-        for number, key in self._txn.cursor(db=tables.recency):
-            row = _row_of(self._txn, tables, key)
-            if row is None or format_count(row.last_use) != number:
-                yield key, f"it has a place {parse_count(number)} in the order of use too many"
 
     def _of_counts(self) -> Iterator[str]:
         counted = parse_count(self._txn.get(NUM_BYTES, db=self._tables.meta))
@@ -125,7 +117,7 @@ class _Check:
 
 
 def rebuild(update: Update) -> int:
-    """Make index, order of use and count again from the entries; how many damaged ones went.
+    """Make index and counts again from the entries; how many damaged ones went.
 
     The order of use is kept where the index still knows it. Needs 200 bytes of memory per entry.
     """
@@ -148,7 +140,7 @@ def rebuild(update: Update) -> int:
     ]
     for key in bad:
         txn.delete(key, db=tables.provenance)
-    update.clear_order()
+    update.clear_index()
     for _, created_s, key, label in sorted(order):
         num_bytes = KEY_BYTES + sum(map(len, records_of(txn, tables, key)))
         update.place(key, num_bytes, created_s, label.encode())

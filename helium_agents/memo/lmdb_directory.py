@@ -27,6 +27,7 @@ from typing import Any, Final, TypeVar
 import lmdb
 
 from helium_agents.errors import MemoError
+from helium_agents.memo.eviction import EvictionPolicy
 from helium_agents.memo.lmdb_environment import explain, open_environment
 from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Txn, Update, open_tables
 from helium_agents.memo.writer import Batch, Writer
@@ -47,10 +48,11 @@ class Directory:
     Args:
         path: Where it is.
         max_bytes: The bound that each write holds.
+        policy: Says what goes first where the bound would be exceeded.
         read_only: Have no writer.
 
     Attributes:
-        touched: Keys that were read, for the order of use; the oldest are forgotten.
+        touched: Keys that were read, to note their use; the oldest are forgotten.
         write_lock: Held by a write that is under way, or by a fork.
         reading: One element for each read transaction that is open: a count that needs no lock.
 
@@ -58,7 +60,9 @@ class Directory:
         MemoError: If it cannot be opened.
     """
 
-    def __init__(self, path: Path, max_bytes: int, *, read_only: bool) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int, policy: EvictionPolicy, *, read_only: bool
+    ) -> None:
         self.pid = os.getpid()
         self.path = path
         self.explain = partial(explain, path)
@@ -67,6 +71,7 @@ class Directory:
         self.reading: list[None] = []
         self.write_lock = threading.RLock()
         self._max_bytes = max_bytes
+        self._policy = policy
         self._next_reader_check_s = time.monotonic() + _READER_CHECK_S
         try:
             self.env = open_environment(path, max_bytes=max_bytes, read_only=read_only)
@@ -125,7 +130,7 @@ class Directory:
                 warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
 
     def _write(self, batch: Batch) -> list[Any]:
-        """Write a batch and the order of use in one transaction; runs on the writer thread."""
+        """Write a batch and what was used in one transaction; runs on the writer thread."""
         with self.write_lock:
             now_s = time.monotonic()
             if now_s >= self._next_reader_check_s:  # else the pages of the killed stay in use
@@ -137,7 +142,7 @@ class Directory:
                 update.touch(touched)
                 update.put(batch.records)
                 results = [job(update) for job, _ in batch.jobs]
-                update.evict(self._max_bytes)
+                update.evict(self._max_bytes, self._policy)
                 update.save(self._max_bytes)
             self._check_place()
             return results

@@ -4,26 +4,29 @@
 table      key                    value
 ========== ====================== ==============================================
 `meta`     name                   `format`, the layout's version; `num_bytes`;
-                                  `max_bytes`, the bound that the last writer held
+                                  `max_bytes`, the bound that the last writer held;
+                                  `num_uses`, how many writes and uses were noted
 `entries`  digest                 record (`memo/entry.py`)
 `facts`    digest                 provenance record, if any
-`index`    digest                 sequence number, bytes, creation time, label
-`recency`  sequence number        digest
+`index`    digest                 number of its last use, bytes, creation time, label
 ========== ====================== ==============================================
 
-A sequence number is drawn when an entry is written or touched, so `recency` is sorted from the
-least to the most recently used. `index` repeats what selection and statistics need, in a twentieth
-of the pages; both can be rebuilt from `entries`, as can `num_bytes`. All changes happen in
-`Update`, in one write transaction, so the count of live bytes is true for every process that shares
-the directory.
+Uses are numbered, so that entries can be compared by their last. `index` has what selection,
+eviction and statistics need, in a twentieth of the pages; it can be rebuilt from `entries`, as can
+`num_bytes`. All changes happen in `Update`, in one write transaction, so the count of live bytes is
+true for every process that shares the directory.
+
+Digests are evenly spread, so neighbours in `index` are entries drawn at random: eviction looks at
+some and removes those that its policy names first. An order of all would cost each write a table.
 """
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -31,6 +34,7 @@ import lmdb
 
 from helium_agents.errors import MemoError
 from helium_agents.memo import entry
+from helium_agents.memo.eviction import EvictionPolicy, first_to_go
 from helium_agents.memo.store import KEY_BYTES, EntryInfo
 
 FORMAT_VERSION: Final = 2
@@ -39,11 +43,14 @@ DATA_FILE: Final = "data.mdb"
 FORMAT: Final = b"format"
 NUM_BYTES: Final = b"num_bytes"
 MAX_BYTES: Final = b"max_bytes"
+_NUM_USES: Final = b"num_uses"
 _META: Final = b"meta"
-_OTHERS: Final = (b"entries", b"facts", b"index", b"recency")
+_OTHERS: Final = (b"entries", b"facts", b"index")
 _INDEX: Final = struct.Struct("<QQd")
 
 _STALE_SHARE: Final = 4
+_SAMPLE: Final = 128
+_MOST_OF_A_SAMPLE: Final = 8  # so they are of the sixteenth that goes first, mostly
 _NOT_A_MEMO: Final = "{} holds an LMDB file that is not a memo: choose another directory"
 
 Txn: TypeAlias = "lmdb.Transaction[bytes]"
@@ -63,7 +70,6 @@ class Tables:
     entries: lmdb._Database
     provenance: lmdb._Database
     index: lmdb._Database
-    recency: lmdb._Database
 
 
 def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables:
@@ -124,8 +130,11 @@ class Update:
         self.txn = txn
         self.tables = tables
         self.num_bytes = parse_count(txn.get(NUM_BYTES, db=tables.meta))
-        cursor = txn.cursor(db=tables.recency)
-        self._next_sequence = parse_count(cursor.key()) + 1 if cursor.last() else 1
+        counted = txn.get(_NUM_USES, db=tables.meta)
+        if counted is None:  # a new memo, or one of before there was this count
+            self._num_uses = max((row.last_use for row in rows(txn, tables)), default=0)
+        else:
+            self._num_uses = parse_count(counted)
 
     def put(self, records: Mapping[bytes, Records]) -> None:
         """Write entries as the most recently used, replacing earlier ones; remove the `DELETED`.
@@ -136,21 +145,15 @@ class Update:
         keys = sorted(records)
         self.delete([key for key, _ in self.txn.cursor(db=self.tables.index).getmulti(keys)])
         index_rows: dict[bytes, bytes] = {}
-        order: list[tuple[bytes, bytes]] = []
         for key, (record, provenance) in records.items():
-            if not record:
-                continue
-            created_s, label = entry.origin(record)
-            num_bytes = KEY_BYTES + len(record) + len(provenance)
-            index_rows[key] = _INDEX.pack(self._next_sequence, num_bytes, created_s) + label
-            order.append((format_count(self._next_sequence), key))
-            self._next_sequence += 1
-            self.num_bytes += num_bytes
+            if record:
+                created_s, label = entry.origin(record)
+                num_bytes = KEY_BYTES + len(record) + len(provenance)
+                index_rows[key] = self._new_row(num_bytes, created_s, label)
         kept = [key for key in keys if key in index_rows]
         provenance_rows = [(key, records[key][1]) for key in kept if records[key][1]]
         cursor, tables = self.txn.cursor, self.tables
         cursor(db=tables.index).putmulti([(key, index_rows[key]) for key in kept])
-        cursor(db=tables.recency).putmulti(order, append=True)  # as in `place`
         cursor(db=tables.entries).putmulti([(key, records[key][0]) for key in kept])
         cursor(db=tables.provenance).putmulti(provenance_rows)
 
@@ -162,7 +165,6 @@ class Update:
             if value is not None:
                 row = parse_row(key, value)
                 self.txn.delete(key, db=self.tables.index)
-                self.txn.delete(format_count(row.last_use), db=self.tables.recency)
                 self.txn.delete(key, db=self.tables.entries)
                 self.txn.delete(key, db=self.tables.provenance)
                 self.num_bytes -= row.num_bytes
@@ -170,11 +172,11 @@ class Update:
         return num_removed
 
     def touch(self, keys: Iterable[bytes]) -> None:
-        """Make entries the most recently used, where their place is out of date enough.
+        """Note that entries were used, where what is noted is out of date enough.
 
-        That is, where a quarter as many sequence numbers were drawn since as there are entries. So
-        an entry that is read all the time stays in the newest quarter, and is moved at most four
-        times while the whole memo turns over once.
+        That is, where a quarter as many uses were counted since as there are entries. So an entry
+        that is read all the time stays in the newest quarter, and is written at most four times
+        while the whole memo turns over once.
         """
         limit = self.txn.stat(self.tables.entries)["entries"] // _STALE_SHARE
         for key in keys:
@@ -182,37 +184,45 @@ class Update:
             if value is None:
                 continue
             row = parse_row(key, value)
-            if self._next_sequence - row.last_use > limit:
-                self.txn.delete(format_count(row.last_use), db=self.tables.recency)
+            if self._num_uses - row.last_use >= limit:
                 self.num_bytes -= row.num_bytes
                 self.place(key, row.num_bytes, row.created_s, row.label.encode())
 
-    def evict(self, max_bytes: int) -> None:
-        """Remove the least recently used entries until the rest fits."""
-        cursor = self.txn.cursor(db=self.tables.recency)
-        while self.num_bytes > max_bytes:
-            if not cursor.first() or not self.delete([cursor.value()]):
+    def evict(self, max_bytes: int, policy: EvictionPolicy) -> None:
+        """Remove entries until the rest fits: of a few, exactly those that go first."""
+        while (excess_bytes := self.num_bytes - max_bytes) > 0:
+            sample = self._sample()
+            doomed = first_to_go(sample, excess_bytes, policy)
+            most = _MOST_OF_A_SAMPLE if len(sample) == _SAMPLE else None
+            if not self.delete(islice(doomed, most)):
                 raise MemoError(
                     "the memo's tables disagree: open it again and call verify(repair=True)"
                 )
+
+    def _sample(self) -> list[EntryInfo]:
+        """What the index says of some entries; of all where there are few."""
+        cursor = self.txn.cursor(db=self.tables.index)
+        found: dict[bytes, bytes] = {}
+        if cursor.set_range(random.randbytes(KEY_BYTES)):
+            found.update(islice(cursor, _SAMPLE))
+        if len(found) < _SAMPLE and cursor.first():
+            found.update(islice(cursor, _SAMPLE - len(found)))
+        return [parse_row(key, value) for key, value in found.items()]
 
     def prune(
         self,
         is_old: Callable[[EntryInfo], bool],
         max_bytes: int | None,
         among: Collection[bytes] | None,
+        policy: EvictionPolicy,
     ) -> int:
-        """Remove what is old, then the least recently used that are too much; how many went."""
+        """Remove what is old, then of the rest what is too much; how many went."""
         mine = [row for row in rows(self.txn, self.tables) if among is None or row.key in among]
         doomed = [row.key for row in mine if is_old(row)]
         if max_bytes is not None:
-            rest = sorted((row for row in mine if not is_old(row)), key=attrgetter("last_use"))
+            rest = [row for row in mine if not is_old(row)]
             excess_bytes = sum(row.num_bytes for row in rest) - max_bytes
-            for row in rest:
-                if excess_bytes <= 0:
-                    break
-                doomed.append(row.key)
-                excess_bytes -= row.num_bytes
+            doomed += first_to_go(rest, excess_bytes, policy)
         return self.delete(doomed)
 
     def clear(self) -> int:
@@ -220,29 +230,28 @@ class Update:
         num_entries: int = self.txn.stat(self.tables.entries)["entries"]
         self.txn.drop(self.tables.entries, delete=False)
         self.txn.drop(self.tables.provenance, delete=False)
-        self.clear_order()
+        self.clear_index()
         return num_entries
 
-    def clear_order(self) -> None:
-        """Forget index, order of use and count, which can be made again with `place`."""
+    def clear_index(self) -> None:
+        """Forget index and counts, which can be made again with `place`."""
         self.txn.drop(self.tables.index, delete=False)
-        self.txn.drop(self.tables.recency, delete=False)
-        self._next_sequence = 1
+        self._num_uses = 0
         self.num_bytes = 0
 
     def place(self, key: bytes, num_bytes: int, created_s: float, label: bytes) -> None:
-        """Enter a record in index, order of use and count, as the most recently used."""
-        sequence = self._next_sequence
-        row = _INDEX.pack(sequence, num_bytes, created_s) + label
-        self.txn.put(key, row, db=self.tables.index)
-        self._next_sequence += 1
+        """Enter a record in index and count, as the most recently used."""
+        self.txn.put(key, self._new_row(num_bytes, created_s, label), db=self.tables.index)
+
+    def _new_row(self, num_bytes: int, created_s: float, label: bytes) -> bytes:
+        self._num_uses += 1
         self.num_bytes += num_bytes
-        # Numbers only grow: appending fills the pages and saves the search.
-        self.txn.put(format_count(sequence), key, append=True, db=self.tables.recency)
+        return _INDEX.pack(self._num_uses, num_bytes, created_s) + label
 
     def save(self, max_bytes: int) -> None:
-        """Write the count of live bytes and the bound they obey, last before the commit."""
-        for name, count in ((NUM_BYTES, self.num_bytes), (MAX_BYTES, max_bytes)):
+        """Write the counts, and the bound that the live bytes obey, last before the commit."""
+        counts = {NUM_BYTES: self.num_bytes, MAX_BYTES: max_bytes, _NUM_USES: self._num_uses}
+        for name, count in counts.items():
             value = format_count(count)
             if self.txn.get(name, db=self.tables.meta) != value:  # else nothing need be committed
                 self.txn.put(name, value, db=self.tables.meta)
@@ -250,16 +259,16 @@ class Update:
 
 def parse_row(key: bytes, value: bytes) -> EntryInfo:
     """What an index row says."""
-    sequence, num_bytes, created_s = _INDEX.unpack_from(value)
+    last_use, num_bytes, created_s = _INDEX.unpack_from(value)
     label = value[_INDEX.size :].decode(errors="replace")
-    return EntryInfo(key, label, num_bytes, created_s, sequence)
+    return EntryInfo(key, label, num_bytes, created_s, last_use)
 
 
 def parse_count(value: bytes | None) -> int:
-    """A count, or a sequence number."""
+    """A count that is stored."""
     return int.from_bytes(value or b"", "big")
 
 
 def format_count(count: int) -> bytes:
-    """A count, or a sequence number, so that bytes sort as numbers do."""
+    """A count to be stored."""
     return count.to_bytes(8, "big")

@@ -215,17 +215,18 @@ class LmdbMachine(StoreMachine):
 
 
 def assert_tables_agree(path: Path) -> None:
-    """Read a closed store's file without its code: index, order and count must fit the entries."""
+    """Read a closed store's file without its code: index and count must fit the entries."""
     with lmdb.open(str(path), max_dbs=8, readonly=True) as env:
-        names = (b"meta", b"entries", b"facts", b"index", b"recency")
+        names = (b"meta", b"entries", b"facts", b"index")
         meta, *tables = (env.open_db(name, create=False) for name in names)
         with env.begin() as txn:
-            entries, provenance, index, recency = (
+            entries, provenance, index = (
                 {k: v for k, v in txn.cursor(db=table)} for table in tables
             )
             stored = txn.get(b"num_bytes", db=meta)
-    assert set(entries) == set(index) == set(recency.values())
-    assert len(recency) == len(entries)
+    assert set(entries) == set(index)
+    last_uses = {row[:8] for row in index.values()}
+    assert len(last_uses) == len(index)
     assert set(provenance) <= set(entries)
     num_bytes = sum(len(k) + len(record) for k, record in entries.items())
     num_bytes += sum(len(record) for record in provenance.values())

@@ -20,7 +20,6 @@ from helium_agents.memo.lmdb import LmdbStore
 
 NAMES = range(12)
 VICTIM = key(5)
-NUMBER = 6  # its place in the order of use
 
 
 @pytest.fixture
@@ -63,9 +62,6 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, bool]] = {
     "row's size": (lambda p: flip(p, b"index", VICTIM, 8), "says .* bytes, not", False),
     "row's time": (lambda p: flip(p, b"index", VICTIM, 16), "another time or label", False),
     "row's label": (lambda p: flip(p, b"index", VICTIM, 24), "another time or label", False),
-    "row's number": (lambda p: flip(p, b"index", VICTIM, 0), "no place in the order", False),
-    "place gone": (lambda p: change(p, b"recency", number(NUMBER), None), "no place", False),
-    "place too many": (lambda p: change(p, b"recency", number(99), VICTIM), "too many", False),
     "provenance": (lambda p: flip(p, b"facts", VICTIM, -1), "provenance is damaged", False),
     "provenance gone": (lambda p: change(p, b"facts", VICTIM, None), "says .* bytes, not", False),
     "orphans": (
@@ -119,7 +115,7 @@ def test_many_problems_are_counted(memo: Path, monkeypatch: pytest.MonkeyPatch) 
     with closing(LmdbStore(memo, read_only=True)) as store:
         problems = store.verify().problems
         assert len(problems) == 4
-        assert problems[-1] == "and 21 more"
+        assert problems[-1] == "and 9 more"
         with pytest.raises(MemoError, match="read-only"):
             store.verify(repair=True)
 
@@ -127,7 +123,7 @@ def test_many_problems_are_counted(memo: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_file_that_was_cut_is_described_and_does_not_kill(memo: Path) -> None:
     data = memo / "data.mdb"
     whole = data.read_bytes()
-    for num_bytes in range(0, len(whole), 4096 * 3):
+    for num_bytes in range(0, len(whole) - 4096, 4096 * 2):  # the last page is a free one
         data.write_bytes(whole[:num_bytes])
         for options in ({"read_only": True}, {}):
             store = LmdbStore(memo, **options)
@@ -165,7 +161,7 @@ def test_random_damage_is_described_and_does_not_kill(memo: Path) -> None:
 
 
 def test_tables_that_disagree_say_what_helps(memo: Path) -> None:
-    change(memo, b"recency", number(1), key("nobody"))
+    change(memo, b"meta", b"num_bytes", number(10**9))
     with closing(LmdbStore(memo, max_bytes=2000)) as store:
         store.put(key("new"), bytes(1500), label="a")
         with pytest.raises(MemoError, match=r"verify\(repair=True\)"):
