@@ -36,11 +36,10 @@ def savings(summary: Summary, *, has_memo: bool, seconds: float) -> str:
 
 
 def _schedule(summary: Summary) -> list[tuple[str, str]]:
-    if summary.max_open is None:
+    if summary.predicted_gain <= 1.0:
         return []
-    rows = count(summary.max_open, "row")
-    gain = f"predicted to be {summary.predicted_gain:.2f} times as fast as all"
-    return [("schedule", f"{rows} open at once, {gain}")]
+    gain = f"predicted to be {summary.predicted_gain:.2f} times as fast as everything open"
+    return [("schedule", f"{summary.policy}, {gain}")]
 
 
 def table(lines: Iterable[tuple[str, str]]) -> str:

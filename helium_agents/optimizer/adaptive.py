@@ -1,37 +1,33 @@
-"""The default schedule: everything open, unless fewer are seen or predicted to be faster."""
+"""The default schedule: everything open, unless another is seen or predicted to be faster."""
 
 from __future__ import annotations
 
 from helium_agents.optimizer.park import Park
-from helium_agents.optimizer.schedule import Asked, EverythingOpen, FewOpen, Queue, Schedule
+from helium_agents.optimizer.policy import AllOpen, Policy
+from helium_agents.optimizer.schedule import Asked, EverythingOpen, Gated, Queue, Schedule
 
 _LEAST_LOST_SHARE = 0.1
 _LEAST_PAUSE_SHARE = 0.025
 
 
 class Adaptive:
-    """Everything open, a limit that was predicted to be faster, or `Park` where agents lose most.
+    """Everything open, a policy predicted to be faster, or `Park` where agents lose most.
 
-    Where the calls of rows are declared, a limit of open rows can be simulated; who does so sets
-    `max_open`. Agents that pause cannot: of them it is seen that they lose their KV cache, when one
+    Where the calls of rows are known, policies can be simulated; who does so says which to
+    `follow`. Agents that pause cannot: of them it is seen that they lose their KV cache, when one
     in ten of the prompt tokens that they have computed was computed before and they are away from
     the engine for a twentieth of their time. Below that there is little to win, and rows that never
     pause are better off with full batches. When they pause no more, everything is open again.
     """
 
     def __init__(self) -> None:
-        self._open, self._park = EverythingOpen(), Park()
-        self._few: FewOpen | None = None
+        self._park = Park()
+        self._planned: Schedule = EverythingOpen()
         self._parks = False
 
-    @property
-    def max_open(self) -> int | None:
-        """Most items that are open at once; `None` for all."""
-        return None if self._few is None else self._few.max_open
-
-    @max_open.setter
-    def max_open(self, max_open: int | None) -> None:
-        self._few = None if max_open is None else FewOpen(max_open)
+    def follow(self, policy: Policy) -> None:
+        """Open rows as a policy says, while it does not park."""
+        self._planned = EverythingOpen() if isinstance(policy, AllOpen) else Gated(policy)
 
     @property
     def keeps_prefixes(self) -> bool:
@@ -54,6 +50,4 @@ class Adaptive:
 
     @property
     def _current(self) -> Schedule:
-        if self._parks:
-            return self._park
-        return self._open if self._few is None else self._few
+        return self._park if self._parks else self._planned

@@ -54,10 +54,12 @@ class Forecast:
     Args:
         rows: The calls of each, inputs first.
         piece_tokens: Tokens of each piece.
+        items: The item of each row; as rows are begun in order, they rise.
     """
 
     rows: Sequence[Sequence[ForecastCall]]
     piece_tokens: Sequence[int]
+    items: Sequence[int]
 
 
 def forecast(
@@ -100,7 +102,8 @@ def forecast(
                 question=node.key or node.id,
             )
         )
-    return Forecast([rows[item] for item in sorted(rows)], pieces.tokens)
+    items = sorted(rows)
+    return Forecast([rows[item] for item in items], pieces.tokens, items)
 
 
 class _Pieces:

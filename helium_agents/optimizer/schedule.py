@@ -7,11 +7,12 @@ into the KV cache says so with `FewOpen`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
 from helium_agents.errors import SessionError
+from helium_agents.optimizer.policy import AtMost, Policy
 
 
 class Asked(Protocol):
@@ -83,7 +84,7 @@ class Queue(Protocol):
         ...
 
     @property
-    def open_items(self) -> Collection[int]:
+    def open_items(self) -> Set[int]:
         """The items for which something has been sent, and that have not ended."""
         ...
 
@@ -153,6 +154,37 @@ class Schedule(Protocol):
         ...
 
 
+class Gated:
+    """First come, first served, among the items that a policy has open.
+
+    A further item, the first that was read, is begun when the policy allows it, or where nothing
+    has been sent for a while: the open ones may be waiting for one that is not.
+
+    Args:
+        policy: Says which item may be begun beside the open ones.
+    """
+
+    keeps_prefixes = False
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def choose(self, queue: Queue) -> Asked | None:
+        """The first of an open item, or of one that may be opened."""
+        if not has_slot(queue):
+            return None
+        ready, open_items = queue.ready, queue.open_items
+        for asked in ready:
+            if asked.item is None or asked.item in open_items:
+                return asked
+        first = min(ready, key=item_of)
+        may_open = queue.is_stalled or self.policy.may_open(item_of(first), open_items)
+        return first if may_open else None
+
+    def look_again_s(self, queue: Queue) -> None:
+        """Never, but where it is stalled."""
+
+
 class EverythingOpen:
     """First come, first served, as long as the engine has slots and a short queue."""
 
@@ -166,36 +198,17 @@ class EverythingOpen:
         """Never."""
 
 
-class FewOpen:
-    """First come, first served, among a fixed number of open items.
-
-    A further item is begun when one has ended, or where nothing has been sent for a while: the open
-    ones may be waiting for one that is not.
+class FewOpen(Gated):
+    """A fixed number of open items.
 
     Args:
         max_open: Most items of top-level maps that are open at once; at least 1.
     """
 
-    keeps_prefixes = False
-
     def __init__(self, max_open: int) -> None:
         if type(max_open) is not int or max_open < 1:
             raise SessionError(f"max_open={max_open!r} must be a whole number, at least 1")
-        self.max_open = max_open
-
-    def choose(self, queue: Queue) -> Asked | None:
-        """The first of an open item, or of one that may be opened."""
-        if not has_slot(queue):
-            return None
-        ready = queue.ready
-        may_open = queue.is_stalled or len(queue.open_items) < self.max_open
-        for asked in ready:
-            if asked.item is None or asked.item in queue.open_items:
-                return asked
-        return min(ready, key=item_of) if may_open else None
-
-    def look_again_s(self, queue: Queue) -> None:
-        """Never, but where it is stalled."""
+        super().__init__(AtMost(max_open))
 
 
 def item_of(asked: Asked) -> int:

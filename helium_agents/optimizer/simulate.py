@@ -1,8 +1,8 @@
-"""The coarse simulator: how long rows would take under a limit of open rows, one event a call.
+"""The coarse simulator: how long rows would take under a policy of opening, one event a call.
 
 Prompts are prefilled one after another, answers are decoded together, and the prefix cache keeps
 whole pieces of prompts, the least recently used ones going first. It is pure, takes tens of
-microseconds a call, and errs on the safe side: it makes limits look worse than they are. Ratios
+microseconds a call, and errs on the safe side: it makes policies look worse than they are. Ratios
 between two of its results may be trusted, the results themselves hardly.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from helium_agents.optimizer.forecast import Forecast, ForecastCall
+from helium_agents.optimizer.policy import ALL_OPEN, Policy
 from helium_agents.optimizer.step_cost import Step, StepCost
 
 _BATCHED_TOKENS = 2048
@@ -27,22 +28,26 @@ class SimulatedRoom:
         kv_tokens: Tokens of KV cache.
         max_requests: Most requests in a step.
         cost: What a step takes.
+        block_tokens: Tokens of a block: what is cached is cached in whole ones.
+        drops_unused: Whether what no call will begin with again is the first to go.
     """
 
     kv_tokens: int
     max_requests: int
     cost: StepCost
+    block_tokens: int = 1
+    drops_unused: bool = False
 
 
-def simulate(forecast: Forecast, room: SimulatedRoom, max_open: int | None = None) -> float:
+def simulate(forecast: Forecast, room: SimulatedRoom, policy: Policy = ALL_OPEN) -> float:
     """Seconds until all rows are done.
 
     Args:
         forecast: The rows.
         room: The engine.
-        max_open: Most rows that are open at once; all by default.
+        policy: Says which rows are begun beside others; with none open the next one always is.
     """
-    return _Run(forecast, room, max_open or len(forecast.rows)).seconds()
+    return _Run(forecast, room, policy).seconds()
 
 
 @dataclass(slots=True)
@@ -57,13 +62,14 @@ class _Asked:
 class _Run:
     """The state of one simulated run."""
 
-    def __init__(self, forecast: Forecast, room: SimulatedRoom, max_open: int) -> None:
+    def __init__(self, forecast: Forecast, room: SimulatedRoom, policy: Policy) -> None:
         self._rows = forecast.rows
-        self._tokens = forecast.piece_tokens
+        self._items = forecast.items
+        self._tokens = held_tokens(forecast, room.block_tokens)
         self._room = room
-        self._max_open = max_open
+        self._policy = policy
         self._next_row = 0
-        self._num_open = 0
+        self._open_items: set[int] = set()
         self._left = [len(row) for row in self._rows]
         self._missing = [[len(call.inputs) for call in row] for row in self._rows]
         self._needed_by: list[list[list[int]]] = []
@@ -76,6 +82,9 @@ class _Run:
         self._asked: dict[Hashable, _Asked] = {}
         self._ready: OrderedDict[int, _Asked] = OrderedDict()
         self._num_asked = 0
+        self._coming: Counter[int] = Counter()  # prompts to come that have a piece
+        for call in {call.question: call for row in self._rows for call in row}.values():
+            self._coming.update(call.prompt)
         self._in_use: Counter[int] = Counter()  # pieces of running prompts
         self._cached: OrderedDict[int, None] = OrderedDict()  # others, the oldest first
         self._used_tokens = 0  # of all that is in use or cached
@@ -96,12 +105,14 @@ class _Run:
     # --- rows ----------------------------------------------------------------------------------
 
     def _open_rows(self) -> None:
-        while self._next_row < len(self._rows) and self._num_open < self._max_open:
+        while self._next_row < len(self._rows):
             row = self._next_row
+            item, open_items = self._items[row], self._open_items
+            if open_items and not self._policy.may_open(item, open_items):
+                return
             self._next_row += 1
-            self._num_open += 1
-            if not self._rows[row]:
-                self._num_open -= 1
+            if self._rows[row]:
+                open_items.add(item)
             for index, missing in enumerate(self._missing[row]):
                 if not missing:
                     self._ask(row, index)
@@ -121,7 +132,7 @@ class _Run:
     def _answer(self, row: int, index: int) -> None:
         self._left[row] -= 1
         if not self._left[row]:
-            self._num_open -= 1
+            self._open_items.remove(self._items[row])
         for other in self._needed_by[row][index]:
             self._missing[row][other] -= 1
             if not self._missing[row][other]:
@@ -136,8 +147,8 @@ class _Run:
         while self._ready and len(self._running) < self._room.max_requests:
             number, asked = next(iter(self._ready.items()))
             call = asked.call
-            new_tokens = self._missing_tokens(call)
-            need = _growing_tokens(call)
+            new_tokens = call.prompt_tokens - self._cached_tokens(call)
+            need = self._growing_tokens(call)
             for piece in call.prompt:
                 if piece not in self._in_use:
                     need += self._tokens[piece]
@@ -179,15 +190,21 @@ class _Run:
 
     # --- the prefix cache ----------------------------------------------------------------------
 
-    def _missing_tokens(self, call: ForecastCall) -> int:
-        """Prompt tokens that must be computed: from the first piece on that is not there."""
-        for index, piece in enumerate(call.prompt):
+    def _cached_tokens(self, call: ForecastCall) -> int:
+        """Prompt tokens that are there: those before the first piece that is not.
+
+        The last token is computed in any case.
+        """
+        total = 0
+        for piece in call.prompt:
             if piece not in self._in_use and piece not in self._cached:
-                return sum(self._tokens[each] for each in call.prompt[index:])
-        return 0
+                break
+            total += self._tokens[piece]
+        return min(total, call.prompt_tokens - 1)
 
     def _hold(self, call: ForecastCall) -> None:
         for piece in call.prompt:
+            self._coming[piece] -= 1
             if piece not in self._in_use:
                 self._in_use_tokens += self._tokens[piece]
                 if piece in self._cached:
@@ -195,13 +212,13 @@ class _Run:
                 else:
                     self._used_tokens += self._tokens[piece]
             self._in_use[piece] += 1
-        self._used_tokens += _growing_tokens(call)
-        self._in_use_tokens += _growing_tokens(call)
+        self._used_tokens += self._growing_tokens(call)
+        self._in_use_tokens += self._growing_tokens(call)
         self._evict()
 
     def _let_go(self, call: ForecastCall) -> None:
-        self._used_tokens -= _growing_tokens(call)
-        self._in_use_tokens -= _growing_tokens(call)
+        self._used_tokens -= self._growing_tokens(call)
+        self._in_use_tokens -= self._growing_tokens(call)
         for piece in (*reversed(call.answer), *reversed(call.prompt)):
             if piece in self._in_use:
                 self._in_use[piece] -= 1
@@ -211,8 +228,9 @@ class _Run:
                 self._in_use_tokens -= self._tokens[piece]
             elif piece not in self._cached:
                 self._used_tokens += self._tokens[piece]
+            is_unused = self._room.drops_unused and not self._coming[piece]
             self._cached[piece] = None
-            self._cached.move_to_end(piece)
+            self._cached.move_to_end(piece, last=not is_unused)
         self._evict()
 
     def _evict(self) -> None:
@@ -220,7 +238,21 @@ class _Run:
             piece, _ = self._cached.popitem(last=False)
             self._used_tokens -= self._tokens[piece]
 
+    def _growing_tokens(self, call: ForecastCall) -> int:
+        """What an answer holds while it is decoded: half of it, on average, and a begun block."""
+        return call.output_tokens // 2 + self._room.block_tokens // 2
 
-def _growing_tokens(call: ForecastCall) -> int:
-    """What an answer holds while it is decoded: half of it, on average."""
-    return call.output_tokens // 2
+
+def held_tokens(forecast: Forecast, block_tokens: int) -> list[int]:
+    """By piece, the tokens of the blocks that end in it.
+
+    A block in which a prompt leaves the others' is held for each of them.
+    """
+    found = [0] * len(forecast.piece_tokens)
+    for row in forecast.rows:
+        for call in row:
+            end = 0
+            for piece in (*call.prompt, *call.answer):
+                start, end = end, end + forecast.piece_tokens[piece]
+                found[piece] = (end // block_tokens - start // block_tokens) * block_tokens
+    return found

@@ -75,7 +75,7 @@ class Dispatcher:
     Args:
         engines: The session's engines.
         schedule: Chooses which goes next.
-        planner: Tells an `Adaptive` schedule how many rows to have open, or `None`.
+        planner: Tells an `Adaptive` schedule which rows to have open, or `None`.
         limit_tokens: Most prompt and output tokens that may be computed; `None` for no limit. A
             request reserves the most that it can use before it is sent and gives back what it did
             not use, so the limit is never exceeded and no answer is cut off by it.
@@ -148,7 +148,7 @@ class Dispatcher:
         """What each engine is doing, in words."""
         waiting = sum(len(queue.ready) for queue in dict.fromkeys(self._queues.values()))
         states = self._engines.states
-        if self._planner is not None and self._planner.choice.gains:
+        if self._planner is not None and self._planner.choice.compared:
             states.append(f"schedule: {self._planner.choice.explain()}")
         return [*states, f"requests that wait for their turn: {waiting}"] if waiting else states
 
@@ -176,7 +176,7 @@ class Dispatcher:
         queue.room = queue.fleet.capacity
         queue.now_s = asyncio.get_running_loop().time()
         if self._planner is not None and self._planner.has_news:
-            self._choose_limit(queue, self._planner)
+            self._choose_policy(queue, self._planner)
         while queue.ready:
             request = self._schedule.choose(queue)
             if request is None:
@@ -205,13 +205,13 @@ class Dispatcher:
             if turn is not None and not turn.done():
                 turn.set_result(None)
 
-    def _choose_limit(self, queue: _Queue, planner: Planner) -> None:
+    def _choose_policy(self, queue: _Queue, planner: Planner) -> None:
         """Let the planner look at what is known of the rows."""
         cost = queue.fleet.cost
         if queue.room is None or cost is None or not isinstance(self._schedule, Adaptive):
             return
         try:
-            self._schedule.max_open = planner.choose(queue.room, cost, queue.ready)
+            self._schedule.follow(planner.choose(queue.room, cost, queue.ready).policy)
         except Exception as error:  # no answer depends on it
             self._planner = None
             warnings.warn(

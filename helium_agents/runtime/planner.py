@@ -1,7 +1,7 @@
-"""The planner: knows what declared rows will ask, and how many of them to have open at once.
+"""The planner: knows what declared rows will ask, and which of them to have open at once.
 
 Rows whose calls are all declared when they open can be simulated before they run. That is done
-when a request stands ready and the engine is known, again each time twice as many rows are known,
+when a request stands ready and the engine is known, again each time a quarter more rows are known,
 and on the first rows only where there are many: what fits into a KV cache does not depend on how
 many wait.
 """
@@ -15,7 +15,7 @@ from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
 from helium_agents.graph.plan import LogicalPlan, PlanNode
-from helium_agents.optimizer.choose_limit import Choice, choose_limit
+from helium_agents.optimizer.choose_policy import Choice, choose_policy
 from helium_agents.optimizer.forecast import CHARACTERS_PER_TOKEN, forecast
 from helium_agents.optimizer.logical import plan_node
 from helium_agents.optimizer.simulate import SimulatedRoom
@@ -39,7 +39,7 @@ class Planner:
     """
 
     def __init__(self, emit: Observer) -> None:
-        self.choice = Choice(None)
+        self.choice = Choice()
         self._emit = emit
         self._rows: dict[int, list[LlmNode]] = {}
         self._num_planned = 0
@@ -71,23 +71,28 @@ class Planner:
     @property
     def has_news(self) -> bool:
         """Whether so many rows are known that choosing again may come out otherwise."""
-        is_more = len(self._rows) >= max(_LEAST_ROWS, 2 * self._num_planned)
+        is_more = len(self._rows) >= max(_LEAST_ROWS, 1.25 * self._num_planned)
         return is_more and self._num_planned < _MOST_ROWS
 
-    def choose(self, room: Capacity, cost: StepCost, ready: Collection[Request]) -> int | None:
-        """How many rows to have open at once; `None` for all."""
+    def choose(self, room: Capacity, cost: StepCost, ready: Collection[Request]) -> Choice:
+        """Which rows to have open at once."""
         start_s = time.perf_counter()
         self._num_planned = len(self._rows)
         plan = self._plan()
         characters = sum(len(message.content) for r in ready for message in r.messages)
         tokens = sum(len(r.prompt_token_ids) for r in ready)
         ratio = characters / tokens if characters and tokens else CHARACTERS_PER_TOKEN
-        simulated = SimulatedRoom(room.kv_tokens, room.max_requests, cost)
-        self.choice = choose_limit(forecast(plan, self._length, ratio), simulated)
+        simulated = SimulatedRoom(room.kv_tokens, room.max_requests, cost, room.block_tokens)
+        self.choice = choose_policy(forecast(plan, self._length, ratio), simulated)
         self._emit(
-            ScheduleChosen(self.choice.max_open, self.choice.gain, time.perf_counter() - start_s)
+            ScheduleChosen(
+                str(self.choice.policy),
+                self.choice.gain,
+                self.choice.predicted_s,
+                time.perf_counter() - start_s,
+            )
         )
-        return self.choice.max_open
+        return self.choice
 
     def _plan(self) -> LogicalPlan:
         """The calls of the first rows that are to be answered yet."""

@@ -118,16 +118,19 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleChosen:
-    """How many rows are open at once is chosen anew.
+    """Which rows are open at once is chosen anew.
 
     Args:
-        max_open: Most rows; `None` for all.
-        gain: By how much that is predicted to be faster than all.
+        policy: What is chosen, in words.
+        gain: By how much that is predicted to be faster than having all open.
+        predicted_s: How long the rows that were looked at are predicted to take; `None` where
+            nothing was to be chosen, since all fits into the KV cache.
         seconds: What choosing took.
     """
 
-    max_open: int | None
+    policy: str
     gain: float
+    predicted_s: float | None
     seconds: float
 
 

@@ -35,8 +35,9 @@ class Summary:
         saved_prompt_tokens: Prompt tokens of calls that needed no engine.
         saved_output_tokens: Output tokens of calls that needed no engine.
         engine_start_s: Seconds spent starting engines.
-        max_open: Most rows that the planner has open at once, by its last choice; `None` for all.
-        predicted_gain: By how much that was predicted to be faster than all.
+        policy: Which rows the planner has open at once, in words, by its last choice; empty where
+            it made none.
+        predicted_gain: By how much that was predicted to be faster than having all open.
         choosing_s: Seconds spent on such choices.
     """
 
@@ -53,7 +54,7 @@ class Summary:
     saved_prompt_tokens: int = 0
     saved_output_tokens: int = 0
     engine_start_s: float = 0.0
-    max_open: int | None = None
+    policy: str = ""
     predicted_gain: float = 1.0
     choosing_s: float = 0.0
 
@@ -72,7 +73,7 @@ class Summary:
         elif isinstance(event, EngineStarted):
             self.engine_start_s += event.seconds
         elif isinstance(event, ScheduleChosen):
-            self.max_open, self.predicted_gain = event.max_open, event.gain
+            self.policy, self.predicted_gain = event.policy, event.gain
             self.choosing_s += event.seconds
 
     @property
@@ -102,7 +103,7 @@ class Summary:
         """Share of the sent prompt tokens that the prefix cache had, from 0 to 1."""
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
-    def as_dict(self) -> dict[str, int | float | None]:
+    def as_dict(self) -> dict[str, str | int | float | None]:
         """The counts under stable names, for JSON."""
         calls = self.calls_by_source
         return {
@@ -129,7 +130,7 @@ class Summary:
             "saved_output_tokens": self.saved_output_tokens,
             "prefix_hit_rate": round(self.prefix_hit_rate, 4),
             "engine_start_s": round(self.engine_start_s, 3),
-            "max_open": self.max_open,
+            "policy": self.policy,
             "predicted_gain": round(self.predicted_gain, 3),
             "choosing_s": round(self.choosing_s, 3),
         }

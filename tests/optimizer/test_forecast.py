@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from helium_agents.graph.plan import LogicalPlan, PlanNode
 from helium_agents.graph.values import Slot
-from helium_agents.optimizer.choose_limit import choose_limit
+from helium_agents.optimizer.choose_policy import choose_policy
 from helium_agents.optimizer.forecast import Forecast, forecast
-from helium_agents.optimizer.simulate import SimulatedRoom, simulate
+from helium_agents.optimizer.policy import AllOpen, AtMost, Peaks, PeaksFit
+from helium_agents.optimizer.simulate import SimulatedRoom, held_tokens, simulate
 from helium_agents.optimizer.step_cost import STEP_COSTS
 
 COST = STEP_COSTS["cpu-medium"]
@@ -93,8 +94,8 @@ class TestSimulate:
         rows = debate(16)
         total = sum(rows.piece_tokens)
         tight, wide = (SimulatedRoom(tokens, 64, COST) for tokens in (total // 3, 2 * total))
-        assert simulate(rows, tight, 4) < 0.9 * simulate(rows, tight)
-        assert simulate(rows, wide, 4) > simulate(rows, wide)
+        assert simulate(rows, tight, AtMost(4)) < 0.9 * simulate(rows, tight)
+        assert simulate(rows, wide, AtMost(4)) > simulate(rows, wide)
 
     @given(
         st.integers(1, 9), st.integers(1, 9), st.integers(300, 9000), st.integers(1, 40),
@@ -104,26 +105,86 @@ class TestSimulate:
         self, num_rows: int, limit: int, kv_tokens: int, slots: int, words: int
     ) -> None:
         room = SimulatedRoom(kv_tokens, slots, COST)
-        seconds = simulate(debate(num_rows, words), room, limit)
+        seconds = simulate(debate(num_rows, words), room, AtMost(limit))
         assert seconds >= 2 * 32 * COST.step_s * 0.99
+
+    def test_what_no_call_needs_any_more_goes_first_where_the_engine_is_told(self) -> None:
+        rows = debate(16)
+        room = SimulatedRoom(sum(rows.piece_tokens) // 4, 64, COST)
+        plain, told = (
+            simulate(rows, replace(room, drops_unused=drops), AtMost(4)) for drops in (False, True)
+        )
+        assert told < plain
+
+    def test_blocks_belong_to_the_piece_in_which_they_end(self) -> None:
+        found = of(ask(1, 0, "a" * 400), ask(2, 0, "a" * 200 + "b" * 200))
+        assert held_tokens(found, 1) == found.piece_tokens
+        held = held_tokens(found, 16)
+        for call in found.rows[0]:
+            whole = sum(found.piece_tokens[piece] for piece in (*call.prompt, *call.answer))
+            assert sum(held[piece] for piece in (*call.prompt, *call.answer)) == whole // 16 * 16
+
+
+class TestPeaks:
+    def test_a_rows_peak_is_what_runs_and_what_later_calls_begin_with(self) -> None:
+        first = ask(1, 0, "a" * 400, max_tokens=10)
+        aside = ask(2, 0, "b" * 800, max_tokens=10)
+        last = ask(3, 0, "a" * 400, 1, 2, max_tokens=10)
+        rows = of(first, aside, last)
+        one, two, _ = rows.rows[0]
+        (peak,) = Peaks(rows, rows.piece_tokens).pieces.values()
+        assert peak == {*one.prompt, *one.answer, *two.prompt, *two.answer}
+        chain = of(aside, ask(4, 0, "c" * 400, 2), ask(3, 0, "b" * 800, 4))
+        (peak,) = Peaks(chain, chain.piece_tokens).pieces.values()
+        one, two, three = chain.rows[0]
+        assert peak >= {*two.prompt, *set(one.prompt) & set(three.prompt)}
+
+    @given(st.sets(st.integers(0, 15)), st.sets(st.integers(0, 15)), st.integers(0, 20))
+    def test_what_fits_depends_on_what_is_open_alone(
+        self, before: set[int], open_items: set[int], item: int
+    ) -> None:
+        rows = debate(12, 20)  # the others are unknown
+        peaks = Peaks(rows, rows.piece_tokens)
+        room = sum(rows.piece_tokens) // 3
+        asked, fresh = PeaksFit(peaks, room, 1.0), PeaksFit(peaks, room, 1.0)
+        asked.may_open(0, before)
+        assert asked.may_open(item, open_items) == fresh.may_open(item, open_items)
+
+    def test_rows_are_open_while_their_peaks_fit(self) -> None:
+        rows = debate(12)
+        peaks = Peaks(rows, rows.piece_tokens)
+        room = sum(rows.piece_tokens) // 3
+        tight, loose = PeaksFit(peaks, room, 1.0), PeaksFit(peaks, room, 1.5)
+
+        def num_open(policy: PeaksFit) -> int:
+            return next(n for n in range(1, 13) if not policy.may_open(n, set(range(n))))
+
+        assert 1 < num_open(tight) < num_open(loose) < 12
+        assert PeaksFit(peaks, 1, 1.0).may_open(0, set()), "the first one always may"
 
 
 class TestChoice:
     def test_nothing_is_chosen_where_all_fits_or_there_is_one_row(self) -> None:
         rows = debate(8)
         wide = SimulatedRoom(2 * sum(rows.piece_tokens), 64, COST)
-        assert choose_limit(rows, wide).max_open is None
-        assert choose_limit(debate(1), SimulatedRoom(512, 64, COST)).max_open is None
-        assert choose_limit(rows, wide).explain() == "everything open"
+        assert choose_policy(rows, wide).policy == AllOpen()
+        assert choose_policy(debate(1), SimulatedRoom(512, 64, COST)).policy == AllOpen()
+        assert choose_policy(rows, wide).explain() == "everything open"
+        assert choose_policy(rows, wide).predicted_s is None
 
-    def test_a_limit_is_chosen_for_a_clear_gain_and_says_so(self) -> None:
+    def test_a_policy_is_chosen_for_a_clear_gain_and_says_so(self) -> None:
         rows = debate(16)
-        choice = choose_limit(rows, SimulatedRoom(sum(rows.piece_tokens) // 3, 64, COST))
-        assert choice.max_open is not None
-        assert choice.gains[choice.max_open] >= 1.05
-        assert choice.explain().startswith(f"{choice.max_open} rows open (predicted gain by")
+        room = SimulatedRoom(sum(rows.piece_tokens) // 3, 64, COST)
+        choice = choose_policy(rows, room)
+        assert choice.policy != AllOpen()
+        assert choice.gain >= 1.05
+        assert choice.predicted_s == simulate(rows, room, choice.policy)
+        assert choice.explain().startswith(f"{choice.policy}: predicted to be {choice.gain:.2f}")
+        assert all(str(each.policy) in choice.explain() for each in choice.compared)
 
     def test_not_where_the_engine_computes_prompts_in_no_time(self) -> None:
         rows, free = debate(16), replace(COST, prefill_s=0.0, position_s=0.0)
         room = SimulatedRoom(sum(rows.piece_tokens) // 3, 64, free)
-        assert choose_limit(rows, room).max_open is None
+        choice = choose_policy(rows, room)
+        assert choice.policy == AllOpen()
+        assert "no other is predicted" in choice.explain()

@@ -32,7 +32,7 @@ class Room:
 class Queue:
     ready: list[Asked]
     running: list[Asked] = field(default_factory=list)
-    open_items: list[int] = field(default_factory=list)
+    open_items: set[int] = field(default_factory=set)
     room: Room | None = None
     is_stalled: bool = False
     items: dict[int, ItemUse] = field(default_factory=dict)
@@ -51,8 +51,8 @@ def order(schedule: Schedule, queue: Queue) -> str:
         assert isinstance(chosen, Asked)
         queue.ready.remove(chosen)
         queue.running.append(chosen)
-        if chosen.item is not None and chosen.item not in queue.open_items:
-            queue.open_items.append(chosen.item)
+        if chosen.item is not None:
+            queue.open_items.add(chosen.item)
         names += chosen.name
     return names
 
@@ -86,7 +86,7 @@ def test_the_next_item_is_the_one_of_the_lowest_rank() -> None:
 
 def test_where_nothing_goes_on_something_is_opened() -> None:
     # the open items may be waiting for the one that is not
-    queue = Queue(of_items("A5", "B4"), open_items=[0, 1])
+    queue = Queue(of_items("A5", "B4"), open_items={0, 1})
     assert FewOpen(2).choose(queue) is None
     queue.is_stalled = True
     assert FewOpen(2).choose(queue) == queue.ready[1]

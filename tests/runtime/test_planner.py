@@ -52,11 +52,12 @@ async def chosen(rows: int, **options: Any) -> list[ScheduleChosen]:
     return seen
 
 
-async def test_rows_are_looked_at_each_time_twice_as_many_are_known() -> None:
+async def test_rows_are_looked_at_each_time_a_quarter_more_are_known() -> None:
     seen = await chosen(40)
-    assert any(event.max_open is not None for event in seen), "2,048 tokens hold two rows"
-    assert len(seen) <= 8
-    assert all(event.gain >= 1.05 for event in seen if event.max_open is not None)
+    assert any(event.gain > 1 for event in seen), "2,048 tokens hold two rows"
+    assert len(seen) <= 12
+    assert all(event.gain >= 1.05 for event in seen if event.policy != "everything open")
+    assert all(event.predicted_s is not None for event in seen if event.gain > 1)
 
 
 async def test_few_rows_and_a_schedule_of_your_own_are_not_looked_at() -> None:

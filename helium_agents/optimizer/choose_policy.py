@@ -1,0 +1,108 @@
+"""Which rows to have open at once: all, unless another policy is predicted to be clearly faster.
+
+Each policy is simulated beside everything open, once with all of the KV cache and once with less of
+it, since lengths are guesses and a policy that just fits falls off a cliff where it does not. What
+counts is the worse of the two; another policy is chosen only for a gain of five percent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from helium_agents.optimizer.forecast import Forecast
+from helium_agents.optimizer.policy import ALL_OPEN, AllOpen, AtMost, Peaks, PeaksFit, Policy
+from helium_agents.optimizer.simulate import SimulatedRoom, held_tokens, simulate
+
+LEAST_GAIN: Final = 1.05
+_SHARES: Final = (1 / 8, 1 / 6, 1 / 5, 1 / 4, 0.3, 0.35, 0.4, 0.5, 0.6)
+_TIGHTNESSES: Final = (1.0, 1.3)
+_ROOM_SHARES: Final = (1.0, 0.85)
+_AS_GOOD: Final = 0.01
+"""Of policies that differ by less in their gain, the first is taken: it has the fewest open."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was predicted of a policy.
+
+    Args:
+        policy: The policy.
+        seconds: How long the rows of the forecast take under it.
+        gain: By how much it is faster than everything open, on less room too.
+    """
+
+    policy: Policy
+    seconds: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A policy, and what was predicted.
+
+    Args:
+        policy: The one that is chosen.
+        compared: All that were simulated, everything open first; empty where there was nothing to
+            choose.
+    """
+
+    policy: Policy = ALL_OPEN
+    compared: tuple[Predicted, ...] = ()
+
+    @property
+    def gain(self) -> float:
+        """By how much the choice is predicted to be faster than everything open."""
+        return self._chosen.gain if self.compared else 1.0
+
+    @property
+    def predicted_s(self) -> float | None:
+        """How long the rows of the forecast are predicted to take; `None` where nothing was."""
+        return self._chosen.seconds if self.compared else None
+
+    @property
+    def _chosen(self) -> Predicted:
+        return next(each for each in self.compared if each.policy is self.policy)
+
+    def explain(self) -> str:
+        """The choice, the others, and why, for a person."""
+        if not self.compared:
+            return str(self.policy)
+        shown = ", ".join(
+            f"{each.policy} {each.seconds:.3g} s ({each.gain:.2f})" for each in self.compared
+        )
+        why = f"no other is predicted to be {LEAST_GAIN:g} times as fast"
+        if not isinstance(self.policy, AllOpen):
+            why = f"predicted to be {self.gain:.2f} times as fast as everything open"
+        return f"{self.policy}: {why} (predicted time and gain: {shown})"
+
+
+def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
+    """The policy for the rows of a forecast on an engine."""
+    num_rows = len(forecast.rows)
+    if num_rows < 2 or sum(forecast.piece_tokens) <= room.kv_tokens:
+        return Choice()  # nothing is ever evicted
+    peaks = Peaks(forecast, held_tokens(forecast, room.block_tokens))
+    limits = sorted({max(1, round(num_rows * share)) for share in _SHARES})
+    policies: list[Policy] = [ALL_OPEN, *map(AtMost, limits)]
+    policies += [PeaksFit(peaks, room.kv_tokens, tightness) for tightness in _TIGHTNESSES]
+    seconds = [
+        [
+            simulate(forecast, replace(room, kv_tokens=int(room.kv_tokens * share)), policy)
+            for policy in policies
+        ]
+        for share in _ROOM_SHARES
+    ]
+    compared = tuple(
+        Predicted(
+            policy,
+            seconds[0][index],
+            min(of_room[0] / of_room[index] for of_room in seconds),
+        )
+        for index, policy in enumerate(policies)
+    )
+    best = max(each.gain for each in compared)
+    if best < LEAST_GAIN:
+        return Choice(compared[0].policy, compared)
+    chosen = next(each for each in compared if each.gain >= best - _AS_GOOD)
+    return Choice(chosen.policy, compared)
