@@ -95,6 +95,13 @@ class ReplayMiss(HeliumError, LookupError):
     """A call is not in the memo and the memo is replay-only."""
 
 
+# --- traces ------------------------------------------------------------------------------------
+
+
+class TraceError(HeliumError):
+    """A trace cannot be written or read, or has not what is asked of it."""
+
+
 # --- engines -----------------------------------------------------------------------------------
 
 

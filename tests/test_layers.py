@@ -32,15 +32,17 @@ LAYERS: dict[str, set[str]] = {
     "authoring": {"authoring", "graph", "keys", "errors"},
     "optimizer": {"optimizer", "graph", "keys", "errors"},
     "telemetry": {"telemetry", "errors"},
+    "trace": {"trace", "telemetry", "optimizer", "errors"},
     "memo": {"memo", "graph", "keys", "errors"},
     "engines": {"engines", "optimizer", "graph", "keys", "errors"},  # what a step costs
     "runtime": {
         "runtime", "optimizer", "graph", "keys", "telemetry", "errors", "engines", "memo",
-        "diagnose",
+        "diagnose", "trace",
     },
     "diagnose": {"diagnose", "runtime", "memo", "engines", "graph", "keys", "telemetry", "errors"},
     "batch": {
         "batch", "runtime", "authoring", "memo", "engines", "graph", "keys", "telemetry", "errors",
+        "trace",
     },
 }  # fmt: skip
 """What each layer may import; `cli` and `integrations` may import everything."""

@@ -14,6 +14,7 @@ import json
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -29,7 +30,7 @@ from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import InputError, ItemError, SessionError, message_of
 from helium_agents.graph.ref import Ref
 from helium_agents.memo.run_log import RunLog, differences
-from helium_agents.runtime.options import SessionOptions, all_options
+from helium_agents.runtime.options import SessionOptions, all_options, trace_of
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import Observer
 from helium_agents.telemetry.summary import Summary
@@ -60,7 +61,8 @@ class Batch:
         retry_failed: With `resume`: compute those rows of a finished output again that failed.
         warn: Called with what the user should know though the run goes on.
         options: What `SessionOptions` lists: `memo=`, `token_budget=`, ... Without a memo, too, a
-            resumed run computes nothing twice.
+            resumed run computes nothing twice. A trace is replaced or gone on with as the output
+            is.
 
     Attributes:
         workflow: What it runs, with what is known of it.
@@ -76,6 +78,7 @@ class Batch:
     Raises:
         InputError: One of these is at fault; nothing was written.
         SessionError: One of the session's options is.
+        TraceError: The trace is there already, and nothing says to replace it or to go on with it.
     """
 
     def __init__(
@@ -95,6 +98,9 @@ class Batch:
         **options: Unpack[SessionOptions],
     ) -> None:
         self.options = all_options(options)
+        trace = trace_of(self.options)
+        if trace is not None:
+            trace = self.options["trace"] = replace(trace, overwrite=overwrite, resume=resume)
         memo_mode = self.options["memo_mode"]
         if self.options["memo"] is None and memo_mode in ("refresh", "replay-only"):
             raise InputError(f'memo_mode="{memo_mode}" needs memo=DIR')
@@ -105,6 +111,8 @@ class Batch:
             raise InputError("overwrite=True starts over and resume=True goes on: give one of them")
         if retry_failed and not resume:
             raise InputError("retry_failed=True goes on with an output: give resume=True too")
+        if trace is not None:
+            trace.check()
         self.output = Output(output, overwrite=overwrite, resume=resume)
         self.workflow = workflow if isinstance(workflow, Workflow) else Workflow.of(workflow)
         self.rows = Rows(input, self.workflow, limit)

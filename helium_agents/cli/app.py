@@ -15,7 +15,7 @@ from helium_agents.cli.explain_command import explain
 from helium_agents.cli.options import echo_error, examples, in_shell, is_debug
 from helium_agents.cli.run_command import run
 from helium_agents.cli.signals import Stopped
-from helium_agents.errors import HeliumError, InputError
+from helium_agents.errors import HeliumError, InputError, TraceError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -39,7 +39,8 @@ class _HeliumGroup(click.Group):
             if is_debug():
                 traceback.print_exc()
             else:
-                echo_error(in_shell(str(error)) if isinstance(error, InputError) else str(error))
+                is_ours = isinstance(error, InputError | TraceError)
+                echo_error(in_shell(str(error)) if is_ours else str(error))
             ctx.exit(1)
 
 

@@ -14,8 +14,8 @@ from helium_agents.batch import Batch
 from helium_agents.cli.cache_memo import is_memo, reading
 from helium_agents.cli.execute import EXIT_FAILED, stdout_for_report
 from helium_agents.cli.options import echo_error
+from helium_agents.cli.rehearse import Rehearsal, rehearse
 from helium_agents.cli.report import count, table
-from helium_agents.cli.trace import Traced, trace
 from helium_agents.engines.embedded import NAME
 from helium_agents.engines.model_source import find_model
 
@@ -46,9 +46,9 @@ def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) 
         if memo is not None and (must_exist or is_memo(Path(memo))):
             with reading(Path(memo)) as store:
                 num_remembered = store.stats().num_entries
-        traced = trace(batch.workflow, list(islice(batch.rows, _NUM_TRACED)))
-    calls_by_row = traced.calls_by_row
-    has_failed = len(traced.failures) == len(calls_by_row) > 0
+        rehearsal = rehearse(batch.workflow, list(islice(batch.rows, _NUM_TRACED)))
+    calls_by_row = rehearsal.calls_by_row
+    has_failed = len(rehearsal.failures) == len(calls_by_row) > 0
     if as_json:
         report = {
             "status": "dry run",
@@ -57,22 +57,22 @@ def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) 
             "memo_entries": num_remembered,
             "traced_rows": len(calls_by_row),
             "calls_by_row": calls_by_row,
-            **traced.as_dict(),
+            **rehearsal.as_dict(),
         }
         click.echo(json.dumps(report))
     elif not quiet:
         replaces = ", replacing what is there" if batch.output.path.exists() else ""
         output = f"{batch.output.path}{', finished already' if is_finished else replaces}"
-        click.echo(_as_text(batch, asked | {"output": output}, traced, num_remembered))
+        click.echo(_as_text(batch, asked | {"output": output}, rehearsal, num_remembered))
     if has_failed or not (as_json or quiet):
-        traced.echo_failures()
+        rehearsal.echo_failures()
     if has_failed:
         echo_error("every row that was traced failed: see why before you run it on a model")
         sys.exit(EXIT_FAILED)
 
 
 def _as_text(
-    batch: Batch, asked: dict[str, Any], traced: Traced, num_remembered: int | None
+    batch: Batch, asked: dict[str, Any], rehearsal: Rehearsal, num_remembered: int | None
 ) -> str:
     workflow, num_rows = batch.workflow, len(batch.rows)
     fits = "" if workflow.row_type is None else f", each fits `{workflow.parameter}`"
@@ -89,22 +89,22 @@ def _as_text(
         ("output", asked["output"]),
         ("model", f"the embedded one, {NAME}" if model == "embedded" else model),
         ("memo", memo),
-        *_calls(traced, num_rows),
+        *_calls(rehearsal, num_rows),
     ]
     return f"Dry run: nothing was computed or written.\n{table(lines)}"
 
 
-def _calls(traced: Traced, num_rows: int) -> list[tuple[str, str]]:
-    num_traced = len(traced.calls_by_row)
+def _calls(rehearsal: Rehearsal, num_rows: int) -> list[tuple[str, str]]:
+    num_traced = len(rehearsal.calls_by_row)
     if not num_traced:
         return []
-    each = ", ".join(f"{number:,}" for number in traced.calls_by_row)
+    each = ", ".join(f"{number:,}" for number in rehearsal.calls_by_row)
     rows = "the first row" if num_traced == 1 else f"the first {num_traced} rows"
     lines = [
         ("calls", f"{each} by {rows}, traced with placeholder answers"),
-        ("", f"{traced.num_calls:,} in all, {traced.num_computed:,} of them distinct"),
+        ("", f"{rehearsal.num_calls:,} in all, {rehearsal.num_computed:,} of them distinct"),
     ]
     if num_rows > num_traced:
-        about = round(traced.num_calls / num_traced * num_rows)
+        about = round(rehearsal.num_calls / num_traced * num_rows)
         lines.append(("", f"about {about:,} for all rows; real answers may lead elsewhere"))
     return lines

@@ -22,8 +22,8 @@ from helium_agents.cli.options import (
     json_option,
     workflow_argument,
 )
+from helium_agents.cli.rehearse import rehearse
 from helium_agents.cli.report import count, table
-from helium_agents.cli.trace import trace
 from helium_agents.engines.schema_example import example_json
 from helium_agents.errors import InputError
 
@@ -60,30 +60,32 @@ def explain(target: str, input_path: Path | None, limit: int, as_json: bool) -> 
     with stdout_for_report():
         workflow = load_workflow(target)
         if input_path is None:
-            traced = trace(workflow, [_example(workflow)])
-            if traced.failures and not traced.num_calls:
-                why = f"\n  On one that was made up it failed before any call: {traced.failures[0]}"
-                raise _no_example(workflow, why)
+            rehearsal = rehearse(workflow, [_example(workflow)])
+            if rehearsal.failures and not rehearsal.num_calls:
+                why = rehearsal.failures[0]
+                raise _no_example(
+                    workflow, f"\n  On one that was made up it failed before any call: {why}"
+                )
         else:
             rows = list(Rows(input_path, workflow, limit))
-            traced = trace(workflow, rows, shows_progress=not as_json)
-    num_rows = len(traced.calls_by_row)
+            rehearsal = rehearse(workflow, rows, shows_progress=not as_json)
+    num_rows = len(rehearsal.calls_by_row)
     if as_json:
         report = {
             "workflow": target,
             "rows": num_rows,
-            "logical": traced.logical.splitlines(),
-            "optimized": traced.optimized.splitlines(),
-            **traced.as_dict(),
+            "logical": rehearsal.logical.splitlines(),
+            "optimized": rehearsal.optimized.splitlines(),
+            **rehearsal.as_dict(),
         }
         click.echo(json.dumps(report))
         return
     source = "made up" if input_path is None else f"from {input_path}"
     click.echo(f"{target} on {count(num_rows, 'row')} {source}")
     click.echo("Answers are placeholders, so branches may differ from a real run.")
-    click.echo(f"\n{traced.optimized}\n{_legend(traced.optimized)}", nl=False)
-    traced.echo_failures()
-    if traced.failures and input_path is None:
+    click.echo(f"\n{rehearsal.optimized}\n{_legend(rehearsal.optimized)}", nl=False)
+    rehearsal.echo_failures()
+    if rehearsal.failures and input_path is None:
         click.echo(f"The row is made up too: {_GIVE_ROWS}.", err=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from helium_agents.batch import Batch
-from helium_agents.cli.dry_run import dry_run as check_and_trace
+from helium_agents.cli.dry_run import dry_run as check_and_rehearse
 from helium_agents.cli.execute import Ending, execute, new_batch, stdout_for_report
 from helium_agents.cli.options import (
     DIRECTORY,
@@ -25,6 +25,7 @@ from helium_agents.cli.options import (
 from helium_agents.cli.report import MEANINGLESS, count, savings
 from helium_agents.engines.model_source import RANDOM
 from helium_agents.runtime.answers import MEMO_MODES
+from helium_agents.trace import TraceFile
 
 _EXAMPLES = examples(
     "helium run flow.py:answer --input rows.jsonl --output answers.jsonl --dry-run",
@@ -69,6 +70,16 @@ _EXIT_CODES = examples(
     "cache better where the prefixes of all do not fit into it.",
 )
 @click.option(
+    "--trace",
+    type=FILE,
+    help="Keep what happens in this file, for `helium simulate` and `helium explain --analyze`.",
+)
+@click.option(
+    "--trace-content",
+    type=click.Choice(["on", "off"]),
+    help="Whether the trace has the texts of prompts and answers. [default: on]",
+)
+@click.option(
     "--on-error",
     type=click.Choice(["raise", "collect"]),
     default="raise",
@@ -104,6 +115,8 @@ def run(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    trace: Path | None,
+    trace_content: str | None,
     **options: Any,
 ) -> None:
     """Run a workflow over the rows of a file.
@@ -115,6 +128,10 @@ def run(
     was made of is noted in the hidden file .OUTPUT.made_of.json, by which --resume refuses other
     work. Ctrl-Backslash prints what waits for what while the run goes on.
     """
+    if trace is not None:
+        options["trace"] = TraceFile(trace, content=trace_content != "off")
+    elif trace_content is not None:
+        raise click.UsageError("--trace-content says what a trace keeps: add --trace FILE")
     with stdout_for_report() if as_json or dry_run else nullcontext():
         batch = new_batch(target, input_path, output_path, ordered=not unordered, **options)
     asked = {
@@ -125,7 +142,7 @@ def run(
         "memo": None if options["memo"] is None else str(options["memo"]),
     }
     if dry_run:
-        check_and_trace(batch, asked, as_json=as_json, quiet=quiet)
+        check_and_rehearse(batch, asked, as_json=as_json, quiet=quiet)
         return
     with stdout_for_report() if as_json else nullcontext():
         ending = execute(batch, shows_progress=not (as_json or quiet))

@@ -208,6 +208,7 @@ class FewOpen(Gated):
     def __init__(self, max_open: int) -> None:
         if type(max_open) is not int or max_open < 1:
             raise SessionError(f"max_open={max_open!r} must be a whole number, at least 1")
+        self.policy: AtMost
         super().__init__(AtMost(max_open))
 
 

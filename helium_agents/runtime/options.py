@@ -16,6 +16,7 @@ from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.rules import RULES, Rule
 from helium_agents.optimizer.schedule import FewOpen, Schedule
 from helium_agents.runtime.answers import MEMO_MODES, MemoMode
+from helium_agents.trace.file import TraceFile
 
 
 class SessionOptions(TypedDict, total=False):
@@ -38,6 +39,8 @@ class SessionOptions(TypedDict, total=False):
             agents that pause for tools are seen to lose their KV cache: then those that have begun
             keep it, and others wait. `EverythingOpen()` never waits.
         record: Keep every call for `explain()`; memory then grows with the run.
+        trace: A file that is to keep what happens, or a `TraceFile`, which says how; `helium
+            simulate` and `helium explain --analyze` read it.
     """
 
     memo: str | Path | Store | None
@@ -48,6 +51,7 @@ class SessionOptions(TypedDict, total=False):
     max_open: int | None
     schedule: Schedule | None
     record: bool
+    trace: str | Path | TraceFile | None
 
 
 _DEFAULTS = SessionOptions(
@@ -59,6 +63,7 @@ _DEFAULTS = SessionOptions(
     max_open=None,
     schedule=None,
     record=False,
+    trace=None,
 )
 
 
@@ -80,6 +85,7 @@ def all_options(given: SessionOptions) -> SessionOptions:
     if token_budget is not None and (type(token_budget) is not int or token_budget < 1):
         raise SessionError(f"token_budget={token_budget!r} must be a whole number, at least 1")
     schedule_of(options)
+    trace_of(options)
     return options
 
 
@@ -100,6 +106,20 @@ def schedule_of(options: SessionOptions) -> Schedule:
         raise SessionError(f"schedule={schedule!r} is no schedule: it has no {', '.join(missing)}")
     chosen: Schedule = schedule
     return chosen
+
+
+def trace_of(options: SessionOptions) -> TraceFile | None:
+    """The trace that a session's options ask for.
+
+    Raises:
+        SessionError: It is none.
+    """
+    trace: Any = options["trace"]
+    if isinstance(trace, str | Path) and trace != "":
+        return TraceFile(trace)
+    if trace is None or isinstance(trace, TraceFile):
+        return trace
+    raise SessionError(f"trace={trace!r} must be the name of a file, a TraceFile, or None")
 
 
 def check_functions(name: str, functions: Any) -> None:

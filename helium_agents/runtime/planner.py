@@ -83,13 +83,14 @@ class Planner:
         tokens = sum(len(r.prompt_token_ids) for r in ready)
         ratio = characters / tokens if characters and tokens else CHARACTERS_PER_TOKEN
         simulated = SimulatedRoom(room.kv_tokens, room.max_requests, cost, room.block_tokens)
-        self.choice = choose_policy(forecast(plan, self._length, ratio), simulated)
+        choice = self.choice = choose_policy(forecast(plan, self._length, ratio), simulated)
         self._emit(
             ScheduleChosen(
-                str(self.choice.policy),
-                self.choice.gain,
-                self.choice.predicted_s,
+                str(choice.policy),
+                choice.gain,
+                choice.predicted_s,
                 time.perf_counter() - start_s,
+                tuple((str(each.policy), each.seconds, each.gain) for each in choice.compared),
             )
         )
         return self.choice

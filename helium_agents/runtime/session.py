@@ -42,6 +42,7 @@ from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.rules import substitute_known
+from helium_agents.optimizer.schedule import FewOpen, Schedule
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.calls import Calls, not_open
 from helium_agents.runtime.dispatcher import Dispatcher
@@ -53,11 +54,13 @@ from helium_agents.runtime.options import (
     all_options,
     check_functions,
     schedule_of,
+    trace_of,
 )
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Event, Observer
 from helium_agents.telemetry.summary import Summary
+from helium_agents.trace.writer import TraceWriter
 
 _HITS_BETWEEN_YIELDS = 64
 
@@ -116,7 +119,9 @@ class Session:
         self._executed = ExecutedPlan() if self._options["record"] else None
         if self._executed is not None:
             self._observers += (self._executed,)
-        self._is_watched = len(self._observers) > 1  # by more than the summary
+        self._trace = trace_of(self._options)
+        # by more than the summary
+        self._is_watched = len(self._observers) > 1 or self._trace is not None
         self._calls: Calls | None = None  # once it is open
         self._early_state: Literal["new", "opening", "closed"] = "new"
         self._tasks = Tasks()
@@ -139,6 +144,7 @@ class Session:
             SessionError: It is open, or was.
             MemoError: The memo cannot be opened.
             EngineStartError: The model cannot be found.
+            TraceError: The trace cannot be begun.
         """
         frame = entered_frame()
         if frame is not None and frame.is_pure:
@@ -167,6 +173,11 @@ class Session:
 
     async def _assemble(self) -> Calls:
         options = self._options
+        if self._trace is not None:  # first, so that it is closed last
+            about = {"run_id": self.run_id, "schedule": _name_of(self._schedule)}
+            writer = TraceWriter(self._trace, about)
+            self._resources.push_async_callback(writer.close)
+            self._observers += (writer,)
         engines = EnginePool(self._engines, self._spawn_in_session, self._emit)
         answers = self._open_answers(engines)
         self._resources.push_async_callback(engines.close)
@@ -430,6 +441,11 @@ def _line_of(code: CodeType, instruction: int) -> int:
         if start <= instruction < end and line is not None:
             return line
     return code.co_firstlineno
+
+
+def _name_of(schedule: Schedule) -> str:
+    name = type(schedule).__name__
+    return f"{name}({schedule.policy.max_open})" if isinstance(schedule, FewOpen) else name
 
 
 def _raise(error: BaseException) -> None:

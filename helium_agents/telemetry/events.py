@@ -126,12 +126,15 @@ class ScheduleChosen:
         predicted_s: How long the rows that were looked at are predicted to take; `None` where
             nothing was to be chosen, since all fits into the KV cache.
         seconds: What choosing took.
+        compared: Of each policy that was looked at, in words: how long the rows are predicted to
+            take under it, and its gain.
     """
 
     policy: str
     gain: float
     predicted_s: float | None
     seconds: float
+    compared: tuple[tuple[str, float, float], ...] = ()
 
 
 @dataclass(slots=True)

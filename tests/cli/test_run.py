@@ -12,6 +12,7 @@ from jsonl import Helium, read_lines, write_rows
 
 from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.trace import read_trace
 
 VLLM = execute.VLLM
 RUN = "run flow.py:answer --input rows.jsonl --output out.jsonl"
@@ -411,3 +412,35 @@ def test_an_error_whose_text_raises_is_collected(helium: Helium) -> None:
 def test_an_empty_path_is_refused(helium: Helium) -> None:
     helium(f"{RUN} --memo=", expect=2)
     assert not Path("data.mdb").exists()
+
+
+# --- traces --------------------------------------------------------------------------------------
+
+
+def test_a_trace_is_kept(helium: Helium) -> None:
+    helium(f"{RUN} --trace run.trace")
+    run = read_trace("run.trace")
+    assert len(run.items) == len(run.computed) == 20
+    assert all(call.answer is not None and call.answer.texts for call in run.computed)
+
+
+def test_a_trace_without_texts(helium: Helium) -> None:
+    helium(f"{RUN} --trace run.trace --trace-content off")
+    assert b"question" not in Path("run.trace").read_bytes()
+    assert {call.answer and call.answer.texts for call in read_trace("run.trace").computed} == {
+        None
+    }
+    assert "add --trace FILE" in helium(f"{RUN} --trace-content off", expect=2).stderr
+
+
+def test_a_trace_goes_with_its_output(helium: Helium) -> None:
+    helium(f"{RUN} --limit 2 --trace run.trace")
+    result = helium(f"{RUN.replace('out.', 'other.')} --trace run.trace", expect=1)
+    assert "run.trace is there already" in result.stderr and "--overwrite" in result.stderr
+    assert not Path("other.jsonl").exists()
+    helium(f"{RUN} --limit 3 --resume --trace run.trace")
+    run = read_trace("run.trace")
+    assert len(run.parts) == 2 and len(run.items) == len(run.computed) == 3
+    assert [item.index for item in run.items.values()] == [0, 1, 2]
+    helium(f"{RUN} --overwrite --trace run.trace")
+    assert len(read_trace("run.trace").parts) == 1

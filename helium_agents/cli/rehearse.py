@@ -1,4 +1,4 @@
-"""Traces a workflow on placeholder answers: what it asks for, without a model."""
+"""Rehearses a workflow on placeholder answers: what it asks for, without a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class Rehearsal:
     """What a workflow asked for.
 
     Args:
@@ -65,7 +65,7 @@ class Traced:
             echo_warning(f"{text}: {message}")
 
 
-def trace(workflow: Workflow, rows: Sequence[Any], *, shows_progress: bool = False) -> Traced:
+def rehearse(workflow: Workflow, rows: Sequence[Any], *, shows_progress: bool = False) -> Rehearsal:
     """Run a workflow on placeholder answers, some rows at a time.
 
     Its own code runs, with what that does to the world; no engine does, and nothing is kept.
@@ -89,7 +89,7 @@ def trace(workflow: Workflow, rows: Sequence[Any], *, shows_progress: bool = Fal
                 raise InputError(f"it did not end within {_MAX_ROW_S:.0f} s") from error
             raise
 
-    async def traced() -> Traced:
+    async def rehearsed() -> Rehearsal:
         failures: dict[int, str] = {}
         async with session:
             results = session.map(limited, rows, on_error="collect", read_ahead=_MAX_ROWS_AT_ONCE)
@@ -97,7 +97,7 @@ def trace(workflow: Workflow, rows: Sequence[Any], *, shows_progress: bool = Fal
                 async for index, result in indexed:
                     if isinstance(result, ItemError):
                         failures[index] = explain_failure(result, workflow)
-            return Traced(
+            return Rehearsal(
                 tuple(calls_by_item[index] for index in range(len(rows))),
                 session.summary.num_computed,
                 failures,
@@ -112,4 +112,4 @@ def trace(workflow: Workflow, rows: Sequence[Any], *, shows_progress: bool = Fal
             observers.append(stack.enter_context(Progress(workflow.name, sys.stderr)))
         engine = ScriptedEngine(keep_requests=False)
         session = Session(engine, record=True, observers=observers)
-        return run_until_stopped(traced(), waiting=lambda: session.waiting())
+        return run_until_stopped(rehearsed(), waiting=lambda: session.waiting())

@@ -1,0 +1,138 @@
+"""Events as the records of a chunk: JSON, with texts and token ids in tables beside them.
+
+A record is an object with its `kind` and, but for calls and answers, the time `t` at which it came,
+in seconds of the event loop's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, cast
+
+from helium_agents.errors import in_words
+from helium_agents.telemetry.events import (
+    CallSettled,
+    EngineDescribed,
+    EngineLost,
+    EngineStarted,
+    Event,
+    ItemClosed,
+    ItemOpened,
+    MapOpened,
+    OperatorCall,
+    Planned,
+    RequestAnswered,
+    ScheduleChosen,
+)
+from helium_agents.trace.front_coding import Texts, TokenSequences
+
+KINDS: dict[type[Any], str] = {
+    EngineDescribed: "engine",
+    EngineLost: "engine lost",
+    EngineStarted: "engine started",
+    MapOpened: "map",
+    Planned: "plan",
+    ScheduleChosen: "schedule",
+}
+"""Events that are kept as they are, by kind."""
+
+KEPT = (*KINDS, ItemOpened, ItemClosed, RequestAnswered, CallSettled)
+"""Events that are kept at all."""
+
+
+def encoded(events: Iterable[tuple[float, Event]], *, has_content: bool) -> dict[str, Any]:
+    """The content of a chunk.
+
+    Args:
+        events: With the times at which they came.
+        has_content: Whether the texts of prompts and answers are kept.
+    """
+    chunk = _Chunk(has_content)
+    for time_s, event in events:
+        chunk.add(time_s, event)
+    return {
+        "texts": chunk.texts.coded(),
+        "tokens": chunk.tokens.coded(),
+        "records": chunk.records,
+    }
+
+
+class _Chunk:
+    """What is collected of a chunk."""
+
+    def __init__(self, has_content: bool) -> None:
+        self.texts, self.tokens = Texts(), TokenSequences()
+        self.records: list[dict[str, Any]] = []
+        self._has_content = has_content
+        self._bodies: set[int] = set()
+
+    def add(self, time_s: float, event: Event) -> None:
+        match event:
+            case CallSettled():
+                self.records.append(self._call(event))
+            case RequestAnswered():
+                self.records.append(self._answer(event))
+            case ItemOpened() | ItemClosed():
+                self.records.append(_item(event, time_s))
+            case _:
+                kind, kept = KINDS[type(event)], asdict(cast("Any", event))
+                self.records.append({"kind": kind, "t": time_s, **kept})
+
+    def _call(self, event: CallSettled) -> dict[str, Any]:
+        self._add_body(event.body)
+        usage = event.usage
+        return {
+            "kind": event.kind,
+            "call": event.call,
+            "label": event.label,
+            "source": event.source,
+            "body": event.parent,
+            "leader": event.leader,
+            "item": event.item,
+            "model": event.model,
+            "inputs": event.inputs,
+            "below": event.calls_below,
+            "error": None if event.error is None else in_words(event.error),
+            "request": usage.request_id,
+            "times": (usage.asked_s, usage.sent_s, usage.first_token_s, usage.end_s),
+            "tokens": (usage.prompt_tokens, usage.cached_tokens, usage.output_tokens),
+            "attempts": usage.num_attempts,
+        }
+
+    def _add_body(self, body: OperatorCall | None) -> None:
+        """The operator calls around a call, once in each chunk."""
+        while body is not None and body.number not in self._bodies:
+            self._bodies.add(body.number)
+            caller = 0 if body.caller is None else body.caller.number
+            record = {"kind": "body", "call": body.number, "name": body.name, "body": caller}
+            self.records.append(record)
+            body = body.caller
+
+    def _answer(self, event: RequestAnswered) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "kind": "answer",
+            "request": event.request_id,
+            "prompt": self.tokens.add(event.prompt_token_ids),
+            "outputs": [self.tokens.add(ids) for ids in event.token_ids],
+            "max_tokens": event.max_tokens,
+            "finish": event.finish_reasons,
+        }
+        if self._has_content:
+            messages = event.messages
+            record["messages"] = [(role, self.texts.add(text)) for role, text in messages]
+            record["texts"] = [self.texts.add(text) for text in event.texts]
+        return record
+
+
+def _item(event: ItemOpened | ItemClosed, time_s: float) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "kind": "item opened" if isinstance(event, ItemOpened) else "item closed",
+        "t": time_s,
+        "index": event.index,
+        "nested": event.is_nested,
+        "item": event.item,
+    }
+    if isinstance(event, ItemClosed):
+        record["error"] = None if event.error is None else in_words(event.error)
+    return record

@@ -1,0 +1,170 @@
+"""Reads a trace: its chunks become a `TracedRun`."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from helium_agents.errors import TraceError
+from helium_agents.telemetry.events import EngineDescribed
+from helium_agents.trace.chunks import check_header, chunks_in
+from helium_agents.trace.encode import KINDS
+from helium_agents.trace.front_coding import decoded
+from helium_agents.trace.run import (
+    TracedAnswer,
+    TracedBody,
+    TracedCall,
+    TracedEngine,
+    TracedItem,
+    TracedPart,
+    TracedRun,
+)
+
+_ENGINE_FIELDS = [each.name for each in fields(EngineDescribed)]
+
+
+def read_trace(path: str | Path) -> TracedRun:
+    """What a trace tells so far.
+
+    Raises:
+        TraceError: There is none, it is of a later version, or it is damaged.
+    """
+    reader = _Reader()
+    try:
+        with open(path, "rb") as file:
+            check_header(file, str(path))
+            end = file.tell()
+            for chunk_end, chunk in chunks_in(file, str(path)):
+                reader.add_chunk(chunk)
+                end = chunk_end
+            reader.run.is_cut = end < file.seek(0, 2)
+    except OSError as error:
+        raise TraceError(f"the trace {path} cannot be read: {error.strerror}") from error
+    return reader.run
+
+
+class _Reader:
+    """Puts the parts of a run together."""
+
+    def __init__(self) -> None:
+        self.run = TracedRun()
+        self._answers: dict[str, TracedAnswer] = {}
+        self._shift_s = 0.0
+        self._end_s = 0.0
+        self._num_before = 0
+        self._most = 0
+        self._tokens: list[array[int]] = []
+        self._texts: list[str] = []
+
+    def add_chunk(self, chunk: Mapping[str, Any]) -> None:
+        """Read a chunk's records."""
+        self._tokens = [array("I", ids) for ids in decoded(chunk["tokens"])]
+        self._texts = decoded(chunk["texts"])
+        for record in chunk["records"]:
+            if "t" in record and record["kind"] != "part":
+                self._end_s = max(self._end_s, self._time(record["t"]))
+            match record["kind"]:
+                case "llm" | "operator":
+                    self._add_call(record)
+                case "answer":
+                    self._answers[record["request"]] = self._answer(record)
+                case "body":
+                    number = self._number(record["call"])
+                    body = TracedBody(number, record["name"], self._number(record["body"]))
+                    self.run.bodies[number] = body
+                case "item opened" | "item closed":
+                    self._add_item(record)
+                case "part":
+                    self._add_part(record)
+                case _:
+                    self._add_other(record)
+
+    def _add_part(self, record: Mapping[str, Any]) -> None:
+        self._answers.clear()  # requests are numbered anew
+        self._num_before = self._most
+        self._shift_s = self._end_s - record["t"]
+        self.run.parts.append(
+            TracedPart(
+                run_id=record["run_id"],
+                unix_s=record["unix_s"],
+                start_s=self._end_s,
+                version=record["version"],
+                has_content=record["content"],
+                schedule=record["schedule"],
+            )
+        )
+
+    def _add_item(self, record: Mapping[str, Any]) -> None:
+        if record["nested"]:
+            return
+        item, time_s = record["item"], self._time(record["t"])
+        if record["kind"] == "item opened":
+            found = self.run.items.setdefault(item, TracedItem(item, record["index"], time_s))
+            found.closed_s = found.error = None  # a resumed run opens it again
+        elif item in self.run.items:
+            found = self.run.items[item]
+            found.closed_s, found.error = time_s, record["error"]
+
+    def _add_other(self, record: Mapping[str, Any]) -> None:
+        if record["kind"] == KINDS[EngineDescribed]:
+            engine = TracedEngine(*(record[name] for name in _ENGINE_FIELDS))
+            self.run.engines[engine.model] = engine
+        elif record["kind"] == "schedule":
+            self.run.choices.append({**record, "t": self._time(record["t"])})
+
+    def _add_call(self, record: Mapping[str, Any]) -> None:
+        asked_s, sent_s, first_token_s, end_s = record["times"]
+        prompt_tokens, cached_tokens, output_tokens = record["tokens"]
+        number = self._number(record["call"])
+        self._most = max(self._most, number)
+        call = TracedCall(
+            number=number,
+            kind=record["kind"],
+            label=record["label"],
+            source=record["source"],
+            body=self._number(record["body"]),
+            leader=self._number(record["leader"]),
+            item=record["item"],
+            model=record["model"],
+            inputs=tuple(map(self._number, record["inputs"])),
+            calls_below=record["below"],
+            error=record["error"],
+            asked_s=self._time(asked_s),
+            sent_s=None if sent_s is None else self._time(sent_s),
+            first_token_s=None if first_token_s is None else self._time(first_token_s),
+            end_s=self._time(end_s),
+            num_attempts=record["attempts"],
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            output_tokens=output_tokens,
+            answer=self._answers.get(record["request"]),
+        )
+        self._end_s = max(self._end_s, call.end_s)
+        self.run.calls.append(call)
+
+    def _answer(self, record: Mapping[str, Any]) -> TracedAnswer:
+        messages, texts = None, None
+        if "texts" in record:
+            messages = tuple((role, self._texts[text]) for role, text in record["messages"])
+            texts = tuple(self._texts[text] for text in record["texts"])
+        return TracedAnswer(
+            prompt=self._tokens[record["prompt"]],
+            outputs=tuple(self._tokens[number] for number in record["outputs"]),
+            max_tokens=record["max_tokens"],
+            finish_reasons=tuple(record["finish"]),
+            messages=messages,
+            texts=texts,
+        )
+
+    def _number(self, number: int) -> int:
+        """A call's number in the run, for that in its part."""
+        found = number + self._num_before if number else 0
+        self._most = max(self._most, found)
+        return found
+
+    def _time(self, time_s: float) -> float:
+        """Seconds since the run began, for the part's clock."""
+        return time_s + self._shift_s

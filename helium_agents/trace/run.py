@@ -1,0 +1,203 @@
+"""What a trace tells, as plain data; times in seconds since the run began.
+
+A run that was resumed has several parts; they are told as one, each beginning when the one before
+it ended, with calls numbered on.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from helium_agents.telemetry.events import Source
+
+
+@dataclass(frozen=True)
+class TracedPart:
+    """One session of a run.
+
+    Args:
+        run_id: The run's.
+        unix_s: When it began, in Unix time.
+        start_s: When it began.
+        version: That of helium_agents.
+        has_content: Whether the texts of prompts and answers were kept.
+        schedule: What the session was told to schedule by.
+    """
+
+    run_id: str
+    unix_s: float
+    start_s: float
+    version: str
+    has_content: bool
+    schedule: str
+
+
+@dataclass(frozen=True)
+class TracedEngine:
+    """The engines of a model.
+
+    Args:
+        model: What a person calls it.
+        num_engines: How many.
+        capacity: What they hold together, by the names of `engines.engine.Capacity`; `None` where
+            there is no limit.
+        cost: What a step takes, by the names of `optimizer.step_cost.StepCost`; `None` where nobody
+            knows.
+    """
+
+    model: str
+    num_engines: int
+    capacity: Mapping[str, int] | None
+    cost: Mapping[str, float] | None
+
+
+@dataclass
+class TracedItem:
+    """An item of a top-level map.
+
+    Args:
+        item: How many were read before it in the session.
+        index: Its position in the input.
+        opened_s: When it was opened.
+        closed_s: When it ended; `None` if the trace ends before.
+        error: What it failed with, in words.
+    """
+
+    item: int
+    index: int
+    opened_s: float
+    closed_s: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TracedAnswer:
+    """What an engine was asked and answered.
+
+    Args:
+        prompt: Token ids; none where the engine tells none.
+        outputs: Token ids of each answer.
+        max_tokens: Most tokens of one.
+        finish_reasons: Why each ended: "stop" or "length".
+        messages: Pairs of a role and a text; `None` where texts were not kept.
+        texts: The answers; `None` where they were not kept.
+    """
+
+    prompt: array[int]
+    outputs: tuple[array[int], ...]
+    max_tokens: int
+    finish_reasons: tuple[str, ...]
+    messages: tuple[tuple[str, str], ...] | None = None
+    texts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TracedCall:
+    """A call of a model or of a pure operator, once it was settled.
+
+    Args:
+        number: Counts the run's calls; those of plain operators have numbers too.
+        kind: What was called.
+        label: What a person calls it.
+        source: How the answer came about.
+        body: The number of the operator call in whose body it was made; 0 outside of any.
+        leader: The number of the call whose answer it is; its own, if it asked.
+        item: The top-level item that it was made for; `None` outside of any.
+        model: What a person calls the model; "" for an operator.
+        inputs: The numbers of the calls whose Refs went into it.
+        calls_below: Model calls that were never made since it was known.
+        error: What it failed with, in words.
+        asked_s: When it was demanded.
+        sent_s: When an engine began to compute it; `None` where none did.
+        first_token_s: When the first text came, where that is known.
+        end_s: When the answer was there.
+        num_attempts: How often an engine was asked.
+        prompt_tokens: Of the answer, whether or not they were sent this time.
+        cached_tokens: Those of them that the engine had.
+        output_tokens: Of the answer.
+        answer: What the engine was asked and answered; `None` where none was.
+    """
+
+    number: int
+    kind: Literal["llm", "operator"]
+    label: str
+    source: Source
+    body: int
+    leader: int
+    item: int | None
+    model: str
+    inputs: tuple[int, ...]
+    calls_below: int
+    error: str | None
+    asked_s: float
+    sent_s: float | None
+    first_token_s: float | None
+    end_s: float
+    num_attempts: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    answer: TracedAnswer | None
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether an engine has answered this very call."""
+        return self.kind == "llm" and self.source == "engine" and self.error is None
+
+
+@dataclass(frozen=True)
+class TracedBody:
+    """A call of an operator in whose body others were made.
+
+    Args:
+        number: Its number.
+        name: The operator's module and qualified name.
+        body: The number of the operator call in whose body it was made; 0 outside of any.
+    """
+
+    number: int
+    name: str
+    body: int
+
+
+@dataclass
+class TracedRun:
+    """A run.
+
+    Args:
+        parts: Its sessions, in order.
+        engines: By what a person calls their model; as they were last described.
+        items: Items of top-level maps, by `TracedItem.item`.
+        calls: In the order in which they were settled.
+        bodies: Operator calls by number.
+        choices: What the schedule chose, as the fields of each `ScheduleChosen`, with the time `t`.
+        is_cut: Whether the last thing written is not there to its end: the run goes on, or was
+            killed.
+    """
+
+    parts: list[TracedPart] = field(default_factory=list)
+    engines: dict[str, TracedEngine] = field(default_factory=dict)
+    items: dict[int, TracedItem] = field(default_factory=dict)
+    calls: list[TracedCall] = field(default_factory=list)
+    bodies: dict[int, TracedBody] = field(default_factory=dict)
+    choices: list[dict[str, Any]] = field(default_factory=list)
+    is_cut: bool = False
+
+    @property
+    def computed(self) -> Sequence[TracedCall]:
+        """The calls that an engine has answered."""
+        return [call for call in self.calls if call.is_computed]
+
+    @cached_property
+    def by_number(self) -> dict[int, TracedCall]:
+        """The calls by number."""
+        return {call.number: call for call in self.calls}
+
+    def caller(self, call: TracedCall) -> str:
+        """The name of the operator in whose body a call was made; "" outside of any."""
+        body = self.bodies.get(call.body)
+        return "" if body is None else body.name
