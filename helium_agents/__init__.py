@@ -4,6 +4,7 @@ from helium_agents.authoring.gather import gather
 from helium_agents.authoring.llm import llm
 from helium_agents.authoring.messages import Message, Prompt, assistant, prompt, system, user
 from helium_agents.authoring.operator import Operator, operator
+from helium_agents.engines.openai import OpenAIServer
 from helium_agents.engines.replicas import Replicas
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import HeliumError, ItemError
@@ -23,6 +24,7 @@ __all__ = [
     "LmdbStore",
     "MemoryStore",
     "Message",
+    "OpenAIServer",
     "Operator",
     "Prompt",
     "Ref",

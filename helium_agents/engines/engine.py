@@ -7,9 +7,9 @@ in `WholeEngine`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from helium_agents.graph.reply import Choice as Choice
 from helium_agents.graph.reply import FinishReason as FinishReason
@@ -124,6 +124,15 @@ class Capacity:
     max_model_tokens: int
     max_requests: int
     max_batched_tokens: int = 2048
+
+
+AnswersLast = Literal["for good", "a session", "not at all"]
+"""How long answers may be remembered."""
+
+
+def shortest(answers_last: Iterable[AnswersLast]) -> AnswersLast:
+    """How long an answer may be remembered in which several engines have a share."""
+    return min(answers_last, key=("not at all", "a session", "for good").index, default="for good")
 
 
 class Engine(Protocol):

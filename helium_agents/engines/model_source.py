@@ -154,13 +154,19 @@ def _commit(model: str, revision: str, repository: Path) -> str:
     return commit
 
 
-def directory_parts(directory: Path) -> dict[str, str]:
-    """Hex digests of what in a model's or an adapter's directory decides an answer, by kind."""
+def directory_parts(directory: Path, *kinds: str) -> dict[str, str]:
+    """Hex digests of what in a model's or an adapter's directory decides an answer, by kind.
+
+    Args:
+        directory: Where the files are.
+        *kinds: Which are wanted, e.g. ``"tokenizer"``; by default all.
+    """
     parts: dict[str, Any] = {}
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)
-        is_hidden = relative.parts[0][0] == "."
-        if path.suffix in _DECIDING_SUFFIXES and path.is_file() and not is_hidden:
+        if relative.parts[0][0] == "." or (kinds and _kind_of(path) not in kinds):
+            continue
+        if path.suffix in _DECIDING_SUFFIXES and path.is_file():
             line = f"{relative.as_posix()}\0{file_digest(path)}\0"
             parts.setdefault(_kind_of(path), blake3()).update(line.encode())
     return {kind: digest.hexdigest() for kind, digest in parts.items()}

@@ -10,13 +10,14 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import date, datetime, time
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from blake3 import blake3
 
+from helium_agents.engines import chat_template
 from helium_agents.engines.calibrate import cost_file, keep_cost, measure_cost, read_cost
 from helium_agents.engines.detokenize import Truncator
 from helium_agents.engines.engine import (
@@ -38,11 +39,6 @@ from helium_agents.optimizer.step_cost import StepCost
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
-
-_INLINE_CHARACTERS = 20_000
-"""Shorter conversations are rendered in the event loop; a thread costs more than it saves."""
-
-_DATE_WORDS = ("strftime_now", "date_string")
 
 
 class VLLM:
@@ -152,7 +148,7 @@ class VLLM:
 
     @cached_property
     def _parts(self) -> dict[str, str]:
-        shows_date = self._source.chat_template_has(*_DATE_WORDS)
+        shows_date = self._source.chat_template_has(*chat_template.DATE_WORDS)
         return self._settings.identity_parts(self._source, self._today if shows_date else None)
 
     def identity(self) -> str:
@@ -268,27 +264,13 @@ class VLLM:
         Raises:
             RequestError: The template refuses the conversation.
         """
-        tokenizer = self._running().llm.get_tokenizer()
-        conversation = [message._asdict() for message in messages]
-        midnight = datetime.combine(self._today, time())
-
-        def apply_template() -> Sequence[int]:
-            token_ids: Sequence[int] = tokenizer.apply_chat_template(
-                conversation,
-                add_generation_prompt=True,
-                return_dict=False,
-                **{"strftime_now": midnight.strftime} | dict(self._settings.chat_template_kwargs),
-            )
-            return token_ids
-
-        try:
-            if sum(len(message.content) for message in messages) < _INLINE_CHARACTERS:
-                return apply_template()
-            return await asyncio.to_thread(apply_template)
-        except Exception as error:  # a template raises what its author wrote
-            raise RequestError(
-                f"the chat template of {self.name!r} refuses this conversation: {error}"
-            ) from error
+        return await chat_template.render(
+            self._running().llm.get_tokenizer(),
+            messages,
+            name=self.name,
+            today=self._today,
+            template_kwargs=self._settings.chat_template_kwargs,
+        )
 
     async def complete(
         self, request: Request, on_delta: Callable[[Delta], None] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Engine
+from helium_agents.engines.engine import AnswersLast, Capacity, ChatMessage, Choice, Engine
 from helium_agents.optimizer.step_cost import StepCost
 
 
@@ -117,6 +117,26 @@ class WholeEngine:
         Without it schedules are not compared, and rows are all open.
         """
         return getattr(self._own, "cost", None)
+
+    @property
+    def limits_memory(self) -> bool:
+        """Whether it has `answers_last`."""
+        return hasattr(self._own, "answers_last")
+
+    @property
+    def answers_last(self) -> AnswersLast:
+        """How long its answers may be remembered; less than before once it has changed.
+
+        Without it for good: an equal identity then means equal answers, whenever. Where they last
+        a session, its equal calls share them, and nothing is written to the memo, the results of
+        pure operators included.
+        """
+        return getattr(self._own, "answers_last", "for good")
+
+    @property
+    def state(self) -> str:
+        """What requests wait for at the engine, in words; without it, or empty, for its work."""
+        return getattr(self._own, "state", "")
 
     def identity_parts(self) -> dict[str, str]:
         """What `Engine.identity` digests, by name: the weights, the tokenizer, the dtype, ...

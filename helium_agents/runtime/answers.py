@@ -72,6 +72,7 @@ class Answers:
         run_id: Tells the answers of this run from those of runs before it.
         run_log: Where the answers of this run's draws are kept; `None` for nowhere.
         provenance: Says what a call was, for who looks into `store` later; `None` if nobody can.
+        session_store: Where answers are kept that last a session only; `None` for nowhere.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Answers:
         *,
         emit: Observer,
         provenance: Callable[[Node], bytes] | None = None,
+        session_store: Store | None = None,
     ) -> None:
         self.mode = mode
         self._run = run_tag(run_id)
@@ -91,6 +93,8 @@ class Answers:
         self._provenance = provenance
         self._engines = engines
         self._store = store
+        self._session_store = session_store
+        self._limits_memory = engines.limits_memory
         self._run_log = run_log
         self._fresh: set[bytes] = set()
         self._dirty: list[Store] = []
@@ -101,7 +105,8 @@ class Answers:
         """The remembered answer of a call."""
         if node.is_drawn:
             return self._find(self._run_log, node.key, node)
-        return self._find(self._store, node.record_key, node)
+        store = self._shared_store(node) if self._limits_memory else self._store
+        return self._find(store, node.record_key, node)
 
     def calls_below(self, node: Node) -> int:
         """How many model calls were made for the remembered value of a pure operator."""
@@ -245,7 +250,17 @@ class Answers:
             return self._run_log
         if isinstance(asked, LlmNode) and not asked.call.is_shared:
             return None
-        return self._store
+        return self._shared_store(asked) if self._limits_memory else self._store
+
+    def _shared_store(self, node: Node) -> Store | None:
+        """The store that has a call's answer as long as it lasts.
+
+        What a pure operator returns depends on models that its key does not tell: on any of them.
+        """
+        pool = self._engines
+        models = pool[node.call.model] if isinstance(node, LlmNode) else pool
+        stores = {"for good": self._store, "a session": self._session_store, "not at all": None}
+        return stores[models.answers_last]
 
     def _has_longer(self, store: Store, key: bytes, node: Node) -> bool:
         record = self._read(store, key) if isinstance(node, LlmNode) else None

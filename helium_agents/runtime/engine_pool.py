@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Mapping
 
-from helium_agents.engines.engine import Engine
+from helium_agents.engines.engine import AnswersLast, Engine, shortest
 from helium_agents.errors import SessionError
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.supervised_engine import Spawn
@@ -21,6 +22,9 @@ class EnginePool(dict[str | None, Fleet]):
         engines: The engines of each model by the name that `llm(model=...)` uses.
         spawn: Starts a task that the session owns.
         emit: Takes events.
+
+    Attributes:
+        limits_memory: Whether there is a model whose answers may not be remembered for good.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class EnginePool(dict[str | None, Fleet]):
             self.setdefault(None, fleets[ids])
             self[name] = fleets[ids]
         self._each = tuple(fleets.values())
+        self.limits_memory = any(fleet.limits_memory for fleet in self._each)
 
     def __missing__(self, model: str | None) -> Fleet:
         names = ", ".join(repr(name) for name in self if name is not None)
@@ -44,6 +49,23 @@ class EnginePool(dict[str | None, Fleet]):
         """What a person calls a model, and what its identity is made of, if the engine says so."""
         fleet = self[model]
         return fleet.name, fleet.made_of
+
+    @property
+    def answers_last(self) -> AnswersLast:
+        """How long what any of the models has a share in may be remembered."""
+        return shortest(fleet.answers_last for fleet in self._each)
+
+    def warn_of_short_memory(self) -> None:
+        """Say which models' answers are not written to the memo."""
+        for fleet in self._each:
+            if fleet.answers_last == "a session":
+                warnings.warn(
+                    f"the server of {fleet.name!r} does not tell which weights it has, so its "
+                    "answers are shared in this session and not kept in the memo: vouch for them "
+                    "by OpenAIServer(weights=...), on the command line --weights",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     @property
     def states(self) -> list[str]:

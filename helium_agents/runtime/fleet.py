@@ -18,7 +18,16 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completion, Engine, Request
+from helium_agents.engines.engine import (
+    AnswersLast,
+    Capacity,
+    ChatMessage,
+    Choice,
+    Completion,
+    Engine,
+    Request,
+    shortest,
+)
 from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, RequestError
 from helium_agents.graph.outcome import copy_error
@@ -47,6 +56,7 @@ class Fleet:
         identity: Its part of keys; empty until `identify`.
         made_of: What the identity is made of, by name, if the engine says so.
         truncates: Whether answers can be cut.
+        limits_memory: Whether answers may not be remembered for good.
         takes_hints: Whether it is told what of its cache is of use.
     """
 
@@ -59,6 +69,7 @@ class Fleet:
         self.truncates = self._first.truncates
         # of several, one would not hear what another is told
         self.takes_hints = len(engines) == 1 and self._first.takes_hints
+        self.limits_memory = any(engine.limits_memory for engine in self._engines)
         self._router = Router(len(engines))
         self._all: list[SupervisedEngine] = []
         for index, engine in enumerate(self._engines):
@@ -86,6 +97,11 @@ class Fleet:
             )
         self.identity = identities.pop().encode()
         self.made_of = self._first.identity_parts()
+
+    @property
+    def answers_last(self) -> AnswersLast:
+        """How long answers may be remembered: as long as the least certain engine says."""
+        return shortest(engine.answers_last for engine in self._engines)
 
     @property
     def num_engines(self) -> int:

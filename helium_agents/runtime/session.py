@@ -184,6 +184,8 @@ class Session:
         if answers is not None:
             self._resources.push_async_callback(answers.committed)
         await engines.open()
+        if answers is not None and self._options["memo"] is not None:
+            engines.warn_of_short_memory()
         planner = Planner(self._emit) if isinstance(self._schedule, Adaptive) else None
         dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
         calls = Calls(
@@ -228,6 +230,7 @@ class Session:
             draws,
             emit=self._emit,
             provenance=None if memo is None else record,  # the store goes with the session
+            session_store=store if store is None or memo is None else open_store(None),
         )
 
     async def __aexit__(

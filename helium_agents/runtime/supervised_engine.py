@@ -87,11 +87,12 @@ class SupervisedEngine:
         """What it is doing, in words."""
         if self.end is not None:
             return f"engine {self.label!r} has ended: {self.end}"
+        more = f"; {self.engine.state}" if self.engine.state else ""
         if self.starting is not None:
-            return f"engine {self.label!r} is being started"
+            return f"engine {self.label!r} is being started{more}"
         if not self.is_up:
             return f"engine {self.label!r} is not started yet"
-        return f"engine {self.label!r} is up, open requests: {self._num_open}"
+        return f"engine {self.label!r} is up, open requests: {self._num_open}{more}"
 
     def open(self) -> None:
         """The session begins to use the engine."""

@@ -1,0 +1,186 @@
+"""What a server says of itself, asked once at the start: which it is, and what it serves.
+
+It is asked synchronously, in a thread: a model's identity is wanted where no event loop runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from helium_agents.engines.openai.answer import Page
+from helium_agents.engines.openai.connection import headers_of
+from helium_agents.engines.openai.failures import failure_of
+from helium_agents.errors import EngineError, EngineStartError, TransientEngineError
+
+_TIMEOUT_S = 30.0
+_SHOWN_MODELS = 10
+
+
+class _Model(BaseModel):
+    id: str
+    owned_by: str | None = None
+    max_model_len: int | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+class About(BaseModel):
+    """What a server says of itself.
+
+    Args:
+        version: Of vLLM; `None` of another server.
+        max_model_tokens: Most tokens of a prompt and its answer, if it says so.
+        fingerprint: By which it tells its configuration, if it was asked and has one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str | None = None
+    max_model_tokens: int | None = Field(None, exclude=True)
+    fingerprint: str | None = None
+
+    @property
+    def is_vllm(self) -> bool:
+        """Whether it is vLLM's own server."""
+        return self.version is not None
+
+
+class NotThere(EngineStartError):
+    """No server answers, or not yet.
+
+    Args:
+        message: What happened.
+        is_busy: Whether there is one, which will answer later.
+    """
+
+    def __init__(self, message: str, *, is_busy: bool = False) -> None:
+        super().__init__(message)
+        self.is_busy = is_busy
+
+
+class _NoSuchPath(EngineStartError):
+    """The server does not have what not every server has."""
+
+
+class Asking:
+    """Asks one server about itself.
+
+    Args:
+        base_url: Of the API.
+        model: The model that is to be there.
+        key: The API key; empty for none.
+        hide: Takes the key out of a text.
+    """
+
+    def __init__(self, base_url: str, model: str, key: str, hide: Callable[[str], str]) -> None:
+        self._base_url = base_url
+        self._root = base_url.removesuffix("/v1")
+        self._model = model
+        self._key = key
+        self._hide = hide
+
+    def about(self, *, has_fingerprint: bool) -> About:
+        """What it says of itself.
+
+        Args:
+            has_fingerprint: Whether to ask for its fingerprint, which takes a request for a token.
+
+        Raises:
+            NotThere: No server answers, or not yet.
+            EngineStartError: It refuses the key, or has no such model.
+        """
+        with self._client() as client:
+            model = self._served(client)
+            version = None
+            if model is not None and model.owned_by == "vllm":
+                version = self._get(client, f"{self._root}/version").get("version")
+            fingerprint = self._fingerprint(client) if has_fingerprint else None
+        return About(
+            version=version,
+            max_model_tokens=None if model is None else model.max_model_len,
+            fingerprint=fingerprint,
+        )
+
+    def rendered(self, messages: list[dict[str, str]], template_kwargs: Any) -> list[int] | None:
+        """How the server renders a conversation; `None` if it does not tell."""
+        body = {"model": self._model, "messages": messages, "chat_template_kwargs": template_kwargs}
+        with self._client() as client:
+            try:
+                found = self._post(client, f"{self._root}/tokenize", body)
+            except _NoSuchPath:
+                return None
+        ids = found.get("tokens")
+        return ids if isinstance(ids, list) else None
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(headers=headers_of(self._key), timeout=_TIMEOUT_S)
+
+    def _served(self, client: httpx.Client) -> _Model | None:
+        """The model as the server lists it; `None` where it lists none at all."""
+        try:
+            models = _Models.model_validate(self._get(client, f"{self._base_url}/models")).data
+        except (_NoSuchPath, ValidationError):
+            return None
+        for model in models:
+            if model.id == self._model:
+                return model
+        names = [model.id for model in models]
+        close = get_close_matches(self._model, names, n=3)
+        shown = ", ".join(map(repr, close or names[:_SHOWN_MODELS]))
+        more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
+        raise EngineStartError(
+            f"the server at {self._base_url} has no model {self._model!r}: "
+            + (f"did you mean {shown}?" if close else f"it has {shown or 'none'}{more}")
+        )
+
+    def _fingerprint(self, client: httpx.Client) -> str | None:
+        message = {"role": "user", "content": "."}
+        body = {"model": self._model, "messages": [message], "max_tokens": 1}
+        try:
+            found = self._post(client, f"{self._base_url}/chat/completions", body)
+        except EngineError as error:
+            if "max_completion_tokens" not in str(error):
+                raise
+            body["max_completion_tokens"] = body.pop("max_tokens")
+            found = self._post(client, f"{self._base_url}/chat/completions", body)
+        return Page.model_validate(found).system_fingerprint
+
+    def _get(self, client: httpx.Client, url: str) -> dict[str, Any]:
+        return self._asked(lambda: client.get(url))
+
+    def _post(self, client: httpx.Client, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._asked(lambda: client.post(url, json=body))
+
+    def _asked(self, ask: Callable[[], httpx.Response]) -> dict[str, Any]:
+        place = f"the server at {self._base_url}"
+        try:
+            response = ask()
+        except httpx.RequestError as error:
+            said = self._hide(str(error)) or type(error).__name__
+            raise NotThere(
+                f"nobody answers at {place}: {said}. Start the server, or correct base_url"
+            ) from error
+        if response.status_code != 200:
+            failure = failure_of(response.status_code, self._hide(response.text), place)
+            if isinstance(failure, TransientEngineError):
+                raise NotThere(str(failure), is_busy=True)
+            if response.status_code in (404, 405):
+                raise _NoSuchPath(str(failure))
+            raise EngineStartError(str(failure))
+        try:
+            found = json.loads(response.text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise EngineStartError(
+                f"{place} answers, but not as the OpenAI API does: does base_url end in /v1?"
+            )
+        return found

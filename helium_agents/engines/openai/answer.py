@@ -1,0 +1,148 @@
+"""What a server answers: its JSON, whole or in pieces, as a completion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from helium_agents.engines.engine import Choice, Completion, Delta, FinishReason, Request
+from helium_agents.errors import EngineError, RequestError, TransientEngineError
+
+_REASONS: dict[str, FinishReason] = {
+    "length": "length",
+    "stop": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "repetition": "stop",
+}
+
+
+class _Text(BaseModel):
+    content: str | None = None
+
+
+class _Piece(BaseModel):
+    index: int = 0
+    text: str | None = None
+    message: _Text | None = None
+    delta: _Text | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+
+    @property
+    def content(self) -> str:
+        said = self.message or self.delta
+        return self.text or (said.content if said is not None else None) or ""
+
+
+class _Details(BaseModel):
+    cached_tokens: int | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: _Details | None = None
+
+
+class Page(BaseModel):
+    """One JSON object of an answer: all of it, or a piece of a stream."""
+
+    choices: list[_Piece] = Field(default_factory=list)
+    usage: _Usage | None = None
+    system_fingerprint: str | None = None
+    prompt_token_ids: list[int] | None = None
+    error: dict[str, Any] | None = None
+
+
+class Gathered:
+    """The pages of one answer.
+
+    Args:
+        request: What was asked.
+        place: The server, for people.
+    """
+
+    def __init__(self, request: Request, place: str) -> None:
+        self._request = request
+        self._place = place
+        num_choices = request.sampling.n
+        self._texts: list[list[str]] = [[] for _ in range(num_choices)]
+        self._token_ids: list[list[int]] = [[] for _ in range(num_choices)]
+        self._reasons: list[str | None] = [None] * num_choices
+        self._usage = _Usage()
+        self.fingerprint: str | None = None
+
+    def add(self, page: Page) -> Iterator[Delta]:
+        """Take a page; gives what it adds to the texts.
+
+        Raises:
+            EngineError: The server computes another prompt than was sent, or more answers.
+        """
+        self.fingerprint = page.system_fingerprint or self.fingerprint
+        self._usage = page.usage or self._usage
+        for piece in page.choices:
+            if not 0 <= piece.index < len(self._texts):
+                raise EngineError(
+                    f"{self._place} gave more answers than the {len(self._texts)} that were asked"
+                )
+            self._check_prompt(piece.prompt_token_ids or page.prompt_token_ids)
+            self._texts[piece.index].append(piece.content)
+            self._token_ids[piece.index] += piece.token_ids or ()
+            self._reasons[piece.index] = piece.finish_reason or self._reasons[piece.index]
+            if piece.content:
+                yield Delta(piece.index, piece.content)
+
+    def completion(self, first_token_s: float | None) -> Completion:
+        """The answer, once all pages are there.
+
+        Raises:
+            EngineError: It is not what was asked.
+            TransientEngineError: The server ended it by itself.
+        """
+        usage, sent = self._usage, self._request.prompt_token_ids
+        if sent and usage.prompt_tokens not in (0, len(sent)):
+            raise EngineError(
+                f"{self._place} counts {usage.prompt_tokens} tokens in a prompt of {len(sent)}: "
+                "it computes another prompt than was sent"
+            )
+        details = usage.prompt_tokens_details
+        return Completion(
+            tuple(map(self._choice, range(len(self._texts)))),
+            cached_tokens=(details.cached_tokens or 0) if details is not None else 0,
+            first_token_s=first_token_s,
+            prompt_tokens=usage.prompt_tokens,
+            output_tokens=usage.completion_tokens or 0,
+        )
+
+    def _choice(self, index: int) -> Choice:
+        said, most = self._reasons[index], self._request.max_tokens
+        if said == "content_filter":
+            raise RequestError(f"{self._place} ended the answer by its content filter")
+        if said in (None, "abort", "error"):
+            raise TransientEngineError(f"{self._place} did not finish the answer ({said})")
+        if said not in _REASONS:
+            raise EngineError(f"{self._place} ended the answer for an unknown reason: {said}")
+        reason, ids = _REASONS[said], tuple(self._token_ids[index])
+        if reason == "length" and ids and len(ids) < most:
+            raise EngineError(
+                f"{self._place} ended an answer after {len(ids)} tokens, but max_tokens is {most}: "
+                "it has a limit of its own (vLLM: start it with --generation-config vllm)"
+            )
+        return Choice("".join(self._texts[index]), ids, reason)
+
+    def _check_prompt(self, seen: list[int] | None) -> None:
+        sent = list(self._request.prompt_token_ids)
+        if not sent or seen is None or seen == sent:
+            return
+        pairs = enumerate(zip(sent, seen, strict=False))
+        first = next(
+            (at for at, (ours, theirs) in pairs if ours != theirs), min(map(len, (sent, seen)))
+        )
+        raise EngineError(
+            f"{self._place} computes another prompt than was sent: {len(seen)} tokens in place of "
+            f"{len(sent)}, different from token {first} on"
+        )

@@ -1,0 +1,123 @@
+"""The HTTP connection to a server: sends a request, and gives the pages of its answer.
+
+Whatever goes wrong is raised in the port's terms. Cancelling closes the connection, by which a
+server knows that the answer is not wanted any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource
+from pydantic import ValidationError
+
+from helium_agents.engines.openai.answer import Page
+from helium_agents.engines.openai.failures import TryAgain, failure_of
+from helium_agents.errors import EngineDied, EngineError, TransientEngineError
+
+_CONNECT_S = 10.0
+
+_KEEPALIVE_S = 4.0
+"""Uvicorn, which vLLM has, closes a connection that was idle for five."""
+
+_END = "[DONE]"
+
+
+class Connection:
+    """Connections to one server, in one event loop.
+
+    Args:
+        base_url: Of the API, e.g. ``http://localhost:8000/v1``.
+        key: The API key; empty for none.
+        hide: Takes the key out of a text.
+        timeout_s: Most seconds for which the server may say nothing.
+        max_connections: How many there may be.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        hide: Callable[[str], str],
+        *,
+        timeout_s: float,
+        max_connections: int,
+    ) -> None:
+        self._place = f"the server at {base_url}"
+        self._hide = hide
+        self._timeout_s = timeout_s
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers_of(key),
+            timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S, pool=None),
+            limits=httpx.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_KEEPALIVE_S,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close all connections; requests that are open fail."""
+        await self._client.aclose()
+
+    async def pages(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Page, None]:
+        """What the server answers: one page, or those of a stream as they come.
+
+        Raises:
+            EngineDied: Nobody is there.
+            TryAgain: It may work when tried again.
+            EngineError: It was refused; a `RequestError` where the request is at fault.
+        """
+        content = json.dumps(body, separators=(",", ":")).encode()
+        try:
+            async with self._client.stream("POST", path, content=content) as response:
+                if response.status_code != 200:
+                    text = self._hide((await response.aread()).decode("utf-8", "replace"))
+                    after = response.headers.get("retry-after")
+                    raise failure_of(response.status_code, text, self._place, retry_after=after)
+                if not body.get("stream"):
+                    yield self._page(await response.aread())
+                    return
+                async for event in EventSource(response).aiter_sse():
+                    if event.data == _END:
+                        return
+                    yield self._page(event.data)
+                raise TryAgain(f"{self._place} broke off in the middle of a stream")
+        except httpx.RequestError as error:
+            raise self._failure(error) from error
+
+    def _page(self, data: str | bytes) -> Page:
+        try:
+            page = Page.model_validate_json(data)
+            if page.error is None:
+                return page
+        except ValidationError:
+            text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+            raise TryAgain(
+                f"{self._place} answered what is no answer of the OpenAI API: "
+                f"{self._hide(text[:200])!r}"
+            ) from None
+        code = page.error.get("code")
+        text = self._hide(json.dumps({"error": page.error}))
+        raise failure_of(code if isinstance(code, int) else 500, text, self._place)
+
+    def _failure(self, error: httpx.RequestError) -> EngineError:
+        said = self._hide(str(error)) or type(error).__name__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            # Nobody can tell why it is gone: it may be restarted by whoever runs it.
+            return EngineDied(f"nobody answers at {self._place}: {said}", was_killed=True)
+        if isinstance(error, httpx.TimeoutException):
+            return TransientEngineError(
+                f"{self._place} said nothing for {self._timeout_s:g} s (timeout_s=)"
+            )
+        return TryAgain(f"the connection to {self._place} broke off: {said}")
+
+
+def headers_of(key: str) -> dict[str, str]:
+    """What every request says besides its body."""
+    headers = {"content-type": "application/json"}
+    return headers | {"authorization": f"Bearer {key}"} if key else headers

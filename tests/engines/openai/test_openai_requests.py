@@ -1,0 +1,177 @@
+"""What goes to a server, and what becomes of its answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from scripted_server import MODEL, Refusal, ScriptedServer, reply_to
+
+from helium_agents import OpenAIServer, Session, gather, llm, system, user
+from helium_agents.engines.engine import ChatMessage, Completion, Delta, Request, Sampling
+from helium_agents.errors import EngineError, RequestError
+
+
+async def completed(
+    engine: OpenAIServer, *, prompt: tuple[int, ...] = (), text: str = "hello", **sampling: Any
+) -> Completion:
+    messages = (ChatMessage("user", text),)
+    async with engine:
+        return await engine.complete(Request("r", messages, prompt, Sampling(**sampling)))
+
+
+async def test_messages_go_as_they_are(server: ScriptedServer) -> None:
+    async with Session(OpenAIServer(server.url, MODEL)):
+        reply = await llm(system("Be brief."), user("hello"), max_tokens=40)
+    assert reply.text == reply_to("hello")
+    assert reply.finish_reason == "stop"
+    (body,) = server.bodies
+    assert body["path"] == "/v1/chat/completions"
+    assert body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "hello"},
+    ]
+    assert (body["model"], body["max_tokens"], body["temperature"]) == (MODEL, 40, 0.0)
+
+
+async def test_token_ids_go_where_there_are_any(server: ScriptedServer) -> None:
+    completion = await completed(OpenAIServer(server.url, MODEL), prompt=(5, 6, 7))
+    (body,) = server.bodies
+    assert (body["path"], body["prompt"]) == ("/v1/completions", [5, 6, 7])
+    assert "messages" not in body and body["return_token_ids"] is True
+    assert completion.choices[0].text == reply_to("[5, 6, 7]")
+    assert completion.choices[0].token_ids == tuple(range(8))
+    assert (completion.prompt_tokens, completion.cached_tokens) == (3, 2)
+
+
+async def test_vllm_is_told_every_sampling_value(server: ScriptedServer) -> None:
+    """It would take what is not said from the model's files."""
+    await completed(OpenAIServer(server.url, MODEL))
+    sent = server.bodies[0]
+    for name in ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "n"):
+        assert sent[name] == getattr(Sampling(), name)
+    await completed(
+        OpenAIServer(server.url, MODEL), temperature=0.5, top_k=3, seed=9, stop=("x",), n=2
+    )
+    sent = server.bodies[1]
+    assert (sent["temperature"], sent["top_k"], sent["seed"]) == (0.5, 3, 9)
+    assert (sent["stop"], sent["n"]) == (["x"], 2)
+
+
+async def test_another_server_is_told_only_what_the_api_has() -> None:
+    async with ScriptedServer(is_vllm=False) as server:
+        engine = OpenAIServer(server.url, MODEL)
+        await completed(engine, frequency_penalty=0.5)
+        assert set(server.bodies[0]) == {
+            "path", "model", "messages", "max_tokens", "temperature", "frequency_penalty",
+        }  # fmt: skip
+        with pytest.raises(RequestError, match="no top_k, and a server may ignore"):
+            await completed(engine, temperature=1.0, top_k=3)
+        assert len(server.bodies) == 1
+
+
+async def test_extra_fields_hints_and_priority_go_to_vllm(server: ScriptedServer) -> None:
+    engine = OpenAIServer(
+        server.url,
+        MODEL,
+        chat_template_kwargs={"enable_thinking": False},
+        extra_body={"cache_salt": "tenant 7"},
+    )
+    hints = {"helium_session": 1, "helium_ended": [2]}
+    request = Request("r", (ChatMessage("user", "a"),), (), Sampling(), hints=hints, priority=3)
+    async with engine:
+        await engine.complete(request)
+    (body,) = server.bodies
+    assert body["vllm_xargs"] == hints
+    assert body["priority"] == 3
+    assert body["cache_salt"] == "tenant 7"
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
+        ("priority", "Got priority 3 but priority scheduling is not enabled."),
+    ],
+)
+async def test_what_a_server_does_not_take_is_put_in_another_way(name: str, refusal: str) -> None:
+    def refuse(body: dict[str, Any]) -> Refusal | None:
+        return Refusal(400, f'{{"error": {{"message": "{refusal}"}}}}') if name in body else None
+
+    async with ScriptedServer(refuse=refuse) as server:
+        engine = OpenAIServer(server.url, MODEL)
+        request = Request("r", (ChatMessage("user", "a"),), (), Sampling(40), priority=3)
+        async with engine:
+            for _ in range(2):
+                await engine.complete(request)
+        assert len(server.bodies) == 3  # it is learnt once
+        assert ("max_completion_tokens" in server.bodies[2]) == (name == "max_tokens")
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_schema_is_asked_for_and_parsed(server: ScriptedServer, is_streamed: bool) -> None:
+    class Verdict(BaseModel):
+        answer: int
+
+    async with Session(OpenAIServer(server.url, MODEL)):
+        call = llm(user("how many?"), schema=Verdict)
+        if is_streamed:
+            assert "".join([text async for text in call.stream()]) == '{"answer": 7}'
+        assert (await call).parsed == Verdict(answer=7)
+    wanted = server.bodies[0]["response_format"]["json_schema"]["schema"]
+    assert wanted["properties"]["answer"]["type"] == "integer"
+
+
+async def test_several_answers_and_an_answer_that_is_cut(server: ScriptedServer) -> None:
+    engine = OpenAIServer(server.url, MODEL)
+    completion = await completed(engine, temperature=1.0, n=3, max_tokens=2)
+    assert [choice.text for choice in completion.choices] == ["You said"] * 3
+    assert {choice.finish_reason for choice in completion.choices} == {"length"}
+    heard: list[Delta] = []
+    async with engine:
+        request = Request("s", (ChatMessage("user", "a"),), (), Sampling(2, temperature=1.0, n=2))
+        completion = await engine.complete(request, heard.append)
+    assert heard == [Delta(0, "You"), Delta(0, " said"), Delta(1, "You"), Delta(1, " said")]
+    assert completion.choices[0].token_ids == (0, 1)
+    assert completion.first_token_s is not None
+
+
+async def test_another_prompt_than_was_sent_is_noticed(server: ScriptedServer) -> None:
+    server.misbehaviours.append("wrong ids")
+    with pytest.raises(EngineError, match=r"another prompt than was sent: 3 .* from token 2 on"):
+        await completed(OpenAIServer(server.url, MODEL), prompt=(5, 6, 8))
+
+
+async def test_a_limit_of_the_servers_own_is_noticed(server: ScriptedServer) -> None:
+    page = (
+        '{"choices": [{"text": "a", "finish_reason": "length", "token_ids": [1, 2]}], '
+        '"usage": {"prompt_tokens": 3}}'
+    )
+    server.misbehaviours.append(Refusal(200, page))
+    with pytest.raises(EngineError, match="after 2 tokens, but max_tokens is 256"):
+        await completed(OpenAIServer(server.url, MODEL), prompt=(5, 6, 8))
+
+
+async def test_what_cannot_fit_is_not_sent(server: ScriptedServer) -> None:
+    with pytest.raises(RequestError, match=r"3 tokens and max_tokens is 5000.* 4096 of both"):
+        await completed(OpenAIServer(server.url, MODEL), prompt=(5, 6, 8), max_tokens=5000)
+    assert server.bodies == []
+
+
+async def test_an_answer_without_token_ids_serves_its_own_length_only() -> None:
+    async with (
+        ScriptedServer(is_vllm=False) as server,
+        Session(OpenAIServer(server.url, MODEL)),
+    ):
+        long, short = await gather(llm(user("a"), max_tokens=20), llm(user("a"), max_tokens=2))
+        assert (long.text, short.text) == (reply_to("a"), "You said")
+        assert len(server.bodies) == 2
+
+
+async def test_most_connections_is_kept(server: ScriptedServer) -> None:
+    engine = OpenAIServer(server.url, MODEL, max_connections=3)
+    async with Session(engine):
+        await gather(*(llm(user(str(number))) for number in range(20)))
+    assert server.most_open <= 3 < len(server.bodies)
