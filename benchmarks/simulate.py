@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.case import Case, check, make_batch, make_case
 from benchmarks.harness.digest import Vocabulary
-from benchmarks.harness.measure import Case, check, make_batch, make_case
 from benchmarks.harness.model import SHAPES, model_directory
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.settings import BLOCK_TOKENS, KV_TOKENS, EngineSettings
@@ -75,28 +75,28 @@ class Simulated:
         steps: That the engine made.
         mean_batch: Requests in a step, on average.
         prefill_tokens: Prompt tokens that were computed.
+        row_times_s: How long each row took from its arrival on.
     """
 
     seconds: float
     steps: int
     mean_batch: float
     prefill_tokens: int
+    row_times_s: Sequence[float] = ()
 
 
 async def simulate(system: System, case: Case, bed: Testbed, engine: DigestEngine) -> Simulated:
     """Run a system on a case, on an empty prefix cache, and check its results."""
-    import asyncio
-
     await system.prepare(case.batch, bed)
     await engine.reset_prefix_cache()
-    loop = asyncio.get_running_loop()
-    start_s = loop.time()
+    log = bed.begin(server=False)
     results = await system.run(case.batch, bed)
-    seconds = loop.time() - start_s
+    seconds = log.now()
     check(system.name, results, case)
     counts = engine.counts
     mean_batch = counts.requests / max(1, counts.steps)
-    return Simulated(seconds, counts.steps, mean_batch, counts.prefill_tokens)
+    row_times_s = log.row_times_s(case.batch.arrivals_s, len(case.batch.rows))
+    return Simulated(seconds, counts.steps, mean_batch, counts.prefill_tokens, row_times_s)
 
 
 def main() -> None:

@@ -10,113 +10,61 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from helium_agents import Session, llm, operator, user
-from helium_agents.engines.engine import ChatMessage
+from benchmarks.harness.statistics import percentile
+from benchmarks.systems.attained_service import LeastAttainedService
+from benchmarks.systems.lease import Lease
+from benchmarks.workloads.agent_sessions import AgentSession, make_arrivals, make_sessions
+from benchmarks.workloads.tools import AgentRow, ToolTurn, agent
+from helium_agents import Session
+from helium_agents.engines.engine import ChatMessage, Choice, Completion, OnDelta, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
-from helium_agents.optimizer.step_cost import STEP_COSTS
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 
 BLOCK_TOKENS = 32
-_LONG_TOOL_S, _LONG_SHARE = 10.0, 0.05
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One turn of a session.
-
-    Args:
-        output_tokens: Of the answer.
-        result_tokens: Of what the tool gives back.
-        tool_s: How long the tool takes.
-    """
-
-    output_tokens: int
-    result_tokens: int
-    tool_s: float
-
-
-@dataclass(frozen=True)
-class AgentSession:
-    """One agent's work; sizes in tokens.
-
-    Args:
-        number: Counts from 0.
-        system_tokens: Shared by all sessions.
-        task_tokens: Its own first prompt.
-        turns: In order; after the last there is no tool.
-        arrival_s: When it is submitted.
-    """
-
-    number: int
-    system_tokens: int
-    task_tokens: int
-    turns: tuple[Turn, ...]
-    arrival_s: float = 0.0
-
-    @property
-    def own_tokens(self) -> int:
-        """All that it computes itself."""
-        grown = sum(turn.output_tokens + turn.result_tokens for turn in self.turns)
-        return self.task_tokens + grown
-
-
-def make_sessions(
-    num_sessions: int, scale: int, tool_s: float, seed: int, jobs_per_s: float | None = None
-) -> list[AgentSession]:
-    """Sessions whose sizes are divided by `scale`, with a median tool time."""
-    rng, arrivals = random.Random(seed), random.Random(seed + 7)
-
-    def size(low: int, high: int) -> int:
-        return max(1, rng.randint(low, high) // scale)
-
-    def turn() -> Turn:
-        is_long = rng.random() < _LONG_SHARE
-        seconds = _LONG_TOOL_S if is_long else tool_s * math.exp(rng.gauss(0, 1))
-        return Turn(size(40, 80), size(100, 400), seconds)
-
-    sessions, arrival_s = [], 0.0
-    for number in range(num_sessions):
-        if jobs_per_s is not None:
-            arrival_s += arrivals.expovariate(jobs_per_s)
-        turns = tuple(turn() for _ in range(rng.randint(10, 20)))
-        sessions.append(AgentSession(number, 1536 // scale, size(300, 1000), turns, arrival_s))
-    return sessions
+_LIMIT_SHARES = (0.1, 0.15, 0.2, 0.25, 0.33, 0.4, 0.5, 0.67, 0.8)
+_ANSWER_TOKEN = 7
 
 
 class _TokenEngine(SimulatedEngine):
     """A simulated engine whose messages are numbers: tokens, separated by spaces."""
 
+    def __init__(self, cost: StepCost, limits: Limits) -> None:
+        super().__init__(cost, limits, lambda request: [_ANSWER_TOKEN] * request.max_tokens)
+
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
         return [int(word) for message in messages for word in message.content.split()]
 
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+        completion = await super().complete(request, on_delta)
+        (choice,) = completion.choices
+        text = " ".join(map(str, choice.token_ids))
+        return completion._replace(choices=(Choice(text, choice.token_ids, choice.finish_reason),))
 
-@operator
-async def agent(session: AgentSession) -> float:
-    """Works on its task, turn by turn; gives when it was done."""
-    loop = asyncio.get_running_loop()
+
+def _row(session: AgentSession) -> AgentRow:
+    """A session whose texts are numbers."""
     rng = random.Random(session.number)
-    history = [str(token) for token in range(1, session.system_tokens + 1)]
-    history += _words(rng, session.task_tokens)
-    for number, turn in enumerate(session.turns):
-        await llm(user(" ".join(history)), max_tokens=turn.output_tokens)
-        if number + 1 < len(session.turns):
-            await asyncio.sleep(turn.tool_s)
-            history += ["7"] * turn.output_tokens + _words(rng, turn.result_tokens)
-    return loop.time() - session.arrival_s
 
+    def text(num_tokens: int) -> str:
+        return " ".join(str(rng.randrange(10_000, 60_000)) for _ in range(num_tokens))
 
-def _words(rng: random.Random, num_tokens: int) -> list[str]:
-    return [str(rng.randrange(10_000, 60_000)) for _ in range(num_tokens)]
+    task = text(session.task_tokens)
+    turns = (
+        ToolTurn(turn.output_tokens, turn.tool_s, text(turn.result_tokens))
+        for turn in session.turns
+    )
+    instructions = " ".join(map(str, range(1, session.system_tokens + 1)))
+    return AgentRow(instructions, task, tuple(turns))
 
 
 @dataclass(frozen=True)
@@ -131,26 +79,30 @@ class Outcome:
 
 
 async def run(
-    sessions: Sequence[AgentSession], engine: SimulatedEngine, schedule: Schedule
+    rows: Sequence[AgentRow],
+    arrivals_s: Sequence[float],
+    engine: SimulatedEngine,
+    schedule: Schedule,
 ) -> Outcome:
-    """All sessions in one session of ours."""
+    """All rows in one session of ours."""
     await engine.start()
-    await engine.reset_prefix_cache()
     loop = asyncio.get_running_loop()
-    start_s = loop.time()
 
-    async def work(session: AgentSession) -> float:
-        await asyncio.sleep(session.arrival_s)
+    async def work(numbered: tuple[int, AgentRow]) -> float:
+        number, row = numbered
+        await asyncio.sleep(arrivals_s[number])
         began_s = loop.time()
-        await agent(session)
+        await agent(row)
         return loop.time() - began_s
 
+    start_s = loop.time()
     async with Session(engine, schedule=schedule) as ours:
-        took = sorted([seconds async for seconds in ours.map(work, sessions)])
+        took = [seconds async for seconds in ours.map(work, enumerate(rows))]
     counts = engine.counts
     makespan_s = loop.time() - start_s
-    p95_s = took[min(len(took) - 1, int(0.95 * len(took)))]
-    return Outcome(makespan_s, mean(took), p95_s, counts.prefill_tokens, counts.steps)
+    return Outcome(
+        makespan_s, mean(took), percentile(took, 95), counts.prefill_tokens, counts.steps
+    )
 
 
 @dataclass(frozen=True)
@@ -174,7 +126,13 @@ class Cell:
     def sessions(self, seed: int) -> list[AgentSession]:
         """The sessions of a seed."""
         scale = 1 if self.cost.startswith("h100") else 4
-        return make_sessions(self.num_sessions, scale, self.tool_s, seed, self.jobs_per_s)
+        return make_sessions(self.num_sessions, scale, self.tool_s, seed)
+
+    def arrivals_s(self, seed: int) -> Sequence[float]:
+        """When they arrive."""
+        if self.jobs_per_s is None:
+            return [0.0] * self.num_sessions
+        return make_arrivals(self.num_sessions, self.jobs_per_s, seed)
 
     def engine(self, sessions: Sequence[AgentSession]) -> SimulatedEngine:
         """The engine for some sessions."""
@@ -194,7 +152,7 @@ def schedules(names: Sequence[str], num_sessions: int) -> dict[str, Schedule]:
     found: dict[str, Schedule] = {}
     for name in names:
         if name == "limits":
-            for share in (0.1, 0.15, 0.2, 0.25, 0.33, 0.4, 0.5, 0.67, 0.8):
+            for share in _LIMIT_SHARES:
                 limit = max(1, round(num_sessions * share))
                 found[f"limit-{limit}"] = FewOpen(limit)
         else:
@@ -206,6 +164,8 @@ _SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "raw": EverythingOpen,
     "park": Park,
     "auto": Adaptive,
+    "attained-service": LeastAttainedService,
+    "lease": Lease,
 }
 
 
@@ -225,23 +185,21 @@ def main() -> None:
     )
     for seed in range(1, options.seeds + 1):
         sessions = cell.sessions(seed)
+        rows = [_row(session) for session in sessions]
         first: Outcome | None = None
         for name, schedule in schedules(options.systems.split(","), len(sessions)).items():
-            work: Awaitable[Outcome] = run(sessions, cell.engine(sessions), schedule)
-            found = run_in_virtual_time(_awaited(work))
+            found = run_in_virtual_time(
+                run(rows, cell.arrivals_s(seed), cell.engine(sessions), schedule)
+            )
             first = first or found
             print(
-                f"seed {seed} {name:10} makespan {found.makespan_s:7.1f} s "
+                f"seed {seed} {name:16} makespan {found.makespan_s:7.1f} s "
                 f"x{first.makespan_s / found.makespan_s:5.2f}  mean {found.mean_s:6.1f} s "
                 f"x{first.mean_s / found.mean_s:5.2f}  p95 {found.p95_s:6.1f} s "
                 f"x{first.p95_s / found.p95_s:5.2f}  prefill {found.prefill_tokens:8} "
                 f"steps {found.steps:6}",
                 flush=True,
             )
-
-
-async def _awaited(work: Awaitable[Outcome]) -> Outcome:
-    return await work
 
 
 if __name__ == "__main__":

@@ -99,12 +99,15 @@ def attainable_s(
 
 
 def critical_path_s(calls: Sequence[KnownCall], calibration: Calibration) -> float:
-    """CP: the longest chain of (best time to first token + best inter-token time x the others)."""
+    """CP: the longest chain of (best time to first token + best inter-token time x the others).
+
+    Pauses before calls are part of it.
+    """
 
     def answer_s(call: KnownCall) -> float:
         return calibration.first_token_s + calibration.inter_token_s * _decode_tokens(call)
 
-    return _longest_chain(calls, answer_s)
+    return _longest_chain(calls, answer_s, lambda call: call.pause_s)
 
 
 def work(calls: Sequence[KnownCall], block_tokens: int = BLOCK_TOKENS) -> Work:
@@ -225,8 +228,12 @@ def _chains(calls: Sequence[KnownCall], distinct: Sequence[KnownCall]) -> list[i
     return chains
 
 
-def _longest_chain(calls: Sequence[KnownCall], cost: Callable[[KnownCall], float]) -> float:
-    """When the last call is answered if every one starts as soon as it can.
+def _longest_chain(
+    calls: Sequence[KnownCall],
+    cost: Callable[[KnownCall], float],
+    pause: Callable[[KnownCall], float] = lambda _: 0.0,
+) -> float:
+    """When the last call is answered if every one starts as soon as it can, after its pause.
 
     Calls become ready in the order of time, so the first one with a prompt starts it, and those
     that ask for the same later wait for it at most.
@@ -240,7 +247,7 @@ def _longest_chain(calls: Sequence[KnownCall], cost: Callable[[KnownCall], float
     ready: list[tuple[float, int, int]] = []
     for index, num_inputs in enumerate(waiting):
         if not num_inputs:
-            heappush(ready, (0.0, next(order), index))
+            heappush(ready, (pause(calls[index]), next(order), index))
     started: dict[tuple[int, ...], float] = {}
     latest = [0.0] * len(calls)  # when the last of a call's inputs was there
     last = 0.0
@@ -253,7 +260,7 @@ def _longest_chain(calls: Sequence[KnownCall], cost: Callable[[KnownCall], float
             latest[each] = max(latest[each], end)
             waiting[each] -= 1
             if not waiting[each]:
-                heappush(ready, (latest[each], next(order), each))
+                heappush(ready, (latest[each] + pause(calls[each]), next(order), each))
     return last
 
 

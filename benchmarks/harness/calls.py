@@ -3,12 +3,17 @@
 A workflow is run once without an engine: it makes its calls, whose messages name the calls whose
 answers they need, and awaits some of them. That is recorded. So a workload is written once, as an
 ordinary workflow, and no system has a copy of it.
+
+A workflow may also await an answer, `pause` for a tool, and ask again with the answer in its
+prompt: an awaited answer is a placeholder, which is found again in later prompts.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +21,7 @@ from helium_agents.engines.engine import ChatMessage, Choice
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
 from helium_agents.graph.reply import Reply
-from helium_agents.graph.trace import NO_MODEL, Frame, Model, entered
+from helium_agents.graph.trace import NO_MODEL, Frame, Model, entered, entered_frame
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,12 @@ class Call:
         messages: Pairs of a role and its content's parts: texts, and numbers of calls whose
             answers stand there.
         max_tokens: Most tokens of the answer.
+        pause_s: How long a tool runs before it, once the answers are there that it needs.
     """
 
     messages: tuple[tuple[str, tuple[str | int, ...]], ...]
     max_tokens: int
+    pause_s: float = 0.0
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -54,12 +61,22 @@ class CallGraph:
     outputs: tuple[int, ...]
 
 
+async def pause(seconds: float) -> None:
+    """What a workflow awaits in place of a tool: it waits, or is noted where calls are recorded."""
+    frame = entered_frame()
+    if frame is not None and isinstance(frame.runner, _Recorder):
+        frame.runner.pause_s += seconds
+    else:
+        await asyncio.sleep(seconds)
+
+
 async def call_graph(workflow: Callable[[Any], Awaitable[Sequence[str]]], row: Any) -> CallGraph:
     """Record what a workflow asks for a row.
 
     Raises:
-        ValueError: The workflow awaited an answer and then made another call, so that the second
-            one cannot be known in advance, or asked for something other than greedy text.
+        ValueError: The workflow awaited an answer and then made a call that does not contain it, so
+            that nothing shows what that call waits for; or it asked for something other than greedy
+            text.
     """
     recorder = _Recorder()
     with entered(Frame(recorder, level=("benchmark",))):
@@ -74,6 +91,18 @@ def _placeholder(index: int) -> str:
     return f"<answer of call {index}>"
 
 
+_PLACEHOLDER = re.compile(r"<answer of call (\d+)>")
+
+
+def _parts(text: str) -> Iterator[str | int]:
+    """A text's parts: what stands between placeholders, and the calls that these are of."""
+    for position, part in enumerate(_PLACEHOLDER.split(text)):
+        if position % 2:
+            yield int(part)
+        elif part:
+            yield part
+
+
 class _Recorder:
     """Stands for a session; a `Runner` of `helium_agents.graph.trace`."""
 
@@ -81,23 +110,38 @@ class _Recorder:
         self.calls: list[Call] = []
         self.outputs: list[int] = []
         self.models: Mapping[str | None, Model] = defaultdict(lambda: NO_MODEL)
+        self.pause_s = 0.0
         self._indices: dict[Node, int] = {}
 
     def on_created(self, node: Node) -> None:
         if not isinstance(node, LlmNode):
             return
-        if self.outputs:
-            raise ValueError("the workflow made a call after it had awaited another")
         sampling = node.call.sampling
         if not sampling.is_greedy or sampling.n != 1 or node.call.json_schema is not None:
             raise ValueError("only one greedy answer without a schema can be asked of every system")
         sources = [self._indices[source] for source in node.inputs]
         self._indices[node] = len(self.calls)
         messages = tuple(
-            (role, tuple(p if isinstance(p, str) else sources[p.index] for p in parts))
-            for role, parts in node.call.messages
+            (
+                role,
+                tuple(
+                    part
+                    for segment in segments
+                    for part in (
+                        _parts(segment) if isinstance(segment, str) else (sources[segment.index],)
+                    )
+                ),
+            )
+            for role, segments in node.call.messages
         )
-        self.calls.append(Call(messages, sampling.max_tokens))
+        call = Call(messages, sampling.max_tokens, self.pause_s)
+        if self.outputs and self.outputs[-1] not in call.inputs:
+            raise ValueError(
+                "the workflow made a call after it had awaited another whose answer is not in its "
+                "prompt"
+            )
+        self.calls.append(call)
+        self.pause_s = 0.0
 
     async def wait(self, node: Node) -> Any:
         index = self._indices[node]

@@ -13,14 +13,16 @@ from typing import TypeVar
 
 import httpx
 
+from benchmarks.harness.case import WrongResult
 from benchmarks.harness.groups import OURS
-from benchmarks.harness.measure import BoundBeaten, Plan, SystemFailed, WrongResult
+from benchmarks.harness.measure import BoundBeaten, Plan, SystemFailed
 from benchmarks.harness.model import SHAPES
 from benchmarks.harness.presets import DEFAULT, FULL, GPU, NAMED, QUICK, Preset
 from benchmarks.harness.records import Record, read_records, write_records
 from benchmarks.harness.report import replace_section, report, summary
 from benchmarks.harness.runner import Selection, run_selection
 from benchmarks.harness.settings import KV_TOKENS
+from benchmarks.harness.workload import Inputs
 from benchmarks.systems import systems
 from benchmarks.workloads import workloads
 
@@ -87,6 +89,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--model", choices=list(SHAPES), help="shape of the model")
     run.add_argument("--data", type=Path, help="directory with mmlu.jsonl and tatqa.jsonl")
     run.add_argument("--seed", type=int, default=1, help="of generated text")
+    run.add_argument(
+        "--tool-scale", type=float, help="multiplies the times of tools (0.15: median 0.3 s)"
+    )
+    run.add_argument("--rows-per-s", type=float, help="arrivals of tools-open (3.5)")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the records")
     run.set_defaults(command=_run)
 
@@ -136,8 +142,13 @@ def selection_of(options: argparse.Namespace) -> Selection:
     num_rounds = preset.num_rounds if options.rounds is None else options.rounds
     scale = preset.scale if options.scale is None else options.scale
     fewer = {name: min(n, num_rounds) for name, n in preset.fewer_rounds.items()}
-    for name, value in (("--rounds", num_rounds), ("--scale", scale)):
-        if value <= 0:
+    for name, value in (
+        ("--rounds", num_rounds),
+        ("--scale", scale),
+        ("--tool-scale", options.tool_scale),
+        ("--rows-per-s", options.rows_per_s),
+    ):
+        if value is not None and value <= 0:
             raise ValueError(f"{name} {value} must be above 0")
     return Selection(
         workloads=_named(options.workload, preset.workloads, workloads(), "workload"),
@@ -147,8 +158,16 @@ def selection_of(options: argparse.Namespace) -> Selection:
         scale=scale,
         batch_factors=_factors(options.batches),
         shape=preset.shape if options.model is None else SHAPES[options.model],
-        data=options.data,
-        seed=options.seed,
+        defaults=Inputs(
+            num_items=0,
+            data=options.data,
+            seed=options.seed,
+            **{
+                name: value
+                for name in ("tool_scale", "rows_per_s")
+                if (value := getattr(options, name)) is not None
+            },
+        ),
         is_gpu=preset is GPU,
     )
 

@@ -22,15 +22,34 @@ from helium_agents.optimizer.step_cost import StepCost
 
 
 class RequestLog:
-    """The requests of one run, and when it began."""
+    """The requests of one run, and when its rows ended.
 
-    def __init__(self) -> None:
+    Args:
+        clock: In seconds; the run begins now.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.requests: list[SentRequest] = []
-        self._start_s = time.perf_counter()
+        self.row_ends_s: dict[int, float] = {}
+        self._clock = clock
+        self._start_s = clock()
 
     def now(self) -> float:
         """Seconds since the run began."""
-        return time.perf_counter() - self._start_s
+        return self._clock() - self._start_s
+
+    def end_row(self, number: int) -> None:
+        """Note that a row is done now."""
+        self.row_ends_s[number] = self.now()
+
+    def row_times_s(self, arrivals_s: Sequence[float], num_rows: int) -> list[float]:
+        """How long each row took since it arrived; none where not all were noted."""
+        if len(self.row_ends_s) < num_rows:
+            return []
+        return [
+            self.row_ends_s[number] - (arrivals_s[number] if arrivals_s else 0.0)
+            for number in range(num_rows)
+        ]
 
     def add(
         self, start_s: float, prompt_tokens: int, cached_tokens: int, output_tokens: int

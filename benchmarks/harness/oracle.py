@@ -29,6 +29,7 @@ class KnownCall:
             are earlier in the list.
         prompt_token_ids: The prompt.
         output_token_ids: The answer, its end token included where it ended by itself.
+        pause_s: How long a tool runs before it, once its inputs are there.
     """
 
     item: int
@@ -36,6 +37,7 @@ class KnownCall:
     inputs: tuple[int, ...]
     prompt_token_ids: Sequence[int]
     output_token_ids: Sequence[int]
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ class Oracle:
         text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text
 
-    def run(self, graphs: Sequence[CallGraph]) -> Known:
-        """Answer all calls of a batch."""
+    def run(self, graphs: Sequence[CallGraph], arrivals_s: Sequence[float] = ()) -> Known:
+        """Answer all calls of a batch, whose rows may arrive late."""
         calls: list[KnownCall] = []
         results = []
         for item, graph in enumerate(graphs):
@@ -98,6 +100,8 @@ class Oracle:
                 answer = self._vocabulary.answer(prompt, call.max_tokens)
                 texts.append(self.text(answer))
                 inputs = tuple(first + source for source in call.inputs)
-                calls.append(KnownCall(item, index, inputs, prompt, answer))
+                arrival_s = arrivals_s[item] if arrivals_s and not inputs else 0.0
+                pause_s = arrival_s + call.pause_s
+                calls.append(KnownCall(item, index, inputs, prompt, answer, pause_s))
             results.append([texts[index] for index in graph.outputs])
         return Known(calls, results)

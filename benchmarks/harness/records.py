@@ -58,6 +58,8 @@ class Run:
         requests: What reached the engine, in the order in which it was sent.
         samples: The engine's state over time.
         counts: What the engine computed; `None` where it does not count.
+        row_times_s: How long each row took from its arrival on; empty where nobody says so.
+        choice: The schedule that the system chose, in words.
     """
 
     seconds: float
@@ -67,6 +69,8 @@ class Run:
     requests: Sequence[SentRequest]
     samples: Sequence[Sample]
     counts: EngineCounts | None = None
+    row_times_s: Sequence[float] = ()
+    choice: str = ""
 
 
 @dataclass
@@ -115,6 +119,22 @@ class Record:
         scheduled_prefill_tokens: Tokens scheduled to prefill. More than the prompt tokens that
             were sent and not cached by those that preemptions made the engine compute again.
         preemptions: How often a request lost its place in the batch.
+        row_mean_s: Mean time of a row from its arrival to its end (median of the runs, as of those
+            that follow); `None` where the system does not say when rows end.
+        row_p95_s: 95% quantile of these times.
+        row_ratio: Median of the paired ratios of `row_mean_s`, this system's ÷ ours.
+        row_ratio_low: Lower limit of its interval.
+        row_ratio_high: Upper limit.
+        seed: Of the rows, as far as they are generated.
+        tool_scale: What the times of tools were multiplied by, where the workload uses tools.
+        rows_per_s: Rows that arrive in a second, where they do not come all at once.
+        step_cost: What a step of the engine takes, as the engine itself has measured it.
+        choice: The schedule that the system chose, in words.
+        predicted_s: What the exact simulator says of this system at that cost.
+        predicted_steps: And how many steps it has then.
+        best_simulated_s: The least time that any schedule has there; in the record of ours.
+        best_simulated: Which one.
+        fits_s: What ours would take there if everything fitted into the KV cache.
     """
 
     workload: str
@@ -154,6 +174,21 @@ class Record:
     mean_batch: float | None = None
     scheduled_prefill_tokens: int | None = None
     preemptions: int | None = None
+    row_mean_s: float | None = None
+    row_p95_s: float | None = None
+    row_ratio: float | None = None
+    row_ratio_low: float | None = None
+    row_ratio_high: float | None = None
+    seed: int = 1
+    tool_scale: float = 0.15
+    rows_per_s: float = 3.5
+    step_cost: dict[str, float] | None = None
+    choice: str = ""
+    predicted_s: float | None = None
+    predicted_steps: int | None = None
+    best_simulated_s: float | None = None
+    best_simulated: str = ""
+    fits_s: float | None = None
 
     @property
     def hit_rate(self) -> float:

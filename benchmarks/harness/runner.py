@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from benchmarks.harness.calibration import Calibration, best_of, calibrate
-from benchmarks.harness.measure import (
-    Case,
-    Plan,
-    make_batch,
-    make_case,
-    measure_case,
-    with_bounds,
-)
+from benchmarks.harness.case import Case, make_batch, make_case
+from benchmarks.harness.measure import Plan, measure_case, with_bounds
 from benchmarks.harness.model import ModelShape
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.records import Record
@@ -37,8 +30,7 @@ class Selection:
         scale: Size relative to the full workloads.
         batch_factors: Batches of so many times that size, on the same engine.
         shape: The model.
-        data: Directory with real rows, if any.
-        seed: Of generated text.
+        defaults: What rows are made from; how many and in which variant is decided for each case.
         is_gpu: Whether there is a GPU.
     """
 
@@ -49,8 +41,7 @@ class Selection:
     scale: float
     batch_factors: Sequence[float]
     shape: ModelShape
-    data: Path | None
-    seed: int
+    defaults: Inputs
     is_gpu: bool
 
     def inputs(self, workload: Workload, engine: EngineSettings) -> Iterator[tuple[str, Inputs]]:
@@ -61,11 +52,10 @@ class Selection:
             for factor in self.batch_factors:
                 yield (
                     variant,
-                    Inputs(
+                    replace(
+                        self.defaults,
                         num_items=engine.num_items(workload.num_items * factor),
-                        data=self.data,
                         is_distinct=variant == "distinct",
-                        seed=self.seed,
                     ),
                 )
 

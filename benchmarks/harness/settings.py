@@ -15,8 +15,8 @@ from benchmarks.harness.model import SHAPES, ModelShape
 BLOCK_TOKENS = 32
 MAX_MODEL_TOKENS = 8192
 
-KV_TOKENS = {"pressure": 16_384, "fits": 131_072}
-"""Capacity at full size: a third of each workload's distinct working set, or more than all."""
+KV_TOKENS = {"pressure": 16_384, "fits": 262_144}
+"""Capacity at full size: at most a third of a workload's distinct working set, or more than all."""
 
 
 @dataclass(frozen=True)

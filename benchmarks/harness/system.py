@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from benchmarks.harness.calls import Call, CallGraph
+from benchmarks.harness.measured_engine import RequestLog
 from benchmarks.harness.testbed import Testbed
-from benchmarks.harness.workload import Workload
+from benchmarks.harness.workload import Inputs, Workload
 from helium_agents.engines.engine import ChatMessage
 
 Results = list[list[str]]
@@ -31,17 +32,35 @@ class Batch:
         rows: As the workload made them, in their natural order.
         graphs: The calls of each row.
         earlier: Batches of earlier days, which fill what a system remembers.
+        arrivals_s: When each row arrives, in seconds from the start; empty: all at once.
+        inputs: What the rows were made from.
     """
 
     workload: Workload
     rows: Sequence[Any]
     graphs: Sequence[CallGraph]
     earlier: tuple[Batch, ...] = ()
+    arrivals_s: Sequence[float] = ()
+    inputs: Inputs = field(default_factory=lambda: Inputs(0))
+
+    @property
+    def has_pauses(self) -> bool:
+        """Whether rows wait for tools."""
+        return any(call.pause_s for graph in self.graphs for call in graph.calls)
 
     @property
     def num_calls(self) -> int:
         """Model calls of all rows."""
         return sum(len(graph.calls) for graph in self.graphs)
+
+
+def limits_of(batch: Batch) -> list[int]:
+    """Numbers of open rows that a sweep tries on a batch.
+
+    Rows that wait for tools take long one after another, so few of them are not tried.
+    """
+    least = len(batch.graphs) / 6 if batch.has_pauses else 1
+    return [limit for limit in LIMITS if least <= limit < len(batch.graphs)]
 
 
 class System(Protocol):
@@ -63,6 +82,11 @@ class System(Protocol):
         ...
 
     @property
+    def runs_tools(self) -> bool:
+        """Whether it runs rows that wait for tools, or that arrive one after another."""
+        ...
+
+    @property
     def same_as(self) -> str | None:
         """A system that does exactly the same; where that one is measured, this is not again."""
         ...
@@ -70,6 +94,11 @@ class System(Protocol):
     @property
     def planning_s(self) -> float:
         """Seconds that its last run spent on planning, as far as it says so."""
+        ...
+
+    @property
+    def choice(self) -> str:
+        """The schedule that it chose in its last run, in words; empty where it has no choice."""
         ...
 
     def candidates(self, batch: Batch) -> Sequence[System]:
@@ -93,8 +122,10 @@ class GraphSystem:
 
     uses_server = False
     requirement: str | None = None
+    runs_tools = False
     same_as: str | None = None
     planning_s = 0.0
+    choice = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -107,6 +138,21 @@ class GraphSystem:
         """Nothing to prepare."""
 
 
+async def run_rows(
+    batch: Batch, log: RequestLog, run_row: Callable[[CallGraph], Awaitable[list[str]]]
+) -> Results:
+    """Run each row as it arrives, and note when it is done."""
+
+    async def row(number: int, graph: CallGraph) -> list[str]:
+        if batch.arrivals_s:
+            await asyncio.sleep(batch.arrivals_s[number])
+        texts = await run_row(graph)
+        log.end_row(number)
+        return texts
+
+    return await asyncio.gather(*(row(*each) for each in enumerate(batch.graphs)))
+
+
 async def run_graph(graph: CallGraph, complete: Complete) -> list[str]:
     """Make the calls of a row, each as soon as those that it needs are answered."""
     loop = asyncio.get_running_loop()
@@ -114,6 +160,8 @@ async def run_graph(graph: CallGraph, complete: Complete) -> list[str]:
 
     async def answer(call: Call) -> str:
         texts = {source: await answers[source] for source in call.inputs}
+        if call.pause_s:
+            await asyncio.sleep(call.pause_s)
         return await complete(call.conversation(texts), call.max_tokens)
 
     for call in graph.calls:

@@ -6,6 +6,7 @@ measured.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from contextlib import ExitStack
 from functools import cached_property
@@ -89,8 +90,8 @@ class Testbed:
         return self.server if server else self.engine
 
     def begin(self, *, server: bool) -> RequestLog:
-        """Begin to note requests anew."""
-        log = self.one(server=server).log = RequestLog()
+        """Begin to note requests anew, by the event loop's clock, which may be a virtual one."""
+        log = self.one(server=server).log = RequestLog(asyncio.get_running_loop().time)
         return log
 
     def counts(self, *, server: bool) -> EngineCounts | None:

@@ -7,12 +7,11 @@ same; so is streaming, which nobody reads here and which costs.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from benchmarks.harness.calls import CallGraph
 from benchmarks.harness.server import MODEL_NAME
-from benchmarks.harness.system import Batch, GraphSystem, Results, run_graph
+from benchmarks.harness.system import Batch, GraphSystem, Results, run_graph, run_rows
 from benchmarks.harness.testbed import Testbed
 from helium_agents.engines.engine import ChatMessage
 
@@ -21,6 +20,7 @@ class AgentScope(GraphSystem):
     """An `Agent` per call."""
 
     uses_server = True
+    runs_tools = True
     requirement = "agentscope"
 
     async def prepare(self, batch: Batch, bed: Testbed) -> None:
@@ -38,7 +38,7 @@ class AgentScope(GraphSystem):
             return await run_graph(graph, ask)
 
         try:
-            return await asyncio.gather(*map(row, batch.graphs))
+            return await run_rows(batch, bed.server.log, row)
         finally:
             # Dropped with open connections, a client closes them late, by the numbers of their
             # files, which are the next client's by then: that one would wait for ever.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.harness.system import LIMITS, Batch, Results, System
+from benchmarks.harness.measured_engine import RequestLog
+from benchmarks.harness.system import Batch, Results, System, limits_of
 from benchmarks.harness.testbed import Testbed
 from helium_agents import Session
 from helium_agents.optimizer.rules import RULES, Rule
-from helium_agents.telemetry.events import Event, Planned, ScheduleChosen
+from helium_agents.optimizer.schedule import FewOpen, Schedule
+from helium_agents.telemetry.events import Event, ItemClosed, Planned, ScheduleChosen
 
 
 class Ours:
@@ -22,10 +27,12 @@ class Ours:
         rules: The plan rules in use.
         remembers: Whether it has a memo, which earlier days have filled.
         shares: Whether equal calls are merged or joined at all.
-        max_open: Most rows on the engine at once; `None` for all.
+        schedule: Makes the schedule of a run; by default the session chooses.
+        same_as: A system that does exactly the same.
     """
 
     uses_server = False
+    runs_tools = True
     requirement: str | None = None
     same_as: str | None
 
@@ -36,15 +43,16 @@ class Ours:
         rules: Sequence[Rule] = RULES,
         remembers: bool = True,
         shares: bool = True,
-        max_open: int | None = None,
+        schedule: Callable[[], Schedule] | None = None,
         same_as: str | None = None,
     ) -> None:
         self.name = name
         self.planning_s = 0.0
+        self.choice = ""
         self._rules = rules
         self._remembers = remembers
         self._shares = shares
-        self._max_open = max_open
+        self._schedule = schedule
         self.same_as = same_as
         self._prepared: tuple[Batch, Testbed, Path] | None = None
 
@@ -70,7 +78,7 @@ class Ours:
 
     async def run(self, batch: Batch, bed: Testbed) -> Results:
         """Execute a batch."""
-        self.planning_s = 0.0
+        self.planning_s, self.choice = 0.0, ""
         return await self._run(batch, bed, self._memo("now") if self._remembers else None)
 
     async def _run(self, batch: Batch, bed: Testbed, memo: Path | None) -> Results:
@@ -79,15 +87,29 @@ class Ours:
             memo=memo,
             rules=self._rules,
             share=self._shares,
-            max_open=self._max_open,
-            observers=[self._observe],
+            schedule=None if self._schedule is None else self._schedule(),
+            observers=[partial(self._observe, bed.engine.log)],
         )
         async with session:
-            return [list(texts) async for texts in session.map(batch.workload.workflow, batch.rows)]
+            rows = _arriving(batch) if batch.arrivals_s else batch.rows
+            return [list(texts) async for texts in session.map(batch.workload.workflow, rows)]
 
-    def _observe(self, event: Event) -> None:
+    def _observe(self, log: RequestLog, event: Event) -> None:
         if isinstance(event, Planned | ScheduleChosen):
             self.planning_s += event.seconds
+        if isinstance(event, ScheduleChosen):
+            self.choice = f"{event.policy}, predicted gain {event.gain:.2f}"
+        elif isinstance(event, ItemClosed):
+            log.end_row(event.index)
+
+
+async def _arriving(batch: Batch) -> AsyncIterator[Any]:
+    """The rows, each when it arrives."""
+    clock = asyncio.get_running_loop().time
+    start_s = clock()
+    for number, row in enumerate(batch.rows):
+        await asyncio.sleep(start_s + batch.arrivals_s[number] - clock())
+        yield row
 
 
 class TunedOurs(Ours):
@@ -96,9 +118,8 @@ class TunedOurs(Ours):
     def candidates(self, batch: Batch) -> Sequence[System]:
         """Numbers of open rows, as for plain asyncio, and all."""
         limited: list[System] = [
-            Ours(f"{self.name} ({limit} rows open)", max_open=limit)
-            for limit in LIMITS
-            if limit < len(batch.graphs)
+            Ours(f"{self.name} ({limit} rows open)", schedule=partial(FewOpen, limit))
+            for limit in limits_of(batch)
         ]
         return [*limited, Ours(f"{self.name} (all rows open)", same_as="ours")]
 

@@ -9,12 +9,22 @@ import asyncio
 from collections.abc import Sequence
 
 from benchmarks.harness.calls import CallGraph
-from benchmarks.harness.system import LIMITS, Batch, GraphSystem, Results, System, run_graph
+from benchmarks.harness.system import (
+    Batch,
+    GraphSystem,
+    Results,
+    System,
+    limits_of,
+    run_graph,
+    run_rows,
+)
 from benchmarks.harness.testbed import Testbed
 
 
 class Raw(GraphSystem):
     """`gather` over all rows, with at most `limit` rows open if one is given."""
+
+    runs_tools = True
 
     def __init__(self, name: str, limit: int | None = None) -> None:
         super().__init__(name)
@@ -28,7 +38,7 @@ class Raw(GraphSystem):
             async with slots:
                 return await run_graph(graph, bed.engine.ask)
 
-        return await asyncio.gather(*map(row, batch.graphs))
+        return await run_rows(batch, bed.engine.log, row)
 
 
 class TunedRaw(Raw):
@@ -36,11 +46,9 @@ class TunedRaw(Raw):
 
     def candidates(self, batch: Batch) -> Sequence[System]:
         """Numbers of open rows."""
-        return [
-            Raw(f"{self.name} ({limit} rows open)", limit)
-            for limit in LIMITS
-            if limit < len(batch.graphs)
-        ] + [_Unlimited(f"{self.name} (all rows open)")]
+        return [Raw(f"{self.name} ({limit} rows open)", limit) for limit in limits_of(batch)] + [
+            _Unlimited(f"{self.name} (all rows open)")
+        ]
 
 
 class _Unlimited(Raw):

@@ -195,4 +195,4 @@ def _document(desk: Desk, source: Source, item: int, inputs: Inputs) -> str:
     return f"{source.title}\n{text}"
 
 
-WORKLOADS = (Workload("trading", trade, _rows, num_items=4, has_duplicates=True, num_warm_days=1),)
+WORKLOADS = (Workload("trading", trade, _rows, num_items=16, has_duplicates=True, num_warm_days=1),)

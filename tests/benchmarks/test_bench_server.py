@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.harness.measure import make_batch, make_case, measure
+from benchmarks.harness.case import make_batch, make_case
+from benchmarks.harness.measure import measure
 from benchmarks.harness.model import SHAPES
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.server import Server

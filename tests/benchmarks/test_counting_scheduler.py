@@ -10,8 +10,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from benchmarks.harness.case import make_batch, make_case
 from benchmarks.harness.engine_counts import CountsFile, EngineCounts
-from benchmarks.harness.measure import make_batch, make_case, measure
+from benchmarks.harness.measure import measure
 from benchmarks.harness.model import SHAPES, model_directory
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.settings import EngineSettings

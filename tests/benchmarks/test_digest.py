@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.harness.case import make_batch
 from benchmarks.harness.digest import MAX_TOKENS, MIN_TOKENS, Vocabulary
-from benchmarks.harness.measure import make_batch
 from benchmarks.harness.model import SHAPES, model_directory
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.settings import EngineSettings

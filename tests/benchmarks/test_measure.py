@@ -10,16 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.case import Bounds, Case, WrongResult, make_batch, make_case
 from benchmarks.harness.digest import Vocabulary
 from benchmarks.harness.measure import (
     BoundBeaten,
-    Bounds,
-    Case,
     Plan,
     SystemFailed,
-    WrongResult,
-    make_batch,
-    make_case,
     measure,
     measure_case,
     with_bounds,
@@ -235,3 +231,19 @@ async def test_the_first_day_fills_only_what_remembers(bed: Testbed) -> None:
         assert len(ours.requests) == len({tuple(call.prompt_token_ids) for call in case.needed})
     forgetful = await measure(systems()["ours-without-memo"], case, bed)
     assert len(forgetful.requests) == len({tuple(c.prompt_token_ids) for c in case.known.calls})
+
+
+async def test_rows_that_wait_for_tools_are_timed_and_who_cannot_wait_is_left_out(
+    bed: Testbed,
+) -> None:
+    batch = await make_batch(workloads()["tools"], Inputs(3, tool_scale=1e-4))
+    case = make_case(batch, "published", oracle())
+    plan = Plan([systems()[name] for name in ("raw", "ours", "lspf")], 2)
+    lines: list[str] = []
+    raw, ours = await measure_case(case, NO_BOUNDS, plan, bed, lines.append)
+    assert "tools: without lspf, which runs no rows that wait" in lines
+    assert ours.row_ratio == 1.0
+    assert raw.row_ratio is not None and raw.row_ratio > 0
+    for record in (raw, ours):
+        assert record.row_mean_s is not None and record.row_p95_s is not None
+        assert 0 < record.row_mean_s <= record.row_p95_s

@@ -18,6 +18,8 @@ from helium_agents.engines.random_model import random_model_dir
 BLOCK_TOKENS = 32
 LONGEST_TOKENS = 3000
 WORKING_SET_TOKENS = 48_000
+LARGER = {"trading": 4, "tools-open": 2}
+"""Some need more rows to be under pressure."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,9 @@ def test_a_full_batch_has_the_working_set(name: str, oracle: Oracle) -> None:
         for end in range(BLOCK_TOKENS, len(token_ids) + 1, BLOCK_TOKENS):
             chain = hash((chain, token_ids[end - BLOCK_TOKENS : end]))
             blocks.add(chain)
-    assert len(blocks) * BLOCK_TOKENS == pytest.approx(WORKING_SET_TOKENS, rel=0.15)
+    assert len(blocks) * BLOCK_TOKENS == pytest.approx(
+        LARGER.get(name, 1) * WORKING_SET_TOKENS, rel=0.15
+    )
 
 
 def test_debaters_have_long_prompts_and_short_contexts(tokenizer: Tokenizer) -> None:
