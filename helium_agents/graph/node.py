@@ -185,12 +185,6 @@ class Node:
         assert run_key is not None
         return run_key
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it is still to be decided how its answer comes about."""
-        has_plan = self.flight is not None and self.flight.has_plan
-        return self.is_planned and self.outcome is None and not has_plan
-
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and let go of what was only needed to compute it."""
         self.inputs = ()

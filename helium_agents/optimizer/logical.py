@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from helium_agents.graph.llm_node import LlmNode
@@ -10,42 +10,32 @@ from helium_agents.graph.node import Node
 from helium_agents.graph.plan import COMPUTE, GIVEN, LogicalPlan, PlanNode, Step
 
 
-def frontier(wanted: Iterable[Node]) -> list[Node]:
-    """The wanted calls and everything they wait for, inputs first.
+def logical_plan(wanted: Sequence[Node]) -> tuple[LogicalPlan, list[Node]]:
+    """The plan of the wanted calls and everything they wait for, and these calls, inputs first.
 
-    What is settled, under way, or not ours to run (plain operators) is in it too, since it tells
-    calls apart, but nothing below that.
+    The first call is number 1 in the plan. What is settled, under way, or not ours to run (plain
+    operators) is in it too, since it tells calls apart, but nothing below that.
     """
-    order: dict[Node, None] = {}
+    ids: dict[Node, int] = {}
+    planned: list[PlanNode] = []
     stack = list(wanted)
     stack.reverse()
     expanded: set[Node] = set()
     while stack:
         node = stack[-1]
-        if node in order:
+        if node in ids:
             stack.pop()
-        elif not node.inputs or node in expanded or not node.is_open:
-            order[node] = None
-            stack.pop()
-        else:
+            continue
+        has_plan = node.flight is not None and node.flight.has_plan
+        is_open = node.is_planned and node.outcome is None and not has_plan
+        if is_open and node.inputs and node not in expanded:
             expanded.add(node)
             stack.extend(reversed(node.inputs))
-    return list(order)
-
-
-def logical_plan(nodes: Sequence[Node], wanted: Iterable[Node]) -> LogicalPlan:
-    """The plan of a frontier, numbered from 1.
-
-    Args:
-        nodes: All calls, inputs first.
-        wanted: Those of them that are wanted.
-    """
-    ids: dict[Node, int] = {}
-    planned: list[PlanNode] = []
-    for id_, node in enumerate(nodes, 1):
-        ids[node] = id_
-        planned.append(plan_node(node, ids) if node.is_open else given_node(node, id_))
-    return LogicalPlan(planned, sinks=map(ids.__getitem__, wanted))
+            continue
+        stack.pop()
+        ids[node] = len(ids) + 1
+        planned.append(plan_node(node, ids) if is_open else _given_node(node, ids[node]))
+    return LogicalPlan(planned, sinks=map(ids.__getitem__, wanted)), list(ids)
 
 
 def plan_node(
@@ -65,7 +55,7 @@ def plan_node(
         step: How its answer comes about.
     """
     inputs = node.inputs if inputs is None else inputs
-    source_ids = tuple([ids[source] for source in inputs]) if inputs else ()
+    source_ids = tuple(map(ids.__getitem__, inputs))
     item = node.frame.item
     rank = None if item is None else item.rank
     if not isinstance(node, LlmNode):
@@ -92,7 +82,7 @@ def plan_node(
     )
 
 
-def given_node(node: Node, id_: int) -> PlanNode:
+def _given_node(node: Node, id_: int) -> PlanNode:
     """What the optimizer sees of a call that is answered without it."""
     kind: Literal["llm", "operator"] = "llm" if isinstance(node, LlmNode) else "operator"
     return PlanNode(id_, kind, node.label, key=node.key, step=GIVEN)

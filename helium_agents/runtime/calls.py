@@ -26,9 +26,8 @@ from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.outcome import Failure
 from helium_agents.graph.plan import COMPUTE
 from helium_agents.graph.trace import Frame, entered_frame
-from helium_agents.optimizer.logical import frontier, logical_plan
-from helium_agents.optimizer.lower import lower
-from helium_agents.optimizer.optimize import optimize
+from helium_agents.optimizer.logical import logical_plan
+from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import Rule, substitute_known
 from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.answers import Answers, Found
@@ -259,9 +258,7 @@ class Calls:
     def _plan(self, wanted: list[Flight]) -> None:
         """Plan what is wanted as one frontier, and begin it."""
         start_s = time.perf_counter()
-        asked = [flight.node for flight in wanted]
-        nodes = frontier(asked)
-        plan = logical_plan(nodes, asked)
+        plan, nodes = logical_plan([flight.node for flight in wanted])
         known: dict[bytes, Found] = {}
         if self._answers is not None:
             for planned, node in zip(plan.nodes.values(), nodes, strict=True):

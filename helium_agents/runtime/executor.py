@@ -27,13 +27,13 @@ from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
-from helium_agents.graph.physical_plan import Cut, Join, PhysicalPlan
 from helium_agents.graph.plan import COMPUTE, Known, Prefix, Same
 from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
 from helium_agents.graph.values import as_text
 from helium_agents.keys.encoding import encode_result
+from helium_agents.optimizer.optimize import Cut, Join, PhysicalPlan
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable

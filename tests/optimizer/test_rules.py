@@ -302,7 +302,7 @@ def plans(draw: st.DrawFn) -> LogicalPlan:
         above = [nodes[i].key for i in inputs]
         key = None
         if content is not None and None not in above:
-            key = "|".join([content, *(k.decode() for k in above if k)])
+            key = f"{content}({','.join(k.decode() for k in above if k)})"
         family = question if max_tokens is not None and question == "a" else None
         nodes.append(ask(id_, content, *inputs, family=family, max_tokens=max_tokens, key=key))
     sinks = draw(st.lists(st.integers(0, num - 1), min_size=1, unique=True))
@@ -409,7 +409,7 @@ def test_rules_that_do_not_settle_are_named() -> None:
     def to_and_fro(plan: LogicalPlan, known: Any) -> LogicalPlan:
         return LogicalPlan(plan, plan.sinks)
 
-    plan = LogicalPlan([ask(1, "a")], [1])
+    plan = LogicalPlan([ask(1, "a"), ask(2, "b")], [1, 2])
     with pytest.raises(PlanError, match="do not converge: to_and_fro keep"):
         optimize(plan, {}, (drop_unneeded, to_and_fro))
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helium_agents.graph.physical_plan import Cut, Join
 from helium_agents.graph.plan import COMPUTE, GIVEN, Known, LogicalPlan, PlanNode, Prefix, Same
-from helium_agents.optimizer import lower as lower_module
-from helium_agents.optimizer.lower import lower
-from helium_agents.optimizer.optimize import optimize
+from helium_agents.optimizer import optimize as optimize_module
+from helium_agents.optimizer.optimize import Cut, Join, lower, optimize
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ def call(
 
 
 def test_the_docstring_shows_what_it_does() -> None:
-    result = doctest.testmod(lower_module)
+    result = doctest.testmod(optimize_module)
     assert result.attempted
     assert not result.failed
 
