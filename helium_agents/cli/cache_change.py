@@ -23,23 +23,15 @@ from helium_agents.cli.units import age, duration, num_bytes, size
 from helium_agents.errors import InputError
 
 
-@cache_command("helium cache verify --memo memo", "helium cache verify --memo memo --repair")
-@click.option(
-    "--repair", is_flag=True, help="Remove damaged entries, and compute anew what follows."
-)
-def verify(memo: Path, repair: bool, as_json: bool) -> None:
+@cache_command("helium cache verify --memo memo")
+def verify(memo: Path, as_json: bool) -> None:
     """Check all of a memo: its structure, checksums and bounds.
 
-    Exits with 1 if anything is wrong and was not repaired.
+    Exits with 1 if anything is wrong.
     """
     with reading(memo) as store:
         report = store.verify()
-    if repair and report.problems:
-        with writing(memo) as store:
-            report = store.verify(repair=True)
     lines = report.problems or [f"{memo}: {count_entries(report.num_entries)}, nothing is wrong."]
-    if report.problems and repair:
-        lines = [*lines, f"Repaired; {count_entries(report.num_dropped)} could not be saved."]
     tell(
         memo,
         "\n".join(lines),
@@ -47,11 +39,12 @@ def verify(memo: Path, repair: bool, as_json: bool) -> None:
         entries=report.num_entries,
         bytes=report.num_bytes,
         problems=report.problems,
-        repaired=repair,
-        dropped=report.num_dropped,
     )
-    if report.problems and not repair:
-        echo_error(f"{memo} is damaged: see --repair, or delete it to start afresh")
+    if report.problems:
+        echo_error(
+            f"{memo} is damaged: delete it to start afresh, after `helium cache export` if the "
+            "rest of it is worth keeping"
+        )
         sys.exit(1)
 
 
@@ -118,12 +111,7 @@ def _remove(
         question = f"Remove {count_entries(number)} from {memo}?"
     if confirm(question, yes=yes):
         with writing(memo) as store:
-            if among is None and max_bytes == 0:
-                num_removed = store.clear()
-            else:
-                num_removed = store.prune(
-                    older_than_s=older_than_s, max_bytes=max_bytes, among=among
-                )
+            num_removed = store.prune(older_than_s=older_than_s, max_bytes=max_bytes, among=among)
             freed_bytes = before.num_bytes - store.stats().num_bytes
         text = f"Removed {count_entries(num_removed)} ({size(freed_bytes)}) from {memo}."
         tell(memo, text, as_json=as_json, removed=num_removed, freed_bytes=freed_bytes)

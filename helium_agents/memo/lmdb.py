@@ -15,9 +15,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,10 +33,10 @@ from helium_agents.memo.entry import (
     is_expired,
 )
 from helium_agents.memo.eviction import EvictionPolicy, least_recently_used
-from helium_agents.memo.lmdb_check import Report, check, rebuild
+from helium_agents.memo.lmdb_check import Report, check
 from helium_agents.memo.lmdb_directory import Directory
 from helium_agents.memo.lmdb_environment import probe
-from helium_agents.memo.lmdb_tables import DELETED, Records, Update, records_of, rows
+from helium_agents.memo.lmdb_tables import DELETED, Records, records_of, rows
 from helium_agents.memo.store import Entry, EntryInfo, StoreStats
 from helium_agents.memo.writer import Writer
 
@@ -65,7 +64,7 @@ class LmdbStore:
             enforced by each write of this store. A value that alone exceeds it (or 2 GiB) is not
             kept: its key is then absent, also if it had a value before.
         ttl_s: Entries older than this many seconds are misses; `None` for no limit.
-        read_only: Never write: `put` and `clear` raise, and reads do not affect eviction.
+        read_only: Never write: `put` and `prune` raise, and reads do not affect eviction.
         eviction: Says of an entry how long it should stay, compared with others: those with the
             least value go first. See `helium_agents.memo.eviction`.
         clock: Unix time in seconds; for tests.
@@ -156,13 +155,6 @@ class LmdbStore:
         )
         return sorted(found, key=lambda entry: (entry.created_s, entry.key), reverse=True)
 
-    def delete(self, keys: Iterable[bytes]) -> int:
-        """Remove entries, durably; returns how many of the keys there were."""
-        doomed = list(keys)
-        for key in doomed:
-            check_key(key)
-        return self._use_writer().run(lambda update: update.delete(doomed))
-
     def prune(
         self,
         *,
@@ -187,26 +179,15 @@ class LmdbStore:
             lambda update: update.prune(is_old, max_bytes, among, self._eviction)
         )
 
-    def verify(self, *, repair: bool = False) -> Report:
+    def verify(self) -> Report:
         """Check everything that can be checked; damage is described, not raised.
 
         Reads the file twice, first in a child process, since a damaged file may be dangerous even
         to open.
-
-        Args:
-            repair: Also mend what can be mended: damaged entries go, and everything that can be
-                computed from the others is. The report says what was found before.
         """
         if problem := probe(self.path):
             return Report(0, 0, [f"the file cannot be read: {problem}"])
-        report = self._settled().read(check)
-        if repair and report.problems:
-            return replace(report, num_dropped=self._use_writer().run(rebuild))
-        return report
-
-    def clear(self) -> int:
-        """Remove every entry, expired ones too, and those of other processes; how many went."""
-        return self._use_writer().run(Update.clear)
+        return self._settled().read(check)
 
     def stats(self) -> StoreStats:
         """What the store holds, after a commit of what is pending. Reads the whole index."""

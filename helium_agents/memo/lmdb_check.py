@@ -1,4 +1,4 @@
-"""The full check of an LMDB memo, and the repair that makes again what `entries` can tell.
+"""The full check of an LMDB memo.
 
 What must hold: every record and every provenance record is whole; each entry has one index row,
 which says its size, time and label; nothing has a row or provenance without an entry; the count of
@@ -21,7 +21,6 @@ from helium_agents.memo.lmdb_tables import (
     NUM_BYTES,
     Tables,
     Txn,
-    Update,
     parse_count,
     parse_row,
     records_of,
@@ -40,13 +39,11 @@ class Report:
         num_bytes: The bytes that they count, computed anew.
         problems: What is wrong, in words, each with the first digits of the key that it is about;
             empty for a sound store. At most 1,000, then one that says how many more.
-        num_dropped: Damaged entries that a repair removed.
     """
 
     num_entries: int
     num_bytes: int
     problems: list[str]
-    num_dropped: int = 0
 
 
 def check(txn: Txn, tables: Tables) -> Report:
@@ -114,37 +111,6 @@ class _Check:
         bound = parse_count(self._txn.get(MAX_BYTES, db=self._tables.meta))
         if self.num_bytes > bound:
             yield f"there are {self.num_bytes} live bytes, above the bound of {bound}"
-
-
-def rebuild(update: Update) -> int:
-    """Make index and counts again from the entries; how many damaged ones went.
-
-    The order of use is kept where the index still knows it. Needs 200 bytes of memory per entry.
-    """
-    txn, tables = update.txn, update.tables
-    order: list[tuple[int, float, bytes, str]] = []
-    damaged: list[bytes] = []
-    for key, record in txn.cursor(db=tables.entries):
-        entry = decode(key, record)
-        if entry is None or len(key) != KEY_BYTES:
-            damaged.append(key)
-        else:
-            row = _row_of(txn, tables, key)
-            order.append((row.last_use if row else 0, entry.created_s, key, entry.label))
-    for key in damaged:
-        txn.delete(key, db=tables.entries)
-    bad = [
-        key
-        for key, provenance in txn.cursor(db=tables.provenance)
-        if decode_provenance(provenance) is None or txn.get(key, db=tables.entries) is None
-    ]
-    for key in bad:
-        txn.delete(key, db=tables.provenance)
-    update.clear_index()
-    for _, created_s, key, label in sorted(order):
-        num_bytes = KEY_BYTES + sum(map(len, records_of(txn, tables, key)))
-        update.place(key, num_bytes, created_s, label.encode())
-    return len(damaged)
 
 
 def _row_of(txn: Txn, tables: Tables, key: bytes) -> EntryInfo | None:

@@ -46,7 +46,7 @@ _GROWN: Final = "a process with a larger max_bytes grew it: open it again, with 
 _ADVICE: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]] = (
     (
         lmdb.MapFullError,
-        "the file has no room left in its address range: clear() it, or open it with a larger "
+        "the file has no room left in its address range: prune() it, or open it with a larger "
         "max_bytes",
     ),
     (lmdb.DiskError, _FULL_DISK),

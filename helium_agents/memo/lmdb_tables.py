@@ -12,9 +12,8 @@ table      key                    value
 ========== ====================== ==============================================
 
 Uses are numbered, so that entries can be compared by their last. `index` has what selection,
-eviction and statistics need, in a twentieth of the pages; it can be rebuilt from `entries`, as can
-`num_bytes`. All changes happen in `Update`, in one write transaction, so the count of live bytes is
-true for every process that shares the directory.
+eviction and statistics need, in a twentieth of the pages. All changes happen in `Update`, in one
+write transaction, so the count of live bytes is true for every process that shares the directory.
 
 Digests are evenly spread, so neighbours in `index` are entries drawn at random: eviction looks at
 some and removes those that its policy names first. An order of all would cost each write a table.
@@ -109,8 +108,9 @@ def _check_format(found: bytes | None, path: Path) -> None:
 
 
 def rows(txn: Txn, tables: Tables) -> Iterator[EntryInfo]:
-    """What the index says of every entry, by key."""
-    return (parse_row(key, value) for key, value in txn.cursor(db=tables.index))
+    """What the index says of every entry, by key; without rows that were cut off."""
+    index = txn.cursor(db=tables.index)
+    return (parse_row(key, value) for key, value in index if len(value) >= _INDEX.size)
 
 
 def records_of(txn: Txn, tables: Tables, key: bytes) -> Records:
@@ -186,7 +186,8 @@ class Update:
             row = parse_row(key, value)
             if self._num_uses - row.last_use >= limit:
                 self.num_bytes -= row.num_bytes
-                self.place(key, row.num_bytes, row.created_s, row.label.encode())
+                used = self._new_row(row.num_bytes, row.created_s, row.label.encode())
+                self.txn.put(key, used, db=self.tables.index)
 
     def evict(self, max_bytes: int, policy: EvictionPolicy) -> None:
         """Remove entries until the rest fits: of a few, exactly those that go first."""
@@ -196,7 +197,7 @@ class Update:
             most = _MOST_OF_A_SAMPLE if len(sample) == _SAMPLE else None
             if not self.delete(islice(doomed, most)):
                 raise MemoError(
-                    "the memo's tables disagree: open it again and call verify(repair=True)"
+                    "the memo's tables disagree: export what is whole, and delete the directory"
                 )
 
     def _sample(self) -> list[EntryInfo]:
@@ -217,6 +218,8 @@ class Update:
         policy: EvictionPolicy,
     ) -> int:
         """Remove what is old, then of the rest what is too much; how many went."""
+        if max_bytes == 0 and among is None:
+            return self._clear()
         mine = [row for row in rows(self.txn, self.tables) if among is None or row.key in among]
         doomed = [row.key for row in mine if is_old(row)]
         if max_bytes is not None:
@@ -225,23 +228,12 @@ class Update:
             doomed += first_to_go(rest, excess_bytes, policy)
         return self.delete(doomed)
 
-    def clear(self) -> int:
-        """Remove every entry; how many went."""
+    def _clear(self) -> int:
         num_entries: int = self.txn.stat(self.tables.entries)["entries"]
-        self.txn.drop(self.tables.entries, delete=False)
-        self.txn.drop(self.tables.provenance, delete=False)
-        self.clear_index()
-        return num_entries
-
-    def clear_index(self) -> None:
-        """Forget index and counts, which can be made again with `place`."""
-        self.txn.drop(self.tables.index, delete=False)
-        self._num_uses = 0
+        for table in (self.tables.entries, self.tables.provenance, self.tables.index):
+            self.txn.drop(table, delete=False)
         self.num_bytes = 0
-
-    def place(self, key: bytes, num_bytes: int, created_s: float, label: bytes) -> None:
-        """Enter a record in index and count, as the most recently used."""
-        self.txn.put(key, self._new_row(num_bytes, created_s, label), db=self.tables.index)
+        return num_entries
 
     def _new_row(self, num_bytes: int, created_s: float, label: bytes) -> bytes:
         self._num_uses += 1

@@ -346,8 +346,9 @@ def test_verify_says_what_is_damaged(helium: Helium, memo: Path) -> None:
     done = helium("cache verify --memo memo", expect=1)
     assert found["problems"][0] in done.stdout
     assert "memo is damaged" in done.stderr
-    assert report(helium, "verify --repair")["repaired"]
-    assert report(helium, "verify")["problems"] == []
+    helium("cache export --memo memo whole.memo")
+    helium("cache import --memo new whole.memo")
+    assert "nothing is wrong" in helium("cache verify --memo new").stdout
 
 
 def damage(memo: Path, text: bytes) -> None:

@@ -57,7 +57,13 @@ def test_provenance_goes_with_its_entry(make_store: Callable[..., AnyStore]) -> 
     assert provenance_of(store, key(1)) == b""
 
 
-@pytest.mark.parametrize("remove", [lambda store: store.delete([key(1)]), LmdbStore.clear])
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda store: store.prune(max_bytes=0, among=[key(1)]),
+        lambda store: store.prune(max_bytes=0),
+    ],
+)
 def test_provenance_is_removed_with_its_entry(
     path: Path, remove: Callable[[LmdbStore], int]
 ) -> None:
@@ -95,7 +101,7 @@ def test_provenance_is_counted_as_it_is_on_disk(path: Path) -> None:
         assert found.num_bytes == num_bytes
 
 
-# --- entries, delete, prune --------------------------------------------------------------------
+# --- entries, prune ----------------------------------------------------------------------------
 
 
 def test_entries_come_newest_first_and_hold_no_reader(path: Path) -> None:
@@ -121,16 +127,14 @@ def test_a_damaged_entry_is_listed_but_not_found(path: Path) -> None:
         assert names == set(map(key, range(5))) - {key(3)}
 
 
-def test_delete_while_listing(path: Path) -> None:
+def test_prune_what_is_listed(path: Path) -> None:
     with closing(LmdbStore(path)) as store:
         for name in range(60):
             store.put(key(name), bytes(10), label="bc"[name % 2], provenance=b"f")
-        assert store.delete(entry.key for entry in store.entries() if entry.label == "b") == 30
-        assert store.delete([key(0), key(1), key(1)]) == 1
+        of_b = [entry.key for entry in store.entries() if entry.label == "b"]
+        assert store.prune(max_bytes=0, among=of_b) == 30
+        assert store.prune(max_bytes=0, among=[key(0), key(1), key(1)]) == 1
         assert present(store, range(60)) == list(range(3, 60, 2))
-        with pytest.raises(MemoError, match="32 bytes"):
-            store.delete([key(3), b"short"])
-        assert store.get(key(3)) is not None
         assert store.verify().problems == []
 
 
@@ -171,6 +175,5 @@ def test_read_only_stores_show_and_do_not_remove(path: Path) -> None:
         assert provenance_of(store, key(1)) == b"asked"
         assert [entry.key for entry in store.entries()] == [key(1)]
         assert store.verify().problems == []
-        for use in (lambda: store.delete([key(1)]), store.prune):
-            with pytest.raises(MemoError, match="read-only"):
-                use()
+        with pytest.raises(MemoError, match="read-only"):
+            store.prune()
