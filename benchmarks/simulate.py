@@ -8,95 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.case import Case, check, make_batch, make_case
-from benchmarks.harness.digest import Vocabulary
-from benchmarks.harness.model import SHAPES, model_directory
+from benchmarks.harness.case import make_batch, make_case
+from benchmarks.harness.model import SHAPES
 from benchmarks.harness.oracle import Oracle
-from benchmarks.harness.settings import BLOCK_TOKENS, KV_TOKENS, EngineSettings
-from benchmarks.harness.system import System
-from benchmarks.harness.testbed import Testbed
+from benchmarks.harness.settings import KV_TOKENS, EngineSettings
+from benchmarks.harness.simulated import COSTS, simulated_bed
 from benchmarks.harness.workload import Inputs
 from benchmarks.systems import systems
 from benchmarks.workloads import workloads
-from helium_agents.engines.engine import ChatMessage, Choice, Completion, OnDelta, Request
-from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
-from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
-
-_COSTS = {"small": "cpu-small", "medium": "cpu-medium", "qwen3-8b": "h100-8b"}
-
-
-class DigestEngine(SimulatedEngine):
-    """A simulated engine that answers as the benchmarks' engines do."""
-
-    def __init__(self, settings: EngineSettings, cost: StepCost, oracle: Oracle) -> None:
-        limits = Limits(
-            settings.kv_tokens,
-            BLOCK_TOKENS,
-            settings.max_requests,
-            max_model_tokens=settings.max_model_tokens,
-        )
-        super().__init__(cost, limits, self._answer_of, name=settings.shape.name)
-        self._oracle = oracle
-        self._vocabulary = Vocabulary.read(model_directory(settings.shape))
-        self._rendered: dict[tuple[ChatMessage, ...], list[int]] = {}
-
-    def _answer_of(self, request: Request) -> Sequence[int]:
-        prompt = list(request.prompt_token_ids)
-        return self._vocabulary.answer(prompt, request.sampling.max_tokens)
-
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
-        """Token ids of the conversation, once for all systems."""
-        key = tuple(messages)
-        if key not in self._rendered:
-            self._rendered[key] = self._oracle.prompt(messages)
-        return self._rendered[key]
-
-    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
-        """Answer with the text of the digest."""
-        completion = await super().complete(request, on_delta)
-        (choice,) = completion.choices
-        text = self._oracle.text(choice.token_ids)
-        return completion._replace(choices=(Choice(text, choice.token_ids, "stop"),))
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """A system's run.
-
-    Args:
-        seconds: Of virtual time.
-        steps: That the engine made.
-        mean_batch: Requests in a step, on average.
-        prefill_tokens: Prompt tokens that were computed.
-        row_times_s: How long each row took from its arrival on.
-    """
-
-    seconds: float
-    steps: int
-    mean_batch: float
-    prefill_tokens: int
-    row_times_s: Sequence[float] = ()
-
-
-async def simulate(system: System, case: Case, bed: Testbed, engine: DigestEngine) -> Simulated:
-    """Run a system on a case, on an empty prefix cache, and check its results."""
-    await system.prepare(case.batch, bed)
-    await engine.reset_prefix_cache()
-    log = bed.begin(server=False)
-    results = await system.run(case.batch, bed)
-    seconds = log.now()
-    check(system.name, results, case)
-    counts = engine.counts
-    mean_batch = counts.requests / max(1, counts.steps)
-    row_times_s = log.row_times_s(case.batch.arrivals_s, len(case.batch.rows))
-    return Simulated(seconds, counts.steps, mean_batch, counts.prefill_tokens, row_times_s)
+from helium_agents.optimizer.step_cost import STEP_COSTS
 
 
 def main() -> None:
@@ -107,15 +31,13 @@ def main() -> None:
 
 async def _main(options: argparse.Namespace) -> None:
     shape = SHAPES[options.model]
-    cost = STEP_COSTS[options.cost or _COSTS[options.model]]
+    cost = STEP_COSTS[options.cost or COSTS[options.model]]
     oracle = Oracle(shape)
     settings = EngineSettings(options.setting, options.scale, shape)
-    engine = DigestEngine(settings, cost, oracle)
     measured = _measured(options.check) if options.check else {}
     every, known = systems(), workloads()
     print(f"{options.model} at {options.scale:g}, {options.setting}, virtual seconds")
-    async with Testbed(settings, engine) as bed:
-        await engine.start()
+    async with simulated_bed(settings, cost, oracle) as bed:
         for name in options.workload.split(",") if options.workload else known:
             workload = known[name]
             inputs = Inputs(
@@ -126,7 +48,7 @@ async def _main(options: argparse.Namespace) -> None:
             case = make_case(await make_batch(workload, inputs), options.variant, oracle)
             first_s: float | None = None
             for system_name in options.systems.split(","):
-                found = await simulate(every[system_name], case, bed, engine)
+                found = await bed.run(every[system_name], case)
                 first_s = first_s or found.seconds
                 beside = measured.get((name, options.setting, options.variant, system_name))
                 print(

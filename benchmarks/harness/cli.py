@@ -55,6 +55,10 @@ def make_parser() -> argparse.ArgumentParser:
     render.add_argument("--readme", type=Path, help="put the tables into this file, between marks")
     render.add_argument("--plots", type=Path, help="write SVG plots into this directory")
     render.set_defaults(command=_report)
+    predict = commands.add_parser("predict", help="add what the exact simulator says to results")
+    predict.add_argument("files", nargs="+", type=Path, help="JSON files that `run` wrote")
+    predict.add_argument("--data", type=Path, help="the directory that `run` was given")
+    predict.set_defaults(command=_predict)
     commands.add_parser("list", help="show workloads and systems").set_defaults(command=_list)
     return parser
 
@@ -201,6 +205,16 @@ def _report(options: argparse.Namespace) -> None:
             print(path)
     if options.readme is None and options.plots is None:
         print(report(records))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from benchmarks.harness.predict import predicted  # only this needs vLLM's scheduler
+
+    def progress(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    for path in options.files:
+        write_records(path, predicted(read_records(path), options.data, progress))
 
 
 def _list(_: argparse.Namespace) -> None:

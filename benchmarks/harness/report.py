@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.harness.groups import OURS, Group, groups
+from benchmarks.harness.groups import OURS, Group, Row, groups
+from benchmarks.harness.prediction_tables import prediction_tables
 from benchmarks.harness.records import Record
-from benchmarks.harness.verdicts import ratio_text, sentences
+from benchmarks.harness.tables import by_system, known, of_systems, seconds
+from benchmarks.harness.verdicts import ratio_text, row_ratio_text, sentences
 
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
-MAX_WIDTH = 100
 
 
 def summary(records: Sequence[Record]) -> str:
@@ -28,7 +30,12 @@ def summary(records: Sequence[Record]) -> str:
         raise ValueError("there are no records to report")
     parts = [_conditions(records), "\n".join(sentences(records))]
     for group in groups(records):
-        parts += [f"### {_heading(group)}", *_ratio_tables(group), *_bound_tables(group)]
+        parts += [
+            f"### {_heading(group)}",
+            *_ratio_tables(group),
+            *_bound_tables(group),
+            *prediction_tables(group),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -89,116 +96,53 @@ def _conditions(records: Sequence[Record]) -> str:
     return "\n\n".join(parts)
 
 
-# --- tables ----------------------------------------------------------------------------------
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], num_names: int = 1) -> str:
-    """A Markdown table whose columns are aligned in plain text too.
-
-    Args:
-        header: Of each column.
-        rows: Cells.
-        num_names: So many first columns are text, to the left; the others are numbers.
-    """
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(3, *map(len, column)) for column in columns]
-
-    def line(cells: Sequence[str]) -> str:
-        aligned = [
-            cell.ljust(width) if index < num_names else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(aligned)} |"
-
-    rule = [
-        "-" * width if index < num_names else "-" * (width - 1) + ":"
-        for index, width in enumerate(widths)
-    ]
-    return "\n".join(map(line, (header, rule, *rows)))
-
-
-def _wide_tables(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], num_fixed: int
-) -> list[str]:
-    """Tables of at most `MAX_WIDTH` characters that all begin with the same columns."""
-    widths = [max(3, *map(len, column)) + 3 for column in zip(header, *rows, strict=True)]
-    fixed_width = sum(widths[:num_fixed]) + 1
-    parts: list[list[int]] = [[]]
-    for index in range(num_fixed, len(header)):
-        if parts[-1] and fixed_width + sum(widths[i] for i in (*parts[-1], index)) > MAX_WIDTH:
-            parts.append([])
-        parts[-1].append(index)
-    texts = []
-    for part in parts:
-        chosen = [*range(num_fixed), *part]
-        cells = [[row[index] for index in chosen] for row in rows]
-        texts.append(table([header[index] for index in chosen], cells))
-    return [f"**{title}**", *texts]
-
-
-def _by_system(
-    group: Group,
-    title: str,
-    systems: Sequence[str],
-    cell: Callable[[Record], str],
-    fixed: Sequence[tuple[str, Callable[[Record], str]]] = (),
-) -> list[str]:
-    """A table with a row for each workload and a column for each system.
-
-    Args:
-        group: Whose records.
-        title: Above it.
-        systems: The columns.
-        cell: A record's text.
-        fixed: Further columns before the systems, of any record of the row (ours if there is one).
-    """
-    if not systems:
-        return []
-    rows = []
-    for row in group.rows:
-        of_row = [group.records.get((row, system)) for system in group.systems]
-        any_record = next(record for record in of_row if record is not None)
-        cells = [group.records.get((row, system)) for system in systems]
-        rows.append(
-            [
-                row[0],
-                str(row[1]),
-                *(text(any_record) for _, text in fixed),
-                *("" if record is None else cell(record) for record in cells),
-            ]
-        )
-    header = ["workload", "rows", *(name for name, _ in fixed), *systems]
-    return _wide_tables(title, header, rows, 2 + len(fixed))
-
-
 def _ratio_tables(group: Group) -> list[str]:
     if all(record.ratio is None for record in group.records.values()):
         return []
     ablations = [system for system in group.systems if system.startswith(f"{OURS}-")]
     others = [system for system in group.systems if system != OURS and system not in ablations]
-    fixed = [("ours, s", lambda record: _seconds(record) if record.system == OURS else "")]
+    fixed = [("ours, s", lambda record: seconds(record) if record.system == OURS else "")]
     title = "Time ÷ ours (above 1: ours is faster), median and 95% interval of the pairs"
     return [
-        *_by_system(group, title, others, ratio_text, fixed),
-        *_by_system(group, "Ours without one part, time ÷ ours", ablations, ratio_text, fixed),
+        *by_system(group, title, others, ratio_text, fixed),
+        *by_system(group, "Ours without one part, time ÷ ours", ablations, ratio_text, fixed),
+        *_row_tables(group, others),
     ]
 
 
+def _row_tables(group: Group, others: Sequence[str]) -> list[str]:
+    """How long a row took from its arrival, where systems said when rows ended."""
+    timed = replace(group, rows=[row for row in group.rows if _is_timed(group, row)])
+    fixed = [
+        ("ours, s", lambda record: known(record.row_mean_s, "{:.2f}".format)),
+        ("p95, s", lambda record: known(record.row_p95_s, "{:.2f}".format)),
+    ]
+    title = "Mean time of a row from its arrival, time ÷ ours"
+    return by_system(timed, title, others if timed.rows else [], row_ratio_text, fixed)
+
+
+def _is_timed(group: Group, row: Row) -> bool:
+    record = group.records.get((row, OURS))
+    return record is not None and record.row_ratio is not None
+
+
 def _bound_tables(group: Group) -> list[str]:
-    return _by_system(
+    fixed = [
+        ("physical, s", lambda record: f"{record.physical_s:.2f}"),
+        ("attainable, s", lambda record: f"{record.attainable_s:.2f}"),
+    ]
+    title = "Attainable bound ÷ time (1: cannot be faster)"
+    return by_system(
         group,
-        "Attainable bound ÷ time (1: cannot be faster)",
+        title,
         group.systems,
         lambda record: f"{record.attainable_s / record.median_s:.2f}",
-        [
-            ("physical, s", lambda record: f"{record.physical_s:.2f}"),
-            ("attainable, s", lambda record: f"{record.attainable_s:.2f}"),
-        ],
+        fixed,
     )
 
 
 def _physical_tables(group: Group) -> list[str]:
-    return _by_system(
+    return by_system(
         group,
         "Physical bound ÷ time",
         group.systems,
@@ -207,7 +151,7 @@ def _physical_tables(group: Group) -> list[str]:
 
 
 def _hit_tables(group: Group) -> list[str]:
-    return _by_system(
+    return by_system(
         group,
         "Prefix hit rate: cached ÷ sent prompt tokens, %",
         group.systems,
@@ -215,22 +159,8 @@ def _hit_tables(group: Group) -> list[str]:
     )
 
 
-def _of_systems(
-    group: Group, title: str, columns: Sequence[tuple[str, Callable[[Record], str]]]
-) -> str:
-    """A table with a row for each workload and system."""
-    rows = [
-        [row[0], system, str(row[1]), *(text(record) for _, text in columns)]
-        for row in group.rows
-        for system in group.systems
-        if (record := group.records.get((row, system))) is not None
-    ]
-    header = ["workload", "system", "rows", *(name for name, _ in columns)]
-    return f"**{title}**\n\n{table(header, rows, num_names=2)}"
-
-
 def _token_table(group: Group) -> str:
-    return _of_systems(
+    return of_systems(
         group,
         "Calls, and tokens in thousands: asked = never sent + cached + to prefill; preemptions "
         "make the engine prefill more",
@@ -241,22 +171,22 @@ def _token_table(group: Group) -> str:
             ("never sent", lambda record: _thousands(record.never_sent_tokens)),
             ("cached", lambda record: _thousands(record.cached_tokens)),
             ("to prefill", lambda record: _thousands(record.to_prefill_tokens)),
-            ("prefilled", lambda record: _known(record.scheduled_prefill_tokens, _thousands)),
+            ("prefilled", lambda record: known(record.scheduled_prefill_tokens, _thousands)),
             ("output", lambda record: _thousands(record.output_tokens)),
         ],
     )
 
 
 def _cost_table(group: Group) -> str:
-    return _of_systems(
+    return of_systems(
         group,
         "Time in s, steps, requests a step, preemptions, latency, planning and client CPU in s, "
         "memory in MB",
         [
-            ("time", _seconds),
-            ("steps", lambda record: _known(record.steps, "{:,}".format)),
+            ("time", seconds),
+            ("steps", lambda record: known(record.steps, "{:,}".format)),
             ("batch", lambda record: f"{_batch(record):.1f}"),
-            ("preempted", lambda record: _known(record.preemptions, "{:,}".format)),
+            ("preempted", lambda record: known(record.preemptions, "{:,}".format)),
             ("p50", lambda record: f"{record.latency_p50_s:.2f}"),
             ("p95", lambda record: f"{record.latency_p95_s:.2f}"),
             ("planning", lambda record: f"{record.planning_s:.3f}"),
@@ -265,15 +195,6 @@ def _cost_table(group: Group) -> str:
             ("note", lambda record: record.note),
         ],
     )
-
-
-def _seconds(record: Record) -> str:
-    return f"{record.median_s:.2f}"
-
-
-def _known(count: int | None, text: Callable[[int], str]) -> str:
-    """Empty for what was not counted."""
-    return "" if count is None else text(count)
 
 
 def _batch(record: Record) -> float:

@@ -29,11 +29,21 @@ def sentences(records: Sequence[Record]) -> list[str]:
 
 def ratio_of(record: Record) -> Interval | None:
     """Time ÷ ours with its limits; `None` where there were no pairs."""
-    if record.ratio is None or record.ratio_low is None or record.ratio_high is None:
+    return _interval(record.ratio, record.ratio_low, record.ratio_high, len(record.times_s))
+
+
+def row_ratio_of(record: Record) -> Interval | None:
+    """Mean time of a row ÷ ours; `None` where rows were not timed."""
+    limits = record.row_ratio, record.row_ratio_low, record.row_ratio_high
+    return _interval(*limits, len(record.times_s))
+
+
+def _interval(
+    median: float | None, low: float | None, high: float | None, num_pairs: int
+) -> Interval | None:
+    if median is None or low is None or high is None:
         return None
-    num_pairs = len(record.times_s)
-    confidence = confidence_of(num_pairs)
-    return Interval(record.ratio, record.ratio_low, record.ratio_high, confidence, num_pairs)
+    return Interval(median, low, high, confidence_of(num_pairs), num_pairs)
 
 
 def _decided(group: Group, system: str) -> list[Interval]:
@@ -137,7 +147,15 @@ def _row_name(record: Record) -> str:
 
 def ratio_text(record: Record, digits: int = 2) -> str:
     """The median with its limits; a mark where they are only the range of few pairs."""
-    ratio = ratio_of(record)
+    return _text(ratio_of(record), digits)
+
+
+def row_ratio_text(record: Record) -> str:
+    """The same of the mean time of a row."""
+    return _text(row_ratio_of(record), 2)
+
+
+def _text(ratio: Interval | None, digits: int) -> str:
     if ratio is None:
         return ""
     text = f"{ratio.median:.{digits}f}"

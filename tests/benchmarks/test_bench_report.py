@@ -13,13 +13,12 @@ import benchmarks
 from benchmarks.harness.records import read_records, write_records
 from benchmarks.harness.report import (
     END,
-    MAX_WIDTH,
     START,
     replace_section,
     report,
     summary,
-    table,
 )
+from benchmarks.harness.tables import MAX_WIDTH, table
 from benchmarks.harness.verdicts import sentences
 
 RESULTS = Path(benchmarks.__file__).parent / "results"

@@ -14,9 +14,8 @@ from benchmarks.harness.case import Case, make_batch, make_case
 from benchmarks.harness.model import SHAPES
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.settings import EngineSettings
-from benchmarks.harness.testbed import Testbed
+from benchmarks.harness.simulated import Simulated, simulated_bed
 from benchmarks.harness.workload import Inputs
-from benchmarks.simulate import DigestEngine, Simulated, simulate
 from benchmarks.systems import systems
 from benchmarks.systems.attained_service import LeastAttainedService
 from benchmarks.systems.lease import Lease
@@ -51,10 +50,8 @@ def simulated(name: str, case: Case, oracle: Oracle) -> Simulated:
     """A system's run in virtual time."""
 
     async def main() -> Simulated:
-        engine = DigestEngine(SETTINGS, STEP_COSTS["cpu-small"], oracle)
-        async with Testbed(SETTINGS, engine) as bed:
-            await engine.start()
-            return await simulate(systems()[name], case, bed, engine)
+        async with simulated_bed(SETTINGS, STEP_COSTS["cpu-small"], oracle) as bed:
+            return await bed.run(systems()[name], case)
 
     return run_in_virtual_time(main())
 
