@@ -33,6 +33,9 @@ LAYERS: dict[str, set[str]] = {
     "optimizer": {"optimizer", "graph", "keys", "errors"},
     "telemetry": {"telemetry", "errors"},
     "trace": {"trace", "telemetry", "optimizer", "errors"},
+    "capacity": {
+        "capacity", "trace", "runtime", "authoring", "engines", "optimizer", "graph", "errors",
+    },
     "memo": {"memo", "graph", "keys", "errors"},
     "engines": {"engines", "optimizer", "graph", "keys", "errors"},  # what a step costs
     "runtime": {
