@@ -1,4 +1,4 @@
-"""vLLM's scheduler, which also counts what it schedules.
+"""vLLM's scheduler, which takes hints as ours does, and also counts what it schedules.
 
 vLLM's own statistics are not exact: those of prefill end with a request's first preemption, a step
 that only begins a prompt shows in no histogram, and the batch is a gauge that somebody must look at
@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.engine_counts import VARIABLE, CountsWriter, EngineCounts
+from helium_agents.engines.hinted_scheduler import with_hints
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 def counting_scheduler(vllm_config: VllmConfig, **arguments: Any) -> Scheduler:
     """The scheduler that vLLM would choose by itself, asynchronous or not, made to count.
+
+    It takes hints, as that of our engines does.
 
     Args:
         vllm_config: The engine's.
@@ -35,9 +38,9 @@ def counting_scheduler(vllm_config: VllmConfig, **arguments: Any) -> Scheduler:
     unasked = copy.copy(vllm_config.scheduler_config)
     unasked.scheduler_cls = None
     writer = CountsWriter(os.environ[VARIABLE])
-    chosen: type[Any] = unasked.get_scheduler_cls()
+    chosen = with_hints(unasked.get_scheduler_cls())
 
-    class CountingScheduler(chosen):  # type: ignore[misc]  # vLLM is not analysed
+    class CountingScheduler(chosen):  # type: ignore[misc,valid-type]  # vLLM is not analysed
         def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
             # A request that is not among these is new, or comes back after a preemption.
             decoding = {each.request_id for each in self.running if not each.is_prefill_chunk}

@@ -64,6 +64,7 @@ class MeasuredEngine:
     """An engine that notes requests in `log`; an `Engine` itself."""
 
     follows_schemas = True
+    takes_hints = True  # as the counting scheduler does, and the simulated one
 
     def __init__(self, engine: MeasurableEngine) -> None:
         self.log = RequestLog()

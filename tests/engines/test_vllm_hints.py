@@ -55,6 +55,24 @@ async def test_what_an_ended_session_left_goes_first(small: VLLM) -> None:
     assert await cached_tokens(small, helium_ended=["nobody"]) < PROMPT_TOKENS / 2
 
 
+async def test_what_a_request_leaves_that_nobody_will_use_goes_first(small: VLLM) -> None:
+    async def left_of_the_first(used_tokens: int | None) -> int:
+        """Two prompts fill the cache; a third evicts something. What is left of the first?"""
+        await small.reset_prefix_cache()
+        for name, used in (("a", None), ("b", used_tokens), ("c", None), ("d", None)):
+            prompt = [500 + 97 * ord(name) % 1000 + number % 50 for number in range(PROMPT_TOKENS)]
+            request = Request(name, (), prompt, Sampling(max_tokens=1))
+            request.hints = None if used is None else {"helium_used_tokens": used}
+            await small.complete(request)
+        prompt = [500 + 97 * ord("a") % 1000 + number % 50 for number in range(PROMPT_TOKENS)]
+        again = Request("a2", (), prompt, Sampling(max_tokens=1))
+        return (await small.complete(again)).cached_tokens
+
+    assert await left_of_the_first(None) < PROMPT_TOKENS / 2
+    assert await left_of_the_first(PROMPT_TOKENS) < PROMPT_TOKENS / 2
+    assert await left_of_the_first(0) >= PROMPT_TOKENS - 32
+
+
 @operator
 async def agent(number: int) -> list[str]:
     """Six turns, each with a tool's result after the last answer, some of them slow."""

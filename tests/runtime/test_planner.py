@@ -9,6 +9,7 @@ import pytest
 from helium_agents import Session, llm, prompt, user
 from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.logical import plan_node
@@ -16,14 +17,18 @@ from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from helium_agents.runtime.planner import Planner
 from helium_agents.telemetry.events import Event, ScheduleChosen
 
-ROOM = Capacity(kv_tokens=2048, block_tokens=16, max_model_tokens=2048, max_requests=64)
+ROOM = Capacity(kv_tokens=6144, block_tokens=16, max_model_tokens=2048, max_requests=64)
 
 
 class Costed(ScriptedEngine):
     """A scripted engine that says what a step takes, and holds little."""
 
     def __init__(self) -> None:
-        super().__init__(lambda request: "yes", capacity=ROOM)
+        super().__init__(lambda request: "yes", capacity=ROOM, latency_s=0.02)
+
+    @property
+    def takes_hints(self) -> bool:
+        return True
 
     @property
     def cost(self) -> StepCost:
@@ -38,7 +43,7 @@ async def debate(row: int) -> list[str]:
     return [(await last).text for last in lasts]
 
 
-async def chosen(rows: int, **options: Any) -> list[ScheduleChosen]:
+async def _chosen(rows: int, **options: Any) -> list[ScheduleChosen]:
     seen: list[ScheduleChosen] = []
 
     def observe(event: Event) -> None:
@@ -52,17 +57,37 @@ async def chosen(rows: int, **options: Any) -> list[ScheduleChosen]:
     return seen
 
 
-async def test_rows_are_looked_at_each_time_a_quarter_more_are_known() -> None:
-    seen = await chosen(40)
-    assert any(event.gain > 1 for event in seen), "2,048 tokens hold two rows"
-    assert len(seen) <= 12
+def chosen(rows: int, **options: Any) -> list[ScheduleChosen]:
+    """What is chosen, in virtual time: the same each time."""
+    return run_in_virtual_time(_chosen(rows, **options))
+
+
+def test_rows_are_looked_at_when_no_more_of_them_come() -> None:
+    seen = chosen(40)
+    assert seen[0].gain > 1, "the KV cache holds six rows"
+    assert seen[0].predicted_s is not None
+    assert len(seen) <= 8, "and when half of them have ended"
     assert all(event.gain >= 1.05 for event in seen if event.policy != "everything open")
-    assert all(event.predicted_s is not None for event in seen if event.gain > 1)
 
 
-async def test_few_rows_and_a_schedule_of_your_own_are_not_looked_at() -> None:
-    assert await chosen(3) == []
-    assert await chosen(40, max_open=2) == []
+async def test_the_engine_is_told_what_calls_to_come_begin_with() -> None:
+    engine = Costed()
+    async with Session(engine) as session:
+        async for _ in session.map(debate, range(40)):
+            pass
+    hints = [(request.hints or {}).get("helium_used_tokens") for request in engine.requests]
+    told = [
+        (hint / len(request.prompt_token_ids), "yes" in request.messages[-1].content)
+        for request, hint in zip(engine.requests, hints, strict=True)
+        if hint is not None
+    ]
+    assert all(share > 0.9 for share, is_last in told if not is_last), "each goes on"
+    assert sum(share < 0.2 for share, is_last in told if is_last) > 20, "nothing comes after them"
+
+
+def test_few_rows_and_a_schedule_of_your_own_are_not_looked_at() -> None:
+    assert chosen(3) == []
+    assert chosen(40, max_open=2) == []
 
 
 async def test_an_engine_that_does_not_say_what_a_step_takes_is_left_alone() -> None:
@@ -107,10 +132,10 @@ async def test_calls_after_a_rows_first_answer_are_not_declared_any_more(is_answ
     assert not planner._rows
 
 
-async def test_a_planner_that_fails_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planner_that_fails_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> int:
         raise ZeroDivisionError("no cost at all")
 
     monkeypatch.setattr(Planner, "choose", fail)
     with pytest.warns(RuntimeWarning, match="all rows stay open: ZeroDivisionError"):
-        assert await chosen(10) == []
+        assert chosen(40) == []
