@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @engine_options
 def explain_miss(
     target: str, memo: Path, input_path: Path, row: int, ttl_s: float | None,
-    as_json: bool, model: str | None, **settings: Any,
+    as_json: bool, **engine_settings: Any,
 ) -> None:  # fmt: skip
     """Say why a row is not answered from a memo.
 
@@ -56,19 +56,18 @@ def explain_miss(
     workflow's own code runs. For each call that is missing, the nearest stored call is shown, and
     what differs. What comes after a missing answer is not known.
     """
-    from helium_agents.cli.execute import stdout_for_report
+    from helium_agents.cli.execute import engine_of, stdout_for_report
     from helium_agents.cli.failure import explain_failure
     from helium_agents.cli.loading import load_workflow
     from helium_agents.cli.signals import run_until_stopped
     from helium_agents.diagnose.explain_miss import explain_misses
     from helium_agents.diagnose.replay import replay
-    from helium_agents.engines.vllm import VLLM
 
     with stdout_for_report():
         workflow = load_workflow(target)
         value = _row_of(row, input_path, workflow)
         with reading(memo, ttl_s) as store:
-            engine = VLLM(model, **settings)
+            engine = engine_of(**engine_settings)
             replayed = run_until_stopped(replay(workflow.fn, value, engine, store))
     misses: list[Miss] = []
     if replayed.misses:

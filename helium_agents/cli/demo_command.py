@@ -8,7 +8,7 @@ import click
 
 from helium_agents.batch.rows import shorten
 from helium_agents.cli.examples_command import examples_folder
-from helium_agents.cli.execute import execute, new_batch
+from helium_agents.cli.execute import engine_of, execute, new_batch
 from helium_agents.cli.options import DIRECTORY, FILE, debug_option, examples
 from helium_agents.cli.report import MEANINGLESS, count, savings
 from helium_agents.engines.embedded import ORIGIN
@@ -52,7 +52,7 @@ def demo(model: str | None, memo: Path, output: Path) -> None:
         f"{folder / 'document_qa.py'}:answer",
         folder / "data" / "documents.jsonl",
         output,
-        model=model,
+        engine=engine_of(model=model),
         memo=memo,
         overwrite=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from itertools import islice
@@ -18,17 +19,27 @@ from helium_agents.cli.rehearse import Rehearsal, rehearse
 from helium_agents.cli.report import count, table
 from helium_agents.engines.embedded import NAME
 from helium_agents.engines.model_source import find_model
+from helium_agents.engines.openai import OpenAIServer
+from helium_agents.engines.vllm import VLLM
 
 _NUM_TRACED = 3
 
 
-def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+def dry_run(
+    batch: Batch,
+    engine: VLLM | OpenAIServer,
+    asked: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Check what there is, the memo and the model, and trace the first rows.
 
     Exits with 1 where every row that was traced failed.
 
     Args:
         batch: What a run would run.
+        engine: What would compute.
         asked: What was asked for, under the names that reports for programs have.
         as_json: Whether the report is one.
         quiet: Print errors only.
@@ -37,7 +48,9 @@ def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) 
         HeliumError: What a run would fail on.
     """
     with stdout_for_report():
-        if asked["model"] != "embedded":
+        if isinstance(engine, OpenAIServer):
+            asyncio.run(_reach(engine))
+        elif asked["model"] != "embedded":
             find_model(asked["model"])
         is_finished = batch.resume and batch.is_finished
         num_remembered = None
@@ -71,6 +84,12 @@ def dry_run(batch: Batch, asked: dict[str, Any], *, as_json: bool, quiet: bool) 
         sys.exit(EXIT_FAILED)
 
 
+async def _reach(engine: OpenAIServer) -> None:
+    """See that the server is there, takes the key and has the model."""
+    async with engine:
+        pass
+
+
 def _as_text(
     batch: Batch, asked: dict[str, Any], rehearsal: Rehearsal, num_remembered: int | None
 ) -> str:
@@ -88,6 +107,7 @@ def _as_text(
         ("input", f"{batch.rows.path}: {count(num_rows, 'row')}{fits}"),
         ("output", asked["output"]),
         ("model", f"the embedded one, {NAME}" if model == "embedded" else model),
+        *([("server", f"{asked['server']}, which has the model")] if asked["server"] else []),
         ("memo", memo),
         *_calls(rehearsal, num_rows),
     ]

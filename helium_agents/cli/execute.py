@@ -25,8 +25,9 @@ from helium_agents.cli.loading import load_workflow
 from helium_agents.cli.options import echo_error, echo_warning, in_shell, is_debug
 from helium_agents.cli.report import count
 from helium_agents.cli.signals import Stopped, run_until_stopped
+from helium_agents.engines.openai import OpenAIServer
 from helium_agents.engines.vllm import VLLM
-from helium_agents.errors import TokenBudgetExceeded, in_words
+from helium_agents.errors import InputError, TokenBudgetExceeded, in_words
 from helium_agents.telemetry.progress import Progress
 
 Status = Literal["finished", "already finished", "failed", "over budget", "interrupted"]
@@ -61,15 +62,45 @@ class Ending:
         sys.exit(self.exit_code)
 
 
+def engine_of(
+    *,
+    model: str | None = None,
+    server: str | None = None,
+    weights: str | None = None,
+    tokenizer: str | None = None,
+    dtype: str = "auto",
+    max_model_tokens: int | None = None,
+    kv_tokens: int | None = None,
+) -> VLLM | OpenAIServer:
+    """The engine that options of the command line ask for.
+
+    Raises:
+        InputError: They do not go together.
+        EngineStartError: One of them is at fault.
+    """
+    of_server = {"--weights": weights, "--tokenizer": tokenizer}
+    of_vllm = {
+        "--dtype": None if dtype == "auto" else dtype,
+        "--max-model-tokens": max_model_tokens,
+        "--kv-tokens": kv_tokens,
+    }
+    for name, value in (of_server if server is None else of_vllm).items():
+        if value is not None:
+            goes_with = "a --server" if server is None else "an engine on this machine"
+            raise InputError(f"{name} goes with {goes_with}: leave it out")
+    if server is None:
+        return VLLM(model, dtype=dtype, max_model_tokens=max_model_tokens, kv_tokens=kv_tokens)
+    if model is None:
+        raise InputError(f"--server {server} may have several models: name one with --model")
+    return OpenAIServer(server, model, weights=weights, tokenizer=tokenizer)
+
+
 def new_batch(
     target: str,
     input_path: Path,
     output_path: Path,
     *,
-    model: str | None = None,
-    dtype: str = "auto",
-    max_model_tokens: int | None = None,
-    kv_tokens: int | None = None,
+    engine: VLLM | OpenAIServer,
     **options: Any,
 ) -> Batch:
     """The batch that options of the command line ask for.
@@ -77,7 +108,6 @@ def new_batch(
     Raises:
         InputError: One of them, the workflow or the rows are at fault.
     """
-    engine = VLLM(model, dtype=dtype, max_model_tokens=max_model_tokens, kv_tokens=kv_tokens)
     return Batch(
         load_workflow(target),
         input_path,

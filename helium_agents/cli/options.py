@@ -91,13 +91,31 @@ workflow_argument = click.argument("target", metavar="FILE:WORKFLOW")
 
 
 def engine_options(command: Command) -> Command:
-    """`--model` and how vLLM is to run it."""
+    """`--model` and how vLLM is to run it, or which server has it."""
     options = (
         click.option(
             "--model",
             metavar="DIR_OR_NAME",
             help="A model directory, a name on the Hugging Face hub, or `random` for a model whose "
-            "text means nothing. Without it the embedded one answers, SmolLM2-135M-Instruct.",
+            "text means nothing. Without it the embedded one answers, SmolLM2-135M-Instruct. With "
+            "--server its name there.",
+        ),
+        click.option(
+            "--server",
+            metavar="URL",
+            help="Ask a server with the OpenAI API, e.g. http://localhost:8000/v1. The key comes "
+            "from OPENAI_API_KEY.",
+        ),
+        click.option(
+            "--weights",
+            metavar="TEXT",
+            help="With --server: what tells the weights that it has, e.g. a version. You vouch for "
+            "it; without it nothing is kept in a memo.",
+        ),
+        click.option(
+            "--tokenizer",
+            metavar="DIR_OR_NAME",
+            help="With --server of vLLM's: renders prompts here and sends token ids.",
         ),
         click.option(
             "--dtype", metavar="NAME", default="auto", show_default=True, help="Of the weights."

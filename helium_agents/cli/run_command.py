@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 
 from helium_agents.batch import Batch
 from helium_agents.cli.dry_run import dry_run as check_and_rehearse
-from helium_agents.cli.execute import Ending, execute, new_batch, stdout_for_report
+from helium_agents.cli.execute import Ending, engine_of, execute, new_batch, stdout_for_report
 from helium_agents.cli.options import (
     DIRECTORY,
     FILE,
@@ -132,17 +133,22 @@ def run(
         options["trace"] = TraceFile(trace, content=trace_content != "off")
     elif trace_content is not None:
         raise click.UsageError("--trace-content says what a trace keeps: add --trace FILE")
+    engine_settings = {name: options.pop(name) for name in signature(engine_of).parameters}
     with stdout_for_report() if as_json or dry_run else nullcontext():
-        batch = new_batch(target, input_path, output_path, ordered=not unordered, **options)
+        engine = engine_of(**engine_settings)
+        batch = new_batch(
+            target, input_path, output_path, engine=engine, ordered=not unordered, **options
+        )
     asked = {
         "workflow": target,
         "input": str(input_path),
         "rows": len(batch.rows),
-        "model": options["model"] or "embedded",
+        "model": engine_settings["model"] or "embedded",
+        "server": engine_settings["server"],
         "memo": None if options["memo"] is None else str(options["memo"]),
     }
     if dry_run:
-        check_and_rehearse(batch, asked, as_json=as_json, quiet=quiet)
+        check_and_rehearse(batch, engine, asked, as_json=as_json, quiet=quiet)
         return
     with stdout_for_report() if as_json else nullcontext():
         ending = execute(batch, shows_progress=not (as_json or quiet))
@@ -153,7 +159,7 @@ def run(
         click.echo(f"{batch.workflow.name}: {rows} -> {output_path}")
         has_memo = options["memo"] is not None
         click.echo(savings(batch.summary, has_memo=has_memo, seconds=ending.seconds))
-        if options["model"] == RANDOM and batch.summary.num_calls:
+        if asked["model"] == RANDOM and asked["server"] is None and batch.summary.num_calls:
             click.echo(MEANINGLESS)
     ending.end()
 

@@ -401,7 +401,6 @@ class Executor:
                 model=call.model,
                 item=None if item is None else item.rank,
                 depth=node.frame.depth,
-                call=flight.node,
                 describe=partial(describe, node),
                 on_attempt=flight.begin_attempt,
             )

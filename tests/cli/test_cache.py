@@ -59,7 +59,7 @@ def memo(helium: Helium, folder: Path, engine: ScriptedEngine, monkeypatch: Any)
     (folder / "rows.jsonl").write_text(rows)
     (folder / "flow.py").write_text(FLOW)
     helium(RUN)
-    monkeypatch.setattr("helium_agents.engines.vllm.VLLM", lambda model, **settings: engine)
+    monkeypatch.setattr("helium_agents.cli.execute.VLLM", lambda model, **settings: engine)
     return folder / "memo"
 
 
@@ -400,7 +400,7 @@ def test_importing_what_is_no_export_makes_nothing(helium: Helium, folder: Path)
 def test_no_memo_is_an_error_and_none_is_made(
     command: str, helium: Helium, folder: Path, engine: ScriptedEngine, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("helium_agents.engines.vllm.VLLM", lambda model, **settings: engine)
+    monkeypatch.setattr("helium_agents.cli.execute.VLLM", lambda model, **settings: engine)
     for arguments in (f"cache {command} --memo none", f"cache {command} --memo none --json"):
         assert "there is no memo in none: check the path" in helium(arguments, expect=1).stderr
     assert {"none", "out.memo"}.isdisjoint(os.listdir(folder))
