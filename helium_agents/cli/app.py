@@ -15,6 +15,7 @@ from helium_agents.cli.explain_command import explain
 from helium_agents.cli.options import echo_error, examples, in_shell, is_debug
 from helium_agents.cli.run_command import run
 from helium_agents.cli.signals import Stopped
+from helium_agents.cli.simulate_command import simulate
 from helium_agents.errors import HeliumError, InputError, TraceError
 
 INTERRUPTED = 130
@@ -66,5 +67,5 @@ def main() -> None:
     """
 
 
-for command in (demo, examples_command, run, explain, cache):
+for command in (demo, examples_command, run, explain, simulate, cache):
     main.add_command(command)

@@ -7,7 +7,7 @@ in `WholeEngine`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -59,6 +59,7 @@ class Request:
         item: The item of a top-level `map` that it is wanted for, by how many were read before it
             in the session; `None` outside of any.
         depth: How many calls its call is inside of.
+        call: What a planner knows its call by.
         hints: What helps an engine that `takes_hints` with its cache, by name; `None` for none.
         describe: Gives what a person calls its call, for errors.
         on_attempt: Called when an engine is about to compute it, and again after a death; gives
@@ -74,6 +75,7 @@ class Request:
     model: str | None = None
     item: int | None = None
     depth: int = 0
+    call: Hashable = None
     hints: dict[str, Any] | None = None
     describe: Callable[[], str] = _a_request
     on_attempt: Callable[[], OnDelta | None] = nobody
@@ -85,7 +87,7 @@ class Request:
 
     def forget_call(self) -> None:
         """Let go of the call: an engine may keep what it was asked, but not for whom."""
-        self.describe, self.on_attempt = _a_request, nobody
+        self.call, self.describe, self.on_attempt = None, _a_request, nobody
 
 
 class Completion(NamedTuple):

@@ -1,4 +1,4 @@
-"""vLLM's scheduler with hints: the cache of sessions that have ended is the first to go.
+"""vLLM's scheduler with hints: what nobody will ask for again is the first to go.
 
 vLLM evicts what was used longest ago. That is the cache of agents which wait for a tool, while what
 an agent has left behind that has just ended, and that nobody will ask for again, stays. A request's
@@ -6,10 +6,12 @@ an agent has left behind that has just ended, and that nobody will ask for again
 
 - ``helium_session``: whose prompt it is; each prompt of a session begins with the one before it,
 - ``helium_ended``: sessions that have ended,
-- ``helium_kept_tokens``: for each of these, how many of its first tokens others share.
+- ``helium_kept_tokens``: for each of these, how many of its first tokens others share,
+- ``helium_used_tokens``: how many of the first tokens of this prompt and its answer requests to
+  come will begin with.
 
-Their other blocks go to the front of the queue of free blocks, unless somebody uses them. Nothing
-else changes: what is computed, and whether, is vLLM's business.
+What is of no use any more goes to the front of the queue of free blocks, unless somebody uses it.
+Nothing else changes: what is computed, and whether, is vLLM's business.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ def with_hints(scheduler: type[Any]) -> type[Any]:
             super().add_request(request)
 
         def _free_request_blocks(self, request: Any) -> None:
-            session = _hints(request).get("helium_session")
+            hints = _hints(request)
+            session = hints.get("helium_session")
             groups = self.kv_cache_manager.get_blocks(request.request_id).blocks
             if session is not None and request.is_finished() and len(groups) == 1:
                 self._sessions[session] = [(block, block.block_hash) for block in groups[0]]
@@ -71,6 +74,10 @@ def with_hints(scheduler: type[Any]) -> type[Any]:
                 if len(self._sessions) > _MOST_SESSIONS:
                     self._sessions.popitem(last=False)
             super()._free_request_blocks(request)
+            used_tokens = hints.get("helium_used_tokens")
+            if used_tokens is not None and request.is_finished() and len(groups) == 1:
+                first = -(-int(used_tokens) // self.block_size)
+                self._let_go([(block, block.block_hash) for block in groups[0][first:]])
 
         def _let_go(self, blocks: list[tuple[Any, Any]]) -> None:
             """Put blocks to the front of the free queue, the ends of prompts first."""

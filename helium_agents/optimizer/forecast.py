@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 from helium_agents.graph.plan import LogicalPlan, PlanNode
 from helium_agents.optimizer.prefix_tree import PrefixTree
+from helium_agents.optimizer.text_lengths import HEADER_TOKENS, TextLengths
 
-CHARACTERS_PER_TOKEN = 4.0
-_HEADER_TOKENS = 4
-"""Of a message: its role, and where it begins and ends."""
+_USUAL = TextLengths()
 
 _UNKNOWN_TOKENS = 64
 """Of a text of which nothing is known."""
@@ -65,31 +64,35 @@ class Forecast:
 def forecast(
     plan: LogicalPlan,
     output_tokens: Callable[[PlanNode], int],
-    characters_per_token: float = CHARACTERS_PER_TOKEN,
+    lengths: TextLengths = _USUAL,
 ) -> Forecast:
     """What a plan's model calls will ask, row by row.
 
     Args:
         plan: Calls, inputs first; those without an item are left out.
         output_tokens: How long an answer will be.
-        characters_per_token: Of the text of prompts.
+        lengths: Characters of a token.
     """
     calls = [n for n in plan.nodes.values() if n.kind == "llm" and n.item is not None]
-    symbols = _Symbols(output_tokens, characters_per_token)
+    symbols = _Symbols(output_tokens)
     tree = PrefixTree()
     sequences: dict[int, array[int]] = {}
     for node in calls:
         sequence = sequences[node.id] = symbols.prompt(node)
-        tree.insert(sequence, None)
-        tree.insert(sequence + symbols.answer(node), None)
+        tree.insert(sequence, node.item)
+        tree.insert(sequence + symbols.answer(node), node.item)
     pieces = _Pieces(tree, symbols)
+    paths = [
+        (pieces.of(sequences[node.id], node.item),
+         pieces.of(sequences[node.id] + symbols.answer(node), node.item))
+        for node in calls
+    ]  # fmt: skip
     rows: dict[int, list[ForecastCall]] = {}
     places: dict[int, tuple[int | None, int]] = {}
-    for node in calls:
+    piece_tokens = pieces.tokens(len({node.item for node in calls}), lengths)
+    for node, (prompt, whole) in zip(calls, paths, strict=True):
         assert node.item is not None
         row = rows.setdefault(node.item, [])
-        prompt = pieces.of(sequences[node.id])
-        whole = pieces.of(sequences[node.id] + symbols.answer(node))
         inputs = {places[i][1] for i in node.inputs if i in places and places[i][0] == node.item}
         places[node.id] = node.item, len(row)
         row.append(
@@ -97,44 +100,53 @@ def forecast(
                 inputs=tuple(sorted(inputs)),
                 prompt=prompt,
                 answer=whole[len(prompt) :],
-                prompt_tokens=sum(pieces.tokens[piece] for piece in prompt),
+                prompt_tokens=sum(piece_tokens[piece] for piece in prompt),
                 output_tokens=max(1, output_tokens(node)),
                 question=node.key or node.id,
             )
         )
     items = sorted(rows)
-    return Forecast([rows[item] for item in items], pieces.tokens, items)
+    return Forecast([rows[item] for item in items], piece_tokens, items)
 
 
 class _Pieces:
     """The edges of a prefix tree, numbered from 0."""
 
     def __init__(self, tree: PrefixTree, symbols: _Symbols) -> None:
-        self.tokens: list[int] = []
         self._tree = tree
         self._symbols = symbols
         self._numbers: dict[int, int] = {}
+        self._sizes: list[tuple[int, float]] = []  # characters, and tokens of all else
+        self._items: list[set[int | None]] = []
 
-    def of(self, sequence: array[int]) -> tuple[int, ...]:
-        """The pieces of a sequence, in order."""
+    def of(self, sequence: array[int], item: int | None) -> tuple[int, ...]:
+        """The pieces of a sequence of an item, in order."""
         found = []
         for edge, symbols in self._tree.edges(sequence):
             number = self._numbers.get(edge)
             if number is None:
-                number = self._numbers[edge] = len(self.tokens)
-                self.tokens.append(self._symbols.tokens_of(symbols))
+                number = self._numbers[edge] = len(self._sizes)
+                self._sizes.append(self._symbols.size_of(symbols))
+                self._items.append(set())
+            self._items[number].add(item)
             found.append(number)
         return tuple(found)
+
+    def tokens(self, num_items: int, lengths: TextLengths) -> list[int]:
+        """Tokens of each piece, to the nearest whole number."""
+        found = []
+        for (num_characters, tokens), items in zip(self._sizes, self._items, strict=True):
+            is_common = 2 * len(items) >= num_items
+            ratio = lengths.common if is_common else lengths.own
+            found.append(max(1, round(tokens + num_characters / ratio)))
+        return found
 
 
 class _Symbols:
     """Prompts as sequences of numbers: a character each, one for an answer, one for a role."""
 
-    def __init__(
-        self, output_tokens: Callable[[PlanNode], int], characters_per_token: float
-    ) -> None:
+    def __init__(self, output_tokens: Callable[[PlanNode], int]) -> None:
         self._output_tokens = output_tokens
-        self._character_tokens = 1 / characters_per_token
         self._tokens: list[float] = []
         self._roles: dict[str, int] = {}
         self._answers: dict[Hashable, int] = {}
@@ -165,19 +177,15 @@ class _Symbols:
             self._answers[id_] = self._add(_UNKNOWN_TOKENS)
         return self._answers[id_]
 
-    def tokens_of(self, symbols: array[int]) -> int:
-        """Tokens of a piece, to the nearest whole number."""
-        total, num_characters = 0.0, 0
-        for symbol in symbols:
-            if symbol < _FIRST_SYMBOL:
-                num_characters += 1
-            else:
-                total += self._tokens[symbol - _FIRST_SYMBOL]
-        return max(1, round(total + num_characters * self._character_tokens))
+    def size_of(self, symbols: array[int]) -> tuple[int, float]:
+        """The characters of a piece, and the tokens of what else is in it."""
+        others = [symbol for symbol in symbols if symbol >= _FIRST_SYMBOL]
+        tokens = sum(self._tokens[symbol - _FIRST_SYMBOL] for symbol in others)
+        return len(symbols) - len(others), tokens
 
     def _role(self, role: str) -> int:
         if role not in self._roles:
-            self._roles[role] = self._add(_HEADER_TOKENS)
+            self._roles[role] = self._add(HEADER_TOKENS)
         return self._roles[role]
 
     def _add(self, tokens: float) -> int:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from itertools import chain
 
 from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.errors import TokenBudgetExceeded
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.schedule import Schedule
+from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.item_uses import ItemUses
@@ -21,6 +23,9 @@ from helium_agents.runtime.planner import Planner
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
 
+
+_SETTLE_S, _MOST_SETTLING_S = 0.005, 0.1
+"""The planner looks at rows when for so long no more of them have come; it waits no longer."""
 
 _TELLING_TOKENS = 64
 """Of shorter prompts the time is mostly that of a step."""
@@ -36,6 +41,7 @@ class _Queue:
         self.is_stalled = False
         self.alarm: asyncio.TimerHandle | None = None  # ends a stall
         self.look_again: asyncio.TimerHandle | None = None  # set by the schedule
+        self.settling: asyncio.TimerHandle | None = None  # until the planner looks at rows
         self.ready: dict[Request, asyncio.Future[None] | None] = {}
         self.running: dict[Request, int] = {}  # with the tokens reserved for each
         self.uses = ItemUses()
@@ -176,8 +182,10 @@ class Dispatcher:
         queue.room = queue.fleet.capacity
         queue.now_s = asyncio.get_running_loop().time()
         if self._planner is not None and self._planner.has_news:
-            self._choose_policy(queue, self._planner)
+            self._settle(queue, self._planner)
         while queue.ready:
+            if queue.settling is not None and _is_busy_for(queue, _MOST_SETTLING_S):
+                return
             request = self._schedule.choose(queue)
             if request is None:
                 self._set_alarm(queue)
@@ -200,10 +208,32 @@ class Dispatcher:
             if request.item in self._items:
                 self._open_items.add(request.item)
                 queue.uses.begin(request, queue.now_s)
-                if self._schedule.keeps_prefixes and queue.fleet.takes_hints:
-                    request.hints = queue.uses.hints(request)
+                self._set_hints(queue, request)
             if turn is not None and not turn.done():
                 turn.set_result(None)
+
+    def _settle(self, queue: _Queue, planner: Planner) -> None:
+        """Have the planner look at the rows as soon as no more of them come.
+
+        What is sent before is no more than what keeps the engine busy until then.
+        """
+        if queue.settling is not None or not isinstance(self._schedule, Adaptive):
+            return
+        if queue.room is None or queue.fleet.cost is None:
+            return
+        loop = asyncio.get_running_loop()
+        until_s = queue.now_s + _MOST_SETTLING_S
+
+        def look(num_rows: int) -> None:
+            if planner.num_rows > num_rows and loop.time() < until_s:
+                queue.settling = loop.call_later(_SETTLE_S, look, planner.num_rows)
+                return
+            queue.settling = None
+            if queue.ready or queue.running:  # else all of it is over
+                self._choose_policy(queue, planner)
+                self._send_all()
+
+        queue.settling = loop.call_later(_SETTLE_S, look, planner.num_rows)
 
     def _choose_policy(self, queue: _Queue, planner: Planner) -> None:
         """Let the planner look at what is known of the rows."""
@@ -211,7 +241,17 @@ class Dispatcher:
         if queue.room is None or cost is None or not isinstance(self._schedule, Adaptive):
             return
         try:
-            self._schedule.follow(planner.choose(queue.room, cost, queue.ready).policy)
+            choice = planner.choose(
+                SimulatedRoom(
+                    queue.room.kv_tokens,
+                    queue.room.max_requests,
+                    cost,
+                    queue.room.block_tokens,
+                    drops_unused=queue.fleet.takes_hints,
+                ),
+                chain(queue.running, queue.ready),
+            )
+            self._schedule.follow(choice.policy)
         except Exception as error:  # no answer depends on it
             self._planner = None
             warnings.warn(
@@ -219,6 +259,16 @@ class Dispatcher:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def _set_hints(self, queue: _Queue, request: Request) -> None:
+        """Tell the engine what of its cache will be of use."""
+        used_tokens = None if self._planner is None else self._planner.send(request)
+        if not queue.fleet.takes_hints:
+            return
+        hints = queue.uses.hints(request) if self._schedule.keeps_prefixes else {}
+        if used_tokens is not None:
+            hints["helium_used_tokens"] = used_tokens
+        request.hints = hints or None
 
     def _set_alarm(self, queue: _Queue) -> None:
         """See to it that the schedule is asked again where nothing may happen before."""
@@ -249,6 +299,15 @@ class Dispatcher:
             raise error
         if not turn.done():
             turn.set_exception(error)
+
+
+def _is_busy_for(queue: _Queue, seconds: float) -> bool:
+    """Whether the prompts that an engine has take it so long."""
+    cost = queue.fleet.cost
+    if cost is None:
+        return False
+    num_tokens = sum(len(request.prompt_token_ids) for request in queue.running)
+    return cost.prefill_s * num_tokens >= seconds
 
 
 def _most_tokens(request: Request) -> int:

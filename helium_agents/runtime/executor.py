@@ -401,6 +401,7 @@ class Executor:
                 model=call.model,
                 item=None if item is None else item.rank,
                 depth=node.frame.depth,
+                call=flight.node,
                 describe=partial(describe, node),
                 on_attempt=flight.begin_attempt,
             )

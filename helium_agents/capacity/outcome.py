@@ -1,0 +1,64 @@
+"""What came of a run, traced or simulated: times and what engines computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from statistics import mean
+
+from helium_agents.trace.run import TracedRun
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Times in seconds.
+
+    Args:
+        seconds: From when the first request was sent until the last answer, or item, was there.
+        mean_s: Of an item, on average; `None` where there were none, or it is not known.
+        p95_s: Nineteen of twenty items took no longer.
+        prefill_tokens: Prompt tokens that engines computed, like `steps` where that is known.
+        steps: Steps of the engines.
+    """
+
+    seconds: float
+    mean_s: float | None
+    p95_s: float | None
+    prefill_tokens: int | None
+    steps: int | None
+
+
+def outcome_of(
+    seconds: float, item_s: Sequence[float], *, prefill_tokens: int, steps: int | None
+) -> Outcome:
+    """An outcome, from how long each item took."""
+    if not item_s:
+        return Outcome(seconds, None, None, prefill_tokens, steps)
+    p95_s = sorted(item_s)[ceil(0.95 * len(item_s)) - 1]
+    return Outcome(seconds, mean(item_s), p95_s, prefill_tokens, steps)
+
+
+def measured(run: TracedRun) -> Outcome:
+    """What a trace says. The start of engines counts for nothing; of several parts the sum counts.
+
+    Prompt tokens that were computed again after a preemption are not told by engines.
+    """
+    bounds = [part.start_s for part in run.parts] + [float("inf")]
+    seconds, item_s = 0.0, []
+    for start_s, end_s in pairwise(bounds):
+        calls = [call for call in run.computed if start_s <= call.asked_s < end_s]
+        if not calls:
+            continue
+        first_s = min(call.sent_s or call.asked_s for call in calls)
+        items = [
+            (item.opened_s, item.closed_s)
+            for item in run.items.values()
+            if item.closed_s is not None and start_s <= item.closed_s < end_s
+        ]
+        ends = [call.end_s for call in calls] + [closed_s for _, closed_s in items]
+        seconds += max(ends) - first_s
+        item_s += [closed_s - max(opened_s, first_s) for opened_s, closed_s in items]
+    prefill_tokens = sum(call.prompt_tokens - call.cached_tokens for call in run.computed)
+    return outcome_of(seconds, item_s, prefill_tokens=prefill_tokens, steps=None)
