@@ -169,6 +169,36 @@ _SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 
 
+GOAL_CELLS = {
+    f"{cost}-{tool_s:g}": Cell(cost, 1 / 3, tool_s, 128 if cost.startswith("h100") else 40)
+    for cost, tool_s in (
+        *(("cpu-medium", 2.0), ("cpu-medium", 0.5), ("cpu-medium", 10.0)),
+        *(("h100-8b", 2.0), ("h100-8b", 0.5)),
+    )
+}
+"""Those of which the goals speak, by cost and median tool time."""
+
+
+def gains(cell: Cell, num_seeds: int) -> list[dict[str, float]]:
+    """For each seed by how much the default schedule is faster than everything open."""
+    found = []
+    for seed in range(1, num_seeds + 1):
+        sessions = cell.sessions(seed)
+        rows, arrivals_s = [_row(session) for session in sessions], cell.arrivals_s(seed)
+        raw, ours = (
+            run_in_virtual_time(run(rows, arrivals_s, cell.engine(sessions), schedule))
+            for schedule in (EverythingOpen(), Adaptive())
+        )
+        found.append(
+            {
+                "makespan": raw.makespan_s / ours.makespan_s,
+                "mean": raw.mean_s / ours.mean_s,
+                "p95": raw.p95_s / ours.p95_s,
+            }
+        )
+    return found
+
+
 def main() -> None:
     """Simulate, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tool_loops", description=__doc__)
