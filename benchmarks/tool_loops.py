@@ -21,34 +21,17 @@ from benchmarks.systems.lease import Lease
 from benchmarks.workloads.agent_sessions import AgentSession, make_arrivals, make_sessions
 from benchmarks.workloads.tools import AgentRow, ToolTurn, agent
 from helium_agents import Session
-from helium_agents.engines.engine import ChatMessage, Choice, Completion, OnDelta, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
+from helium_agents.engines.simulated.tokens import TokenEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
-from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
+from helium_agents.optimizer.step_cost import STEP_COSTS
 
 BLOCK_TOKENS = 32
 _LIMIT_SHARES = (0.1, 0.15, 0.2, 0.25, 0.33, 0.4, 0.5, 0.67, 0.8)
-_ANSWER_TOKEN = 7
-
-
-class _TokenEngine(SimulatedEngine):
-    """A simulated engine whose messages are numbers: tokens, separated by spaces."""
-
-    def __init__(self, cost: StepCost, limits: Limits) -> None:
-        super().__init__(cost, limits, lambda request: [_ANSWER_TOKEN] * request.max_tokens)
-
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
-        return [int(word) for message in messages for word in message.content.split()]
-
-    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
-        completion = await super().complete(request, on_delta)
-        (choice,) = completion.choices
-        text = " ".join(map(str, choice.token_ids))
-        return completion._replace(choices=(Choice(text, choice.token_ids, choice.finish_reason),))
 
 
 def _row(session: AgentSession) -> AgentRow:
@@ -144,7 +127,7 @@ class Cell:
             BLOCK_TOKENS,
             256 if self.cost.startswith("h100") else 64,
         )
-        return _TokenEngine(STEP_COSTS[self.cost], limits)
+        return TokenEngine(STEP_COSTS[self.cost], limits)
 
 
 def schedules(names: Sequence[str], num_sessions: int) -> dict[str, Schedule]:

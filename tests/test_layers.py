@@ -42,7 +42,10 @@ LAYERS: dict[str, set[str]] = {
         "runtime", "optimizer", "graph", "keys", "telemetry", "errors", "engines", "memo",
         "diagnose", "trace",
     },
-    "diagnose": {"diagnose", "runtime", "memo", "engines", "graph", "keys", "telemetry", "errors"},
+    "diagnose": {
+        "diagnose", "runtime", "memo", "engines", "graph", "keys", "telemetry", "errors", "trace",
+        "optimizer",
+    },
     "batch": {
         "batch", "runtime", "authoring", "memo", "engines", "graph", "keys", "telemetry", "errors",
         "trace",

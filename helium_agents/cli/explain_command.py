@@ -13,6 +13,9 @@ from pydantic.errors import PydanticUserError
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.cli.execute import stdout_for_report
+from helium_agents.cli.explain_plan import explain_plan
+from helium_agents.cli.explain_trace import analyze as analyze_trace
+from helium_agents.cli.explain_trace import explain_choice
 from helium_agents.cli.loading import load_workflow
 from helium_agents.cli.options import (
     FILE,
@@ -20,12 +23,12 @@ from helium_agents.cli.options import (
     debug_option,
     examples,
     json_option,
-    workflow_argument,
 )
 from helium_agents.cli.rehearse import rehearse
 from helium_agents.cli.report import count, table
 from helium_agents.engines.schema_example import example_json
 from helium_agents.errors import InputError
+from helium_agents.optimizer.step_cost import STEP_COSTS
 
 _GIVE_ROWS = "give real ones with --input"
 
@@ -42,21 +45,64 @@ _LEGEND = (
     epilog=examples(
         "helium explain flow.py:answer",
         "helium explain flow.py:answer --input rows.jsonl --limit 2",
+        "helium explain flow.py:answer --input rows.jsonl --plan --kv-tokens 65536",
+        "helium explain run.trace --plan",
+        "helium explain run.trace --analyze",
     )
 )
-@workflow_argument
+@click.argument("target", metavar="FILE:WORKFLOW|TRACE")
 @click.option("--input", "input_path", type=FILE, help="Rows; without it one is made up.")
 @click.option(
-    "--limit", type=POSITIVE, metavar="N", default=1, show_default=True, help="How many rows."
+    "--limit", type=POSITIVE, metavar="N", help="How many rows. [default: 1; with --plan 128]"
 )
+@click.option("--analyze", is_flag=True, help="Of a trace: what the run did, by operator.")
+@click.option(
+    "--plan", is_flag=True, help="Which rows would be open at once, or were in a trace, and why."
+)
+@click.option(
+    "--kv-tokens", type=POSITIVE, metavar="N", help="With --plan: what the KV cache would hold."
+)
+@click.option(
+    "--model-cost", metavar="NAME_OR_FILE",
+    help=f"With --plan: what a step takes: {', '.join(STEP_COSTS)}, or a JSON file.",
+)  # fmt: skip
 @json_option
 @debug_option
-def explain(target: str, input_path: Path | None, limit: int, as_json: bool) -> None:
+def explain(
+    target: str,
+    input_path: Path | None,
+    limit: int | None,
+    analyze: bool,
+    plan: bool,
+    kv_tokens: int | None,
+    model_cost: str | None,
+    as_json: bool,
+) -> None:
     """Show the plan of a workflow, and what the rules make of it.
 
     The workflow runs on placeholder answers: its own code runs, but no model. Real answers may
-    lead to other branches.
+    lead to other branches. Of a trace, which `helium run --trace` makes, show what its run did
+    (--analyze) or what was chosen for it (--plan).
     """
+    if analyze and plan:
+        raise click.UsageError("--analyze and --plan are two reports: ask for one of them")
+    if not plan and (kv_tokens or model_cost):
+        raise click.UsageError("--kv-tokens and --model-cost go with --plan of a workflow")
+    if analyze or (plan and Path(target).is_file()):
+        if input_path or limit or kv_tokens or model_cost:
+            raise click.UsageError("a trace has its rows and its engine: leave out other options")
+        (analyze_trace if analyze else explain_choice)(Path(target), as_json=as_json)
+    elif plan:
+        if input_path is None or kv_tokens is None:
+            raise click.UsageError("--plan of a workflow needs --input ROWS and --kv-tokens N")
+        explain_plan(
+            target, input_path, limit or 128, kv_tokens, model_cost or "h100-8b", as_json=as_json
+        )
+    else:
+        _explain(target, input_path, limit or 1, as_json=as_json)
+
+
+def _explain(target: str, input_path: Path | None, limit: int, *, as_json: bool) -> None:
     with stdout_for_report():
         workflow = load_workflow(target)
         if input_path is None:

@@ -16,6 +16,7 @@ from helium_agents.cli.options import echo_warning
 from helium_agents.cli.signals import run_until_stopped
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import InputError, ItemError
+from helium_agents.graph.plan import LogicalPlan
 from helium_agents.runtime.session import Session
 from helium_agents.telemetry.events import CallSettled, Event, Observer
 from helium_agents.telemetry.progress import Progress
@@ -37,6 +38,7 @@ class Rehearsal:
         failures: What went wrong, by the row's index; placeholders may be to blame.
         logical: The plan as the workflow made it, as text.
         optimized: The plan after the rules, as text.
+        plan: The plan as the workflow made it.
     """
 
     calls_by_row: tuple[int, ...]
@@ -44,6 +46,7 @@ class Rehearsal:
     failures: dict[int, str]
     logical: str
     optimized: str
+    plan: LogicalPlan
 
     @property
     def num_calls(self) -> int:
@@ -103,6 +106,7 @@ def rehearse(workflow: Workflow, rows: Sequence[Any], *, shows_progress: bool = 
                 failures,
                 session.explain(),
                 session.explain(optimized=True),
+                session.plan(),
             )
 
     limited.__name__ = workflow.name  # by which the session tells what it waits for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from helium_agents.telemetry.progress import duration
 from helium_agents.telemetry.summary import Summary
@@ -47,6 +47,22 @@ def table(lines: Iterable[tuple[str, str]]) -> str:
     lines = list(lines)
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in lines)
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, each as wide as its column: the first ones to the left, others to the right.
+
+    A line may have fewer cells than the others.
+    """
+    num_columns = max(map(len, lines))
+    widths = [max(len(line[i]) for line in lines if len(line) > i) for i in range(num_columns)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=False))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def count(number: int, noun: str) -> str:

@@ -23,9 +23,9 @@ from helium_agents.cli.options import (
     examples,
     json_option,
 )
-from helium_agents.cli.report import count
-from helium_agents.errors import InputError, RequestError
-from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
+from helium_agents.cli.report import columns, count
+from helium_agents.cli.step_costs import step_cost
+from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.telemetry.progress import duration
 from helium_agents.trace import read_trace
 
@@ -43,9 +43,8 @@ class _KvTokens(click.ParamType[Change]):
             change = Change(kv_factor=float(number[:-1])) if is_factor else Change(int(number))
         except ValueError:
             self.fail(f"{value!r} is neither tokens, as 65536, nor a factor, as 2x", param, ctx)
-        if not 0 < change.kv_factor < float("inf") or not (
-            change.kv_tokens is None or change.kv_tokens > 0
-        ):
+        tokens = 1 if change.kv_tokens is None else change.kv_tokens
+        if not 0 < change.kv_factor < float("inf") or tokens < 1:
             self.fail(f"{value!r} must be more than 0", param, ctx)
         return change
 
@@ -103,7 +102,7 @@ def simulate(
     kinds = [
         [Alternative(f"--kv-tokens {_shown(each)}", each) for each in kv],
         [Alternative(f"--engines {each}", Change(num_engines=each)) for each in engines],
-        [Alternative(f"--model-cost {each}", Change(cost=_cost(each))) for each in costs],
+        [Alternative(f"--model-cost {each}", Change(cost=step_cost(each))) for each in costs],
         [
             *(Alternative(f"--max-open {each}", schedule=each) for each in max_open),
             *(Alternative(f"--schedule {each}", schedule=each) for each in schedules),
@@ -142,25 +141,6 @@ def _shown(kv: Change) -> str:
     return f"{kv.kv_factor:g}x" if kv.kv_tokens is None else str(kv.kv_tokens)
 
 
-def _cost(name: str) -> StepCost | None:
-    """The cost of a name, or of a JSON file; `None` for what was measured.
-
-    Raises:
-        InputError: It is neither.
-    """
-    if name in STEP_COSTS:
-        return STEP_COSTS[name]
-    if not Path(name).exists():
-        raise InputError(
-            f"--model-cost {name}: there is no cost of that name ({', '.join(STEP_COSTS)}), and no "
-            "such file"
-        )
-    try:
-        return StepCost.from_dict(json.loads(Path(name).read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RequestError) as error:
-        raise InputError(f"--model-cost {name}: {error}") from error
-
-
 def _as_dict(answer: Answer) -> dict[str, Any]:
     return {
         "simulator": answer.simulator,
@@ -193,14 +173,7 @@ def _as_text(answer: Answer) -> str:
     for found in answer.found:
         cells = _cells(found.outcome, _ratio(answer, found.outcome)) if found.outcome else ["-"]
         lines.append([found.alternative.name, *cells])
-    widths = [max(len(line[i]) for line in lines if len(line) > i) for i in range(len(heads))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=False))
-        ).rstrip()
-        for line in lines
-    )
+    return columns(lines)
 
 
 def _cells(outcome: Outcome, ratio: float | None) -> list[str]:

@@ -30,6 +30,7 @@ from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.errors import ImpureCall, ItemError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.inline import awaitable
+from helium_agents.graph.plan import LogicalPlan
 from helium_agents.graph.trace import (
     Frame,
     entered,
@@ -415,9 +416,17 @@ class Session:
         Raises:
             SessionError: The session was not made with `record=True`.
         """
+        return self.plan(optimized=optimized).explain()
+
+    def plan(self, *, optimized: bool = False) -> LogicalPlan:
+        """All calls so far as a plan; see `explain`.
+
+        Raises:
+            SessionError: The session was not made with `record=True`.
+        """
         if self._executed is None:
             raise SessionError("explain() needs a session made with Session(record=True)")
-        return self._executed.plan(as_executed=optimized).explain()
+        return self._executed.plan(as_executed=optimized)
 
     def waiting(self) -> str:
         """Which calls wait for what, and for how long, as a tree for a person."""

@@ -1,0 +1,144 @@
+"""`helium explain` of a trace: what a run did (`--analyze`), what was chosen for it (`--plan`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from helium_agents.capacity.outcome import measured
+from helium_agents.cli.options import echo_warning
+from helium_agents.cli.report import columns, count
+from helium_agents.diagnose.analyze import OperatorRow, by_operator
+from helium_agents.diagnose.losses import Loss, losses
+from helium_agents.errors import InputError
+from helium_agents.telemetry.progress import duration
+from helium_agents.trace import TracedRun, read_trace
+
+_MOST_LOSSES = 3
+
+
+def analyze(path: Path, *, as_json: bool) -> None:
+    """Print a traced run by operator, what was chosen for it, and where it lost most.
+
+    Raises:
+        TraceError: It cannot be read.
+    """
+    run = read_trace(path)
+    outcome, rows = measured(run), by_operator(run)
+    found = losses(run, outcome.seconds)[:_MOST_LOSSES]
+    if as_json:
+        report = {
+            "trace": str(path),
+            "parts": len(run.parts),
+            "is_cut": run.is_cut,
+            **asdict(outcome),
+            "operators": [asdict(row) for row in rows],
+            "choices": run.choices,
+            "losses": [asdict(loss) for loss in found],
+        }
+        click.echo(json.dumps(report))
+        return
+    parts = "" if len(run.parts) == 1 else f" in {len(run.parts)} parts"
+    calls = count(sum(row.num_calls for row in rows), "model call")
+    items = count(len(run.items), "row")
+    click.echo(f"{path}: {items}, {calls}, {duration(outcome.seconds)}{parts}\n")
+    click.echo(_table(rows))
+    click.echo(f"\n{_chosen(run)}")
+    click.echo(_losses(found))
+    if run.is_cut:
+        echo_warning("the trace ends in the middle: its run goes on, or was killed")
+
+
+def explain_choice(path: Path, *, as_json: bool) -> None:
+    """Print what was chosen for a traced run, the others with what was predicted, and why.
+
+    Raises:
+        InputError: Nothing was chosen.
+    """
+    run = read_trace(path)
+    if as_json:
+        click.echo(json.dumps({"trace": str(path), "choices": run.choices}))
+        return
+    if not run.choices:
+        raise InputError(f"{path}: {_chosen(run)}")
+    for choice in run.choices:
+        click.echo(f"after {duration(choice['t'])}: {choice['policy']}")
+        click.echo(compared(choice["policy"], choice["gain"], choice["compared"]))
+
+
+def compared(policy: str, gain: float, others: Iterable[Sequence[Any]]) -> str:
+    """What was predicted of each policy, and why one was chosen."""
+    lines = [["", "predicted", "times as fast", ""]]
+    for name, seconds, its_gain in others:
+        mark = "chosen" if name == policy else ""
+        lines.append([str(name), duration(seconds), f"{its_gain:.2f}", mark])
+    if len(lines) == 1:
+        return "Nothing was compared: all rows fit into the KV cache together."
+    why = "no other is predicted to be clearly faster than having all rows open"
+    if gain > 1:
+        why = f"predicted to be {gain:.2f} times as fast as having all rows open"
+    return f"{columns(lines)}\n{policy}: {why}"
+
+
+def _table(rows: Sequence[OperatorRow]) -> str:
+    heads = [
+        "", "calls", "computed", "merged", "known", "failed", "prompt tokens", "cached",
+        "could be", "output", "at most", "queued", "on engine",
+    ]  # fmt: skip
+    lines = [heads]
+    for row in rows:
+        computed = max(1, row.num_computed)
+        lines.append(
+            [
+                "  " * max(0, len(row.path) - 1) + row.name,
+                *(
+                    f"{number:,}" if number else ""
+                    for number in (
+                        row.num_calls, row.num_computed, row.num_merged, row.num_remembered,
+                        row.num_failed, row.prompt_tokens,
+                    )
+                ),
+                _share(row.cached_tokens, row.prompt_tokens),
+                _share(row.cacheable_tokens, row.prompt_tokens),
+                f"{row.output_tokens:,}" if row.output_tokens else "",
+                f"{row.most_output_tokens:,}" if row.most_output_tokens else "",
+                duration(row.queued_s / computed) if row.num_computed else "",
+                duration(row.engine_s / computed) if row.num_computed else "",
+            ]
+        )  # fmt: skip
+    return (
+        f"{columns(lines)}\n"
+        "cached: of the prompt tokens, by the engine; could be: by one that forgets nothing; "
+        "at most:\nby max_tokens; queued and on engine: a call, on average"
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else ""
+
+
+def _chosen(run: TracedRun) -> str:
+    """What the schedule was, and how the last prediction came out."""
+    if not run.choices:
+        return f"schedule: {run.parts[-1].schedule}; nothing was chosen while it ran"
+    choice = run.choices[-1]
+    text = f"schedule: {choice['policy']}, chosen after {duration(choice['t'])}"
+    if choice["predicted_s"] is None:
+        return text
+    predicted = duration(choice["predicted_s"])
+    return f"{text}; the rows that were looked at were predicted to take {predicted}"
+
+
+def _losses(found: Sequence[Loss]) -> str:
+    if not found:
+        return "\nNo large loss was found."
+    lines = [
+        f"{number}. about {duration(loss.seconds)}: {loss.what}.\n   What to do: {loss.advice}."
+        for number, loss in enumerate(found, 1)
+    ]
+    return "\nWhere it lost most:\n" + "\n".join(lines)

@@ -1,0 +1,88 @@
+"""`helium explain` of a trace and of a workflow's schedule."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from jsonl import Helium
+
+from helium_agents.cli import explain_trace
+from helium_agents.trace import read_trace
+from tests.trace.made import call, made_run
+
+RUN = "run flow.py:answer --input rows.jsonl --output out.jsonl --trace run.trace"
+PLAN = "explain flow.py:answer --input rows.jsonl --plan"
+
+
+def test_analyze_shows_operators_and_losses(helium: Helium) -> None:
+    helium(RUN)
+    lines = helium("explain run.trace --analyze").stdout.splitlines()
+    assert lines[0].startswith("run.trace: 20 rows, 20 model calls, ")
+    (row,) = [line for line in lines if line.startswith("answer ")]
+    assert row.split()[:3] == ["answer", "20", "20"]
+    assert any(line.startswith("schedule: Adaptive") for line in lines)
+
+
+def test_analyze_as_json(helium: Helium) -> None:
+    helium(RUN)
+    report = json.loads(helium("explain run.trace --analyze --json").stdout)
+    (row,) = report["operators"]
+    assert (row["path"], row["num_calls"], row["num_computed"]) == (["answer"], 20, 20)
+    run = read_trace("run.trace")
+    assert row["prompt_tokens"] == sum(each.prompt_tokens for each in run.calls)
+    assert report["parts"] == 1 and report["is_cut"] is False
+
+
+def test_losses_are_numbered(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(*(call(number, number, number + 1) for number in range(1, 9)))
+    run.is_cut = True
+    monkeypatch.setattr(explain_trace, "read_trace", lambda _: run)
+    result = helium("explain run.trace --analyze")
+    assert "1. about " in result.stdout and "What to do: " in result.stdout
+    assert "the trace ends in the middle" in result.stderr
+
+
+def test_the_choices_of_a_run(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(call(1, 0, 1))
+    monkeypatch.setattr(explain_trace, "read_trace", lambda _: run)
+    monkeypatch.setattr(explain_trace.Path, "is_file", lambda _: True)
+    assert "nothing was chosen" in helium("explain run.trace --plan", expect=1).stderr
+    compared = [["everything open", 3.0, 1.0], ["2 rows open", 2.0, 1.4]]
+    choice = {"policy": "2 rows open", "gain": 1.4, "predicted_s": 2.0, "t": 0.5}
+    run.choices = [{**choice, "compared": compared}]
+    lines = helium("explain run.trace --plan").stdout.splitlines()
+    assert lines[0] == "after 0.5 s: 2 rows open"
+    assert lines[3].split() == ["2", "rows", "open", "2.0", "s", "1.40", "chosen"]
+    assert lines[4] == "2 rows open: predicted to be 1.40 times as fast as having all rows open"
+    assert json.loads(helium("explain run.trace --plan --json").stdout)["choices"]
+
+
+def test_the_plan_of_a_workflow(helium: Helium) -> None:
+    result = helium(f"{PLAN} --kv-tokens 64 --model-cost cpu-small")
+    assert "flow.py:answer on 20 rows of rows.jsonl, a KV cache of 64 tokens" in result.stdout
+    assert "everything open" in result.stdout and "chosen" in result.stdout
+    report = json.loads(helium(f"{PLAN} --limit 7 --kv-tokens 64 --json").stdout)
+    assert report["rows"] == 7 and report["predicted_s"] > 0
+    fits = helium(f"{PLAN} --kv-tokens 100000").stdout
+    assert "all rows fit into the KV cache" in fits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("explain run.trace --analyze --plan", "ask for one of them"),
+        ("explain flow.py:answer --kv-tokens 9", "go with --plan"),
+        ("explain run.trace --analyze --limit 2", "leave out other options"),
+        (PLAN, "needs --input ROWS and --kv-tokens"),
+        (f"{PLAN} --kv-tokens 64 --model-cost gpu", "no cost of that name"),
+    ],
+)
+def test_wrong_options(helium: Helium, arguments: str, message: str) -> None:
+    expect = 1 if "gpu" in arguments else 2
+    assert message in helium(arguments, expect=expect).stderr
+
+
+def test_what_is_no_trace(helium: Helium) -> None:
+    assert "is no trace" in helium("explain rows.jsonl --analyze", expect=1).stderr
+    assert "cannot be read" in helium("explain none.trace --analyze", expect=1).stderr
