@@ -2,14 +2,24 @@
 
 from helium_agents.authoring.gather import gather
 from helium_agents.authoring.llm import llm
-from helium_agents.authoring.messages import Message, Prompt, assistant, prompt, system, user
+from helium_agents.authoring.messages import (
+    Message,
+    Prompt,
+    assistant,
+    prompt,
+    system,
+    tool,
+    user,
+)
 from helium_agents.authoring.operator import Operator, operator
+from helium_agents.authoring.tools import agent_loop, run_tools
 from helium_agents.engines.openai import OpenAIServer
 from helium_agents.engines.replicas import Replicas
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import HeliumError, ItemError
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Choice, Reply
+from helium_agents.graph.tool_call import ToolCall
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.runtime.options import SessionOptions
@@ -32,12 +42,16 @@ __all__ = [
     "Reply",
     "Session",
     "SessionOptions",
+    "ToolCall",
+    "agent_loop",
     "assistant",
     "gather",
     "llm",
     "operator",
     "prompt",
     "run",
+    "run_tools",
     "system",
+    "tool",
     "user",
 ]

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from helium_agents import Session
+from helium_agents import Session, ToolCall
 from helium_agents.cli import main
-from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.engine import Request
+from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
+TOOLS = (ROOT / "docs" / "tools.md").read_text("utf-8")
 COMMANDS = re.compile(r"^helium run (?:.*\\\n)*.*$", re.MULTILINE)
 
 
@@ -69,6 +71,18 @@ async def test_the_test() -> None:
     await executed(TEST)["test_greeting"]()
 
 
+async def test_the_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    def script(request: Request) -> str | ScriptedReply:
+        if request.messages[-1].role == "tool":
+            return request.messages[-1].content
+        word = request.messages[-1].content.split()[-1].strip("?")
+        return ScriptedReply(tool_calls=[ToolCall("search", {"query": word})])
+
+    (block,) = blocks_of(TOOLS)
+    await executed(block)["main"](ScriptedEngine(script))
+    assert capsys.readouterr().out == "nothing about salt\nnothing about tin\n"
+
+
 async def test_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
     await executed(ENGINE)["main"]()
     assert capsys.readouterr().out == "HELLO\n"
@@ -95,7 +109,8 @@ def test_the_commands_are_valid(command: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/reference.md", "docs/demo.md", "benchmarks/RESULTS.md"]
+    "page",
+    ["README.md", "docs/reference.md", "docs/tools.md", "docs/demo.md", "benchmarks/RESULTS.md"],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page

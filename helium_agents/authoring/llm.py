@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import UnionType
 from typing import Any, TypeVar, overload
 
 from helium_agents.authoring.messages import Message, to_parts
+from helium_agents.authoring.tool_schema import ToolLike, tool_set
 from helium_agents.errors import ImpureCall, RequestError
 from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
 from helium_agents.graph.llm_node import LlmCall, LlmNode
@@ -14,6 +16,7 @@ from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import reply_schema
 from helium_agents.graph.sampling import Sampling, sampling_of, stop_strings
+from helium_agents.graph.tools import ToolSet
 from helium_agents.graph.trace import entered_frame, root_frame
 
 S = TypeVar("S")
@@ -36,6 +39,8 @@ def llm(
     n: int = ...,
     schema: None = ...,
     share: bool = ...,
+    tools: Sequence[ToolLike] | None = ...,
+    tool_choice: str = ...,
     retries: int = ...,
     timeout: float | None = ...,
 ) -> Ref[Reply[None]]: ...
@@ -95,6 +100,8 @@ def llm(
     n: int = 1,
     schema: Any = None,
     share: bool = True,
+    tools: Sequence[ToolLike] | None = None,
+    tool_choice: str = "auto",
     retries: int = 2,
     timeout: float | None = None,
 ) -> Ref[Any]:
@@ -104,7 +111,7 @@ def llm(
     remembered. A sampled call without a seed is a fresh draw each time, never merged.
 
     Args:
-        messages: The conversation: `system(...)`, `user(...)`, `assistant(...)`.
+        messages: The conversation: `system(...)`, `user(...)`, `assistant(...)`, `tool(...)`.
         model: Name of one of the session's engines; the first by default.
         max_tokens: Most tokens of one answer.
         temperature: 0 is greedy.
@@ -121,6 +128,12 @@ def llm(
             constrained to its JSON schema, and `reply.parsed` is the value. Or a JSON schema as a
             dict: then `reply.parsed` is the JSON value.
         share: `False` keeps this call from being merged with equal ones and from the memo.
+        tools: What the model may call: functions with annotated parameters (operators, too), of
+            which it is told the name, the docstring and the types; or JSON schemas as dicts. The
+            calls are in `reply.tool_calls`; `run_tools` carries them out. Not with `schema=`, and
+            for one answer (`n=1`) only.
+        tool_choice: ``"auto"``: the model decides; ``"none"``: it calls none; ``"required"``: it
+            calls at least one; or the name of the one that it must call.
         retries: Further attempts after a transient engine error. A sampled reply that does not
             fit `schema` is drawn anew; a greedy one is not, since it would come out the same.
         timeout: Seconds this waiter grants the call, counted from when its turn has come: an int
@@ -128,7 +141,8 @@ def llm(
 
     Raises:
         PromptError: The messages or the schema are malformed.
-        RequestError: Another argument is of the wrong type or out of range.
+        RequestError: Another argument is of the wrong type or out of range, or does not go with
+            `tools=`.
         ImpureCall: An unseeded sample inside a pure operator.
         OffLoopCall: No event loop runs here.
     """
@@ -164,10 +178,24 @@ def llm(
     asked = None if schema is None else reply_schema(schema)
     json_schema = None if asked is None else asked.json_schema
     call = LlmCall(parts, sampling, asked, json_schema, model, share, retries, timeout)
+    if tools is not None or tool_choice != "auto":
+        call.tools = _tools(tools, tool_choice, schema, n)
+    if any([message.beside for message in messages]):
+        call.beside = tuple([message.beside for message in messages])
     node = LlmNode(frame, call, inputs)
     if frame.runner is not None:
         frame.runner.on_created(node)
     return Ref(node)
+
+
+def _tools(tools: Any, choice: Any, schema: Any, n: int) -> ToolSet:
+    if tools is None:
+        raise RequestError(f"tool_choice={choice!r} without tools=: name the tools to choose from")
+    if schema is not None:
+        raise RequestError("schema= does not go with tools=: ask for the form in another call")
+    if n != 1:
+        raise RequestError(f"n={n} does not go with tools=: make the call {n} times instead")
+    return tool_set(tools, choice)
 
 
 def _check_options(model: Any, share: Any, retries: Any, timeout: Any) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Final
 
 from helium_agents.errors import PromptError
 from helium_agents.graph.arguments import complaint
-from helium_agents.graph.llm_node import Part
+from helium_agents.graph.llm_node import LlmNode, Part
 from helium_agents.graph.node import Node
 from helium_agents.graph.ref import LEAK_MARK, Ref
 from helium_agents.graph.reply import Reply
+from helium_agents.graph.tool_call import Beside, ToolCall
 from helium_agents.graph.values import Slot, as_text
 
 
@@ -44,7 +45,7 @@ class Prompt:
         return f"prompt({''.join(p if isinstance(p, str) else repr(p) for p in self.parts)!r})"
 
 
-_ROLES: Final = ("system", "user", "assistant")
+_ROLES: Final = ("system", "user", "assistant", "tool")
 
 Content = str | Prompt | Ref[Any] | Reply[Any]
 """What a message may hold: text, a prompt, a call's Ref, or a call's reply."""
@@ -52,7 +53,12 @@ Content = str | Prompt | Ref[Any] | Reply[Any]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: who speaks (`system`, `user`, `assistant`) and what.
+    """One message: who speaks (`system`, `user`, `assistant`, `tool`) and what.
+
+    Args:
+        role: Who speaks.
+        content: What is said.
+        beside: What it has beside text: calls of tools, or the call that it answers.
 
     Raises:
         PromptError: Another role, or content that has no text.
@@ -60,12 +66,15 @@ class Message:
 
     role: str
     content: Content
+    beside: Beside | None = None
 
     def __post_init__(self) -> None:
         if self.role not in _ROLES:
-            raise PromptError(complaint("role", self.role, "system, user or assistant"))
+            raise PromptError(complaint("role", self.role, "system, user, assistant or tool"))
         if type(self.content) is not str:
             _content_parts(self.content, f"the {self.role} message")
+        if self.role == "tool" and (self.beside is None or not self.beside.tool_call_id):
+            raise PromptError("a tool message answers a call: write tool(result, call)")
 
 
 def system(content: Content) -> Message:
@@ -78,9 +87,45 @@ def user(content: Content) -> Message:
     return Message("user", content)
 
 
-def assistant(content: Content) -> Message:
-    """A message of the model: an earlier reply, as text, as `Reply`, or as a Ref."""
-    return Message("assistant", content)
+def assistant(content: Content = "", tool_calls: Sequence[ToolCall] = ()) -> Message:
+    """A message of the model: an earlier reply, as text, as `Reply`, or as a Ref.
+
+    Args:
+        content: What it said. A `Reply` brings its calls of tools and its reasoning with it.
+        tool_calls: The calls of tools that it asked for, where `content` is no `Reply`.
+
+    Raises:
+        PromptError: `content` has no text, or is the Ref of a call with `tools=`, which has to be
+            awaited: nobody knows yet whether it calls any.
+    """
+    reasoning = None
+    if isinstance(content, Reply):
+        tool_calls, reasoning = tool_calls or content.tool_calls, content.reasoning
+    elif isinstance(content, Ref) and isinstance(content.node, LlmNode) and content.node.call.tools:
+        raise PromptError(
+            "assistant(...) was given the Ref of a call with tools=, which may come to be calls of "
+            "tools: await it, and give assistant(...) the reply"
+        )
+    calls = tuple(tool_calls)
+    if not all(isinstance(call, ToolCall) for call in calls):
+        raise PromptError(complaint("tool_calls", tool_calls, "a sequence of ToolCall"))
+    beside = Beside(calls, reasoning) if calls or reasoning else None
+    return Message("assistant", content, beside)
+
+
+def tool(content: Content, call: ToolCall) -> Message:
+    """The result of a call that a model asked for.
+
+    Args:
+        content: The result as text, or what went wrong.
+        call: One of a reply's `tool_calls`.
+
+    Raises:
+        PromptError: The content has no text, or `call` is something else.
+    """
+    if not isinstance(call, ToolCall):
+        raise PromptError(complaint("call", call, "a ToolCall, one of reply.tool_calls"))
+    return Message("tool", content, Beside(tool_call_id=call.id, tool_name=call.name))
 
 
 def prompt(template: str, /, **values: Any) -> Prompt:

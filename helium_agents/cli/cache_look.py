@@ -118,7 +118,10 @@ def show(memo: Path, prefix: str, as_json: bool) -> None:
         more = f" {number} of {len(choices)}" if len(choices) > 1 else ""
         end = ", cut off at max_tokens" if choice["finish_reason"] == "length" else ""
         tokens = f"{choice['tokens']:,} tokens after {answer['prompt_tokens']:,} of prompt"
-        parts.append(f"{_heading(f'answer{more}')} ({tokens}{end})\n{choice['text']}")
+        said = [choice["reasoning"] or "", choice["text"]]
+        said += [f"{call['name']}({call['arguments']})" for call in choice["tool_calls"]]
+        text = "\n".join(filter(None, said))
+        parts.append(f"{_heading(f'answer{more}')} ({tokens}{end})\n{text}")
     for name in ("value", "error", "alias_of"):
         if name in answer:
             parts.append(f"{_heading(name.replace('_', ' '))}\n{answer[name]}")
@@ -182,15 +185,14 @@ def _about(entry: EntryInfo, call: Provenance | None) -> list[tuple[str, str]]:
 
 
 def _about_model_call(call: Provenance) -> list[tuple[str, str]]:
-    model, schema = call.settings["model"], call.settings.get("schema")
-    sampling = ", ".join(
-        f"{name}={each}" for name, each in call.settings.items() if name not in ("model", "schema")
-    )
+    model = call.settings["model"]
+    apart = ("model", "schema", "tools")
+    sampling = ", ".join(f"{name}={x}" for name, x in call.settings.items() if name not in apart)
     return [
         ("model", f"{model.text} ({model.digest[:SHORT_KEY]})"),
         *(("", f"{name}: {value}") for name, value in call.made_of.items()),
         ("sampling", sampling),
-        *([("schema", str(schema))] if schema is not None else []),
+        *((name, str(call.settings[name])) for name in apart[1:] if name in call.settings),
     ]
 
 
@@ -215,7 +217,13 @@ def _answer(data: bytes) -> dict[str, Any]:
     if isinstance(record, ValueRecord):
         return {"value": repr(record.value)}
     choices = [
-        {"text": it.text, "tokens": len(it.token_ids), "finish_reason": it.finish_reason}
+        {
+            "text": it.text,
+            "tokens": len(it.token_ids),
+            "finish_reason": it.finish_reason,
+            "reasoning": it.reasoning,
+            "tool_calls": [call._asdict() for call in it.tool_calls],
+        }
         for it in record.answer.choices
     ]
     return {"prompt_tokens": record.answer.prompt_tokens, "choices": choices}

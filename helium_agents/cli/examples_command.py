@@ -62,7 +62,7 @@ def example_files() -> Iterator[Path]:
 def examples_command(directory: Path, overwrite: bool) -> None:
     """Write the examples to a directory, to read, run and change.
 
-    They are document QA (what `helium demo` runs), a debate and reflection, with a few rows each:
+    They are document QA (what `helium demo` runs), a debate, reflection and tools, with a few rows:
     the package agents_examples, which comes to stand in DIR. DIR is made if needed; other files in
     it stay as they are.
     """

@@ -64,7 +64,8 @@ class Provenance:
         label: The label of the entry: the operator's name, or ``llm``.
         settings: What decides how it is answered. Of a model call the ``model`` (its name, and its
             identity as digest), `max_tokens`, what else of `Sampling` is not as by default, and
-            the ``schema``; of an operator's call the ``operator`` and its ``version``.
+            the ``schema``, the ``tools`` and
+            the `tool_choice`; of an operator's call the ``operator`` and its ``version``.
         made_of: What the model's identity, or the version, is made of, by name.
         messages: The conversation, of a model call.
         arguments: By name, of an operator's call.

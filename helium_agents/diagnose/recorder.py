@@ -71,11 +71,17 @@ class Recorder:
         settings = {"model": (name, node.model_identity.decode()), **_sampling(call.sampling)}
         if call.json_schema is not None:
             settings["schema"] = _component(call.json_schema)
+        if call.tools is not None:
+            settings["tools"] = _component(to_json(call.tools.schemas).decode())
+            settings["tool_choice"] = (call.tools.choice,)
         found: dict[str, Any] = {"kind": "llm", "label": node.label, "settings": settings}
         found["made_of"] = made_of
-        found["messages"] = [
-            (role, *_component("".join(map(str, parts)))) for role, parts in call.messages
-        ]
+        texts = [(role, "".join(map(str, parts))) for role, parts in call.messages]
+        for at, beside in enumerate(call.beside):
+            if beside is not None:
+                role, text = texts[at]
+                texts[at] = role, text + to_json(beside.as_key()).decode()
+        found["messages"] = [(role, *_component(text)) for role, text in texts]
         if not call.is_shared:
             found["is_shared"] = False
         return found

@@ -115,7 +115,9 @@ class _Mute(ScriptedEngine):
         """As the other engine does."""
         return self._engine.truncate(choice, max_tokens)
 
-    async def render(self, messages: Sequence[ChatMessage]) -> NoReturn:
+    async def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> NoReturn:
         """Never end: this comes first."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nobody has that future")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
+
+from pydantic_core import from_json
 
 from helium_agents.engines.engine import ChatMessage
 from helium_agents.errors import RequestError
@@ -20,6 +22,7 @@ _INLINE_CHARACTERS = 20_000
 async def render(
     tokenizer: Any,
     messages: Sequence[ChatMessage],
+    tools: Sequence[dict[str, Any]] = (),
     *,
     name: str,
     today: date,
@@ -30,6 +33,7 @@ async def render(
     Args:
         tokenizer: One of transformers.
         messages: The conversation.
+        tools: What the model is told that it may call, as in `Request.tools`.
         name: What a person calls the model.
         today: What a template that shows the date is to show.
         template_kwargs: Given to the template.
@@ -37,12 +41,13 @@ async def render(
     Raises:
         RequestError: The template refuses the conversation.
     """
-    conversation = [message._asdict() for message in messages]
+    conversation = [as_chat(message, _value) for message in messages]
     midnight = datetime.combine(today, time())
 
     def apply_template() -> Sequence[int]:
         token_ids: Sequence[int] = tokenizer.apply_chat_template(
             conversation,
+            tools=list(tools) or None,
             add_generation_prompt=True,
             return_dict=False,
             **{"strftime_now": midnight.strftime} | dict(template_kwargs),
@@ -57,3 +62,36 @@ async def render(
         raise RequestError(
             f"the chat template of {name!r} refuses this conversation: {error}"
         ) from error
+
+
+def as_chat(message: ChatMessage, arguments: Callable[[str], Any] = str) -> dict[str, Any]:
+    """A message as OpenAI's interface has it.
+
+    Args:
+        message: The message.
+        arguments: What the JSON text of a call's arguments becomes: templates want the value.
+    """
+    chat: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        chat["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": arguments(call.text)},
+            }
+            for call in message.tool_calls
+        ]
+    more = {
+        "reasoning_content": message.reasoning,
+        "tool_call_id": message.tool_call_id,
+        "name": message.tool_name,
+    }
+    return chat | {name: value for name, value in more.items() if value is not None}
+
+
+def _value(text: str) -> Any:
+    """What JSON text says; what is no JSON stays as it is."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return text

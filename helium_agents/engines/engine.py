@@ -14,13 +14,28 @@ from typing import Any, Literal, NamedTuple, Protocol
 from helium_agents.graph.reply import Choice as Choice
 from helium_agents.graph.reply import FinishReason as FinishReason
 from helium_agents.graph.sampling import Sampling as Sampling
+from helium_agents.graph.tool_call import ToolCall as ToolCall
+from helium_agents.graph.tool_call import WrittenCall as WrittenCall
 
 
 class ChatMessage(NamedTuple):
-    """One message of a rendered conversation."""
+    """One message of a rendered conversation.
+
+    Args:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: What is said.
+        tool_calls: The calls that the model asked for, of an assistant's message.
+        reasoning: What the model thought before it said it, where that is known.
+        tool_call_id: The call whose result it is, of a tool's message.
+        tool_name: The tool whose result it is.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+    tool_call_id: str | None = None
+    tool_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,9 @@ class Request:
         describe: Gives what a person calls its call, for errors.
         on_attempt: Called when an engine is about to compute it, and again after a death; gives
             who is to hear the text, if anybody.
+        tools: What the model may call, as OpenAI's interface has it: dicts with `type` and
+            `function`, which has `name`, `parameters` and perhaps `description`.
+        tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of the one to call.
     """
 
     request_id: str
@@ -79,6 +97,8 @@ class Request:
     hints: dict[str, Any] | None = None
     describe: Callable[[], str] = _a_request
     on_attempt: Callable[[], OnDelta | None] = nobody
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: str = "auto"
 
     @property
     def max_tokens(self) -> int:

@@ -8,8 +8,10 @@ space before it.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Self
 
@@ -22,13 +24,34 @@ from helium_agents.engines.engine import (
     Completion,
     Delta,
     Request,
+    ToolCall,
+    WrittenCall,
 )
 from helium_agents.engines.schema_example import example_json
 from helium_agents.errors import EngineDied, EngineError, RequestError
 
-Script = Callable[[Request], str | Awaitable[str]] | Mapping[str, str]
-"""What answers a request: a function, plain or async, that returns the text (or raises; to raise
-`EngineDied` kills the engine); or a mapping from the last message's content to the text."""
+
+@dataclass(frozen=True, slots=True)
+class ScriptedReply:
+    """An answer that is not only text.
+
+    Args:
+        text: What is said.
+        tool_calls: The calls of tools that are asked for; their ids count for nothing.
+        reasoning: What was thought first.
+    """
+
+    text: str = ""
+    tool_calls: Sequence[ToolCall] = ()
+    reasoning: str | None = None
+
+
+Answer = str | ScriptedReply
+
+Script = Callable[[Request], Answer | Awaitable[Answer]] | Mapping[str, Answer]
+"""What answers a request: a function, plain or async, that returns the text or a `ScriptedReply`
+(or raises; to raise `EngineDied` kills the engine); or a mapping from the last message's content to
+one of these."""
 
 _TOKEN = re.compile(r"\s*\S+|\s+$")
 
@@ -37,9 +60,10 @@ class ScriptedEngine:
     """An engine for tests.
 
     Args:
-        script: What answers. By default a few words that depend on the whole conversation and,
-            under `schema=`, a valid example. A sampled request gets another answer for each seed,
-            and without a seed for each request.
+        script: What answers. By default a few words that depend on the whole conversation; under
+            `schema=` a valid example, and a call with valid arguments where a tool must be called.
+            A sampled request gets another answer for each seed, and without a seed for each
+            request.
         name: What a person calls it.
         identity: Stands for the model in keys; give another one for another script where both
             use one memo.
@@ -89,6 +113,7 @@ class ScriptedEngine:
         self.num_deaths = 0
 
     follows_schemas = True
+    calls_tools = True
 
     @property
     def name(self) -> str:
@@ -143,11 +168,14 @@ class ScriptedEngine:
                 scope.reschedule(now_s)
             self._open.clear()
 
-    async def render(self, messages: Sequence[ChatMessage]) -> list[int]:
+    async def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> list[int]:
         """One token for each word, and one for each role."""
-        ids: list[int] = []
-        for role, content in messages:
-            ids += _token_ids([role, *_TOKEN.findall(content)])
+        ids = _token_ids(_TOKEN.findall(" ".join(map(json.dumps, tools))))
+        for message in messages:
+            ids += _token_ids([message.role, *_TOKEN.findall(message.content)])
+            ids += _token_ids(_TOKEN.findall(_beside(message)))
         return ids
 
     async def complete(
@@ -190,7 +218,9 @@ class ScriptedEngine:
         return completion
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
-        """The first `max_tokens` words."""
+        """The first `max_tokens` words; of more than text nobody knows."""
+        if choice.reasoning is not None or choice.tool_calls:
+            return choice if len(choice.token_ids) <= max_tokens else None
         tokens = _TOKEN.findall(choice.text)
         return _first(tokens, max_tokens) if len(tokens) > max_tokens else choice
 
@@ -204,7 +234,7 @@ class ScriptedEngine:
         await asyncio.sleep(self._latency_s)
         choices, first_token_s = [], None
         for index in range(request.sampling.n):
-            choice = _cut(await self._text(request, index), request)
+            choice = _choice(await self._reply(request, index), request)
             first_token_s = first_token_s or asyncio.get_running_loop().time()
             if on_delta is not None:
                 for piece in _TOKEN.findall(choice.text):
@@ -213,35 +243,66 @@ class ScriptedEngine:
             choices.append(choice)
         return Completion(tuple(choices), first_token_s=first_token_s)
 
-    async def _text(self, request: Request, index: int) -> str:
+    async def _reply(self, request: Request, index: int) -> Answer:
         if self._script is None:
-            return self._default_text(request, index)
+            return self._default(request, index)
         if isinstance(self._script, Mapping):
             question = request.messages[-1].content
             try:
                 return self._script[question]
             except KeyError:
                 raise RequestError(f"the script has no answer to {question!r}") from None
-        text = self._script(request)
-        if isinstance(text, Awaitable):
-            text = await text
-        if not isinstance(text, str):
-            raise TypeError(f"the script of {self._name!r} gave {text!r} in place of text")
-        return text
+        answer = self._script(request)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        if not isinstance(answer, str | ScriptedReply):
+            raise TypeError(f"the script of {self._name!r} gave {answer!r} in place of text")
+        return answer
 
-    def _default_text(self, request: Request, index: int) -> str:
+    def _default(self, request: Request, index: int) -> Answer:
         sampling = request.sampling
         draw: Any = 0
         if not sampling.is_greedy:
             draw = next(self._draws) if sampling.seed is None else f"{sampling.seed}/{index}"
         asked = [f"{draw}:{request.json_schema}"]
-        asked += [
-            f"{len(role)},{len(content)}:{role}{content}" for role, content in request.messages
-        ]
+        for message in request.messages:
+            role, content = message.role, message.content
+            asked.append(f"{len(role)},{len(content)}:{role}{content}{_beside(message)}")
         digest = xxh3_64_hexdigest("".join(asked).encode("utf-8", "surrogatepass"))
         if request.json_schema is not None:
             return example_json(request.json_schema, digest)
+        if request.tool_choice not in ("auto", "none"):
+            return _default_call(request, digest)
         return f"{digest[:4]} {digest[4:8]} {digest[8:12]} {digest[12:]}"
+
+
+def _default_call(request: Request, digest: str) -> ScriptedReply:
+    """A call of the tool that is asked for, or of any where that is left open."""
+    functions = {tool["function"]["name"]: tool["function"] for tool in request.tools}
+    at = int(digest, 16) % len(functions)
+    function = functions.get(request.tool_choice) or [*functions.values()][at]
+    arguments = json.loads(example_json(json.dumps(function["parameters"]), digest))
+    return ScriptedReply(tool_calls=[ToolCall(function["name"], arguments)])
+
+
+def _beside(message: ChatMessage) -> str:
+    """What a message has beside its text, as text; empty where it has nothing."""
+    calls = [f"{call.id} {call.name} {call.text}" for call in message.tool_calls]
+    return " ".join(filter(None, [message.reasoning, *calls, message.tool_call_id]))
+
+
+def _choice(answer: Answer, request: Request) -> Choice:
+    """The answer, as long as it may be; calls are there as a whole or not at all."""
+    if isinstance(answer, str):
+        return _cut(answer, request)
+    calls = tuple(WrittenCall(call.name, call.text) for call in answer.tool_calls)
+    before = _TOKEN.findall(answer.reasoning or "")
+    after = _TOKEN.findall(" ".join(f"{call.name} {call.arguments}" for call in calls))
+    spoken = _cut(answer.text, request)
+    tokens = (*_token_ids(before), *spoken.token_ids, *_token_ids(after))
+    if len(tokens) > request.max_tokens:
+        return Choice(spoken.text, tokens[: request.max_tokens], "length", answer.reasoning)
+    return Choice(spoken.text, tokens, spoken.finish_reason, answer.reasoning, calls)
 
 
 def _cut(text: str, request: Request) -> Choice:

@@ -29,6 +29,7 @@ from helium_agents.engines.engine import (
     Request,
 )
 from helium_agents.engines.model_source import ModelSource, find_model
+from helium_agents.engines.vllm_answer import AnswerReader
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.engines.vllm_process import launch
 from helium_agents.engines.vllm_request import choice_of, sampling_params, translated
@@ -38,6 +39,7 @@ from helium_agents.optimizer.step_cost import StepCost
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
@@ -61,6 +63,11 @@ class VLLM:
             `Replicas`, every engine is given its own.
         name: What to call the model; by default its directory's or repository's name.
         chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
+        tool_call_parser: Which of vLLM's parsers reads the calls of tools in an answer, e.g.
+            ``"hermes"``. `None`: that which the model's chat template speaks of, where it is known.
+        reasoning_parser: Which of vLLM's parsers tells reasoning from the answer, e.g.
+            ``"qwen3"``; then it is `reply.reasoning`. `None`: both are `reply.text`. With it, and
+            for calls with tools, a stream comes in one piece.
         **engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
 
     Raises:
@@ -69,6 +76,7 @@ class VLLM:
     """
 
     follows_schemas = True
+    calls_tools = True
 
     def __init__(
         self,
@@ -82,6 +90,8 @@ class VLLM:
         devices: Sequence[int | str] | None = None,
         name: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        tool_call_parser: str | None = None,
+        reasoning_parser: str | None = None,
         **engine_args: Any,
     ) -> None:
         self._settings = Settings(
@@ -92,6 +102,8 @@ class VLLM:
             max_requests=max_requests,
             enforce_eager=enforce_eager,
             chat_template_kwargs=dict(chat_template_kwargs or {}),
+            tool_call_parser=tool_call_parser,
+            reasoning_parser=reasoning_parser,
             engine_args=engine_args,
         )
         self._name = name
@@ -101,6 +113,7 @@ class VLLM:
         # A template that shows the date shows this one, or a run past midnight would not repeat.
         self._today = date.today()
         self._engine: Launched | None = None
+        self._reader: AnswerReader | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._capacity: Capacity | None = None
         self._cost: StepCost | None = None
@@ -191,8 +204,29 @@ class VLLM:
                 raise EngineStartError(
                     f"model {self.name!r} has no chat template: use a chat or instruct model"
                 )
+            settings = self._settings
+            if settings.tool_call_parser or settings.reasoning_parser:
+                await self._read_with_parsers(self._engine)
             if self._cost is None:
                 await self._calibrate()
+
+    async def _read_with_parsers(self, engine: Launched) -> AnswerReader:
+        """What takes answers apart; made once, since vLLM's parsers take a second to import."""
+        if self._reader is None:
+            settings = self._settings
+            try:
+                self._reader = await asyncio.to_thread(
+                    AnswerReader,
+                    engine.llm,
+                    self.name,
+                    settings.tool_call_parser,
+                    settings.reasoning_parser,
+                    settings.chat_template_kwargs,
+                )
+            except EngineStartError:
+                await self._close()
+                raise
+        return self._reader
 
     async def _calibrate(self) -> None:
         """Find out what a step takes: read what was measured before, or measure it."""
@@ -227,6 +261,7 @@ class VLLM:
 
     async def _close(self) -> None:
         engine, self._engine, self._capacity = self._engine, None, None
+        self._reader = None
         if engine is not None:
             await engine.shut_down()
 
@@ -258,15 +293,21 @@ class VLLM:
 
     # --- requests ------------------------------------------------------------------------------
 
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+    async def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template, ready for the answer.
 
         Raises:
-            RequestError: The template refuses the conversation.
+            RequestError: The template refuses the conversation, or knows no tools.
         """
+        engine = self._running()
+        if tools:
+            (await self._read_with_parsers(engine)).check_tools()
         return await chat_template.render(
-            self._running().llm.get_tokenizer(),
+            engine.llm.get_tokenizer(),
             messages,
+            tools,
             name=self.name,
             today=self._today,
             template_kwargs=self._settings.chat_template_kwargs,
@@ -284,10 +325,15 @@ class VLLM:
         """
         engine = self._running()
         self._check_length(request)
+        reader = asked = None
+        if request.tools or self._settings.reasoning_parser:
+            reader = await self._read_with_parsers(engine)
+            asked, on_delta = reader.asked(request), None
         pieces: list[list[CompletionOutput]] = [[] for _ in range(request.sampling.n)]
         cached_tokens, first_token_s = 0, None
         clock = asyncio.get_running_loop().time
-        outputs = _outputs(engine, request, is_streamed=on_delta is not None)
+        params = sampling_params(request, on_delta is not None, asked)
+        outputs = _outputs(engine, request, params)
         async with engine.while_alive(), aclosing(outputs):
             async for output in outputs:
                 cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
@@ -297,7 +343,10 @@ class VLLM:
                     pieces[piece.index].append(piece)
                     if on_delta is not None and piece.text:
                         on_delta(Delta(piece.index, piece.text))
-        return Completion(tuple(map(choice_of, pieces)), cached_tokens, first_token_s)
+        choices = tuple(map(choice_of, pieces))
+        if reader is not None and asked is not None:
+            choices = tuple(reader.read(choice, asked, request) for choice in choices)
+        return Completion(choices, cached_tokens, first_token_s)
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""
@@ -338,6 +387,8 @@ class VLLM:
         """
         if len(choice.token_ids) <= max_tokens:
             return choice
+        if self._settings.reasoning_parser is not None:
+            return None  # where the reasoning would end is the parser's to say
         truncator = self._truncator
         return truncator.truncate(choice, max_tokens) if truncator is not None else None
 
@@ -356,13 +407,13 @@ def _capacity(llm: AsyncLLM) -> Capacity:
 
 
 async def _outputs(
-    engine: Launched, request: Request, is_streamed: bool
+    engine: Launched, request: Request, params: SamplingParams
 ) -> AsyncGenerator[RequestOutput, None]:
     """What vLLM gives for a request, its errors in the port's terms."""
     try:
         outputs = engine.llm.generate(
             {"prompt_token_ids": list(request.prompt_token_ids)},
-            sampling_params(request, is_streamed),
+            params,
             request.request_id,
             priority=request.priority,
         )

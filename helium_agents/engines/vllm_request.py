@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helium_agents.engines.engine import Choice, FinishReason, Request
 from helium_agents.engines.vllm_launched import Launched
@@ -12,20 +12,34 @@ from helium_agents.errors import EngineError, RequestError, TransientEngineError
 from helium_agents.graph.sampling import Sampling
 
 if TYPE_CHECKING:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.outputs import CompletionOutput
     from vllm.sampling_params import SamplingParams
 
 
-def sampling_params(request: Request, is_streamed: bool) -> SamplingParams:
-    """How vLLM is to sample."""
+def sampling_params(
+    request: Request, is_streamed: bool, asked: ChatCompletionRequest | None = None
+) -> SamplingParams:
+    """How vLLM is to sample.
+
+    Args:
+        request: What is asked.
+        is_streamed: Whether the text is wanted in pieces.
+        asked: The request as vLLM's parsers of the answer have adjusted it.
+    """
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
     schema = request.json_schema
+    structure = StructuredOutputsParams(json=schema) if schema is not None else None
+    more: dict[str, Any] = {}
+    if asked is not None:
+        structure = asked.structured_outputs or structure
+        more["skip_special_tokens"] = asked.skip_special_tokens
     values = {name: getattr(request.sampling, name) for name in _PARAMETERS}
     return SamplingParams(
-        **values | {"stop": list(request.sampling.stop)},
+        **values | {"stop": list(request.sampling.stop)} | more,
         extra_args=request.hints,
-        structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
+        structured_outputs=structure,
         output_kind=RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY,
     )
 

@@ -73,6 +73,8 @@ class Settings:
     max_requests: int = 64
     enforce_eager: bool | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
     engine_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,8 @@ class Settings:
             "enforce_eager": self.enforce_eager,
             "max_model_tokens": self.max_model_tokens,  # some rotary scalings depend on it
             "chat_template_kwargs": dict(self.chat_template_kwargs),
+            "tool_call_parser": self.tool_call_parser,
+            "reasoning_parser": self.reasoning_parser,
             "arguments": {
                 name: _content(value)
                 for name, value in self.engine_args.items()
@@ -162,6 +166,8 @@ class Settings:
             arguments["revision"] = source.revision
             if "tokenizer" not in self.engine_args:
                 arguments["tokenizer_revision"] = source.revision
+        if self.reasoning_parser is not None:  # a schema holds once the reasoning is over
+            arguments["reasoning_parser"] = self.reasoning_parser
         if self.enforce_eager is not None:
             arguments["enforce_eager"] = self.enforce_eager
         if is_cpu_build():

@@ -63,14 +63,19 @@ class WholeEngine:
         if self._starts:
             await self._own.close()
 
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+    async def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template, ready for the answer.
 
-        Without it there are none. Then no request is sent where its prefix is cached (replicas get
+        One that `calls_tools` is given `Request.tools`, where there are any. Without it there are none. Then no request is sent where its prefix is cached (replicas get
         equal shares), and a prompt's length is known only from `Completion.prompt_tokens`: a token
         budget reserves the answers alone, and may be exceeded by the prompts that are under way.
         """
-        ids: Sequence[int] = await self._own.render(messages) if self._renders else ()
+        if not self._renders:
+            return ()
+        asked = (messages, tools) if tools else (messages,)
+        ids: Sequence[int] = await self._own.render(*asked)
         return ids
 
     @property
@@ -101,6 +106,15 @@ class WholeEngine:
         Without it `llm(..., schema=...)` raises `RequestError`.
         """
         return getattr(self._own, "follows_schemas", False)
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether it tells its model of `Request.tools`, and gives its `Choice.tool_calls`.
+
+        Without it `llm(..., tools=...)` raises `RequestError`, and so does a conversation that has
+        calls of tools or their results in it.
+        """
+        return getattr(self._own, "calls_tools", False)
 
     @property
     def takes_hints(self) -> bool:

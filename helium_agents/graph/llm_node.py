@@ -11,6 +11,8 @@ from blake3 import blake3
 from helium_agents.graph.node import Node, join_digests
 from helium_agents.graph.reply_schema import ReplySchema
 from helium_agents.graph.sampling import Sampling
+from helium_agents.graph.tool_call import Beside
+from helium_agents.graph.tools import ToolSet, key_beside
 from helium_agents.graph.trace import NO_MODEL, Frame
 from helium_agents.graph.values import Slot
 from helium_agents.keys.encoding import fingerprint
@@ -32,6 +34,8 @@ class LlmCall:
         is_shared: Whether equal calls may be merged and remembered.
         retries: Further attempts after a transient failure or, for a sampled reply, an invalid one.
         timeout_s: Seconds that a waiter grants, counted from when its turn has come.
+        tools: What the model may call, or `None`.
+        beside: What each message has beside its text; empty where none has anything.
     """
 
     messages: tuple[tuple[str, tuple[Part, ...]], ...]
@@ -42,6 +46,8 @@ class LlmCall:
     is_shared: bool = True
     retries: int = 2
     timeout_s: float | None = None
+    tools: ToolSet | None = None
+    beside: tuple[Beside | None, ...] = ()
 
 
 class LlmNode(Node):
@@ -68,7 +74,10 @@ class LlmNode(Node):
     ) -> None:
         sampling = call.sampling
         model = NO_MODEL if frame.runner is None else frame.runner.models[call.model]
-        question = question_digest(model.identity, call.messages, sampling, call.json_schema)
+        beside = key_beside(call.tools, call.beside) if call.tools or call.beside else b""
+        question = question_digest(
+            model.identity, call.messages, sampling, call.json_schema, beside
+        )
         content = _content_of(question, sampling, draw or b"")
         if draw is None and not sampling.is_deterministic:
             asked = join_digests(b"a", content, *(node.run_key for node in inputs))
@@ -76,7 +85,8 @@ class LlmNode(Node):
             content = _content_of(question, sampling, draw)
         self.call = call
         self.model_identity = model.identity
-        self.question = question if sampling.has_prefixes and model.truncates else None
+        has_prefixes = sampling.has_prefixes and model.truncates and call.tools is None
+        self.question = question if has_prefixes else None
         self.draws_again = call.schema is not None and not sampling.is_greedy and call.retries > 0
         # Without sharing there is no key, since nothing that is built from its Ref may be answered
         # without asking it; a draw has one in any case, for the run log.
@@ -114,8 +124,9 @@ def question_digest(
     messages: Sequence[tuple[str, Sequence[str | Slot]]],
     sampling: Sampling,
     json_schema: str | None,
+    beside: bytes = b"",
 ) -> bytes:
-    """32 bytes for a model, messages, sampling without `max_tokens`, and schema.
+    """32 bytes for a model, messages, sampling without `max_tokens`, schema, and tools.
 
     The hottest key of all, computed once per call. The general encoding would do, at ten times the
     cost. This one is as injective: every piece is preceded by its kind and its length, and the
@@ -134,6 +145,8 @@ def question_digest(
     if json_schema is not None:
         data = json_schema.encode()
         pieces += (b"j%d:" % len(data), data)
+    if beside:
+        pieces += (b"b%d:" % len(beside), beside)
     return blake3(b"".join(pieces)).digest()
 
 

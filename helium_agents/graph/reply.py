@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from helium_agents.graph.tool_call import ToolCall, WrittenCall
+
 T = TypeVar("T")
 
 FinishReason = Literal["stop", "length"]
@@ -13,11 +15,21 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer: its text, its token ids (end-of-sequence included), and why it ended."""
+    """One answer.
+
+    Args:
+        text: What it says, without what follows here.
+        token_ids: All that the model gave, end of sequence included.
+        finish_reason: Why it ended.
+        reasoning: What the model thought first, where its engine tells that apart.
+        tool_calls: The calls of tools in it, as the model wrote them.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    reasoning: str | None = None
+    tool_calls: tuple[WrittenCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +42,12 @@ class Reply(Generic[T]):
     Args:
         choices: The `n` answers.
         all_parsed: The `n` answers as values of `schema=`; empty without one.
+        tool_calls: The calls of `tools=` that the model asks for.
     """
 
     choices: tuple[Choice, ...]
     all_parsed: tuple[T, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def text(self) -> str:
@@ -49,6 +63,11 @@ class Reply(Generic[T]):
     def finish_reason(self) -> FinishReason:
         """Why the first answer ended."""
         return self.choices[0].finish_reason
+
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought before it answered, where its engine tells that apart."""
+        return self.choices[0].reasoning
 
     @property
     def parsed(self) -> T:

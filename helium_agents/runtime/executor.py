@@ -23,7 +23,7 @@ from helium_agents.errors import (
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.inline import run_body, value_of
-from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.llm_node import LlmCall, LlmNode
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
@@ -383,11 +383,10 @@ class Executor:
     async def _ask(self, flight: Flight, node: LlmNode) -> Answer:
         """Ask the engine, again where it may help."""
         call, usage = node.call, flight.usage
-        messages = tuple(
-            [ChatMessage(role, "".join(map(str, parts))) for role, parts in call.messages]
-        )
+        messages = _chat(call)
+        tools = () if call.tools is None else call.tools.schemas
         flight.doing = "waits for its engine to render the prompt"
-        prompt = await self._engines[call.model].render(messages)
+        prompt = await self._engines[call.model].render(messages, tools)
         for attempt in count():
             flight.doing = "waits for its turn"
             usage.request_id = f"helium-{next(self._request_ids)}"
@@ -404,6 +403,8 @@ class Executor:
                 call=flight.node,
                 describe=partial(describe, node),
                 on_attempt=flight.begin_attempt,
+                tools=tools,
+                tool_choice="auto" if call.tools is None else call.tools.choice,
             )
             try:
                 completion = await self._dispatcher.complete(request)
@@ -436,7 +437,7 @@ class Executor:
             RequestAnswered(
                 request.request_id,
                 fleet.name,
-                request.messages,
+                [message[:2] for message in request.messages],
                 request.prompt_token_ids,
                 request.max_tokens,
                 [choice.text for choice in choices],
@@ -444,6 +445,15 @@ class Executor:
                 [choice.finish_reason for choice in choices],
             )
         )
+
+
+def _chat(call: LlmCall) -> tuple[ChatMessage, ...]:
+    """A conversation whose inputs are known, as an engine gets it."""
+    texts = [(role, "".join(map(str, parts))) for role, parts in call.messages]
+    if not call.beside:  # nearly always
+        return tuple([ChatMessage(*text) for text in texts])
+    pairs = zip(texts, call.beside, strict=True)
+    return tuple([ChatMessage(*text, *(beside or ())) for text, beside in pairs])
 
 
 def _most_retries(flight: Flight) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from helium_agents.engines.engine import (
     AnswersLast,
@@ -136,15 +137,23 @@ class Fleet:
 
     # --- requests ------------------------------------------------------------------------------
 
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+    async def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template; none if it tells none.
 
         Raises:
+            RequestError: There are tools in it, and the engine knows nothing of them.
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
+        if not self._first.calls_tools and (tools or any(map(_is_about_tools, messages))):
+            raise RequestError(
+                f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
+                "calls_tools): tell the model of them in the prompt, or use an engine that does"
+            )
         running = self._running() or await self._started()
-        return await next(iter(running.values())).engine.render(messages)
+        return await next(iter(running.values())).engine.render(messages, tools)
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request, on another engine or again where one died of whatever.
@@ -221,6 +230,10 @@ class Fleet:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+
+def _is_about_tools(message: ChatMessage) -> bool:
+    return bool(message.tool_calls or message.tool_call_id)
 
 
 def _poison(name: str, num_deaths: int, error: EngineDied) -> PoisonRequest:

@@ -7,16 +7,20 @@ value of a pure operator is in the canonical encoding; an alias points to anothe
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from xxhash import xxh32_intdigest
 
-from helium_agents.engines.engine import Choice, FinishReason
+from helium_agents.engines.engine import Choice, FinishReason, WrittenCall
 from helium_agents.errors import DecodingError
 from helium_agents.keys.encoding import decode, encode
 
 _ANSWER, _VALUE, _ALIAS = b"B", b"W", b"@"
+_ANSWER_AND_MORE = b"C"
+"""An answer that is not only text: in the canonical encoding there follows, of each choice, its
+reasoning, and the names and arguments of its calls of tools."""
+
 _HEAD = struct.Struct("<cIQQH")  # kind, run, max_tokens, prompt tokens, number of choices
 _VALUE_HEAD = struct.Struct("<cII")  # kind, run, model calls below
 _CHOICE = struct.Struct("<BII")  # finish reason, bytes of text, number of token ids
@@ -75,7 +79,9 @@ def run_tag(run_id: str) -> int:
 
 def answer_record(answer: Answer, max_tokens: int, run: int) -> bytes:
     """The bytes of an answer."""
-    parts = [_HEAD.pack(_ANSWER, run, max_tokens, answer.prompt_tokens, len(answer.choices))]
+    has_more = any([each.tool_calls or each.reasoning is not None for each in answer.choices])
+    kind = _ANSWER_AND_MORE if has_more else _ANSWER
+    parts = [_HEAD.pack(kind, run, max_tokens, answer.prompt_tokens, len(answer.choices))]
     for choice in answer.choices:
         text = choice.text.encode("utf-8", "surrogatepass")
         reason = _REASONS.index(choice.finish_reason)
@@ -84,7 +90,20 @@ def answer_record(answer: Answer, max_tokens: int, run: int) -> bytes:
             text,
             struct.pack(f"<{len(choice.token_ids)}I", *choice.token_ids),
         )
+    if has_more:
+        parts.append(encode([_more(choice) for choice in answer.choices]))
     return b"".join(parts)
+
+
+def _more(choice: Choice) -> tuple[str | None, list[tuple[str, str]]]:
+    return choice.reasoning, [(call.name, call.arguments) for call in choice.tool_calls]
+
+
+def _with_more(choice: Choice, more: tuple[str | None, list[tuple[str, str]]]) -> Choice:
+    reasoning, calls = more
+    return replace(
+        choice, reasoning=reasoning, tool_calls=tuple(WrittenCall(*call) for call in calls)
+    )
 
 
 def value_record(value: Any, calls_below: int, run: int) -> bytes:
@@ -117,7 +136,7 @@ def read_record(data: bytes) -> Record:
         DecodingError: The bytes are something else, or of a class that is not there.
     """
     kind = data[:1]
-    if kind == _ANSWER:
+    if kind in (_ANSWER, _ANSWER_AND_MORE):
         try:
             return _read_answer(data)
         except (struct.error, IndexError, UnicodeDecodeError) as error:
@@ -143,6 +162,8 @@ def _read_answer(data: bytes) -> AnswerRecord:
         token_ids = struct.unpack_from(f"<{num_tokens}I", data, start)
         start += 4 * num_tokens
         choices.append(Choice(text, token_ids, cast("FinishReason", _REASONS[reason])))
-    if start != len(data):
+    if data[:1] == _ANSWER_AND_MORE:
+        choices = [*map(_with_more, choices, decode(data[start:]))]
+    elif start != len(data):
         raise DecodingError("a damaged answer: its length is wrong")
     return AnswerRecord(Answer(tuple(choices), prompt_tokens), max_tokens, run)

@@ -163,7 +163,12 @@ def _deliver(node: Node, outcome: Outcome) -> Outcome:
         answer = outcome.value
         if isinstance(answer, Reply):
             return outcome
-        if node.call.schema is None:  # nearly always
+        call = node.call
+        if call.tools is not None:
+            name = partial(describe, node)
+            calls = call.tools.read(answer.choices[0], call.beside, name)
+            return Value(Reply(answer.choices, tool_calls=calls))
+        if call.schema is None:  # nearly always
             return Value(Reply(answer.choices))
         return Value(Reply(answer.choices, parse_choices(node, answer.choices)))
     except BaseException as error:  # it does not fit, or a validator of the schema failed

@@ -38,7 +38,7 @@ def everything_in(folder: Path) -> dict[str, bytes | str | None]:
 
 def test_it_writes_the_modules_and_their_data_and_says_so(helium: Helium) -> None:
     text = helium("examples new/mine").stdout
-    assert text.startswith("Wrote 10 files to new/mine:\n")
+    assert text.startswith("Wrote 11 files to new/mine:\n")
     written = {path for path in Path("new/mine").rglob("*") if path.is_file()}
     assert {f"  {path.relative_to('new/mine')}" for path in written} <= set(text.splitlines())
     assert len(written) == 10

@@ -16,9 +16,10 @@ from agents_examples.document_qa import QUESTION, READERS, answer
 from agents_examples.reading import shown
 from agents_examples.reflection import MAX_ROUNDS, reflect
 from agents_examples.rows import Document, MultipleChoice, read_rows
-from helium_agents import Session
+from agents_examples.tools import investigate
+from helium_agents import Session, ToolCall
 from helium_agents.engines.engine import ChatMessage, Request
-from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 
 REPO = Path(__file__).resolve().parents[2]
 TOPIC = '{"answer":"a bakery"}'
@@ -40,6 +41,7 @@ EXAMPLES = [
     Example("document_qa", answer, Document, "documents.jsonl"),
     Example("debate", debate, MultipleChoice, "questions.jsonl"),
     Example("reflection", reflect, Document, "documents.jsonl"),
+    Example("tools", investigate, Document, "documents.jsonl"),
 ]
 
 
@@ -157,6 +159,25 @@ async def test_the_critic_decides_how_many_rounds_there_are() -> None:
     assert all(answer.is_approved for answer in answers if answer.num_rounds < MAX_ROUNDS)
     rounds_of_rows = {tuple(answer.num_rounds for answer in row.answers) for row in results}
     assert len(rounds_of_rows) > 1
+
+
+async def test_an_agent_looks_up_what_it_answers() -> None:
+    def model(request: Request) -> str | ScriptedReply:
+        results = [m.content for m in request.messages if m.role == "tool"]
+        if not results:
+            return ScriptedReply(tool_calls=[ToolCall("look_up", {"word": "Bakers"})])
+        if len(results) == 1:
+            half = {"first": 11, "operation": "/", "second": 0}
+            return ScriptedReply(tool_calls=[ToolCall("calculate", half)])
+        return " and ".join(results)
+
+    (document, *_) = read_rows(Document, "documents.jsonl")
+    async with Session(ScriptedEngine(model)) as session:
+        (found,) = await results_of(session, EXAMPLES[3], [document])
+        searches = session.summary.operators_by_source
+    expected = "Bakers | 11 and Error: ZeroDivisionError: "
+    assert all(each.answer.startswith(expected) for each in found.answers)
+    assert (searches["body"], sum(searches.values())) == (1, len(document.questions))
 
 
 def test_bundled_rows_are_well_formed() -> None:

@@ -131,7 +131,7 @@ def _answer(request: Request) -> str:
     digest = xxh3_64_hexdigest(asked.encode())
     if request.json_schema is not None:
         return _json_answer(json.loads(request.json_schema), int(digest, 16), is_draw)
-    marks = "".join(MARK.findall(" ".join(content for _, content in request.messages)))
+    marks = "".join(MARK.findall(" ".join(content for _, content, *_ in request.messages)))
     if is_draw:
         marks += f"~{next(_draws):06}~"
     return marks + " ".join(digest[start : start + 2] for start in range(0, 12, 2))

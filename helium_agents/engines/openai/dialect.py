@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from helium_agents.engines.chat_template import as_chat
 from helium_agents.engines.engine import Request, Sampling
 from helium_agents.errors import RequestError
 
@@ -50,7 +51,7 @@ class Dialect:
             body["prompt"] = list(request.prompt_token_ids)
         else:
             path = "/chat/completions"
-            body["messages"] = [message._asdict() for message in request.messages]
+            body["messages"] = [as_chat(message) for message in request.messages]
             if self._template_kwargs:
                 body["chat_template_kwargs"] = self._template_kwargs
         body |= self._sampled(request.sampling)

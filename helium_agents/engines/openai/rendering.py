@@ -67,7 +67,9 @@ class Rendering:
             raise EngineStartError(f"the tokenizer {source.model!r} has no chat template")
         self._tokenizer = tokenizer
 
-    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+    async def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> Sequence[int]:
         """Token ids of the conversation, ready for the answer.
 
         Raises:
@@ -76,6 +78,7 @@ class Rendering:
         return await chat_template.render(
             self._tokenizer,
             messages,
+            tools,
             name=self._name,
             today=self._today,
             template_kwargs=self._template_kwargs,
@@ -95,7 +98,7 @@ class Rendering:
                 ours = list(await self.render(sample))
             except RequestError:
                 continue
-            messages = [message._asdict() for message in sample]
+            messages = [chat_template.as_chat(message) for message in sample]
             theirs = await asyncio.to_thread(rendered_there, messages, self._template_kwargs)
             if theirs is not None and theirs != ours:
                 raise EngineStartError(

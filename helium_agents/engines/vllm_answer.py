@@ -1,0 +1,133 @@
+"""What a model said, taken apart by vLLM's own parsers: reasoning, text, and calls of tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from helium_agents.engines.engine import Choice, Request, WrittenCall
+from helium_agents.errors import EngineStartError, RequestError
+
+if TYPE_CHECKING:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.parser import Parser
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_PARSERS: Final = (
+    ("<arg_key>", "glm45"),
+    ("<function=", "qwen3_coder"),
+    ("<|tool_calls_section_begin|>", "kimi_k2"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<tool_call>", "hermes"),
+    ('"parameters": dictionary of argument name', "llama3_json"),
+)
+"""What a chat template tells its model to write, and the parser that reads that; the first holds.
+`vllm_settings._FIXED_SETTINGS` counts changes of it."""
+
+
+def known_parser(template: str) -> str | None:
+    """The name of the parser for a model's chat template; `None` where it is not known."""
+    return next((parser for mark, parser in _PARSERS if mark in template), None)
+
+
+class AnswerReader:
+    """Takes answers apart.
+
+    Args:
+        llm: The engine, which knows the model's tokenizer and template.
+        name: What a person calls it.
+        tool_parser: Name of vLLM's parser for calls of tools; `None` for the known one.
+        reasoning_parser: Name of vLLM's parser for reasoning; `None` for none.
+        template_kwargs: What the chat template is given; some parsers depend on it.
+
+    Raises:
+        EngineStartError: vLLM has no such parser, or it does not fit the tokenizer.
+    """
+
+    def __init__(
+        self,
+        llm: AsyncLLM,
+        name: str,
+        tool_parser: str | None,
+        reasoning_parser: str | None,
+        template_kwargs: Mapping[str, Any],
+    ) -> None:
+        from vllm.parser import ParserManager
+
+        self._name = name
+        self._config = llm.vllm_config.model_config
+        self._tokenizer = llm.get_tokenizer()
+        self._template_kwargs = dict(template_kwargs)
+        template = getattr(self._tokenizer, "chat_template", None)
+        self._template = str(template)
+        self._tool_parser = tool_parser or known_parser(self._template)
+        try:
+            self._parser = ParserManager.get_parser(
+                tool_parser_name=self._tool_parser,
+                reasoning_parser_name=reasoning_parser,
+                enable_auto_tools=True,
+                model_name=name,
+                tokenizer=self._tokenizer,
+            )
+        except TypeError as error:  # what vLLM raises for a name that it does not have
+            raise EngineStartError(
+                f"VLLM(tool_call_parser={tool_parser!r}, reasoning_parser={reasoning_parser!r}): "
+                f"{error}. vLLM's documentation on tool calling and reasoning lists the names"
+            ) from error
+
+    def check_tools(self) -> None:
+        """Refuse tools where the model cannot be told of them, or its calls not be read.
+
+        Raises:
+            RequestError: One of the two.
+        """
+        if "tools" not in self._template:
+            raise RequestError(
+                f"llm(tools=...): the chat template of {self._name!r} tells its model of no tools: "
+                "use a model that was trained to call them"
+            )
+        if self._tool_parser is None:
+            raise RequestError(
+                f"llm(tools=...): how {self._name!r} writes calls of tools is not known: name "
+                "vLLM's parser for it, as in VLLM(..., tool_call_parser='hermes')"
+            )
+
+    def asked(self, request: Request) -> ChatCompletionRequest:
+        """A request as vLLM's server has it, adjusted to what the parsers need."""
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+        choice: Any = request.tool_choice
+        is_free = choice in ("auto", "none")
+        # A call that must be made has arguments that fit; without "strict" they may be anything.
+        tools = [
+            {"type": "function", "function": {"strict": not is_free, **tool["function"]}}
+            for tool in request.tools
+        ]
+        if not is_free and choice != "required":
+            choice = {"type": "function", "function": {"name": choice}}
+        more = {"tools": tools, "tool_choice": choice} if tools else {}
+        asked = ChatCompletionRequest(messages=[], **more)
+        return self._new_parser(asked).adjust_request(asked)
+
+    def read(self, choice: Choice, asked: ChatCompletionRequest, request: Request) -> Choice:
+        """The answer with what is more than text apart."""
+        parser = self._new_parser(asked)
+        parser.set_prompt_token_ids(request.prompt_token_ids)
+        reasoning, text, calls = parser.parse(
+            choice.text,
+            asked,
+            enable_auto_tools=bool(request.tools),
+            model_output_token_ids=choice.token_ids,
+        )
+        written = tuple(WrittenCall(call.name, call.arguments) for call in calls or ())
+        return replace(choice, text=text or "", reasoning=reasoning, tool_calls=written)
+
+    def _new_parser(self, asked: ChatCompletionRequest) -> Parser:
+        assert self._parser is not None
+        return self._parser(
+            self._tokenizer,
+            asked.tools,
+            chat_template_kwargs=self._template_kwargs,
+            model_config=self._config,
+        )
