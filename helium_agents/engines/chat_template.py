@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
@@ -41,7 +41,7 @@ async def render(
     Raises:
         RequestError: The template refuses the conversation.
     """
-    conversation = [as_chat(message, _value) for message in messages]
+    conversation = [_for_template(message) for message in messages]
     midnight = datetime.combine(today, time())
 
     def apply_template() -> Sequence[int]:
@@ -64,29 +64,33 @@ async def render(
         ) from error
 
 
-def as_chat(message: ChatMessage, arguments: Callable[[str], Any] = str) -> dict[str, Any]:
-    """A message as OpenAI's interface has it.
-
-    Args:
-        message: The message.
-        arguments: What the JSON text of a call's arguments becomes: templates want the value.
-    """
+def as_chat(message: ChatMessage) -> dict[str, Any]:
+    """A message as OpenAI's interface has it."""
     chat: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         chat["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": arguments(call.text)},
+                "function": {"name": call.name, "arguments": call.text},
             }
             for call in message.tool_calls
         ]
-    more = {
-        "reasoning_content": message.reasoning,
-        "tool_call_id": message.tool_call_id,
-        "name": message.tool_name,
-    }
-    return chat | {name: value for name, value in more.items() if value is not None}
+    if message.tool_call_id is not None:
+        chat["tool_call_id"] = message.tool_call_id
+    return chat
+
+
+def _for_template(message: ChatMessage) -> dict[str, Any]:
+    """A message as chat templates expect it: with the values that the JSON of arguments says."""
+    chat = as_chat(message)
+    for call in chat.get("tool_calls", ()):
+        call["function"]["arguments"] = _value(call["function"]["arguments"])
+    if message.reasoning is not None:
+        chat["reasoning_content"] = message.reasoning
+    if message.tool_name is not None:
+        chat["name"] = message.tool_name
+    return chat
 
 
 def _value(text: str) -> Any:

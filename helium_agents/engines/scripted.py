@@ -218,9 +218,7 @@ class ScriptedEngine:
         return completion
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
-        """The first `max_tokens` words; of more than text nobody knows."""
-        if choice.reasoning is not None or choice.tool_calls:
-            return choice if len(choice.token_ids) <= max_tokens else None
+        """The first `max_tokens` words."""
         tokens = _TOKEN.findall(choice.text)
         return _first(tokens, max_tokens) if len(tokens) > max_tokens else choice
 

@@ -68,7 +68,9 @@ class WholeEngine:
     ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template, ready for the answer.
 
-        One that `calls_tools` is given `Request.tools`, where there are any. Without it there are none. Then no request is sent where its prefix is cached (replicas get
+        One that `calls_tools` is given `Request.tools`, where there are any.
+
+        Without it there are none. Then no request is sent where its prefix is cached (replicas get
         equal shares), and a prompt's length is known only from `Completion.prompt_tokens`: a token
         budget reserves the answers alone, and may be exceeded by the prompts that are under way.
         """
@@ -86,8 +88,11 @@ class WholeEngine:
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
 
-        Works without a started engine. `None` where that cannot be done exactly.
+        Works without a started engine. `None` where that cannot be done exactly, as of an answer
+        that is not only text.
         """
+        if choice.reasoning is not None or choice.tool_calls:
+            return None
         short: Choice | None = self._own.truncate(choice, max_tokens) if self._truncates else None
         return short
 

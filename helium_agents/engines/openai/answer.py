@@ -7,7 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from helium_agents.engines.engine import Choice, Completion, Delta, FinishReason, Request
+from helium_agents.engines.engine import (
+    Choice,
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+    WrittenCall,
+)
 from helium_agents.errors import EngineError, RequestError, TransientEngineError
 
 _REASONS: dict[str, FinishReason] = {
@@ -16,17 +23,33 @@ _REASONS: dict[str, FinishReason] = {
     "eos_token": "stop",
     "stop_sequence": "stop",
     "repetition": "stop",
+    "tool_calls": "stop",
 }
+
+
+class _Function(BaseModel):
+    name: str
+    arguments: str = ""
+
+
+class _Called(BaseModel):
+    function: _Function
 
 
 class _Text(BaseModel):
     content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Message(_Text):
+    tool_calls: list[_Called] | None = None
 
 
 class _Piece(BaseModel):
     index: int = 0
     text: str | None = None
-    message: _Text | None = None
+    message: _Message | None = None
     delta: _Text | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
@@ -36,6 +59,16 @@ class _Piece(BaseModel):
     def content(self) -> str:
         said = self.message or self.delta
         return self.text or (said.content if said is not None else None) or ""
+
+    @property
+    def reasoning(self) -> str:
+        said = self.message or self.delta
+        return "" if said is None else said.reasoning or said.reasoning_content or ""
+
+    @property
+    def calls(self) -> list[WrittenCall]:
+        found = (self.message.tool_calls if self.message is not None else None) or ()
+        return [WrittenCall(call.function.name, call.function.arguments) for call in found]
 
 
 class _Details(BaseModel):
@@ -72,6 +105,8 @@ class Gathered:
         num_choices = request.sampling.n
         self._texts: list[list[str]] = [[] for _ in range(num_choices)]
         self._token_ids: list[list[int]] = [[] for _ in range(num_choices)]
+        self._reasonings: list[str] = [""] * num_choices
+        self._calls: list[list[WrittenCall]] = [[] for _ in range(num_choices)]
         self._reasons: list[str | None] = [None] * num_choices
         self._usage = _Usage()
         self.fingerprint: str | None = None
@@ -92,6 +127,8 @@ class Gathered:
             self._check_prompt(piece.prompt_token_ids or page.prompt_token_ids)
             self._texts[piece.index].append(piece.content)
             self._token_ids[piece.index] += piece.token_ids or ()
+            self._reasonings[piece.index] += piece.reasoning
+            self._calls[piece.index] += piece.calls
             self._reasons[piece.index] = piece.finish_reason or self._reasons[piece.index]
             if piece.content:
                 yield Delta(piece.index, piece.content)
@@ -132,7 +169,8 @@ class Gathered:
                 f"{self._place} ended an answer after {len(ids)} tokens, but max_tokens is {most}: "
                 "it has a limit of its own (vLLM: start it with --generation-config vllm)"
             )
-        return Choice("".join(self._texts[index]), ids, reason)
+        text, reasoning = "".join(self._texts[index]), self._reasonings[index] or None
+        return Choice(text, ids, reason, reasoning, tuple(self._calls[index]))
 
     def _check_prompt(self, seen: list[int] | None) -> None:
         sent = list(self._request.prompt_token_ids)

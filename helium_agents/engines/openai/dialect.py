@@ -42,11 +42,13 @@ class Dialect:
     def phrase(self, request: Request, *, is_streamed: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request: token ids where it has any, else its messages.
 
+        Messages also where there are tools, since only a chat's answer has their calls apart.
+
         Raises:
             RequestError: The server is not known to take what is asked for.
         """
         body: dict[str, Any] = {"model": self._model}
-        if request.prompt_token_ids:
+        if request.prompt_token_ids and not request.tools:
             path = "/completions"
             body["prompt"] = list(request.prompt_token_ids)
         else:
@@ -54,6 +56,11 @@ class Dialect:
             body["messages"] = [as_chat(message) for message in request.messages]
             if self._template_kwargs:
                 body["chat_template_kwargs"] = self._template_kwargs
+        if request.tools:
+            choice: Any = request.tool_choice
+            if choice not in ("auto", "none", "required"):
+                choice = {"type": "function", "function": {"name": choice}}
+            body |= {"tools": list(request.tools), "tool_choice": choice}
         body |= self._sampled(request.sampling)
         if request.json_schema is not None:
             schema = {"name": "reply", "schema": json.loads(request.json_schema)}

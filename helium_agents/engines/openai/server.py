@@ -88,10 +88,11 @@ class OpenAIServer:
     """
 
     follows_schemas = True
+    calls_tools = True  # of which the server tells its model, and whose calls it finds
     takes_hints = True  # a server that knows none is sent none
 
     # abilities that only one with a tokenizer has
-    render: Callable[[Sequence[ChatMessage]], Any]
+    render: Callable[..., Any]
     truncate: Callable[[Choice, int], Choice | None]
 
     def __init__(
@@ -300,11 +301,13 @@ class OpenAIServer:
 
     # --- requests ------------------------------------------------------------------------------
 
-    async def _render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
+    async def _render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template, ready for the answer."""
         self._running()
         assert self._rendering is not None
-        return await self._rendering.render(messages)
+        return await self._rendering.render(messages, tools)
 
     def _truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`; `None` where that cannot be done exactly."""
@@ -346,7 +349,8 @@ class OpenAIServer:
 
         place = f"the server at {self._settings.base_url}"
         while True:
-            path, body = live.dialect.phrase(request, is_streamed=hear is not None)
+            is_streamed = hear is not None and not request.tools
+            path, body = live.dialect.phrase(request, is_streamed=is_streamed)
             answer, first_token_s = Gathered(request, place), None
             try:
                 async with aclosing(live.connection.pages(path, body)) as pages:

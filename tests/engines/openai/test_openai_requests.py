@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 from scripted_server import MODEL, Refusal, ScriptedServer, reply_to
 
-from helium_agents import OpenAIServer, Session, gather, llm, system, user
+from helium_agents import OpenAIServer, Session, gather, llm, run_tools, system, user
 from helium_agents.engines.engine import ChatMessage, Completion, Delta, Request, Sampling
 from helium_agents.errors import EngineError, RequestError
 
@@ -122,6 +123,39 @@ async def test_a_schema_is_asked_for_and_parsed(server: ScriptedServer, is_strea
         assert (await call).parsed == Verdict(answer=7)
     wanted = server.bodies[0]["response_format"]["json_schema"]["schema"]
     assert wanted["properties"]["answer"]["type"] == "integer"
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_tools_are_told_and_their_calls_found(
+    server: ScriptedServer, is_streamed: bool
+) -> None:
+    def add(first: int, second: int) -> int:
+        return first + second
+
+    asked = {"name": "add", "arguments": '{"first": 1, "second": 2}'}
+    calls = [{"id": "call_x9", "type": "function", "function": asked}]
+    message = {"content": None, "reasoning": "hm", "tool_calls": calls}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    server.misbehaviours.append(Refusal(200, json.dumps(answer)))
+    async with Session(OpenAIServer(server.url, MODEL)):
+        call = llm(user("1 + 2?"), tools=[add], tool_choice="add")
+        if is_streamed:
+            assert [text async for text in call.stream()] == []
+        reply = await call
+        assert (reply.reasoning, reply.tool_calls[0].arguments) == ("hm", {"first": 1, "second": 2})
+        await llm(user("1 + 2?"), *(await run_tools(reply, [add])))
+    first, second = server.bodies
+    assert first["tools"][0]["function"]["name"] == "add"
+    assert first["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    assert second["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "call00000", "type": "function", "function": asked}],
+        },
+        {"role": "tool", "content": "3", "tool_call_id": "call00000"},
+    ]
+    assert "tools" not in second
 
 
 async def test_several_answers_and_an_answer_that_is_cut(server: ScriptedServer) -> None:
