@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from helium_agents.engines.chat_template import as_chat
 from helium_agents.engines.engine import Request, Sampling
 from helium_agents.errors import RequestError
 
-_BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty")
 _DEFAULTS = Sampling()
+_ALWAYS = {"max_tokens", "temperature", "seed", "stop"}  # said in ways of their own
+_OF_OPENAI = ("top_p", "presence_penalty", "frequency_penalty", "n")
+_BEYOND_OPENAI = tuple(
+    field.name
+    for field in fields(Sampling)
+    if field.init and field.name not in {*_ALWAYS, *_OF_OPENAI}
+)
+"""All else that `Sampling` has is vLLM's, so that none can be forgotten here."""
 
 
 class Dialect:
@@ -96,7 +104,7 @@ class Dialect:
             self._length_name: sampling.max_tokens,
             "temperature": sampling.temperature,
         }
-        for name in ("top_p", "presence_penalty", "frequency_penalty", "n", *_BEYOND_OPENAI):
+        for name in (*_OF_OPENAI, *_BEYOND_OPENAI):
             value = getattr(sampling, name)
             if self.is_vllm or value != getattr(_DEFAULTS, name):
                 body[name] = value
