@@ -10,25 +10,22 @@ Messages name options as Python has them; the command line translates them.
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
-
+from helium_agents.batch.lines import Lines, to_json
 from helium_agents.batch.output import MadeOf, Output, file_digest
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.engines.replicas import Replicas
 from helium_agents.engines.whole_engine import WholeEngine
-from helium_agents.errors import InputError, ItemError, SessionError, message_of
-from helium_agents.graph.ref import Ref
+from helium_agents.errors import InputError, ItemError, SessionError
 from helium_agents.memo.run_log import RunLog, differences
 from helium_agents.runtime.options import SessionOptions, all_options, trace_of
 from helium_agents.runtime.session import Session
@@ -37,8 +34,6 @@ from helium_agents.telemetry.summary import Summary
 
 OnError = Literal["raise", "collect"]
 
-_ERROR_START = b'{"error": {"type": '
-_ERROR_FIELDS = {"type", "message", "item"}
 _FINISHED, _RETRIES = "finished", "retries"  # notes of a run that goes on from a finished output
 
 
@@ -116,6 +111,7 @@ class Batch:
         self.output = Output(output, overwrite=overwrite, resume=resume)
         self.workflow = workflow if isinstance(workflow, Workflow) else Workflow.of(workflow)
         self.rows = Rows(input, self.workflow, limit)
+        self._lines = Lines(len(self.rows), is_ordered=ordered)
         self.num_failed = 0
         self.num_answered = 0
         self.first_failure: ItemError | None = None
@@ -221,7 +217,12 @@ class Batch:
                 async for index, value in indexed:
                     if isinstance(value, ItemError) and not self._collects:
                         raise value
-                    self.output.write(self._line(index, value))
+                    self.output.write(self._lines.of(index, value))
+                    if isinstance(value, ItemError):
+                        self.num_failed += 1
+                        self.first_failure = self.first_failure or value
+                    else:
+                        self.num_answered += 1
                     self._write_kept(kept)
 
     def _write_kept(self, kept: Iterator[bytes]) -> None:
@@ -237,7 +238,7 @@ class Batch:
         fn, name = self.workflow.fn, self.workflow.name
 
         async def answer(row: Any) -> str:
-            return _to_json(await fn(row), name)
+            return to_json(await fn(row), name)
 
         answer.__name__ = name  # by which the session tells what it waits for
         return answer
@@ -324,7 +325,7 @@ class Batch:
         output, notes = self.output, run_log.notes
         if run_log.is_resumed:
             items: set[int] = set()
-            for item, has_failed, _ in self._parsed(output.read_lines(), output.part):
+            for item, has_failed, _ in self._lines.read(output.read_lines(), output.part):
                 self.num_failed += has_failed
                 if not self._is_ordered:
                     items.add(item)
@@ -347,71 +348,6 @@ class Batch:
     def _finished_lines(self) -> Iterator[tuple[int, bool, bytes]]:
         """The parsed lines of the finished output that are not in the part already."""
         with self.output.target.open("rb") as lines:
-            for line in self._parsed(lines, self.output.path):
+            for line in self._lines.read(lines, self.output.path):
                 if line[0] not in self._in_part:
                     yield line
-
-    # --- lines -----------------------------------------------------------------------------------
-
-    def _parsed(self, lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, bool, bytes]]:
-        """The row that each line is of, whether the row failed, and the line.
-
-        Raises:
-            InputError: A line is not one of this batch.
-        """
-        for index, line in enumerate(lines):
-            try:
-                item, has_failed = self._read(index, line)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                raise InputError(
-                    f"{path}:{index + 1} is not a line of this run: add overwrite=True (and leave "
-                    "out resume=True) to start over"
-                ) from None
-            if item >= len(self.rows):
-                raise InputError(
-                    f"{path} has a line of row {item + 1:,}, but there are {len(self.rows):,} "
-                    "rows: resume with the limit= that the run began with, or without one"
-                )
-            yield item, has_failed, line
-
-    def _read(self, index: int, line: bytes) -> tuple[int, bool]:
-        if self._is_ordered and not line.startswith(_ERROR_START):
-            return index, False
-        fields = json.loads(line)
-        if not self._is_ordered:
-            return int(fields["item"]), "error" in fields
-        error = fields["error"]  # or a workflow's own result that looks like one
-        return index, error.keys() == _ERROR_FIELDS and error["item"] == index
-
-    def _line(self, index: int, value: str | ItemError) -> str:
-        if not isinstance(value, ItemError):
-            self.num_answered += 1
-            return value if self._is_ordered else f'{{"item": {index}, "value": {value}}}'
-        self.num_failed += 1
-        self.first_failure = self.first_failure or value
-        cause = value.__cause__
-        assert cause is not None
-        error = {"type": type(cause).__name__, "message": message_of(cause), "item": index}
-        fields = {"error": error} if self._is_ordered else {"item": index, "error": error}
-        # a lone surrogate in a message must not fail the run
-        return json.dumps(fields, ensure_ascii=False).encode(errors="replace").decode()
-
-
-def _to_json(value: Any, name: str) -> str:
-    """A workflow's result as one line of JSON.
-
-    Raises:
-        InputError: It has no JSON form; `name` is the workflow's, for the message.
-    """
-    try:
-        text = json.dumps(to_jsonable_python(value), ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except (PydanticSerializationError, ValueError, TypeError) as error:
-        kind = f"a value of type {type(value).__name__}"
-        if isinstance(value, Ref):
-            kind = "a call that it did not await (write `return await ...`),"
-        raise InputError(
-            f"{name} returned {kind} that cannot be written as JSON ({error}): return "
-            "JSON values, dataclasses or pydantic models"
-        ) from error
-    return text
