@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test quick lint types tests fuzz overhead bench bench-quick setup clean
+.PHONY: help demo test quick lint types tests release-check fuzz overhead bench bench-quick setup clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ tests: setup
 	@$(PIP) -r requirements/bench.txt
 	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
 	$(BIN)/python -m pytest -m "engine or slow"
+
+release-check: setup  ## The wheel in an empty environment: runs an example on a server.
+	$(BIN)/python -m tests.release
 
 fuzz: setup  ## 20,000 random programs against the plain program; about ten minutes.
 	$(BIN)/python -m tests.fuzz --cases 20000

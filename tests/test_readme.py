@@ -108,10 +108,10 @@ def test_the_commands_are_valid(command: str, monkeypatch: pytest.MonkeyPatch) -
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize(
-    "page",
-    ["README.md", "docs/reference.md", "docs/tools.md", "docs/demo.md", "benchmarks/RESULTS.md"],
-)
+PAGES = [*(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")), "README.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "benchmarks/RESULTS.md"])
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from helium_agents.engines.cpu_installation import cpu_installation
 from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.engine_processes import EngineProcesses
 from helium_agents.engines.vllm_launched import Launched
@@ -96,8 +97,9 @@ def _check_can_start() -> None:
         raise EngineStartError(_unguarded_message())
     if importlib.util.find_spec("vllm") is None:
         raise EngineStartError(
-            "vLLM is not installed. On a machine with a GPU: pip install 'helium_agents[vllm]'; "
-            "without one: pip install --no-deps -r requirements/cpu.txt"
+            "vLLM is not installed. Ask a server that runs already, by OpenAIServer(...) or on the "
+            "command line --server URL; or install it, on a machine with a GPU by "
+            f"pip install 'helium_agents[vllm]', without one by {cpu_installation()}"
         )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from helium_agents.engines.schema_example import example_json
+
 MODEL = "scripted"
 KEY = "sk-very-secret-0123456789"
 
@@ -211,7 +213,8 @@ class ScriptedServer:
         reason = "stop" if len(words) < body.get("max_tokens", 1 << 20) else "length"
         words = words[: body.get("max_tokens")]
         if body.get("response_format"):
-            words = ['{"answer": 7}']
+            schema = json.dumps(body["response_format"]["json_schema"]["schema"])
+            words = [example_json(schema, self._prompt(body))]
         pieces = []
         for index in range(body.get("n", 1)):
             for number, word in enumerate(words):
