@@ -374,9 +374,14 @@ def test_export_and_import(helium: Helium, memo: Path, listed: Any, engine: Scri
 def test_a_damaged_export(helium: Helium, memo: Path, folder: Path) -> None:
     helium("cache export --memo memo answers.memo")
     whole = (folder / "answers.memo").read_bytes()
-    (folder / "answers.memo").write_bytes(whole[:-100])
-    shutil.rmtree(memo)
-    assert "answers.memo: byte" in helium("cache import --memo memo answers.memo", expect=1).stderr
+    text = b"What is a fox?"
+    (folder / "answers.memo").write_bytes(whole.replace(text, text[:-1] + b"#"))
+    done = helium("cache import --memo new answers.memo", expect=1)
+    assert "answers.memo: entry " in done.stderr
+    assert "entries" in done.stdout
+    (folder / "answers.memo").write_bytes(whole[: len(whole) // 2])
+    done = helium("cache import --memo none answers.memo", expect=1)
+    assert "answers.memo is not an exported memo, or is damaged" in done.stderr
 
 
 def test_importing_what_is_no_export_makes_nothing(helium: Helium, folder: Path) -> None:
