@@ -82,6 +82,7 @@ class Request:
         tools: What the model may call, as OpenAI's interface has it: dicts with `type` and
             `function`, which has `name`, `parameters` and perhaps `description`.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of the one to call.
+        on_moved: Called when it is wanted for another item, and `item` says which.
     """
 
     request_id: str
@@ -99,6 +100,7 @@ class Request:
     on_attempt: Callable[[], OnDelta | None] = nobody
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str = "auto"
+    on_moved: Callable[[], None] = nobody
 
     @property
     def max_tokens(self) -> int:
@@ -108,6 +110,7 @@ class Request:
     def forget_call(self) -> None:
         """Let go of the call: an engine may keep what it was asked, but not for whom."""
         self.call, self.describe, self.on_attempt = None, _a_request, nobody
+        self.on_moved = nobody
 
 
 class Completion(NamedTuple):

@@ -29,10 +29,12 @@ class Park:
         """The turn of the oldest waiting session that fits; with nothing under way, the oldest."""
         if not has_slot(queue):
             return None
-        for asked in queue.ready:
+        for asked in queue.ready_of_open:
             if asked.item is None:  # of no session: nothing is kept for it
                 return asked
-        by_age = sorted(queue.ready, key=item_of)
+        next_item = queue.next_item
+        by_age = [*queue.ready_of_open, *([] if next_item is None else [next_item])]
+        by_age.sort(key=item_of)
         held = self._held(queue)
         if queue.room is None or not queue.running:
             return by_age[0]
@@ -64,7 +66,7 @@ class Park:
         One whose turn waits has no place: it asks for it anew.
         """
         lapse_s = _lapse_s(queue)
-        waiting = {asked.item for asked in queue.ready}
+        waiting = {asked.item for asked in queue.ready_of_open}
         held: dict[int, float] = {}
         for item, session in queue.items.items():
             if session.paused_s is None:  # it is on the engine

@@ -79,6 +79,16 @@ class Queue(Protocol):
         ...
 
     @property
+    def ready_of_open(self) -> Collection[Asked]:
+        """Those of them that are of an open item, or of none."""
+        ...
+
+    @property
+    def next_item(self) -> Asked | None:
+        """The first of the others, of the item that was read first; `None` where there is none."""
+        ...
+
+    @property
     def running(self) -> Collection[Asked]:
         """The requests that the engine has."""
         ...
@@ -173,13 +183,12 @@ class Gated:
         """The first of an open item, or of one that may be opened."""
         if not has_slot(queue):
             return None
-        ready, open_items = queue.ready, queue.open_items
-        for asked in ready:
-            if asked.item is None or asked.item in open_items:
-                return asked
-        first = min(ready, key=item_of)
-        may_open = queue.is_stalled or self.policy.may_open(item_of(first), open_items)
-        return first if may_open else None
+        for asked in queue.ready_of_open:
+            return asked
+        first = queue.next_item
+        if first is None or queue.is_stalled:
+            return first
+        return first if self.policy.may_open(item_of(first), queue.open_items) else None
 
     def look_again_s(self, queue: Queue) -> None:
         """Never, but where it is stalled."""

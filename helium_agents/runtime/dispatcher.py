@@ -10,69 +10,20 @@ import asyncio
 import warnings
 from itertools import chain
 
-from helium_agents.engines.engine import Capacity, Completion, Request
+from helium_agents.engines.engine import Completion, Request
 from helium_agents.errors import TokenBudgetExceeded
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.schedule import Schedule
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.fleet import Fleet
-from helium_agents.runtime.item_uses import ItemUses
 from helium_agents.runtime.planner import Planner
+from helium_agents.runtime.request_queue import RequestQueue
 
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
 
-
 _SETTLE_S, _MOST_SETTLING_S = 0.005, 0.1
 """The planner looks at rows when for so long no more of them have come; it waits no longer."""
-
-_TELLING_TOKENS = 64
-"""Of shorter prompts the time is mostly that of a step."""
-
-
-class _Queue:
-    """The requests of one model; what a schedule sees of them."""
-
-    def __init__(self, fleet: Fleet, open_items: set[int]) -> None:
-        self.fleet = fleet
-        self.room: Capacity | None = None
-        self.open_items = open_items
-        self.is_stalled = False
-        self.alarm: asyncio.TimerHandle | None = None  # ends a stall
-        self.look_again: asyncio.TimerHandle | None = None  # set by the schedule
-        self.settling: asyncio.TimerHandle | None = None  # until the planner looks at rows
-        self.ready: dict[Request, asyncio.Future[None] | None] = {}
-        self.running: dict[Request, int] = {}  # with the tokens reserved for each
-        self.uses = ItemUses()
-        self.items = self.uses.items
-        self.prefill_s: float | None = None
-        self.now_s = 0.0
-
-    @property
-    def shared_tokens(self) -> int:
-        return self.uses.shared_tokens
-
-    @property
-    def growth_tokens(self) -> float:
-        return self.uses.growth_tokens
-
-    @property
-    def lost_share(self) -> float:
-        return self.uses.lost_share
-
-    @property
-    def pause_share(self) -> float:
-        return self.uses.pause_share
-
-    def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
-        """See how long a prompt took at most: until its first token, or else its answer."""
-        num_tokens = len(request.prompt_token_ids) - completion.cached_tokens
-        if num_tokens < _TELLING_TOKENS:
-            return
-        end_s = completion.first_token_s or asyncio.get_running_loop().time()
-        seconds = (end_s - sent_s) / num_tokens
-        self.prefill_s = seconds if self.prefill_s is None else min(self.prefill_s, seconds)
 
 
 class Dispatcher:
@@ -102,7 +53,7 @@ class Dispatcher:
         self._num_sent = 0
         self._items: set[int] = set()  # that have not ended
         self._open_items: set[int] = set()  # for which something has been sent, too
-        self._queues: dict[str | None, _Queue] = {}  # by name; an engine may have several
+        self._queues: dict[str | None, RequestQueue] = {}  # by name; an engine may have several
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request when its turn has come.
@@ -112,14 +63,12 @@ class Dispatcher:
             Exception: What its engine raises; see `Fleet.complete`.
         """
         queue = self._queues.get(request.model) or self._add_queue(request.model)
-        queue.ready[request] = None
+        queue.add(request)
         used_tokens, completion = 0, None
         try:
             self._send(queue)
             if request in queue.ready:
-                turn = asyncio.get_running_loop().create_future()
-                queue.ready[request] = turn
-                await turn
+                await queue.turn(request)
             sent_s = asyncio.get_running_loop().time()
             completion = await queue.fleet.complete(request)
             used_tokens = completion.prompt_tokens + completion.output_tokens
@@ -128,8 +77,7 @@ class Dispatcher:
                 self._planner.note(request, completion)
         finally:
             queue.uses.end(request, completion, asyncio.get_running_loop().time())
-            queue.ready.pop(request, None)
-            self._reserved_tokens -= queue.running.pop(request, 0)
+            self._reserved_tokens -= queue.end(request)
             self._used_tokens += used_tokens
             self._send_all()
         return completion
@@ -162,13 +110,13 @@ class Dispatcher:
     def _is_busy(self) -> bool:
         return any(queue.running for queue in self._queues.values())
 
-    def _add_queue(self, model: str | None) -> _Queue:
+    def _add_queue(self, model: str | None) -> RequestQueue:
         fleet = self._engines[model]
         for queue in self._queues.values():
             if queue.fleet is fleet:
                 break
         else:
-            queue = _Queue(fleet, self._open_items)
+            queue = RequestQueue(fleet, self._open_items)
         self._queues[model] = queue
         return queue
 
@@ -177,7 +125,7 @@ class Dispatcher:
             if queue.ready:
                 self._send(queue)
 
-    def _send(self, queue: _Queue) -> None:
+    def _send(self, queue: RequestQueue) -> None:
         """Let all go whose turn it is."""
         queue.room = queue.fleet.capacity
         queue.now_s = asyncio.get_running_loop().time()
@@ -190,6 +138,7 @@ class Dispatcher:
             if request is None:
                 self._set_alarm(queue)
                 return
+            request = queue.overdue() or request
             assert isinstance(request, Request)
             num_tokens = 0
             if self._limit_tokens is not None:
@@ -198,21 +147,24 @@ class Dispatcher:
                 if num_tokens > left_tokens:
                     if self._reserved_tokens:  # some of it will be given back
                         return
-                    self._refuse(queue.ready.pop(request), num_tokens)
+                    queue.refuse(request, self._exceeded(num_tokens))
                     continue
-            turn = queue.ready.pop(request)
-            queue.running[request] = num_tokens
-            self._reserved_tokens += num_tokens
-            queue.is_stalled = False
-            self._num_sent += 1
             if request.item in self._items:
-                self._open_items.add(request.item)
-                queue.uses.begin(request, queue.now_s)
-                self._set_hints(queue, request)
-            if turn is not None and not turn.done():
-                turn.set_result(None)
+                self._begin(queue, request, request.item)
+            self._reserved_tokens += num_tokens
+            self._num_sent += 1
+            queue.send(request, num_tokens)
 
-    def _settle(self, queue: _Queue, planner: Planner) -> None:
+    def _begin(self, queue: RequestQueue, request: Request, item: int) -> None:
+        """Take note that a request of an item is sent."""
+        if item not in self._open_items:
+            self._open_items.add(item)
+            for each in self._queues.values():
+                each.opened(item)
+        queue.uses.begin(request, queue.now_s)
+        self._set_hints(queue, request)
+
+    def _settle(self, queue: RequestQueue, planner: Planner) -> None:
         """Have the planner look at the rows as soon as no more of them come.
 
         What is sent before is no more than what keeps the engine busy until then.
@@ -235,7 +187,7 @@ class Dispatcher:
 
         queue.settling = loop.call_later(_SETTLE_S, look, planner.num_rows)
 
-    def _choose_policy(self, queue: _Queue, planner: Planner) -> None:
+    def _choose_policy(self, queue: RequestQueue, planner: Planner) -> None:
         """Let the planner look at what is known of the rows."""
         cost = queue.fleet.cost
         if queue.room is None or cost is None or not isinstance(self._schedule, Adaptive):
@@ -260,7 +212,7 @@ class Dispatcher:
                 stacklevel=2,
             )
 
-    def _set_hints(self, queue: _Queue, request: Request) -> None:
+    def _set_hints(self, queue: RequestQueue, request: Request) -> None:
         """Tell the engine what of its cache will be of use."""
         used_tokens = None if self._planner is None else self._planner.send(request)
         if not queue.fleet.takes_hints:
@@ -270,7 +222,7 @@ class Dispatcher:
             hints["helium_used_tokens"] = used_tokens
         request.hints = hints or None
 
-    def _set_alarm(self, queue: _Queue) -> None:
+    def _set_alarm(self, queue: RequestQueue) -> None:
         """See to it that the schedule is asked again where nothing may happen before."""
         loop = asyncio.get_running_loop()
         if queue.alarm is None and not self._is_busy:
@@ -282,26 +234,22 @@ class Dispatcher:
         if when_s is not None:
             queue.look_again = loop.call_at(when_s, self._send, queue)
 
-    def _end_stall(self, queue: _Queue, num_sent: int) -> None:
+    def _end_stall(self, queue: RequestQueue, num_sent: int) -> None:
         queue.alarm = None
         queue.is_stalled = num_sent == self._num_sent and not self._is_busy
         self._send(queue)
         queue.is_stalled = False
 
-    def _refuse(self, turn: asyncio.Future[None] | None, num_tokens: int) -> None:
+    def _exceeded(self, num_tokens: int) -> TokenBudgetExceeded:
         assert self._limit_tokens is not None
-        error = TokenBudgetExceeded(
+        return TokenBudgetExceeded(
             f"the next call may need {num_tokens} tokens, but {self._used_tokens} of the token "
             f"budget of {self._limit_tokens} are used, which leaves "
             f"{self._limit_tokens - self._used_tokens}: raise the budget to go on"
         )
-        if turn is None:  # who asks has not begun to wait
-            raise error
-        if not turn.done():
-            turn.set_exception(error)
 
 
-def _is_busy_for(queue: _Queue, seconds: float) -> bool:
+def _is_busy_for(queue: RequestQueue, seconds: float) -> bool:
     """Whether the prompts that an engine has take it so long."""
     cost = queue.fleet.cost
     if cost is None:

@@ -212,6 +212,7 @@ class Flight:
         self.item = item
         if self.request is not None:
             self.request.item = None if item is None else item.rank
+            self.request.on_moved()
 
     def begin_attempt(self) -> OnDelta | None:
         """An engine is about to compute the answer: who is to hear its text, if anybody."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helium_agents.optimizer.coming import Coming
@@ -58,6 +58,7 @@ def test_nothing_is_said_of_what_is_not_known() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=20))
+@settings(deadline=None)
 def test_what_was_sent_before_counts_as_sent(sent: list[tuple[int, int]]) -> None:
     told, later = Coming(rows(4), sent), Coming(rows(4))
     for question in [*sent, *sent]:

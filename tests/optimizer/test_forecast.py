@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helium_agents.graph.plan import LogicalPlan, PlanNode
@@ -101,6 +101,7 @@ class TestSimulate:
         st.integers(1, 9), st.integers(1, 9), st.integers(300, 9000), st.integers(1, 40),
         st.integers(1, 60),
     )  # fmt: skip
+    @settings(deadline=None)
     def test_it_always_ends_and_takes_at_least_its_decoding(
         self, num_rows: int, limit: int, kv_tokens: int, slots: int, words: int
     ) -> None:
@@ -140,6 +141,7 @@ class TestPeaks:
         assert peak >= {*two.prompt, *set(one.prompt) & set(three.prompt)}
 
     @given(st.sets(st.integers(0, 15)), st.sets(st.integers(0, 15)), st.integers(0, 20))
+    @settings(deadline=None)
     def test_what_fits_depends_on_what_is_open_alone(
         self, before: set[int], open_items: set[int], item: int
     ) -> None:

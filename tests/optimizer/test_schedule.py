@@ -10,7 +10,7 @@ import pytest
 from helium_agents.errors import SessionError
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.park import Park
-from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, ItemUse, Schedule
+from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, ItemUse, Schedule, item_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ class Queue:
     pause_share: float = 0.0
     prefill_s: float | None = None
     now_s: float = 0.0
+
+    @property
+    def ready_of_open(self) -> list[Asked]:
+        begun = self.open_items | set(self.items)
+        return [asked for asked in self.ready if asked.item is None or asked.item in begun]
+
+    @property
+    def next_item(self) -> Asked | None:
+        others = [asked for asked in self.ready if asked not in self.ready_of_open]
+        return min(others, key=item_of, default=None)
 
 
 def order(schedule: Schedule, queue: Queue) -> str:

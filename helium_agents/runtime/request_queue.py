@@ -1,0 +1,197 @@
+"""The requests of one model that wait or run: what a schedule sees of them."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict
+from functools import partial
+
+from helium_agents.engines.engine import Capacity, Completion, Request, nobody
+from helium_agents.optimizer.ageing import Ageing
+from helium_agents.runtime.fleet import Fleet
+from helium_agents.runtime.item_uses import ItemUses
+
+_TELLING_TOKENS = 64
+"""Of shorter prompts the time is mostly that of a step."""
+
+
+class RequestQueue:
+    """A `schedule.Queue`; each of its operations takes the same time however many wait.
+
+    Args:
+        fleet: The engines of the model.
+        open_items: The items for which something has been sent, and that have not ended.
+
+    Attributes:
+        ready: The requests that wait, as they came.
+        running: Those that the engines have, with the tokens reserved for each.
+        uses: What each item has of the engines.
+        room: What the engines hold.
+        is_stalled: Whether nothing was sent for a while.
+        prefill_s: What a prompt token takes, at most; `None` before that is known.
+        now_s: The event loop's clock.
+        alarm: Ends a stall.
+        look_again: Set by the schedule.
+        settling: Until the planner looks at rows.
+    """
+
+    def __init__(self, fleet: Fleet, open_items: set[int]) -> None:
+        self.fleet = fleet
+        self.open_items = open_items
+        self.ready: OrderedDict[Request, None] = OrderedDict()  # its first is found at once
+        self.running: dict[Request, int] = {}
+        self.uses = ItemUses()
+        self.items = self.uses.items
+        self.room: Capacity | None = None
+        self.is_stalled = False
+        self.prefill_s: float | None = None
+        self.now_s = 0.0
+        self.alarm: asyncio.TimerHandle | None = None
+        self.look_again: asyncio.TimerHandle | None = None
+        self.settling: asyncio.TimerHandle | None = None
+        self.ready_of_open: OrderedDict[Request, None] = OrderedDict()
+        self._of_others: dict[int, dict[Request, None]] = {}
+        self._other_items: list[int] = []  # a heap; some of them may have gone
+        self._turns: dict[Request, asyncio.Future[None]] = {}
+        self._came: dict[Request, int] = {}
+        self._item_of: dict[Request, int] = {}  # of those of items that are not open
+        self._ageing = Ageing()
+
+    # --- what waits ----------------------------------------------------------------------------
+
+    def add(self, request: Request) -> None:
+        """A request stands ready."""
+        self.ready[request] = None
+        self._came[request] = self._ageing.num_sent
+        self._file(request)
+        request.on_moved = partial(self._move, request)
+
+    def _file(self, request: Request) -> None:
+        item = request.item
+        if item is None or item in self.open_items:
+            self.ready_of_open[request] = None
+            return
+        others = self._of_others.get(item)
+        if others is None:
+            others = self._of_others[item] = {}
+            heapq.heappush(self._other_items, item)
+        others[request] = None
+        self._item_of[request] = item
+
+    def _unfile(self, request: Request) -> None:
+        item = self._item_of.pop(request, None)
+        if item is None:
+            del self.ready_of_open[request]
+            return
+        others = self._of_others[item]
+        del others[request]
+        if not others:
+            del self._of_others[item]
+
+    def _move(self, request: Request) -> None:
+        """A request is wanted for another item."""
+        if request in self._came:
+            self._unfile(request)
+            self._file(request)
+
+    def opened(self, item: int) -> None:
+        """An item is open from now on."""
+        others = self._of_others.pop(item, {})
+        self.ready_of_open.update(others)
+        for request in others:
+            del self._item_of[request]
+
+    async def turn(self, request: Request) -> None:
+        """Wait until a request that stands ready is sent.
+
+        Raises:
+            Exception: What it was refused with.
+        """
+        turn = self._turns[request] = asyncio.get_running_loop().create_future()
+        await turn
+
+    @property
+    def next_item(self) -> Request | None:
+        """The first request of the first item that is not open."""
+        while self._other_items:
+            others = self._of_others.get(self._other_items[0])
+            if others:
+                return next(iter(others))
+            heapq.heappop(self._other_items)
+        return None
+
+    # --- what goes -----------------------------------------------------------------------------
+
+    def overdue(self) -> Request | None:
+        """The oldest request, where so many were sent past it that it goes next."""
+        oldest = next(iter(self.ready))
+        return oldest if self._ageing.is_overdue(self._came[oldest]) else None
+
+    def send(self, request: Request, reserved_tokens: int) -> None:
+        """A request's turn has come."""
+        self._ageing.sent(is_oldest=request is next(iter(self.ready)))
+        self.drop(request)
+        self.running[request] = reserved_tokens
+        self.is_stalled = False
+        turn = self._turns.pop(request, None)
+        if turn is not None and not turn.done():
+            turn.set_result(None)
+
+    def refuse(self, request: Request, error: Exception) -> None:
+        """A request will not be sent.
+
+        Raises:
+            Exception: The error, if who asks has not begun to wait.
+        """
+        self.drop(request)
+        turn = self._turns.pop(request, None)
+        if turn is None:
+            raise error
+        if not turn.done():
+            turn.set_exception(error)
+
+    def drop(self, request: Request) -> None:
+        """A request waits no more; nothing happens if it did not."""
+        if self._came.pop(request, None) is None:
+            return
+        del self.ready[request]
+        self._unfile(request)
+        request.on_moved = nobody
+
+    def end(self, request: Request) -> int:
+        """A request has ended, sent or not; gives back the tokens that were reserved for it."""
+        self.drop(request)
+        self._turns.pop(request, None)
+        return self.running.pop(request, 0)
+
+    # --- what is seen of items -----------------------------------------------------------------
+
+    @property
+    def shared_tokens(self) -> int:
+        """Of the first prompts of all items at their beginning."""
+        return self.uses.shared_tokens
+
+    @property
+    def growth_tokens(self) -> float:
+        """Of the prompts of an item from one to the next."""
+        return self.uses.growth_tokens
+
+    @property
+    def lost_share(self) -> float:
+        """Of the prompt tokens computed lately: those that had been computed before."""
+        return self.uses.lost_share
+
+    @property
+    def pause_share(self) -> float:
+        """Of the time of items lately: what they were away from the engine."""
+        return self.uses.pause_share
+
+    def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
+        """See how long a prompt took at most: until its first token, or else its answer."""
+        num_tokens = len(request.prompt_token_ids) - completion.cached_tokens
+        if num_tokens < _TELLING_TOKENS:
+            return
+        end_s = completion.first_token_s or asyncio.get_running_loop().time()
+        seconds = (end_s - sent_s) / num_tokens
+        self.prefill_s = seconds if self.prefill_s is None else min(self.prefill_s, seconds)
