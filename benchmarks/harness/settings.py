@@ -67,9 +67,11 @@ class EngineSettings:
 
 
 def device(settings: EngineSettings) -> str:
-    """The machine in words: the GPU, or the number of CPU cores that may be used."""
+    """The machine in words: the GPU, or the CPU cores that may be used, and bound threads."""
     if settings.is_gpu:
         import torch
 
         return str(torch.cuda.get_device_name(0))
-    return f"CPU, {len(os.sched_getaffinity(0))} cores"
+    cores = f"CPU, {len(os.sched_getaffinity(0))} cores"
+    binding = os.environ.get("VLLM_CPU_OMP_THREADS_BIND")
+    return cores if binding is None else f"{cores}, threads {binding}"

@@ -27,8 +27,8 @@ class NeverParks(Adaptive):
         return self._planned.look_again_s(queue)
 
 
-class WithoutHints(Adaptive):
-    """Does not tell the engine whose cache nobody will use again."""
+class KeepsEnded(Adaptive):
+    """Does not tell the engine that an agent has ended, whose cache nobody will use again."""
 
     @property
     def keeps_prefixes(self) -> bool:
@@ -39,5 +39,6 @@ class WithoutHints(Adaptive):
 SYSTEMS = (
     Ours("ours-without-planner", schedule=Unplanned),
     Ours("ours-without-park", schedule=NeverParks),
-    Ours("ours-without-hints", schedule=WithoutHints),
+    Ours("ours-without-ended-hints", schedule=KeepsEnded),
+    Ours("ours-without-hints", hints=False),
 )

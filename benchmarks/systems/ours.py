@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from benchmarks.harness.measured_engine import RequestLog
 from benchmarks.harness.system import Batch, Results, System, limits_of
 from benchmarks.harness.testbed import Testbed
 from helium_agents import Session
+from helium_agents.engines.simulated.virtual_time import VirtualTimeLoop
+from helium_agents.memo.memory import MemoryStore
 from helium_agents.optimizer.rules import RULES, Rule
 from helium_agents.optimizer.schedule import FewOpen, Schedule
 from helium_agents.telemetry.events import Event, ItemClosed, Planned, ScheduleChosen
@@ -28,6 +31,7 @@ class Ours:
         remembers: Whether it has a memo, which earlier days have filled.
         shares: Whether equal calls are merged or joined at all.
         schedule: Makes the schedule of a run; by default the session chooses.
+        hints: Whether the engine is told what of its cache is of use.
         same_as: A system that does exactly the same.
     """
 
@@ -44,6 +48,7 @@ class Ours:
         remembers: bool = True,
         shares: bool = True,
         schedule: Callable[[], Schedule] | None = None,
+        hints: bool = True,
         same_as: str | None = None,
     ) -> None:
         self.name = name
@@ -53,8 +58,10 @@ class Ours:
         self._remembers = remembers
         self._shares = shares
         self._schedule = schedule
+        self._hints = hints
         self.same_as = same_as
         self._prepared: tuple[Batch, Testbed, Path] | None = None
+        self._memo_now: Path | MemoryStore | None = None
 
     def candidates(self, batch: Batch) -> Sequence[System]:
         """Nothing to tune."""
@@ -64,26 +71,33 @@ class Ours:
         """Put the memo into the state in which the earlier days left it."""
         if not self._remembers:
             return
+        if isinstance(asyncio.get_running_loop(), VirtualTimeLoop):
+            # Virtual time goes on while a thread writes: there the memo is in memory.
+            self._memo_now = MemoryStore()
+            for day in batch.earlier:
+                await self._run(day, bed, self._memo_now)
+            return
         if self._prepared is None or self._prepared[:2] != (batch, bed):
             self._prepared = batch, bed, Path(tempfile.mkdtemp(dir=bed.folder))
             for day in batch.earlier:
-                await self._run(day, bed, self._memo("filled"))
-        shutil.rmtree(self._memo("now"), ignore_errors=True)
+                await self._run(day, bed, self._prepared[2] / "filled")
+        filled, self._memo_now = self._prepared[2] / "filled", self._prepared[2] / "now"
+        shutil.rmtree(self._memo_now, ignore_errors=True)
         if batch.earlier:
-            shutil.copytree(self._memo("filled"), self._memo("now"))
-
-    def _memo(self, name: str) -> Path:
-        assert self._prepared is not None, "not prepared"
-        return self._prepared[2] / name
+            shutil.copytree(filled, self._memo_now)
 
     async def run(self, batch: Batch, bed: Testbed) -> Results:
         """Execute a batch."""
         self.planning_s, self.choice = 0.0, ""
-        return await self._run(batch, bed, self._memo("now") if self._remembers else None)
+        return await self._run(batch, bed, self._memo_now)
 
-    async def _run(self, batch: Batch, bed: Testbed, memo: Path | None) -> Results:
+    async def _run(self, batch: Batch, bed: Testbed, memo: Path | MemoryStore | None) -> Results:
+        engine = bed.engine
+        if not self._hints:
+            engine = copy(engine)
+            engine.takes_hints = False
         session = Session(
-            bed.engine,
+            engine,
             memo=memo,
             rules=self._rules,
             share=self._shares,

@@ -33,6 +33,8 @@ _ANSWER_TOKENS = 12
 _BATCH = 16
 _FIRST_TOKEN_ID, _NUM_TOKEN_IDS = 300, 600
 _FORMAT = 1
+_DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND")
+"""They decide what an engine computes on."""
 
 
 class _Probe:
@@ -102,8 +104,8 @@ async def measure_cost(complete: Complete, capacity: Capacity) -> StepCost:
 def cost_file(identity: str, settings: str) -> Path:
     """Where the cost of a model with some settings is kept, on a machine like this one."""
     cores = len(os.sched_getaffinity(0))
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    where = f"{platform.node()}/{platform.machine()}/{cores}/{devices}"
+    devices = [os.environ.get(name, "") for name in _DEVICE_VARIABLES]
+    where = f"{platform.node()}/{platform.machine()}/{cores}/{'/'.join(devices)}"
     key = blake3(f"{_FORMAT}|{identity}|{settings}|{where}".encode()).hexdigest()[:32]
     return cache_root() / "costs" / f"{key}.json"
 

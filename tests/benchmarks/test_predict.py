@@ -41,7 +41,7 @@ def case(oracle: Oracle) -> Case:
 @pytest.fixture(scope="module")
 def times(case: Case, oracle: Oracle) -> dict[str, float]:
     """Virtual seconds of debate's rows at a quarter, where two open rows are best."""
-    names = ("raw", "ours", "ours-without-planner", "ours-without-park", "ours-without-hints")
+    names = ("raw", "ours", "ours-without-planner", "ours-without-park")
 
     async def main() -> dict[str, float]:
         async with simulated_bed(SETTINGS, COST, oracle) as bed:

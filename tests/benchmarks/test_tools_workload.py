@@ -112,6 +112,16 @@ def test_rows_that_arrive_late_are_timed_from_their_arrival(name: str, oracle: O
     assert max(found.row_times_s) < 40
 
 
+def test_ablations_of_what_agents_win_by(oracle: Oracle) -> None:
+    """Sessions that lose their cache: without a mechanism more is computed."""
+    case = make(oracle, "tools", 24)
+    names = ("ours", "ours-without-hints", "ours-without-ended-hints", "ours-without-park")
+    prefilled = {name: simulated(name, case, oracle).prefill_tokens for name in names}
+    assert prefilled["ours"] < 0.97 * prefilled["ours-without-hints"]
+    assert prefilled["ours"] < 0.97 * prefilled["ours-without-ended-hints"]
+    assert prefilled["ours"] < 0.7 * prefilled["ours-without-park"]
+
+
 # --- the rivals' schedules -------------------------------------------------------------------
 
 

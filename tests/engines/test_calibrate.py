@@ -35,6 +35,9 @@ def test_a_cost_is_kept_by_what_it_depends_on(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = cost_file("model", "settings")
     assert path != cost_file("model", "others")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # more cores compute
+    assert path != cost_file("model", "settings")
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND")
     assert read_cost(path) is None
     keep_cost(path, STEP_COSTS["cpu-small"])
     assert read_cost(path) == STEP_COSTS["cpu-small"]
