@@ -125,7 +125,7 @@ def show(memo: Path, prefix: str, as_json: bool) -> None:
     for name in ("value", "error", "alias_of"):
         if name in answer:
             parts.append(f"{_heading(name.replace('_', ' '))}\n{answer[name]}")
-    fields = {**_as_dict(info, call), "facts": to_jsonable_python(call), "answer": answer}
+    fields = {**_as_dict(info, call), "provenance": to_jsonable_python(call), "answer": answer}
     tell(memo, "\n\n".join(parts), as_json=as_json, **fields)
 
 

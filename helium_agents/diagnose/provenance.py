@@ -42,7 +42,7 @@ class Component(NamedTuple):
         return f"{self.text}..." if is_cut else self.text
 
 
-class Message(NamedTuple):
+class MessageComponent(NamedTuple):
     """A message of a model call: who speaks, and a component."""
 
     role: str
@@ -80,7 +80,7 @@ class Provenance:
     label: str
     settings: dict[str, Component]
     made_of: dict[str, str] = field(default_factory=dict)
-    messages: tuple[Message, ...] = ()
+    messages: tuple[MessageComponent, ...] = ()
     arguments: dict[str, Component] = field(default_factory=dict)
     caller: str | None = None
     row: str | None = None

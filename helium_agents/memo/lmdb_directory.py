@@ -30,7 +30,7 @@ from helium_agents.errors import MemoError
 from helium_agents.memo.eviction import EvictionPolicy
 from helium_agents.memo.lmdb_environment import explain, open_environment
 from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Txn, Update, open_tables
-from helium_agents.memo.writer import Batch, Writer
+from helium_agents.memo.writer import Group, Writer
 
 _T = TypeVar("_T")
 
@@ -129,8 +129,8 @@ class Directory:
             except MemoError as failure:
                 warnings.warn(f"a memo that was not closed lost puts: {failure}", stacklevel=1)
 
-    def _write(self, batch: Batch) -> list[Any]:
-        """Write a batch and what was used in one transaction; runs on the writer thread."""
+    def _write(self, group: Group) -> list[Any]:
+        """Write a group and what was used in one transaction; runs on the writer thread."""
         with self.write_lock:
             now_s = time.monotonic()
             if now_s >= self._next_reader_check_s:  # else the pages of the killed stay in use
@@ -140,8 +140,8 @@ class Directory:
             with self.env.begin(write=True) as txn:
                 update = Update(txn, self.tables)
                 update.touch(touched)
-                update.put(batch.records)
-                results = [job(update) for job, _ in batch.jobs]
+                update.put(group.records)
+                results = [job(update) for job, _ in group.jobs]
                 update.evict(self._max_bytes, self._policy)
                 update.save(self._max_bytes)
             self._check_place()

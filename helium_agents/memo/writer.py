@@ -1,11 +1,11 @@
 """Group commit: one thread takes what has been put and writes it in one transaction.
 
-Callers add to the *pending* batch and go on; the thread takes the whole batch when it is due (it
-is then the *writing* batch) and settles it when its transaction has committed. An LMDB commit
+Callers add to the *pending* group and go on; the thread takes the whole group when it is due (it
+is then the *writing* group) and settles it when its transaction has committed. An LMDB commit
 costs a disk flush whatever its size, so a few milliseconds of company are worth waiting for, and
 a few more for as long as company comes in numbers (`_COMPANY` records in each of them).
 
-How a batch is written is the business of one function that does so or raises. The first error is
+How a group is written is the business of one function that does so or raises. The first error is
 final. What could not be written fails its futures, and every later put raises; a writer that went
 on after a full disk would leave holes that nobody was told of.
 """
@@ -32,7 +32,7 @@ _COMPANY: Final = 16
 
 
 @dataclass(slots=True)
-class Batch:
+class Group:
     """What one transaction writes.
 
     Args:
@@ -64,8 +64,8 @@ class Writer:
 
     Args:
         name: The thread's name.
-        write: Writes a batch in one transaction and returns the results of its jobs, in order.
-            Also called with an empty batch, after `flush`.
+        write: Writes a group in one transaction and returns the results of its jobs, in order.
+            Also called with an empty group, after `flush`.
         explain: Makes the error that callers see.
         release: Called by the thread when it ends, as the last it does.
     """
@@ -73,7 +73,7 @@ class Writer:
     def __init__(
         self,
         name: str,
-        write: Callable[[Batch], list[Any]],
+        write: Callable[[Group], list[Any]],
         explain: Callable[[BaseException], MemoError],
         release: Callable[[], None],
     ) -> None:
@@ -82,8 +82,8 @@ class Writer:
         self._release = release
         # Reentrant, since the garbage collector may call `close` on the thread that holds it.
         self._changed = threading.Condition(threading.RLock())
-        self._pending = Batch()
-        self._writing = Batch()
+        self._pending = Group()
+        self._writing = Group()
         self._is_closing = False
         self._failure: MemoError | None = None
         self._is_failure_told = False
@@ -100,16 +100,16 @@ class Writer:
         return self._pending.records.get(key) or self._writing.records.get(key)
 
     def put(self, key: bytes, records: Records) -> None:
-        """Add records to the pending batch; blocks while the batch is full."""
+        """Add records to the pending group; blocks while the group is full."""
         with self._changed:
             is_own = threading.current_thread() is self._thread  # in the callback of a future
             while self._is_full() and not (is_own or self._is_closing):
                 self._changed.wait()
             self._check()
-            batch = self._pending
-            earlier = batch.records.get(key, DELETED)
-            batch.num_bytes += sum(map(len, records)) - sum(map(len, earlier))
-            batch.records[key] = records
+            group = self._pending
+            earlier = group.records.get(key, DELETED)
+            group.num_bytes += sum(map(len, records)) - sum(map(len, earlier))
+            group.records[key] = records
             self._schedule(0 if self._is_full() else _PUT_WINDOW_S)
 
     def commit(self) -> Future[None]:
@@ -173,12 +173,12 @@ class Writer:
             raise MemoError("the memo store is closed")
 
     def _schedule(self, within_s: float) -> None:
-        """Make the pending batch due; the lock is held."""
-        now_s, batch = time.monotonic(), self._pending
-        if now_s + within_s < batch.due_s:
-            if batch.due_s == inf:
-                batch.latest_s = now_s + _PUT_WINDOW_S
-            batch.due_s = now_s + within_s
+        """Make the pending group due; the lock is held."""
+        now_s, group = time.monotonic(), self._pending
+        if now_s + within_s < group.due_s:
+            if group.due_s == inf:
+                group.latest_s = now_s + _PUT_WINDOW_S
+            group.due_s = now_s + within_s
             self._changed.notify_all()
 
     def _loop(self) -> None:
@@ -190,33 +190,33 @@ class Writer:
         self._release()
 
     def _take(self) -> bool:
-        """Wait until the pending batch is due and make it the writing one; false at the end."""
+        """Wait until the pending group is due and make it the writing one; false at the end."""
         with self._changed:
             num_before = 0
             while not self._is_closing:
-                batch, now_s = self._pending, time.monotonic()
-                if batch.due_s <= now_s:
-                    is_coming = len(batch.records) - num_before >= _COMPANY
-                    if not is_coming or now_s >= batch.latest_s or batch.jobs or self._is_full():
+                group, now_s = self._pending, time.monotonic()
+                if group.due_s <= now_s:
+                    is_coming = len(group.records) - num_before >= _COMPANY
+                    if not is_coming or now_s >= group.latest_s or group.jobs or self._is_full():
                         break
-                    num_before = len(batch.records)
-                    batch.due_s = min(now_s + _COMMIT_WINDOW_S, batch.latest_s)
-                self._changed.wait(None if batch.due_s == inf else batch.due_s - now_s)
+                    num_before = len(group.records)
+                    group.due_s = min(now_s + _COMMIT_WINDOW_S, group.latest_s)
+                self._changed.wait(None if group.due_s == inf else group.due_s - now_s)
             if self._pending.due_s == inf:
                 return False
             # In this order: `lookup` reads without the lock.
             self._writing = self._pending
-            self._pending = Batch()
+            self._pending = Group()
             self._changed.notify_all()
             return True
 
     def _settle(self, results: list[Any]) -> None:
         with self._changed:
-            batch, self._writing = self._writing, Batch()
-        for waiter in batch.waiters:
+            group, self._writing = self._writing, Group()
+        for waiter in group.waiters:
             if waiter.set_running_or_notify_cancel():
                 waiter.set_result(None)
-        for (_, future), result in zip(batch.jobs, results, strict=True):
+        for (_, future), result in zip(group.jobs, results, strict=True):
             if future.set_running_or_notify_cancel():
                 future.set_result(result)
 
@@ -225,9 +225,9 @@ class Writer:
         with self._changed:
             self._failure = failure = self._explain(error)
             futures: list[Future[Any]] = []
-            for batch in (self._writing, self._pending):
-                futures += [*batch.waiters, *(future for _, future in batch.jobs)]
-            self._writing, self._pending = Batch(), Batch()
+            for group in (self._writing, self._pending):
+                futures += [*group.waiters, *(future for _, future in group.jobs)]
+            self._writing, self._pending = Group(), Group()
             self._is_failure_told = bool(futures)
             self._changed.notify_all()
         for future in futures:

@@ -149,7 +149,7 @@ def test_show_a_model_call(helium: Helium, listed: Any) -> None:
     ):  # fmt: skip
         assert expected in text
     found = report(helium, f"show {entry['key']}")
-    assert found["facts"]["messages"][1][:2] == ["user", "What is a fox?"]
+    assert found["provenance"]["messages"][1][:2] == ["user", "What is a fox?"]
     assert found["answer"]["choices"][0]["text"] in text
 
 
