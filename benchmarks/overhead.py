@@ -23,6 +23,7 @@ from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.graph.llm_node import question_digest
 from helium_agents.graph.sampling import Sampling
 from helium_agents.telemetry.events import Event, Planned
+from helium_agents.trace import TraceFile
 
 GOALS_US = {
     "plain operator call": 5,
@@ -112,11 +113,19 @@ def _measures(session: Session, memo: str, planned: list[Planned]) -> dict[str, 
         await gather(*(llm(user(f"{next(rows)}")) for _ in range(1000)))
         return sum(event.seconds for event in planned) / 1000 * 1e6
 
-    async def through_map() -> float:
+    async def through_map(session: Session) -> float:
         start_s = time.perf_counter()
         async for _ in session.map(ask, (f"{next(rows)}" for _ in range(2000))):
             pass
         return (time.perf_counter() - start_s) / 2000 * 1e6
+
+    async def traced() -> float:
+        trace = TraceFile(f"{memo}/run.trace", overwrite=True)
+        engine = ScriptedEngine(lambda request: "ok", keep_requests=False)
+        start_s = time.perf_counter()
+        async with Session(engine, trace=trace) as session:
+            await through_map(session)
+        return (time.perf_counter() - start_s) / 2000 * 1e6  # until all of it is written
 
     return {
         "bare await": lambda: each(bare, 5000),
@@ -125,7 +134,8 @@ def _measures(session: Session, memo: str, planned: list[Planned]) -> dict[str, 
         "memo hit, in memory": hit,
         "memo hit, LMDB": hit_on_disk,
         "planning, per node of 1,000": planning,
-        "a row through map with one scripted model call": through_map,
+        "a row through map with one scripted model call": lambda: through_map(session),
+        "the same with a trace": traced,
     }
 
 

@@ -53,12 +53,11 @@ def measured(run: TracedRun) -> Outcome:
             continue
         first_s = min(call.sent_s or call.asked_s for call in calls)
         items = [
-            (item.opened_s, item.closed_s)
+            (item.opened_s, item.ended_s)
             for item in run.items.values()
-            if item.closed_s is not None and start_s <= item.closed_s < end_s
+            if item.ended_s is not None and start_s <= item.ended_s < end_s
         ]
-        ends = [call.end_s for call in calls] + [closed_s for _, closed_s in items]
-        seconds += max(ends) - first_s
-        item_s += [closed_s - max(opened_s, first_s) for opened_s, closed_s in items]
+        seconds += max([call.end_s for call in calls] + [ended_s for _, ended_s in items]) - first_s
+        item_s += [ended_s - max(opened_s, first_s) for opened_s, ended_s in items]
     prefill_tokens = sum(call.prompt_tokens - call.cached_tokens for call in run.computed)
     return outcome_of(seconds, item_s, prefill_tokens=prefill_tokens, steps=None)

@@ -89,7 +89,7 @@ class Replay:
     def _after(self, item: TracedItem) -> float:
         """How long an item went on after its last call."""
         last_s = max(step.call.end_s for step in self.rows[item.item])
-        return 0.0 if item.closed_s is None else max(0.0, item.closed_s - last_s)
+        return 0.0 if item.ended_s is None else max(0.0, item.ended_s - last_s)
 
     async def _arrivals(self, start_s: float) -> AsyncIterator[int]:
         """The items, each when it was there; at once where there was only no room for it."""

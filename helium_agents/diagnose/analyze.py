@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class OperatorRow:
         output_tokens: Of their answers.
         most_output_tokens: Of their answers at most, by `max_tokens`.
         num_cut: Answers that ended at `max_tokens`.
-        queued_s: From asking until an engine began.
+        queued_s: From when the engine was there, and the call's inputs, until it began.
         engine_s: From then until the answer.
     """
 
@@ -51,8 +52,8 @@ class OperatorRow:
         """The innermost operator."""
         return self.path[-1] if self.path else "(no operator)"
 
-    def add(self, call: TracedCall, cacheable_tokens: int) -> None:
-        """Count a call."""
+    def add(self, call: TracedCall, ready_s: float, cacheable_tokens: int) -> None:
+        """Count a call that might have begun at `ready_s`."""
         self.num_calls += 1
         if call.error is not None:
             self.num_failed += 1
@@ -67,7 +68,7 @@ class OperatorRow:
             self.cacheable_tokens += cacheable_tokens
             self.output_tokens += call.output_tokens
             sent_s = call.asked_s if call.sent_s is None else call.sent_s
-            self.queued_s += sent_s - call.asked_s
+            self.queued_s += max(0.0, sent_s - ready_s)
             self.engine_s += call.end_s - sent_s
             if call.answer is not None:
                 reasons = call.answer.finish_reasons
@@ -80,6 +81,10 @@ def by_operator(run: TracedRun) -> list[OperatorRow]:
     paths = Paths(run)
     cacheable = cacheable_tokens(run)
     rows: dict[tuple[str, ...], OperatorRow] = {}
+    starts = [part.start_s for part in run.parts]
+    first_sent_s: dict[int, float] = defaultdict(float)  # by part: its engine was started for it
+    for call in sorted(run.computed, key=lambda call: -(call.sent_s or call.asked_s)):
+        first_sent_s[bisect_right(starts, call.asked_s)] = call.sent_s or call.asked_s
     for call in run.calls:
         if call.kind != "llm":
             continue
@@ -87,7 +92,9 @@ def by_operator(run: TracedRun) -> list[OperatorRow]:
         for length in range(len(path) + 1):  # callers without calls of their own have rows too
             if length or not path:
                 rows.setdefault(path[:length], OperatorRow(path[:length]))
-        rows[path].add(call, cacheable.get(call.number, 0))
+        came_s = (run.by_number[each].end_s for each in call.inputs if each in run.by_number)
+        ready_s = max(call.asked_s, *came_s, first_sent_s[bisect_right(starts, call.asked_s)])
+        rows[path].add(call, ready_s, cacheable.get(call.number, 0))
     return [rows[path] for path in sorted(rows)]
 
 

@@ -16,11 +16,11 @@ class Item:
 
     Attributes:
         digest: What identifies the row: its fingerprint, or its position where it has none.
-        is_done: Whether it has its outcome, which need not be durable yet.
+        ended_s: When it had its outcome, which need not be durable yet; `None` before.
     """
 
     __slots__ = (
-        "__weakref__", "_outermost", "digest", "index", "is_done", "opened_s", "rank", "row",
+        "__weakref__", "_outermost", "digest", "ended_s", "index", "opened_s", "rank", "row",
     )  # fmt: skip
 
     digest: bytes
@@ -30,7 +30,7 @@ class Item:
         self.row = row
         self.rank: int = rank if outer is None else outer.rank
         self.opened_s: float | None = None
-        self.is_done = False
+        self.ended_s: float | None = None
         # not `self` where there is no outer one: a cycle would keep the row until it is collected
         self._outermost = None if outer is None else outer.admitted
 

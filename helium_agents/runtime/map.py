@@ -459,7 +459,9 @@ class MapRun:
     def _end_item(self, item: Item) -> None:
         task = self._tasks.pop(item.index)
         del self._open_items[item.index]
-        if not (item.is_done or self._is_closed):  # it may have been cancelled before it began
+        if (
+            item.ended_s is None and not self._is_closed
+        ):  # it may have been cancelled before it began
             error = error_of(task) or self._cancelled(f"before item {item.index} was done")
             self._finish(item, Failure(error))
         self._note_end()
@@ -492,10 +494,10 @@ class MapRun:
         except BaseException as error:
             outcome = Failure(error)
             if isinstance(error, ENDS_THE_PROGRAM):
-                item.is_done = True
+                item.ended_s = self._loop.time()
                 self._finish(item, outcome)
                 raise
-        item.is_done = True
+        item.ended_s = self._loop.time()
         self._num_uncommitted += 1
         maps.when_committed(partial(self._commit, item, outcome))
 
@@ -508,7 +510,8 @@ class MapRun:
 
     def _finish(self, item: Item, outcome: Outcome) -> None:
         failure = outcome.error if isinstance(outcome, Failure) else None
-        self._maps.emit(ItemClosed(item.index, item.is_nested, failure, item.rank))
+        closed = ItemClosed(item.index, item.is_nested, failure, item.rank, item.ended_s)
+        self._maps.emit(closed)
         self._finished[item.index] = (item, outcome)
         self._changed.set()
 

@@ -99,12 +99,21 @@ class ItemOpened:
 
 @dataclass(frozen=True, slots=True)
 class ItemClosed:
-    """An item of a `map` ended; see `ItemOpened`."""
+    """An item of a `map` ended, and what it remembers is durable; see `ItemOpened`.
+
+    Args:
+        index: Its position in the input of its map, from 0.
+        is_nested: Whether its map is inside an item of another.
+        error: What it failed with, or `None`.
+        item: The top-level item that it is or belongs to.
+        ended_s: When its function had ended, by the event loop's clock; `None` if it was cancelled.
+    """
 
     index: int
     is_nested: bool
     error: BaseException | None
     item: int = 0
+    ended_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

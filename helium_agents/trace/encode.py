@@ -135,4 +135,5 @@ def _item(event: ItemOpened | ItemClosed, time_s: float) -> dict[str, Any]:
     }
     if isinstance(event, ItemClosed):
         record["error"] = None if event.error is None else in_words(event.error)
+        record["ended"] = time_s if event.ended_s is None else event.ended_s
     return record

@@ -103,10 +103,12 @@ class _Reader:
         item, time_s = record["item"], self._time(record["t"])
         if record["kind"] == "item opened":
             found = self.run.items.setdefault(item, TracedItem(item, record["index"], time_s))
-            found.closed_s = found.error = None  # a resumed run opens it again
+            # a resumed run opens it again
+            found.closed_s = found.ended_s = found.error = None
         elif item in self.run.items:
             found = self.run.items[item]
             found.closed_s, found.error = time_s, record["error"]
+            found.ended_s = self._time(record["ended"])
 
     def _add_other(self, record: Mapping[str, Any]) -> None:
         if record["kind"] == KINDS[EngineDescribed]:

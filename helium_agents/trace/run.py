@@ -63,7 +63,9 @@ class TracedItem:
         item: How many were read before it in the session.
         index: Its position in the input.
         opened_s: When it was opened.
-        closed_s: When it ended; `None` if the trace ends before.
+        closed_s: When it had ended, and what it remembers was durable; `None` if the trace ends
+            before.
+        ended_s: When its function had ended.
         error: What it failed with, in words.
     """
 
@@ -71,6 +73,7 @@ class TracedItem:
     index: int
     opened_s: float
     closed_s: float | None = None
+    ended_s: float | None = None
     error: str | None = None
 
 

@@ -81,6 +81,6 @@ def made_run(
     for each in run.calls:
         if each.item is not None:
             item = run.items.setdefault(each.item, TracedItem(each.item, each.item, 0.0))
-            item.closed_s = each.end_s
+            item.closed_s = item.ended_s = each.end_s
     run.engines["tiny"] = TracedEngine("tiny", 1, CAPACITY, STEP_COSTS["cpu-medium"].as_dict())
     return run
