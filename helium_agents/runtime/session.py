@@ -185,7 +185,8 @@ class Session:
         if answers is not None:
             self._resources.push_async_callback(answers.committed)
         await engines.open()
-        if answers is not None and self._options["memo"] is not None:
+        run_store = None if self._run_log is None else self._run_log.store
+        if answers is not None and options["memo"] not in (None, run_store):
             engines.warn_of_short_memory()
         planner = Planner(self._emit) if isinstance(self._schedule, Adaptive) else None
         dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
@@ -231,7 +232,8 @@ class Session:
             draws,
             emit=self._emit,
             provenance=None if memo is None else record,  # the store goes with the session
-            session_store=store if store is None or memo is None else open_store(None),
+            # a run that is resumed goes on with what it had
+            session_store=store if store is None or memo is None else draws or open_store(None),
         )
 
     async def __aexit__(

@@ -36,21 +36,18 @@ class About(BaseModel):
     """What a server says of itself.
 
     Args:
-        version: Of vLLM; `None` of another server.
+        is_vllm: Whether it is vLLM's own server.
+        version: Of vLLM, if it is told.
         max_model_tokens: Most tokens of a prompt and its answer, if it says so.
         fingerprint: By which it tells its configuration, if it was asked and has one.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    is_vllm: bool = Field(False, exclude=True)
     version: str | None = None
     max_model_tokens: int | None = Field(None, exclude=True)
     fingerprint: str | None = None
-
-    @property
-    def is_vllm(self) -> bool:
-        """Whether it is vLLM's own server."""
-        return self.version is not None
 
 
 class NotThere(EngineStartError):
@@ -66,8 +63,8 @@ class NotThere(EngineStartError):
         self.is_busy = is_busy
 
 
-class _NoSuchPath(EngineStartError):
-    """The server does not have what not every server has."""
+class _DoesNotTell(EngineStartError):
+    """The server does not have, or take, what not every server does."""
 
 
 class Asking:
@@ -99,11 +96,11 @@ class Asking:
         """
         with self._client() as client:
             model = self._served(client)
-            version = None
-            if model is not None and model.owned_by == "vllm":
-                version = self._get(client, f"{self._root}/version").get("version")
-            fingerprint = self._fingerprint(client) if has_fingerprint else None
+            is_vllm = model is not None and model.owned_by == "vllm"
+            version = self._version(client) if is_vllm else None
+            fingerprint = self._fingerprint(client, is_vllm) if has_fingerprint else None
         return About(
+            is_vllm=is_vllm,
             version=version,
             max_model_tokens=None if model is None else model.max_model_len,
             fingerprint=fingerprint,
@@ -115,19 +112,24 @@ class Asking:
         with self._client() as client:
             try:
                 found = self._post(client, f"{self._root}/tokenize", body)
-            except _NoSuchPath:
+            except _DoesNotTell:  # a proxy lets only /v1 through, or it has no chat template
                 return None
         ids = found.get("tokens")
         return ids if isinstance(ids, list) else None
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(headers=headers_of(self._key), timeout=_TIMEOUT_S)
+        try:
+            return httpx.Client(headers=headers_of(self._key), timeout=_TIMEOUT_S)
+        except OSError as error:
+            raise EngineStartError(
+                f"the certificates cannot be read that SSL_CERT_FILE or SSL_CERT_DIR names: {error}"
+            ) from error
 
     def _served(self, client: httpx.Client) -> _Model | None:
         """The model as the server lists it; `None` where it lists none at all."""
         try:
             models = _Models.model_validate(self._get(client, f"{self._base_url}/models")).data
-        except (_NoSuchPath, ValidationError):
+        except (_DoesNotTell, ValidationError):
             return None
         for model in models:
             if model.id == self._model:
@@ -141,9 +143,19 @@ class Asking:
             + (f"did you mean {shown}?" if close else f"it has {shown or 'none'}{more}")
         )
 
-    def _fingerprint(self, client: httpx.Client) -> str | None:
-        message = {"role": "user", "content": "."}
-        body = {"model": self._model, "messages": [message], "max_tokens": 1}
+    def _version(self, client: httpx.Client) -> str | None:
+        try:
+            version = self._get(client, f"{self._root}/version").get("version")
+        except _DoesNotTell:
+            return None
+        return version if isinstance(version, str) else None
+
+    def _fingerprint(self, client: httpx.Client, is_vllm: bool) -> str | None:
+        body: dict[str, Any] = {"model": self._model, "max_tokens": 1}
+        if is_vllm:  # which may have a model that is none for chats
+            found = self._post(client, f"{self._base_url}/completions", body | {"prompt": "."})
+            return Page.model_validate(found).system_fingerprint
+        body["messages"] = [{"role": "user", "content": "."}]
         try:
             found = self._post(client, f"{self._base_url}/chat/completions", body)
         except EngineError as error:
@@ -166,14 +178,14 @@ class Asking:
         except httpx.RequestError as error:
             said = self._hide(str(error)) or type(error).__name__
             raise NotThere(
-                f"nobody answers at {place}: {said}. Start the server, or correct base_url"
+                f"nobody answers at {self._base_url}: {said}. Start the server, or correct base_url"
             ) from error
         if response.status_code != 200:
-            failure = failure_of(response.status_code, self._hide(response.text), place)
+            failure = failure_of(response.status_code, response.text, place, self._hide)
             if isinstance(failure, TransientEngineError):
                 raise NotThere(str(failure), is_busy=True)
-            if response.status_code in (404, 405):
-                raise _NoSuchPath(str(failure))
+            if response.status_code in (400, 404, 405, 501):
+                raise _DoesNotTell(str(failure))
             raise EngineStartError(str(failure))
         try:
             found = json.loads(response.text)

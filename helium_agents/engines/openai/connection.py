@@ -25,6 +25,8 @@ _KEEPALIVE_S = 4.0
 
 _END = "[DONE]"
 
+_SHOWN_CHARACTERS = 200
+
 
 class Connection:
     """Connections to one server, in one event loop.
@@ -46,6 +48,7 @@ class Connection:
         timeout_s: float,
         max_connections: int,
     ) -> None:
+        self._base_url = base_url
         self._place = f"the server at {base_url}"
         self._hide = hide
         self._timeout_s = timeout_s
@@ -76,9 +79,14 @@ class Connection:
         try:
             async with self._client.stream("POST", path, content=content) as response:
                 if response.status_code != 200:
-                    text = self._hide((await response.aread()).decode("utf-8", "replace"))
-                    after = response.headers.get("retry-after")
-                    raise failure_of(response.status_code, text, self._place, retry_after=after)
+                    text = (await response.aread()).decode("utf-8", "replace")
+                    raise failure_of(
+                        response.status_code,
+                        text,
+                        self._place,
+                        self._hide,
+                        retry_after=response.headers.get("retry-after"),
+                    )
                 if not body.get("stream"):
                     yield self._page(await response.aread())
                     return
@@ -99,17 +107,18 @@ class Connection:
             text = data if isinstance(data, str) else data.decode("utf-8", "replace")
             raise TryAgain(
                 f"{self._place} answered what is no answer of the OpenAI API: "
-                f"{self._hide(text[:200])!r}"
+                f"{self._hide(text)[:_SHOWN_CHARACTERS]!r}"
             ) from None
         code = page.error.get("code")
-        text = self._hide(json.dumps({"error": page.error}))
-        raise failure_of(code if isinstance(code, int) else 500, text, self._place)
+        text = json.dumps({"error": page.error})
+        status = code if isinstance(code, int) else 500
+        raise failure_of(status, text, self._place, self._hide)
 
     def _failure(self, error: httpx.RequestError) -> EngineError:
         said = self._hide(str(error)) or type(error).__name__
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             # Nobody can tell why it is gone: it may be restarted by whoever runs it.
-            return EngineDied(f"nobody answers at {self._place}: {said}", was_killed=True)
+            return EngineDied(f"nobody answers at {self._base_url}: {said}", was_killed=True)
         if isinstance(error, httpx.TimeoutException):
             return TransientEngineError(
                 f"{self._place} said nothing for {self._timeout_s:g} s (timeout_s=)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -37,17 +38,24 @@ class TryAgain(TransientEngineError):
 
 
 def failure_of(
-    status: int, body: str, place: str, *, retry_after: str | None = None
+    status: int,
+    body: str,
+    place: str,
+    hide: Callable[[str], str],
+    *,
+    retry_after: str | None = None,
 ) -> EngineError:
     """The error for an answer that is none.
 
     Args:
         status: The HTTP status, or the code of an error inside a stream.
-        body: What the server said, without any key.
+        body: What the server said.
         place: The server, for people.
+        hide: Takes the key out of a text, which a server may repeat.
         retry_after: The header of that name.
     """
     code, said = _said(body)
+    said = hide(said)[:_SHOWN_CHARACTERS]
     answered = f"{place} answered {status}{f': {said}' if said else ''}"
     if status in (401, 403):
         return EngineError(
@@ -83,8 +91,8 @@ def _said(body: str) -> tuple[str, str]:
         found = found.get("error", found)
     if isinstance(found, dict):
         message = found.get("message") or found.get("detail") or body
-        return str(found.get("code") or found.get("type") or ""), str(message)[:_SHOWN_CHARACTERS]
-    return "", " ".join(body.split())[:_SHOWN_CHARACTERS]
+        return str(found.get("code") or found.get("type") or ""), str(message)
+    return "", " ".join(body.split())
 
 
 def pause_s(retry_after: str | None) -> float | None:

@@ -368,7 +368,7 @@ class OpenAIServer:
 
     def _check_length(self, request: Request, limit: int | None) -> None:
         prompt_tokens, max_tokens = len(request.prompt_token_ids), request.max_tokens
-        if limit is not None and prompt_tokens + max_tokens > limit:
+        if limit is not None and prompt_tokens and prompt_tokens + max_tokens > limit:
             raise RequestError(
                 f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, but "
                 f"{self.name!r} holds {limit} of both together: shorten the prompt or lower "

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from helium_agents.engines.engine import Sampling
 from helium_agents.engines.model_source import ModelSource, directory_parts, find_model
 from helium_agents.errors import EngineStartError
 
 _HARMLESS = frozenset({"cache_salt", "priority", "request_id", "session_id", "user"})
 """Of a request's body: what decides when an answer comes, not which."""
+
+_OURS = frozenset(
+    {
+        *("model", "messages", "prompt", "tools", "tool_choice", "response_format"),
+        *("stream", "stream_options", "return_token_ids", "max_completion_tokens"),
+        *(field.name for field in fields(Sampling) if field.init),
+    }
+)
+"""Of a request's body: what calls say."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,12 @@ class ServerSettings:
                 raise EngineStartError(
                     f"OpenAIServer({name}={seconds!r}): give a number of seconds above 0"
                 )
+        taken = sorted(_OURS & set(self.extra_body))
+        if taken:
+            raise EngineStartError(
+                f"OpenAIServer(extra_body=...) has {taken[0]!r}, which is said by the call: leave "
+                "it out, and give it to llm(...)"
+            )
         for name in ("chat_template_kwargs", "extra_body"):
             try:
                 json.dumps(dict(getattr(self, name)))

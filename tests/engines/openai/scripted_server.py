@@ -127,9 +127,7 @@ class ScriptedServer:
         if method == "GET":
             return await self._send(writer, self._about(path))
         body = json.loads(data)
-        if body.get("max_tokens") == 1 and body.get("messages") == [
-            {"role": "user", "content": "."}
-        ]:
+        if body.get("max_tokens") == 1:  # it is asked for its fingerprint
             return await self._send(writer, Refusal(200, json.dumps(self._page(body, []))))
         self.bodies.append(body | {"path": path})
         self.headers.append(headers)
@@ -146,7 +144,7 @@ class ScriptedServer:
             model = {"id": MODEL, "owned_by": "vllm" if self.is_vllm else "somebody"}
             length = {"max_model_len": 4096} if self.is_vllm else {}
             return Refusal(200, json.dumps({"data": [model | length]}))
-        if path == "/version" and self.is_vllm:
+        if path == "/version" and self.is_vllm and self.version:
             return Refusal(200, json.dumps({"version": self.version}))
         return Refusal(404, '{"detail": "Not Found"}')
 

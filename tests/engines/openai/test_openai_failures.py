@@ -161,6 +161,14 @@ async def test_a_wrong_key_is_said_at_the_start() -> None:
             assert (await llm(user("hello"))).text == reply_to("hello")
 
 
+async def test_certificates_that_are_not_there_are_named(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/missing")
+    with pytest.raises(EngineStartError, match="that SSL_CERT_FILE"):
+        await OpenAIServer(server.url, MODEL).start()
+
+
 # --- a server that comes back --------------------------------------------------------------------
 
 

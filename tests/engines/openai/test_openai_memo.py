@@ -11,6 +11,7 @@ from scripted_server import MODEL, ScriptedServer
 
 from helium_agents import LmdbStore, OpenAIServer, Session, gather, llm, operator, user
 from helium_agents.errors import EngineStartError
+from helium_agents.memo.run_log import RunLog
 
 
 @operator(pure=True)
@@ -36,6 +37,18 @@ async def test_without_weights_answers_last_a_session(
     store = LmdbStore(tmp_path / "memo")
     assert store.stats().num_entries == 0
     store.close()
+
+
+async def test_a_run_that_is_resumed_has_what_it_had(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    for num_asked in (4, 4, 5):
+        with RunLog(tmp_path / "run") as log:
+            engine = OpenAIServer(server.url, MODEL)
+            async with Session(engine, memo=log.store, run_log=log):
+                texts = ["a", "b", "c"][: num_asked - 2]
+                await gather(*map(shout, texts[:2]), *(llm(user(text)) for text in texts))
+        assert len(server.bodies) == num_asked
 
 
 async def test_without_a_memo_nothing_is_said(server: ScriptedServer) -> None:

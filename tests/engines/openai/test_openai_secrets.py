@@ -22,8 +22,9 @@ async def test_it_is_found_nowhere(
     shown: list[str] = []
     async with ScriptedServer(key=KEY) as server:
         engine = OpenAIServer(server.url, MODEL, weights="w1")
-        echo = Refusal(400, f'{{"error": {{"message": "your key {KEY} is well"}}}}')
-        server.misbehaviours += [echo, Refusal(200, f"no JSON {KEY}"), Refusal(500, KEY)]
+        escaped = "".join(f"\\u{ord(letter):04x}" for letter in KEY)
+        echo = Refusal(400, f'{{"error": {{"message": "your key {escaped} is well"}}}}')
+        server.misbehaviours += [echo, Refusal(200, f"{'no JSON' * 27} {KEY}"), Refusal(500, KEY)]
         async with Session(
             engine, memo=tmp_path / "memo", observers=[lambda e: shown.append(repr(e))]
         ):
@@ -90,6 +91,7 @@ def test_a_url_without_a_path_means_the_usual_one() -> None:
         {"timeout_s": 0},
         {"restart_s": float("nan")},
         {"extra_body": {"a": object()}},
+        {"extra_body": {"max_tokens": 7}},
     ],
 )
 def test_arguments_are_checked(options: dict[str, object]) -> None:
