@@ -8,7 +8,6 @@ would take turns.
 from __future__ import annotations
 
 from benchmarks.systems.ours import Ours
-from helium_agents.engines.engine import Request
 from helium_agents.optimizer.schedule import Asked, Queue, has_slot
 
 
@@ -26,8 +25,7 @@ class LeastAttainedService:
         if not has_slot(queue):
             return None
         asked = min(queue.ready, key=self._level)
-        if isinstance(asked, Request):
-            asked.priority = self._level(asked)
+        asked.priority = self._level(asked)
         if asked.item is not None:
             end = len(asked.prompt_token_ids) + asked.max_tokens
             grown = end - self._seen.get(asked.item, 0)

@@ -69,7 +69,7 @@ class Request:
         prompt_token_ids: The conversation as the engine's `render` gave it; empty if it has none.
         sampling: How to sample; `sampling.n` answers are wanted.
         json_schema: JSON schema text that the answer must satisfy, or `None`.
-        priority: Lower runs first.
+        priority: Lower runs first; set by the schedule.
         model: The engine's name in the session, or `None` for the default.
         item: The item of a top-level `map` that it is wanted for, by how many were read before it
             in the session; `None` outside of any.

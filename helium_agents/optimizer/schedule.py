@@ -16,7 +16,14 @@ from helium_agents.optimizer.policy import AtMost, Policy
 
 
 class Asked(Protocol):
-    """What a schedule sees of a request."""
+    """What a schedule sees of a request.
+
+    Attributes:
+        priority: Lower runs first on the engine, which preempts by it too. 0, unless the schedule
+            sets it when it chooses the request.
+    """
+
+    priority: int
 
     @property
     def prompt_token_ids(self) -> Sequence[int]:

@@ -15,6 +15,7 @@ from helium_agents import Ref, Session, gather, llm, operator, user
 from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import RequestError, SessionError
+from helium_agents.optimizer.schedule import Asked, EverythingOpen, Queue
 from helium_agents.runtime.map import MOST_OPEN
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -323,3 +324,21 @@ def test_all_rows_finish_whatever_is_open(
 async def test_how_many_must_be_a_number() -> None:
     with pytest.raises(SessionError, match="max_open=0 must be a whole number, at least 1"):
         Session(ScriptedEngine(), max_open=0)
+
+
+# --- priorities ----------------------------------------------------------------------------------
+
+
+async def test_what_a_schedule_says_of_priority_is_told_to_the_engine() -> None:
+    class LastFirst(EverythingOpen):
+        def choose(self, queue: Queue) -> Asked | None:
+            asked = super().choose(queue)
+            if asked is not None and asked.item is not None:
+                asked.priority = -asked.item
+            return asked
+
+    engine = ScriptedEngine()
+    async with Session(engine, schedule=LastFirst()) as session:
+        await drained(session.map(ask, range(3)))
+        await ask("no row")
+    assert [request.priority for request in engine.requests] == [0, -1, -2, 0]
