@@ -43,6 +43,11 @@ def read_trace(path: str | Path) -> TracedRun:
             reader.run.is_cut = end < file.seek(0, 2)
     except OSError as error:
         raise TraceError(f"the trace {path} cannot be read: {error.strerror}") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise TraceError(
+            f"the trace {path} has records of another form ({error!r}): read it with the version "
+            "of helium_agents that wrote it"
+        ) from error
     return reader.run
 
 

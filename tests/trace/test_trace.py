@@ -20,7 +20,7 @@ from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import TraceError
 from helium_agents.telemetry.events import CallSettled
 from helium_agents.trace import TracedRun, TraceFile, read_trace, writer
-from helium_agents.trace.chunks import HEADER
+from helium_agents.trace.chunks import HEADER, chunk_of
 from helium_agents.trace.front_coding import Texts, TokenSequences, decoded
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +176,14 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, data: bytes, message: str) 
     if data:
         with pytest.raises(TraceError, match=message):
             TraceFile(path, resume=True).check()
+
+
+def test_records_of_another_form_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    nothing = {"texts": Texts().coded(), "tokens": TokenSequences().coded()}
+    path.write_bytes(HEADER + chunk_of({**nothing, "records": [{"kind": "llm"}]}))
+    with pytest.raises(TraceError, match="records of another form"):
+        read_trace(path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
