@@ -107,6 +107,8 @@ class Batch:
         if retry_failed and not resume:
             raise InputError("retry_failed=True goes on with an output: give resume=True too")
         if trace is not None:
+            if Path(trace.path).absolute() == output.absolute():
+                raise InputError("trace= and output= are the same file: choose another trace=")
             trace.check()
         self.output = Output(output, overwrite=overwrite, resume=resume)
         self.workflow = workflow if isinstance(workflow, Workflow) else Workflow.of(workflow)

@@ -29,6 +29,9 @@ from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.telemetry.progress import duration
 from helium_agents.trace import read_trace
 
+_MANY_CALLS = 2_000
+"""So many take a few seconds, each time that they are simulated."""
+
 
 class _KvTokens(click.ParamType[Change]):
     """Tokens, or a factor."""
@@ -109,6 +112,9 @@ def simulate(
         ],
     ]
     alternatives = [*chain(*kinds), *_together(kinds)]
+    if len(run.computed) > _MANY_CALLS and not as_json:
+        simulated = count(len(alternatives) + 1, "run")
+        click.echo(f"simulating {simulated} of {len(run.computed):,} calls each ...", err=True)
     with stdout_for_report():
         answer = ask(run, alternatives, simulator)
     if as_json:

@@ -17,7 +17,7 @@ class TraceFile:
     Args:
         path: The file. It is readable by its owner alone, since prompts are in clear in it.
         content: Whether the texts of prompts and answers are kept; their token ids are always.
-        overwrite: Replace what is there.
+        overwrite: Replace the trace that is there.
         resume: Append to the trace that is there; where nothing is, begin.
     """
 
@@ -38,7 +38,9 @@ class TraceFile:
             )
         if self.resume:
             self._end()
-        elif Path(self.path).exists() and not self.overwrite:
+        elif self.overwrite:
+            self._check_replaceable()
+        elif Path(self.path).exists():
             raise TraceError(
                 f"the trace {self.path} is there already: name another file, or give "
                 "overwrite=True to replace it or resume=True to append to it"
@@ -64,6 +66,18 @@ class TraceFile:
             why = error.strerror
             raise TraceError(f"the trace {self.path} cannot be written: {why}") from error
         return file
+
+    def _check_replaceable(self) -> None:
+        """See that what is there is a trace, and not somebody's rows."""
+        try:
+            with open(self.path, "rb") as file:
+                if file.read(1):
+                    file.seek(0)
+                    check_header(file, str(self.path))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise TraceError(f"the trace {self.path} cannot be read: {error.strerror}") from error
 
     def _end(self) -> int:
         """Where the last whole chunk of the trace that is there ends; 0 where there is none."""

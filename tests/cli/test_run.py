@@ -433,6 +433,14 @@ def test_a_trace_without_texts(helium: Helium) -> None:
     assert "add --trace FILE" in helium(f"{RUN} --trace-content off", expect=2).stderr
 
 
+def test_a_trace_is_no_other_file(helium: Helium) -> None:
+    rows = Path("rows.jsonl").read_bytes()
+    for options in ("--trace rows.jsonl", "--trace rows.jsonl --overwrite"):
+        assert "rows.jsonl" in helium(f"{RUN} {options}", expect=1).stderr
+    assert Path("rows.jsonl").read_bytes() == rows
+    assert "--trace" in helium(f"{RUN} --trace out.jsonl", expect=1).stderr
+
+
 def test_a_trace_goes_with_its_output(helium: Helium) -> None:
     helium(f"{RUN} --limit 2 --trace run.trace")
     result = helium(f"{RUN.replace('out.', 'other.')} --trace run.trace", expect=1)
