@@ -152,7 +152,7 @@ def llm(
     frame = entered_frame() or root_frame()
     if frame.runner is None:  # a session checks it itself
         check_on_loop("llm")
-    parts, inputs = to_parts(messages)
+    parts, inputs, beside = to_parts(messages)
     parameters = (  # by position: half the cost of names
         max_tokens,
         temperature,
@@ -177,11 +177,11 @@ def llm(
         )
     asked = None if schema is None else reply_schema(schema)
     json_schema = None if asked is None else asked.json_schema
-    call = LlmCall(parts, sampling, asked, json_schema, model, share, retries, timeout)
+    call = LlmCall(
+        parts, sampling, asked, json_schema, model, share, retries, timeout, beside=beside
+    )
     if tools is not None or tool_choice != "auto":
         call.tools = _tools(tools, tool_choice, schema, n)
-    if any([message.beside for message in messages]):
-        call.beside = tuple([message.beside for message in messages])
     node = LlmNode(frame, call, inputs)
     if frame.runner is not None:
         frame.runner.on_created(node)

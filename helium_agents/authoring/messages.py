@@ -166,16 +166,19 @@ def prompt(template: str, /, **values: Any) -> Prompt:
 
 def to_parts(
     messages: Iterable[Message],
-) -> tuple[tuple[tuple[str, tuple[Part, ...]], ...], tuple[Node, ...]]:
-    """Messages as texts and slots, with the nodes that the slots stand for.
+) -> tuple[tuple[tuple[str, tuple[Part, ...]], ...], tuple[Node, ...], tuple[Beside | None, ...]]:
+    """Messages as texts and slots, the nodes that the slots stand for, and what is beside the text.
 
     Neighbouring texts are joined, so that one conversation has one form however it was composed.
+    Where no message has anything beside its text, the last is empty.
     """
     inputs: dict[Node, Slot] = {}
     rendered: list[tuple[str, tuple[Part, ...]]] = []
+    beside: list[Beside | None] = []
     for position, message in enumerate(messages):
         if not isinstance(message, Message):
             raise PromptError(_not_a_message(message, position))
+        beside.append(message.beside)
         if type(message.content) is str and LEAK_MARK not in message.content:  # nearly always
             rendered.append((message.role, (message.content,)))
             continue
@@ -193,7 +196,7 @@ def to_parts(
         rendered.append((message.role, tuple(parts)))
     if not rendered:
         raise PromptError("llm(...) needs at least one message, e.g. llm(user('Hello'))")
-    return tuple(rendered), tuple(inputs)
+    return tuple(rendered), tuple(inputs), tuple(beside) if any(beside) else ()
 
 
 def _not_a_message(message: Any, position: int) -> str:

@@ -50,7 +50,8 @@ OnDelta = Callable[[Delta], None]
 """Called with each piece of text as it comes."""
 
 
-def _a_request() -> str:
+def a_request() -> str:
+    """What a request without a call is called."""
     return "a request"
 
 
@@ -96,7 +97,7 @@ class Request:
     depth: int = 0
     call: Hashable = None
     hints: dict[str, Any] | None = None
-    describe: Callable[[], str] = _a_request
+    describe: Callable[[], str] = a_request
     on_attempt: Callable[[], OnDelta | None] = nobody
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str = "auto"
@@ -106,11 +107,6 @@ class Request:
     def max_tokens(self) -> int:
         """Most tokens of one answer."""
         return self.sampling.max_tokens
-
-    def forget_call(self) -> None:
-        """Let go of the call: an engine may keep what it was asked, but not for whom."""
-        self.call, self.describe, self.on_attempt = None, _a_request, nobody
-        self.on_moved = nobody
 
 
 class Completion(NamedTuple):

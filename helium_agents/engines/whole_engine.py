@@ -6,10 +6,10 @@ and its docstrings say what each one is, and what is lost without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from helium_agents.engines.engine import AnswersLast, Capacity, ChatMessage, Choice, Engine
+from helium_agents.engines.engine import AnswersLast, Capacity, Choice, Engine
 from helium_agents.optimizer.step_cost import StepCost
 
 
@@ -22,6 +22,12 @@ class WholeEngine:
     Attributes:
         engine: As given.
         complete: The engine's own `complete`.
+        render: Gives the token ids of a conversation in the model's own template, ready for the
+            answer; one that `calls_tools` takes `Request.tools` too, where there are any. Without
+            it there are none. Then no request is sent where its prefix is cached (replicas get
+            equal shares), and a prompt's length is known only from `Completion.prompt_tokens`: a
+            token budget reserves the answers alone, and may be exceeded by the prompts that are
+            under way.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -30,7 +36,7 @@ class WholeEngine:
         self._own: Any = engine
         # `hasattr`, not `isinstance`, which sees nothing of what `__getattr__` passes on
         self._starts = all(hasattr(engine, name) for name in ("is_started", "start", "close"))
-        self._renders = hasattr(engine, "render")
+        self.render: Callable[..., Awaitable[Sequence[int]]] = getattr(engine, "render", _no_ids)
         self._truncates = hasattr(engine, "truncate")
 
     @property
@@ -62,23 +68,6 @@ class WholeEngine:
         """
         if self._starts:
             await self._own.close()
-
-    async def render(
-        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
-    ) -> Sequence[int]:
-        """Token ids of the conversation in the model's own template, ready for the answer.
-
-        One that `calls_tools` is given `Request.tools`, where there are any.
-
-        Without it there are none. Then no request is sent where its prefix is cached (replicas get
-        equal shares), and a prompt's length is known only from `Completion.prompt_tokens`: a token
-        budget reserves the answers alone, and may be exceeded by the prompts that are under way.
-        """
-        if not self._renders:
-            return ()
-        asked = (messages, tools) if tools else (messages,)
-        ids: Sequence[int] = await self._own.render(*asked)
-        return ids
 
     @property
     def truncates(self) -> bool:
@@ -167,3 +156,7 @@ class WholeEngine:
         if hasattr(self._own, "identity_parts"):
             parts = self._own.identity_parts()
         return parts
+
+
+async def _no_ids(*_: Any) -> Sequence[int]:
+    return ()

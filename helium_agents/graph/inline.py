@@ -12,15 +12,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from sys import exception
 from typing import Any, TypeVar
 
-from helium_agents.errors import CallTimeout, ImpureCall, RefCancelled, SessionError
+from helium_agents.errors import CallTimeout, ImpureCall, RefCancelled
 from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.cycles import InlineWait, check_cycle
-from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Body, Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.trace import Frame, Tally, enter, entered, entered_frame, leave
 
 T = TypeVar("T")
+
+ValueOf = Callable[[Node], Coroutine[Any, Any, Any]]
+"""Gives the value of a call when it is awaited."""
 
 
 def awaitable(fn: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> Awaitable[T]:
@@ -41,27 +43,6 @@ def awaitable(fn: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> Awa
     return made
 
 
-def value_of(node: Node) -> Coroutine[Any, Any, Any]:
-    """What gives the value of a call when it is awaited: run inline, or waited for, or known."""
-    runner = node.frame.runner
-    if node.outcome is not None or (runner is None and isinstance(node, LlmNode)):
-        return _known(node)
-    if isinstance(node, OperatorNode) and (runner is None or not node.body.is_pure):
-        return _run_inline(node)
-    assert runner is not None
-    return runner.wait(node)
-
-
-async def _known(node: Node) -> Any:
-    check_may_await(node, entered_frame())
-    if node.outcome is None:
-        raise SessionError(
-            "llm(...) needs a session to run in: put `async with Session(...)` around the call, "
-            "or start the program with helium_agents.run(...)"
-        )
-    return node.outcome.get()
-
-
 def check_may_await(node: Node, frame: Frame | None) -> None:
     """Refuse to let a pure operator depend on a call that was made outside it and is not pure.
 
@@ -80,8 +61,13 @@ def check_may_await(node: Node, frame: Frame | None) -> None:
     )
 
 
-async def _run_inline(node: OperatorNode) -> Any:
-    """The value of an operator call, run here and now unless it already runs elsewhere."""
+async def run_inline(node: OperatorNode, value_of: ValueOf) -> Any:
+    """The value of an operator call, run here and now unless it already runs elsewhere.
+
+    Args:
+        node: The call.
+        value_of: Gives the values of its inputs.
+    """
     awaiter = entered_frame()
     check_may_await(node, awaiter)
     if node.outcome is not None:  # it has come since the coroutine was made
@@ -97,7 +83,7 @@ async def _run_inline(node: OperatorNode) -> Any:
     handled = exception()
     item = above.item if awaiter is None or awaiter.item is None else awaiter.item
     try:
-        value = await run_body(node, item)
+        value = await run_body(node, item, value_of=value_of)
     except asyncio.CancelledError:
         message = f"{node.label}(...) was cancelled in the task that was running it"
         _settle(node, Failure(RefCancelled(message)))
@@ -146,6 +132,7 @@ async def run_body(
     item: Any,
     tally: Tally | None = None,
     on_begin: Callable[[], None] | None = None,
+    value_of: ValueOf | None = None,
 ) -> Any:
     """Run the operator's function in a frame of its own, resolving inputs, with its retries.
 
@@ -154,8 +141,10 @@ async def run_body(
         item: The item of a `map` that the body works for.
         tally: Counts the model calls made for a pure operator.
         on_begin: Called when the body begins; who gives it keeps the timeout itself.
+        value_of: Gives the values of its inputs, where it has any.
     """
     if node.inputs:
+        assert value_of is not None
         above = node.frame
         with entered(Frame(above.runner, above, ("inputs",), item=item, node=node)):
             node = node.with_values(tuple(await values_of(map(value_of, node.inputs))))

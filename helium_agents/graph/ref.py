@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, NoReturn, TypeVar
 
 from helium_agents.errors import RefAttributeError, RefMisuse, SessionError
-from helium_agents.graph.inline import value_of
+from helium_agents.graph.inline import check_may_await, run_inline
 from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.node import Node
+from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.trace import entered_frame
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -171,3 +172,24 @@ def _current_task() -> Any:
         return asyncio.current_task()
     except RuntimeError:
         return None
+
+
+def value_of(node: Node) -> Coroutine[Any, Any, Any]:
+    """What gives the value of a call when it is awaited: run inline, or waited for, or known."""
+    runner = node.frame.runner
+    if node.outcome is not None or (runner is None and isinstance(node, LlmNode)):
+        return _known(node)
+    if isinstance(node, OperatorNode) and (runner is None or not node.body.is_pure):
+        return run_inline(node, value_of)
+    assert runner is not None
+    return runner.wait(node)
+
+
+async def _known(node: Node) -> Any:
+    check_may_await(node, entered_frame())
+    if node.outcome is None:
+        raise SessionError(
+            "llm(...) needs a session to run in: put `async with Session(...)` around the call, "
+            "or start the program with helium_agents.run(...)"
+        )
+    return node.outcome.get()

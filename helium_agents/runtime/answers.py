@@ -33,6 +33,7 @@ from helium_agents.runtime.record import (
     alias_record,
     answer_record,
     calls_below_in,
+    max_tokens_in,
     read_record,
     run_tag,
     value_record,
@@ -73,6 +74,10 @@ class Answers:
         run_log: Where the answers of this run's draws are kept; `None` for nowhere.
         provenance: Says what a call was, for who looks into `store` later; `None` if nobody can.
         session_store: Where answers are kept that last a session only; `None` for nowhere.
+
+    Attributes:
+        heeds_misses: Whether `note_miss` is to be told of calls that are not remembered.
+        num_kept: How many answers were kept.
     """
 
     def __init__(
@@ -92,11 +97,15 @@ class Answers:
         self._emit = emit
         self._provenance = provenance
         self._engines = engines
+        if mode == "refresh":
+            store = None if store is None else _Anew(store)
+            session_store = None if session_store is None else _Anew(session_store)
+        self.heeds_misses = provenance is not None or mode == "replay-only"
+        self.num_kept = 0
         self._store = store
         self._session_store = session_store
         self._limits_memory = engines.limits_memory
         self._run_log = run_log
-        self._fresh: set[bytes] = set()
         self._dirty: list[Store] = []
         self._waiting: list[Callable[[BaseException | None], None]] = []
         self._is_committing = False
@@ -164,24 +173,27 @@ class Answers:
             record = answer_record(value, node.call.sampling.max_tokens, self._run)
         else:
             record = value_record(value, calls_below, self._run)
+        alias_key, provenance = None, b""
         if asked.is_drawn:  # by the draw: whoever asks again is the same call
             key = _run_log_key(node, asked)
-            if key is not None:
-                self._write(store, key, record, node.label)
-            return
-        key = node.record_key
-        alias_key = key if asked is node else asked.record_key
+        else:
+            key, alias_key = node.record_key, asked.record_key
+            if isinstance(node, LlmNode) and key is not None:
+                there = store.get(key)
+                if there is not None and max_tokens_in(there) > node.call.sampling.max_tokens:
+                    key, alias_key = node.key, asked.key  # it cannot be cut, or came since: both
+            if self._provenance is not None:
+                provenance = self._provenance(node)
         if key is None:
             return
-        if self._has_longer(store, key, node):
-            key, alias_key = node.key, asked.key  # it could not be cut, or came since: keep both
-            assert key is not None
-        provenance = b"" if self._provenance is None else self._provenance(node)
-        self._write(store, key, record, node.label, provenance)
+        store.put(key, record, label=node.label, provenance=provenance)
         if alias_key is not None and alias_key != key:
-            self._write(store, alias_key, alias_record(key), node.label)
+            store.put(alias_key, alias_record(key), label=node.label)
+        if store not in self._dirty:
+            self._dirty.append(store)
+        self.num_kept += 1
 
-    def check_may_compute(self, node: Node) -> None:
+    def note_miss(self, node: Node) -> None:
         """Say that a call missed, and refuse to ask a model in replay-only mode.
 
         Raises:
@@ -262,16 +274,7 @@ class Answers:
         stores = {"for good": self._store, "a session": self._session_store, "not at all": None}
         return stores[models.answers_last]
 
-    def _has_longer(self, store: Store, key: bytes, node: Node) -> bool:
-        record = self._read(store, key) if isinstance(node, LlmNode) else None
-        if not isinstance(record, AnswerRecord):
-            return False
-        assert isinstance(node, LlmNode)
-        return record.max_tokens > node.call.sampling.max_tokens
-
     def _read(self, store: Store, key: bytes) -> Record | None:
-        if self.mode == "refresh" and store is not self._run_log and key not in self._fresh:
-            return None
         for _ in range(2):  # an alias leads to a record
             data = store.get(key)
             if data is None:
@@ -285,14 +288,22 @@ class Answers:
             key = record.key
         return None
 
-    def _write(
-        self, store: Store, key: bytes, record: bytes, label: str, provenance: bytes = b""
-    ) -> None:
-        store.put(key, record, label=label, provenance=provenance)
-        if store not in self._dirty:
-            self._dirty.append(store)
-        if self.mode == "refresh":
-            self._fresh.add(key)
+
+class _Anew:
+    """A store for a run that computes all anew: what it has not put itself is not there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._fresh: set[bytes] = set()
+        self.commit = store.commit
+        self.close = store.close
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._store.get(key) if key in self._fresh else None
+
+    def put(self, key: bytes, value: bytes, **about: Any) -> None:
+        self._store.put(key, value, **about)
+        self._fresh.add(key)
 
 
 def _commit(store: Store) -> Future[None]:
@@ -337,7 +348,7 @@ def _fit(record: AnswerRecord, node: LlmNode, fleet: Fleet) -> Answer | None:
         if fit is None:
             return None
         fitted.append(fit)
-    return Answer(tuple(fitted), record.answer.prompt_tokens)
+    return Answer.of(tuple(fitted), record.answer.prompt_tokens)
 
 
 def fit_choice(choice: Choice, max_tokens: int, asked_max: int, fleet: Fleet) -> Choice | None:

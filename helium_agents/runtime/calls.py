@@ -18,13 +18,14 @@ from typing import Any, Literal
 from helium_agents.errors import SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.cycles import check_not_inside_itself
-from helium_agents.graph.inline import check_may_await, value_of
+from helium_agents.graph.inline import check_may_await
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
-from helium_agents.graph.outcome import Failure
+from helium_agents.graph.outcome import Failure, Value
 from helium_agents.graph.plan import COMPUTE
+from helium_agents.graph.ref import value_of
 from helium_agents.graph.trace import Frame, entered_frame
 from helium_agents.optimizer.logical import logical_plan
 from helium_agents.optimizer.optimize import lower, optimize
@@ -93,9 +94,7 @@ class Calls:
         self.maps: dict[OpenMap, None] = {}
         self.is_open = True  # as a field of its own, since every call asks
         settler = Settler(emit, engines, answers)
-        self.flights = Flights(
-            tasks, context, self._plan, settler.settle, settler.report_left, self._closed_before
-        )
+        self.flights = Flights(self._plan, settler.settle, settler.report_left, self._closed_before)
         self.models = engines
         self._dispatcher = dispatcher
         self._answers = answers if substitute_known in rules else None  # what rules may put in
@@ -104,6 +103,8 @@ class Calls:
             dispatcher,
             self.flights,
             answers,
+            tasks,
+            context,
             looks_up=self._answers is not None,
             shares=shares,
             emit=emit if is_watched else None,
@@ -177,36 +178,38 @@ class Calls:
         item = self._check_awaiter(node, frame)
         if node.outcome is not None:  # it has come since the coroutine was made
             return node.outcome.get()
-        if self._is_known(node, item):
+        is_asked = node.flight is not None
+        if not is_asked and self._is_known(node, item):
             if self._num_at_once % _HITS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)  # or a loop over remembered calls could not be interrupted
         else:
-            flight = self.flights.ask(node, item)
-            landed: asyncio.Future[None] = self._loop.create_future()
             alarm = None if node.timeout_s is None else _alarm(node, node.timeout_s)
-            waiter = self.flights.wait(flight, landed, frame or self.root, alarm)
+            waiter = self.flights.wait(node, item, frame or self.root, alarm)
+            if not is_asked and self._answers is not None:
+                waiter.flight.num_kept = self._answers.num_kept
             try:
-                await (landed if alarm is None else alarm.wait_for(landed))
+                await (waiter.landed if alarm is None else alarm.wait_for(waiter.landed))
             except BaseException as error:
                 await self._leave(waiter, error)
                 raise
             finally:
                 if alarm is not None:
                     alarm.stop()
-        assert node.outcome is not None
-        return node.outcome.get()
+        outcome = node.outcome
+        assert outcome is not None
+        return outcome.value if isinstance(outcome, Value) else outcome.get()
 
     def _is_known(self, node: Node, item: Any) -> bool:
         """Settle a call that is remembered and that nobody has asked for yet.
 
         What is known needs no plan, since it needs nothing else; and most calls of a warm run are.
         """
-        if self._answers is None or node.flight is not None:
+        if self._answers is None:
             return False
         found = self._answers.look_up(node)
         if found is None:
             return False
-        self._executor.settle_known(Flight(node, self._loop.time(), item), found)
+        self._executor.settle_known(self.flights.new(node, item), found)
         self._num_at_once += 1
         return True
 
@@ -218,11 +221,10 @@ class Calls:
         if node.outcome is not None:
             yield node.outcome.get().text
             return
-        flight = self.flights.ask(node, item)
-        flight.stream = flight.stream or StreamBuffer()
-        landed: asyncio.Future[None] = self._loop.create_future()
         alarm = None if node.timeout_s is None else _alarm(node, node.timeout_s)
-        waiter = self.flights.wait(flight, landed, frame or self.root, alarm)
+        waiter = self.flights.wait(node, item, frame or self.root, alarm)
+        flight, landed = waiter.flight, waiter.landed
+        flight.stream = flight.stream or StreamBuffer()
         try:
             async for piece in flight.stream.read(landed, alarm):
                 yield piece
@@ -262,15 +264,19 @@ class Calls:
         known: dict[bytes, Found] = {}
         if self._answers is not None:
             for planned, node in zip(plan.nodes.values(), nodes, strict=True):
-                if planned.step is COMPUTE and planned.key is not None:
-                    found = self._answers.look_up(node)
-                    if found is not None:
-                        known[planned.key] = found
+                if planned.step is not COMPUTE or planned.key is None:
+                    continue
+                if node.flight is not None and node.flight.num_kept == self._answers.num_kept:
+                    continue  # it was not there when it was asked, and nothing has come since
+                found = self._answers.look_up(node)
+                if found is not None:
+                    known[planned.key] = found
         plan = optimize(plan, known, self._rules)
         physical = lower(plan, self.flights.under_way if self._shares else None)
         if self._is_watched:
             self._emit(Planned(len(nodes), physical.num_computed, time.perf_counter() - start_s))
-        self._executor.carry_out(physical, nodes)
+        flights = self.flights.of(physical, nodes, shares=self._shares)
+        self._executor.carry_out(physical, flights)
 
     # --- the end -------------------------------------------------------------------------------
 

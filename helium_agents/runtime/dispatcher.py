@@ -76,7 +76,8 @@ class Dispatcher:
             if self._planner is not None and request.item is not None:
                 self._planner.note(request, completion)
         finally:
-            queue.uses.end(request, completion, asyncio.get_running_loop().time())
+            if request in queue.uses.began_for:
+                queue.uses.end(request, completion, asyncio.get_running_loop().time())
             self._reserved_tokens -= queue.end(request)
             self._used_tokens += used_tokens
             self._send_all()
@@ -129,7 +130,7 @@ class Dispatcher:
         """Let all go whose turn it is."""
         queue.room = queue.fleet.capacity
         queue.now_s = asyncio.get_running_loop().time()
-        if self._planner is not None and self._planner.has_news:
+        if self._items and self._planner is not None and self._planner.has_news:
             self._settle(queue, self._planner)
         while queue.ready:
             if queue.settling is not None and _is_busy_for(queue, _MOST_SETTLING_S):

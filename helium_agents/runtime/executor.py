@@ -7,13 +7,21 @@ model is asked or a body run; the answer is kept; the calls are settled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from dataclasses import asdict
 from functools import partial
 from itertools import count
 from typing import Any
 
-from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Request
+from helium_agents.engines.engine import (
+    Capacity,
+    ChatMessage,
+    Completion,
+    Request,
+    a_request,
+    nobody,
+)
 from helium_agents.errors import (
     EncodingError,
     InvalidReply,
@@ -22,13 +30,13 @@ from helium_agents.errors import (
     TransientEngineError,
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
-from helium_agents.graph.inline import run_body, value_of
+from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmCall, LlmNode
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
-from helium_agents.graph.plan import COMPUTE, Known, Prefix, Same
-from helium_agents.graph.ref import LEAK_MARK
+from helium_agents.graph.plan import Known, Prefix, Same
+from helium_agents.graph.ref import LEAK_MARK, value_of
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
 from helium_agents.graph.values import as_text
@@ -45,6 +53,7 @@ from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
+from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import EngineDescribed, Observer, RequestAnswered, Source
 
 FIRST_BACKOFF_S = 0.1
@@ -59,6 +68,8 @@ class Executor:
         dispatcher: Takes requests.
         flights: All unfinished flights.
         answers: What is remembered, or `None`.
+        tasks: The session's tasks.
+        context: Where they run.
         looks_up: Whether a call whose inputs have come is looked up once more.
         shares: Whether it may join an equal one in flight.
         emit: Takes events, or `None` where nobody but the summary does.
@@ -71,6 +82,8 @@ class Executor:
         dispatcher: Dispatcher,
         flights: Flights,
         answers: Answers | None,
+        tasks: Tasks,
+        context: Context,
         *,
         looks_up: bool,
         shares: bool,
@@ -81,6 +94,8 @@ class Executor:
         self._dispatcher = dispatcher
         self._flights = flights
         self._answers = answers
+        self._tasks = tasks
+        self._context = context
         self._looks_up = looks_up
         self._shares = shares
         self._emit = emit
@@ -90,7 +105,7 @@ class Executor:
 
     # --- making a plan happen ------------------------------------------------------------------
 
-    def carry_out(self, plan: PhysicalPlan, nodes: Sequence[Node]) -> None:
+    def carry_out(self, plan: PhysicalPlan, flights: dict[int, Flight]) -> None:
         """Make a plan happen.
 
         First calls take hold of what they need, calls before their inputs, so that what nobody
@@ -99,9 +114,8 @@ class Executor:
 
         Args:
             plan: What to do for which call.
-            nodes: The calls; the first is number 1.
+            flights: Those of its calls, as `Flights.of` gives them.
         """
-        flights = self._flights_of(plan, nodes)
         to_compute: list[Flight] = []
         for id_, flight in flights.items():
             if not flight.waiters:
@@ -124,27 +138,6 @@ class Executor:
                     to_compute.append(flight)
         for flight in reversed(to_compute):
             self._take(flight, self._begin_if_ready)
-
-    def _flights_of(self, plan: PhysicalPlan, nodes: Sequence[Node]) -> dict[int, Flight]:
-        """The flights of a plan's calls, each before those that it needs, and listed."""
-        now_s = asyncio.get_running_loop().time()
-        items: dict[int, Item | None] = {}
-        flights: dict[int, Flight] = {}
-        for id_ in reversed(plan.actions):
-            action, planned = plan.actions[id_], plan.logical.nodes[id_]
-            node = nodes[id_ - 1]
-            flight = flights[id_] = node.flight or Flight(node, now_s, items.get(id_))
-            self._flights.plan(flight)
-            if action is COMPUTE:
-                if self._shares and planned.content is not None:
-                    self._flights.enlist(flight, planned.record_key, planned.key)
-                for source in planned.inputs:
-                    items.setdefault(source, flight.item)
-            elif isinstance(action, Same | Prefix):
-                items.setdefault(action.of, flight.item)
-            if isinstance(action, Prefix | Cut):
-                self._flights.enlist(flight, planned.key)
-        return flights
 
     def settle_known(self, flight: Flight, found: Found) -> None:
         """Give a flight that has not begun a remembered answer."""
@@ -201,9 +194,9 @@ class Executor:
         """The flight of an input. That of a plain operator sees to its own inputs in its body."""
         if source.is_planned or source.flight is not None:
             return self._flights.ask(source, item)
-        flight = Flight(source, asyncio.get_running_loop().time(), item)
+        flight = self._flights.new(source, item)
         self._flights.plan(flight)
-        self._flights.run(flight, partial(self._run_plain, flight))
+        self._run(flight, self._run_plain(flight))
         return flight
 
     async def _run_plain(self, flight: Flight) -> None:
@@ -242,7 +235,7 @@ class Executor:
                 failure = Failure(outcome.error)
                 ending = self._flights.leave_inputs(flight)
                 if ending:
-                    self._flights.run(flight, partial(self._fail_after, flight, ending, failure))
+                    self._run(flight, self._fail_after(flight, ending, failure))
                 else:
                     self._flights.land(flight, failure)
                 return
@@ -250,7 +243,7 @@ class Executor:
         asked = flight.node
         node = _with_inputs(asked) if inputs else asked
         if node is asked or not self._shares or not self._is_elsewhere(flight, asked, node):
-            self._flights.run(flight, partial(self._compute, flight, asked, node))
+            self._run(flight, self._compute(flight, asked, node))
 
     async def _fail_after(
         self, flight: Flight, ending: list[asyncio.Task[None]], failure: Failure
@@ -288,6 +281,11 @@ class Executor:
         )
         return True
 
+    def _run(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
+        """Run a planned flight in a task; the work lands it, or else the task's end does."""
+        end = partial(self._flights.end, flight)
+        flight.task = self._tasks.spawn(work, self._context.copy(), end)
+
     # --- answers of other flights --------------------------------------------------------------
 
     def _take_equal(self, flight: Flight, hold: Waiter, asked: Node, node: Node) -> None:
@@ -295,7 +293,7 @@ class Executor:
         assert other.outcome is not None
         if _may_pass(other.outcome):  # it had its own retries, and this call has its own
             self._flights.enlist(flight, node.key)
-            self._flights.run(flight, partial(self._compute, flight, asked, node))
+            self._run(flight, self._compute(flight, asked, node))
             return
         flight.credit("joined")
         flight.leader = other.node
@@ -319,7 +317,7 @@ class Executor:
             if choice is not None:
                 flight.credit("prefix")
                 flight.leader = source
-                self._flights.land(flight, Value(Answer((choice,), answer.prompt_tokens)))
+                self._flights.land(flight, Value(Answer.of((choice,), answer.prompt_tokens)))
                 return
         self._start(flight)
 
@@ -330,21 +328,21 @@ class Executor:
             self._flights.land(flight, Value(await self._draw_until_fit(flight, node)))
             return
         answers = self._answers
-        if answers is not None:
-            answers.check_may_compute(node)
+        if answers is not None and answers.heeds_misses:
+            answers.note_miss(node)
         value: Any
         if isinstance(node, LlmNode):
             value = await self._ask(flight, node)
         else:
             assert isinstance(node, OperatorNode)
-            value = await self._run(flight, node)
+            value = await self._run_pure(flight, node)
             if not node.is_current():
                 answers = None  # it is the answer of what the body names now
         if answers is not None:
             answers.keep(node, asked, value, calls_below=flight.calls_below)
         self._flights.land(flight, Value(value))
 
-    async def _run(self, flight: Flight, node: OperatorNode) -> Any:
+    async def _run_pure(self, flight: Flight, node: OperatorNode) -> Any:
         """Run a pure operator's body."""
         flight.doing = "its body runs"
         tally = Tally()
@@ -418,10 +416,14 @@ class Executor:
                 usage.first_token_s = completion.first_token_s
                 if self._emit is not None:
                     self._tell(self._emit, request, completion)
-                return Answer(completion.choices, *completion[-2:])
+                return Answer(
+                    completion.choices, completion.prompt_tokens, completion.output_tokens
+                )
             finally:
                 flight.request = None
-                request.forget_call()
+                # an engine may keep what it was asked, but not for whom
+                request.call, request.describe = None, a_request
+                request.on_attempt = request.on_moved = nobody
         raise AssertionError("unreachable")
 
     def _tell(self, emit: Observer, request: Request, completion: Completion) -> None:

@@ -59,12 +59,15 @@ class Fleet:
         truncates: Whether answers can be cut.
         limits_memory: Whether answers may not be remembered for good.
         takes_hints: Whether it is told what of its cache is of use.
+        capacity: What those that are started hold together; `None` before, and where there is no
+            limit.
     """
 
     def __init__(self, engines: Sequence[Engine], *, spawn: Spawn, emit: Observer) -> None:
         self.name = engines[0].name
         self.identity = b""
         self.made_of: dict[str, str] = {}
+        self.capacity: Capacity | None = None
         self._engines = [WholeEngine(engine) for engine in engines]
         self._first = self._engines[0]
         self.truncates = self._first.truncates
@@ -77,8 +80,8 @@ class Fleet:
             label = engine.engine.name
             if len(engines) > 1:
                 label += f" (replica {index + 1} of {len(engines)})"
-            forget = partial(self._router.forget, index)
-            line = SupervisedEngine(engine, label, spawn=spawn, on_started=forget, emit=emit)
+            on_up = partial(self._note_up, index)
+            line = SupervisedEngine(engine, label, spawn=spawn, on_up=on_up, emit=emit)
             self._all.append(line)
         self._lines = dict(enumerate(self._all))  # without those that were given up
 
@@ -109,16 +112,15 @@ class Fleet:
         """How many of them there are, those included that were given up."""
         return len(self._all)
 
-    @property
-    def capacity(self) -> Capacity | None:
-        """What the engines that are started hold together; `None` where there is no limit."""
-        if len(self._engines) == 1:
-            return self._first.capacity
+    def _note_up(self, index: int) -> None:
+        """An engine has come up: its cache is empty, and it says what it holds."""
+        self._router.forget(index)
         started = [engine.capacity for engine in self._engines if engine.is_started]
         capacities = [capacity for capacity in started if capacity is not None]
         if not capacities or len(capacities) < len(started):
-            return None
-        return Capacity(
+            self.capacity = None
+            return
+        self.capacity = Capacity(
             kv_tokens=sum(capacity.kv_tokens for capacity in capacities),
             block_tokens=max(capacity.block_tokens for capacity in capacities),
             max_model_tokens=min(capacity.max_model_tokens for capacity in capacities),
@@ -147,13 +149,21 @@ class Fleet:
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
-        if not self._first.calls_tools and (tools or any(map(_is_about_tools, messages))):
+        is_about_tools = tools or any(map(_is_about_tools, messages))
+        if is_about_tools and not self._first.calls_tools:
             raise RequestError(
                 f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
                 "calls_tools): tell the model of them in the prompt, or use an engine that does"
             )
-        running = self._running() or await self._started()
-        return await next(iter(running.values())).engine.render(messages, tools)
+        asked = (messages, tools) if tools else (messages,)
+        while True:
+            running = self._running() or await self._started()
+            line = next(iter(running.values()))
+            try:
+                return await line.engine.render(*asked)
+            except Exception:
+                if not line.was_closed():
+                    raise
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request, on another engine or again where one died of whatever.
@@ -206,18 +216,22 @@ class Fleet:
         """The engines that run, by index; the others are on their way."""
         running = {}
         for index, line in self._lines.items():
-            if line.begin():
+            if line.is_up:
                 running[index] = line
         return running
 
     async def _started(self) -> dict[int, SupervisedEngine]:
         """Wait until an engine runs."""
-        while not (running := self._running()):
+        while True:
+            for line in self._lines.values():
+                line.begin()
+            running = self._running()
+            if running:
+                return running
             self._drop_ended()
             starts = [line.starting for line in self._lines.values() if line.starting is not None]
             if starts:
                 await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
-        return running
 
     def _drop_ended(self) -> None:
         """Go on without the replicas that will not be started again, if any is left."""

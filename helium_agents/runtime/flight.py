@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from helium_agents.engines.engine import OnDelta, Request
 from helium_agents.errors import RefMisuse
@@ -11,37 +12,30 @@ from helium_agents.graph.cycles import EndableWait
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
 from helium_agents.graph.outcome import Failure, Outcome
-from helium_agents.graph.task_waits import Stuck
+from helium_agents.graph.task_waits import Stuck, Task
 from helium_agents.graph.trace import Frame
-from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.telemetry.events import Source, Usage
 
 
+@dataclass(slots=True, eq=False)
 class Waiter(EndableWait):
-    """One who wants a flight's outcome.
+    """One who wants a flight's outcome; by itself one who started a call without awaiting it.
 
     Args:
         flight: The flight, which may change while it is wanted.
         on_begun: Called once the computation proper begins.
         frame: Where the call is awaited; `None` for who is in no task.
+        task: The task that awaits it.
+        holder: The flight that wants it, if it is one.
     """
 
-    __slots__ = ("flight", "on_begun")
-
-    def __init__(
-        self, flight: Flight, on_begun: Callable[[], None] | None, frame: Frame | None = None
-    ) -> None:
-        self.frame = frame
-        self.task = None if frame is None else asyncio.current_task()
-        self.flight = flight
-        self.on_begun = on_begun
-
-    @property
-    def holder(self) -> Flight | None:
-        """The flight that wants it, if it is one."""
-        return None
+    flight: Flight
+    on_begun: Callable[[], None] | None = None
+    frame: Frame | None = None
+    task: Task | None = None
+    holder: Flight | None = None
 
     @property
     def awaited(self) -> Node:
@@ -57,75 +51,46 @@ class Waiter(EndableWait):
         """The flight has landed. Who started a call without awaiting it need not be woken."""
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Awaiter(Waiter):
     """A task that awaits a flight.
 
     Args:
-        flight: The flight.
-        landed: Done once it has landed.
-        frame: Where the call is awaited.
-        alarm: Begins when the computation proper does.
+        landed: Made done once it has landed, and given an error if it never can.
     """
 
-    __slots__ = ("_landed",)
-
-    def __init__(
-        self, flight: Flight, landed: asyncio.Future[None], frame: Frame, alarm: Alarm | None
-    ) -> None:
-        self.flight = flight
-        self.on_begun = None if alarm is None else alarm.begin
-        self.frame = frame
-        self.task = asyncio.current_task()
-        self._landed = landed
+    landed: asyncio.Future[None]
 
     def wake(self) -> None:
         """The flight has landed."""
-        if not self._landed.done():
-            self._landed.set_result(None)
+        if not self.landed.done():
+            self.landed.set_result(None)
 
     def fail(self, error: RefMisuse) -> None:
         """End the wait."""
-        if not self._landed.done():
-            self._landed.set_exception(error)
+        if not self.landed.done():
+            self.landed.set_exception(error)
             if self.flight.stream is not None:
                 self.flight.stream.wake()
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Holder(Waiter):
     """A flight that needs another, as an input or to take its answer.
 
     Args:
-        flight: The other.
-        holder: The flight.
-        wake: Called when the other has landed.
-        on_begun: Called once the other's computation proper begins.
-        end: Ends the flight with an error.
+        on_landed: Called when the other has landed.
+        end: Ends the flight that needs it.
     """
 
-    __slots__ = ("_end", "_holder", "_wake")
-
-    def __init__(
-        self,
-        flight: Flight,
-        holder: Flight,
-        wake: Callable[[], None],
-        on_begun: Callable[[], None] | None,
-        end: Callable[[Flight, Outcome], None],
-    ) -> None:
-        super().__init__(flight, on_begun)
-        self._holder = holder
-        self._wake = wake
-        self._end = end
-
-    @property
-    def holder(self) -> Flight:
-        """The flight that wants it."""
-        return self._holder
+    on_landed: Callable[[], None]
+    end: Callable[[Flight, Outcome], None]
 
     @property
     def node(self) -> Node:
         """The call that needs it."""
-        return self._holder.node
+        assert self.holder is not None
+        return self.holder.node
 
     def is_certain(self, stuck: Stuck) -> bool:
         """A flight does not go on without what it holds."""
@@ -133,64 +98,61 @@ class Holder(Waiter):
 
     def wake(self) -> None:
         """The other has landed."""
-        self._wake()
+        self.on_landed()
 
     def fail(self, error: RefMisuse) -> None:
         """End the flight."""
-        self._end(self._holder, Failure(error))
+        assert self.holder is not None
+        self.end(self.holder, Failure(error))
 
 
+@dataclass(slots=True, eq=False)
 class Flight:
     """A computation in the making. `Flights` tells how it lives.
 
     Args:
-        node: The call that it was begun for.
-        asked_s: When, by the event loop's clock.
-        item: The first of the items of maps that it is wanted for; `None` if not all who want it
-            are in one.
-
-    Attributes:
         node: The call whose question is computed.
         nodes: The calls that it answers, and how each came to it; the first asks.
+        usage: When it did what, and how much.
+        item: The first of the items of maps that it is wanted for; `None` if not all who want it
+            are in one.
         waiters: Who wants it.
         holds: Its own interest in other flights.
-        next_input: How many of the inputs are known to be there, in their order.
+        keys: Where the table of flights lists it.
+        task: What computes it.
+        outcome: What it came to, before each call's own form is made of it.
+        has_plan: Whether it is decided how it comes to its answer.
         has_begun: Whether the computation proper has begun: timeouts count from then.
         is_left: Whether nobody wants it any more.
+        num_kept: How many answers had been kept when none was found for it; -1 where nobody has
+            looked.
+        calls_below: Model calls that were made for the result of a pure operator.
         leader: The call whose answer it took, if it took one that was under way.
+        next_input: How many of the inputs are known to be there, in their order.
+        stream: Its text as it comes, where somebody reads it.
         doing: What it does or waits for, in words.
         request: What the dispatcher was given to find the answer.
-        outcome: What it came to, before each call's own form is made of it.
-        usage: When it did what, and how much.
-        calls_below: Model calls that were made for the result of a pure operator.
     """
 
-    __slots__ = (
-        "calls_below", "doing", "has_begun", "has_plan", "holds", "is_left",
-        "item", "keys", "leader", "next_input", "node", "nodes", "outcome", "request", "stream",
-        "task", "usage", "waiters",
-    )  # fmt: skip
-
-    def __init__(self, node: Node, asked_s: float, item: Item | None) -> None:
-        self.node = node
-        self.nodes: list[tuple[Node, Source]] = [(node, "engine")]
-        self.waiters: dict[Waiter, None] = {}
-        self.holds: tuple[Waiter, ...] = ()
-        self.keys: tuple[bytes, ...] = ()  # where the table of flights lists us
-        self.task: asyncio.Task[None] | None = None
-        self.outcome: Outcome | None = None
-        self.has_plan = False
-        self.has_begun = False
-        self.is_left = False
-        self.calls_below = 0
-        self.leader: Node | None = None
-        self.next_input = 0
-        self.stream: StreamBuffer | None = None
-        self.doing = "waits to be planned"
-        self.usage = Usage(asked_s)
-        self.item: Item | None = item
-        self.request: Request | None = None
-        node.flight = self
+    node: Node
+    nodes: list[tuple[Node, Source]]
+    usage: Usage
+    item: Item | None
+    waiters: dict[Waiter, None] = field(default_factory=dict)
+    holds: tuple[Waiter, ...] = ()
+    keys: tuple[bytes, ...] = ()
+    task: asyncio.Task[None] | None = None
+    outcome: Outcome | None = None
+    has_plan: bool = False
+    has_begun: bool = False
+    is_left: bool = False
+    num_kept: int = -1
+    calls_below: int = 0
+    leader: Node | None = None
+    next_input: int = 0
+    stream: StreamBuffer | None = None
+    doing: str = "waits to be planned"
+    request: Request | None = None
 
     @property
     def max_tokens(self) -> int:

@@ -9,31 +9,29 @@ The whole life of a flight is in this file. It is
 - or *left*: the last who wanted it is gone. Its task is cancelled, it gives up its own interest in
   others, and its calls are back where they were before anyone asked.
 
-Cancelling one waiter never cancels the flight. Whatever ends a flight's task, the flight is landed
-or left after it: nobody ever joins a finished one.
+Cancelling one waiter never cancels the flight. Whatever ends a flight's task, `end` sees to it that
+the flight is landed or left: nobody ever joins a finished one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import Context
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from helium_agents.errors import RefCancelled
-from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, error_of
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.graph.cycles import check_cycle
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
+from helium_agents.graph.plan import COMPUTE, Prefix, Same
 from helium_agents.graph.trace import Frame
+from helium_agents.optimizer.optimize import Cut, PhysicalPlan
 from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.flight import Awaiter, Flight, Holder, Waiter
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.streaming import StreamBuffer
-from helium_agents.runtime.tasks import Tasks
-from helium_agents.telemetry.events import Source
+from helium_agents.telemetry.events import Source, Usage
 
 Settle = Callable[[Flight, Outcome], None]
 Report = Callable[[Flight], None]
@@ -46,8 +44,6 @@ class Flights:
     which are demanded one by one are planned as one frontier.
 
     Args:
-        tasks: The session's tasks.
-        context: Where flights run.
         plan: Takes a frontier.
         settle: Gives a landed flight's calls their outcomes.
         report_left: Says that a flight which had begun is not wanted any more.
@@ -62,8 +58,6 @@ class Flights:
 
     def __init__(
         self,
-        tasks: Tasks,
-        context: Context,
         plan: Callable[[list[Flight]], None],
         settle: Settle,
         report_left: Report,
@@ -73,8 +67,6 @@ class Flights:
         self.planned: dict[Flight, None] = {}
         self.under_way: dict[bytes, Flight] = {}
         self._is_gathering = False
-        self._tasks = tasks
-        self._context = context
         self._plan_frontier = plan
         self._settle = settle
         self._report_left = report_left
@@ -93,12 +85,18 @@ class Flights:
         if flight is not None:
             flight.want_for(item)
             return flight
-        loop = asyncio.get_running_loop()
-        flight = Flight(node, loop.time(), item)
+        flight = self.new(node, item)
         self.wanted[flight] = None
         if not self._is_gathering:
             self._is_gathering = True
-            loop.call_soon(self._gather, 0)
+            asyncio.get_running_loop().call_soon(self._gather, 0)
+        return flight
+
+    def new(self, node: Node, item: Item | None) -> Flight:
+        """A flight of a call that has none."""
+        usage = Usage(asyncio.get_running_loop().time())
+        flight: Flight = Flight(node, [(node, "engine")], usage, item)
+        node.flight = flight
         return flight
 
     def _gather(self, num_before: int) -> None:
@@ -140,27 +138,52 @@ class Flights:
         self.planned[flight] = None
         flight.has_plan = True
 
+    def of(self, plan: PhysicalPlan, nodes: Sequence[Node], *, shares: bool) -> dict[int, Flight]:
+        """The flights of a plan's calls, each before those that it needs, and listed.
+
+        Args:
+            plan: What is decided.
+            nodes: The calls; the first is number 1.
+            shares: Whether those that are computed may be joined.
+        """
+        items: dict[int, Item | None] = {}
+        flights: dict[int, Flight] = {}
+        for id_ in reversed(plan.actions):
+            action, planned = plan.actions[id_], plan.logical.nodes[id_]
+            node = nodes[id_ - 1]
+            flight = flights[id_] = node.flight or self.new(node, items.get(id_))
+            self.plan(flight)
+            if action is COMPUTE:
+                if shares and planned.content is not None:
+                    self.enlist(flight, planned.record_key, planned.key)
+                for source in planned.inputs:
+                    items.setdefault(source, flight.item)
+            elif isinstance(action, Same | Prefix):
+                items.setdefault(action.of, flight.item)
+            if isinstance(action, Prefix | Cut):
+                self.enlist(flight, planned.key)
+        return flights
+
     # --- wanting --------------------------------------------------------------------------------
 
     def wait(
-        self,
-        flight: Flight,
-        landed: asyncio.Future[None],
-        frame: Frame,
-        alarm: Alarm | None = None,
-    ) -> Waiter:
-        """Register a task's interest in a flight; who goes before it lands calls `leave`.
+        self, node: Node, item: Item | None, frame: Frame, alarm: Alarm | None = None
+    ) -> Awaiter:
+        """Register this task's interest in a call; who goes before it is answered calls `leave`.
 
         Args:
-            flight: The flight, unfinished.
-            landed: Made done when it has landed, and given an error if it never can.
-            frame: Where the call is awaited.
+            node: The call; without an outcome.
+            item: The item of a `map` for whom it is wanted.
+            frame: Where it is awaited.
             alarm: Begins when the computation proper does.
 
         Raises:
-            RefMisuse: The flight waits for the one who would wait for it.
+            RefMisuse: The call waits for the one who would wait for it.
         """
-        waiter = Awaiter(flight, landed, frame, alarm)
+        flight = self.ask(node, item)
+        on_begun = None if alarm is None else alarm.begin
+        landed = asyncio.get_running_loop().create_future()
+        waiter = Awaiter(flight, on_begun, frame, asyncio.current_task(), landed=landed)
         if flight.task is not None or flight.holds:
             _check_cycle(waiter, flight)
         self._add(waiter)
@@ -168,7 +191,7 @@ class Flights:
 
     def want(self, flight: Flight) -> None:
         """Register the interest of one who never leaves, and awaits nothing."""
-        self._add(Waiter(flight, None))
+        self._add(Waiter(flight))
 
     def hold(
         self,
@@ -183,7 +206,7 @@ class Flights:
         Raises:
             RefMisuse: The other waits for it.
         """
-        waiter = Holder(flight, holder, wake, on_begun, self._land_early)
+        waiter = Holder(flight, on_begun, holder=holder, on_landed=wake, end=self._land_early)
         _check_cycle(waiter, flight)
         flight.want_for(holder.item)
         holder.holds = (*holder.holds, waiter)
@@ -219,29 +242,12 @@ class Flights:
         self._unlist(flight)
         flight.nodes, flight.waiters = [], {}
 
-    # --- running --------------------------------------------------------------------------------
+    # --- landing --------------------------------------------------------------------------------
 
-    def run(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a planned flight in a task; the work lands it, or else the task's end does."""
-        flight.task = self._tasks.spawn(
-            self._work(flight, work), self._context.copy(), partial(self._end, flight)
-        )
-
-    async def _work(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await work()
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
-        except BaseException as error:
-            self.land(flight, Failure(error))
-            if isinstance(error, ENDS_THE_PROGRAM):
-                raise
-
-    def _end(self, flight: Flight) -> None:
+    def end(self, flight: Flight, error: BaseException | None) -> None:
         """The flight's task has ended, perhaps by being cancelled, even before it began."""
         if flight.outcome is None:
-            assert flight.task is not None
-            error = error_of(flight.task) or self._closed(flight.node)
+            error = error or self._closed(flight.node)
             message = f"{describe(flight.node)} was cancelled while it was being computed"
             self.land(flight, Failure(error or RefCancelled(message)))
 

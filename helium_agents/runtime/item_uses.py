@@ -47,6 +47,7 @@ class ItemUses:
         growth_tokens: By how much prompts of an item grow from one to the next, on average of all.
         shared_tokens: Tokens that the first prompts of all items have in common; 0 before there
             are two.
+        began_for: The requests under way, with the items that they began for: they may get others.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class ItemUses:
         self._id = uuid.uuid4().hex[:8]  # an engine may serve others too
         self._ended: dict[int, int] = {}  # which the engine does not know of, with what is shared
         self._running: dict[int, list[Request]] = {}
-        self._began_for: dict[Request, int] = {}  # a request may get another item on its way
+        self.began_for: dict[Request, int] = {}
         self._turns: dict[int, tuple[int, int]] = {}  # how many, and the tokens of the first prompt
 
     @property
@@ -108,14 +109,14 @@ class ItemUses:
             self.growth_tokens = self._grown_tokens / self._num_grown
         self._last_prompts[item] = prompt
         use.paused_s = None
-        self._began_for[request] = item
+        self.began_for[request] = item
         running = self._running.setdefault(item, [])
         running.append(request)
         use.tokens = _distinct_tokens(running)
 
     def end(self, request: Request, completion: Completion | None, now_s: float) -> None:
         """A request has ended; with no completion it failed, or was cancelled."""
-        item = self._began_for.pop(request, None)
+        item = self.began_for.pop(request, None)
         going_on = self._going_on.pop(request, None)
         if going_on is not None and completion is not None:
             num_new, pause_s, begin_s = going_on
@@ -136,7 +137,7 @@ class ItemUses:
 
     def hints(self, request: Request) -> dict[str, Any]:
         """What an engine is told with a request of an item; see `engines.hinted_scheduler`."""
-        item, prompt = self._began_for[request], request.prompt_token_ids
+        item, prompt = self.began_for[request], request.prompt_token_ids
         if item in self._prompts:
             self._tree.remove(self._prompts[item], item)
         self._prompts[item] = prompt

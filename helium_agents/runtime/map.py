@@ -38,7 +38,7 @@ from helium_agents.errors import (
     SessionError,
     TokenBudgetExceeded,
 )
-from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended, error_of
+from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.inline import awaitable
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.task_waits import AWAITED_BY, Stuck
@@ -393,11 +393,11 @@ class MapRun:
             if isinstance(error, ENDS_THE_PROGRAM):
                 raise
 
-    def _end_pump(self) -> None:
+    def _end_pump(self, error: BaseException | None) -> None:
         """No more rows are read, whatever the reason; the pump may never have begun."""
         self._is_exhausted = True
         self._doing = "all rows are read"
-        self._source_error = self._source_error or error_of(self._pump_task)
+        self._source_error = self._source_error or error
         self._changed.set()
         self._note_end()
 
@@ -456,13 +456,12 @@ class MapRun:
         )
         AWAITED_BY[task] = partial(_who_awaits, self._weak, item.index)
 
-    def _end_item(self, item: Item) -> None:
-        task = self._tasks.pop(item.index)
+    def _end_item(self, item: Item, error: BaseException | None) -> None:
+        del self._tasks[item.index]
         del self._open_items[item.index]
-        if (
-            item.ended_s is None and not self._is_closed
-        ):  # it may have been cancelled before it began
-            error = error_of(task) or self._cancelled(f"before item {item.index} was done")
+        # it may have been cancelled before it began
+        if item.ended_s is None and not self._is_closed:
+            error = error or self._cancelled(f"before item {item.index} was done")
             self._finish(item, Failure(error))
         self._note_end()
         self._has_ended.set()

@@ -32,16 +32,13 @@ class Answer(NamedTuple):
 
     choices: tuple[Choice, ...]
     prompt_tokens: int
-    counted_tokens: int = 0
-    """Output tokens as an engine without token ids counted them; not remembered."""
+    output_tokens: int
+    """Of all choices together; as an engine without token ids counts them it is not remembered."""
 
-    @property
-    def output_tokens(self) -> int:
-        """Tokens of all choices together."""
-        num_tokens = 0
-        for choice in self.choices:
-            num_tokens += len(choice.token_ids)
-        return num_tokens or self.counted_tokens
+    @classmethod
+    def of(cls, choices: tuple[Choice, ...], prompt_tokens: int) -> Answer:
+        """An answer with its tokens counted."""
+        return cls(choices, prompt_tokens, sum([len(choice.token_ids) for choice in choices]))
 
 
 @dataclass(slots=True)
@@ -129,6 +126,14 @@ def calls_below_in(data: bytes) -> int:
     return calls_below
 
 
+def max_tokens_in(data: bytes) -> int:
+    """The `max_tokens` that an answer was asked with, without reading it; 0 of other records."""
+    if data[:1] in (_VALUE, _ALIAS) or len(data) < _HEAD.size:
+        return 0
+    max_tokens: int = _HEAD.unpack_from(data)[2]
+    return max_tokens
+
+
 def read_record(data: bytes) -> Record:
     """What `answer_record`, `value_record` or `alias_record` wrote.
 
@@ -166,4 +171,4 @@ def _read_answer(data: bytes) -> AnswerRecord:
         choices = [*map(_with_more, choices, decode(data[start:]))]
     elif start != len(data):
         raise DecodingError("a damaged answer: its length is wrong")
-    return AnswerRecord(Answer(tuple(choices), prompt_tokens), max_tokens, run)
+    return AnswerRecord(Answer.of(tuple(choices), prompt_tokens), max_tokens, run)

@@ -123,6 +123,7 @@ class Session:
         self._trace = trace_of(self._options)
         # by more than the summary
         self._is_watched = len(self._observers) > 1 or self._trace is not None
+        self._emit: Observer = self._tell_all if self._is_watched else self.summary
         self._calls: Calls | None = None  # once it is open
         self._early_state: Literal["new", "opening", "closed"] = "new"
         self._tasks = Tasks()
@@ -436,7 +437,7 @@ class Session:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _emit(self, event: Event) -> None:
+    def _tell_all(self, event: Event) -> None:
         for observer in self._observers:
             try:
                 observer(event)

@@ -52,11 +52,10 @@ class Settler:
             if node.outcome is not None or node.flight not in (flight, None):
                 continue  # was left, and then asked again: that is another computation
             delivered = _deliver(node, outcome)
-            inputs = node.inputs
-            num_spared = self._spare_inputs(node) if inputs else 0
-            node.settle(delivered)
+            num_spared = self._spare_inputs(node) if node.inputs else 0
             if node.is_planned and not flight.is_left:  # else it was reported then
-                self._report(flight, node, source, delivered, num_spared, inputs)
+                self._report(flight, node, source, delivered, num_spared)
+            node.settle(delivered)
         if flight.stream is not None:
             answer = outcome.value if isinstance(outcome, Value) else None
             text = answer.choices[0].text if isinstance(answer, Answer | Reply) else None
@@ -68,7 +67,7 @@ class Settler:
         for node, source in flight.nodes:
             if isinstance(node, LlmNode) and not node.draws_again:
                 left = RefCancelled(f"{describe(node)} was left by all who waited for it")
-                self._report(flight, node, source, Failure(left), 0, node.inputs)
+                self._report(flight, node, source, Failure(left), 0)
 
     def _report(
         self,
@@ -77,7 +76,6 @@ class Settler:
         source: Source,
         outcome: Outcome,
         num_spared: int,
-        inputs: tuple[Node, ...],
     ) -> None:
         """Say how a call was settled, and count it for the pure operator around it."""
         kind: Literal["llm", "operator"]
@@ -112,7 +110,7 @@ class Settler:
                 leader=(flight.leader or flight.node).number,
                 item=None if item is None else item.rank,
                 model=model,
-                inputs=tuple([each.number for each in inputs]) if is_watched else (),
+                inputs=tuple([each.number for each in node.inputs]) if is_watched else (),
             )
         )
 

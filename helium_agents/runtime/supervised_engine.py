@@ -48,7 +48,7 @@ class SupervisedEngine:
         engine: The engine.
         label: What a person calls it.
         spawn: Starts a task that the session owns.
-        on_started: Called whenever it has been started.
+        on_up: Called whenever requests may be sent to it again, or for the first time.
         emit: Takes events.
 
     Attributes:
@@ -63,7 +63,7 @@ class SupervisedEngine:
         label: str,
         *,
         spawn: Spawn,
-        on_started: Callable[[], None],
+        on_up: Callable[[], None],
         emit: Observer,
     ) -> None:
         self.engine = engine
@@ -72,7 +72,7 @@ class SupervisedEngine:
         self.end: BaseException | None = None
         self.starting: asyncio.Task[None] | None = None
         self._spawn = spawn
-        self._on_started = on_started
+        self._on_up = on_up
         self._emit = emit
         self._use: _Use | None = None
         self._door = asyncio.Lock()
@@ -110,17 +110,25 @@ class SupervisedEngine:
             if use.is_ours:
                 await self.engine.close()
 
-    def begin(self) -> bool:
-        """See to it that the engine is up, or on its way; whether it is up."""
+    def begin(self) -> None:
+        """See to it that the engine is up, or on its way."""
         is_started = self.engine.is_started
         if not (self.is_up and is_started) and self.starting is None and self.end is None:
             self.is_up = is_started
-            if not is_started:
+            if is_started:
+                self._on_up()
+            else:
                 self.starting = self._spawn(self._start())
-        return self.is_up
+
+    def was_closed(self) -> bool:
+        """Whether an error came of somebody having closed the engine; then it is started again."""
+        if self.engine.is_started:
+            return False
+        self.begin()
+        return True
 
     async def complete(self, request: Request, *, is_alone: bool) -> Completion | None:
-        """Compute a request when its turn has come; `None` if the engine died before that.
+        """Compute a request when its turn has come; `None` if the engine was gone by then.
 
         Args:
             request: What to compute.
@@ -146,6 +154,10 @@ class SupervisedEngine:
             except EngineDied as error:
                 if life == self._num_deaths:  # nobody else has reported it
                     self._mourn(error)
+                raise
+            except Exception:
+                if self.was_closed():
+                    return None
                 raise
             self._num_fruitless = 0
             return self._checked(completion, request)
@@ -213,7 +225,7 @@ class SupervisedEngine:
             if self._use is not None and not self.engine.is_started:
                 self._use.is_ours = True
             await self.engine.start()
-            self._on_started()
+            self._on_up()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and not task.cancelling():  # nobody cancelled us: it was its own

@@ -1,7 +1,7 @@
 """The tasks of a session: every task has an owner, and none outlives it.
 
-What `asyncio.TaskGroup` does, for children that never raise: their errors belong to the Refs that
-asked. One callback a task in place of three, since a session starts two tasks for every call.
+What `asyncio.TaskGroup` does, for children whose errors never reach the group: they belong to the
+Refs that asked. One callback a task in place of three, since a session starts two tasks a call.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-from helium_agents.graph.concurrently import ended
+from helium_agents.graph.concurrently import ended, error_of
 
-OnDone = Callable[[], None]
+OnDone = Callable[[BaseException | None], None]
+"""Called when a task has ended, with what it raised; `None` if it returned, or was cancelled."""
 
 
 class Tasks:
@@ -32,9 +33,10 @@ class Tasks:
         """Start a task.
 
         Args:
-            work: What it does; must not raise.
+            work: What it does.
             context: Where.
-            on_done: Called when it has ended, also if it was cancelled before it began.
+            on_done: Called when it has ended, also if it was cancelled before it began. Without it
+                the work must not raise.
         """
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._on_done[task] = on_done
@@ -53,10 +55,10 @@ class Tasks:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         on_done = self._on_done.pop(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):  # a KeyboardInterrupt has gone through the loop already
+        error = error_of(task)
+        if on_done is not None:
+            on_done(error)
+        elif isinstance(error, Exception):  # a KeyboardInterrupt has gone through the loop already
             task.get_loop().call_exception_handler(
                 {"message": "a task of a session raised", "exception": error, "task": task}
             )
-        if on_done is not None:
-            on_done()

@@ -449,9 +449,10 @@ async def test_a_waiter_can_leave_while_a_suspect_runs_alone() -> None:
     engine = ScriptedEngine(gate)
     await engine.start()
     line = SupervisedEngine(
-        engine, "e", spawn=asyncio.create_task, on_started=lambda: None, emit=lambda _: None
+        engine, "e", spawn=asyncio.create_task, on_up=lambda: None, emit=lambda _: None
     )
-    assert line.begin()
+    line.begin()
+    assert line.is_up
 
     def ask(text: str, *, is_alone: bool = False) -> asyncio.Task[Any]:
         asked = Request(text, (ChatMessage("user", text),), [1], Sampling())
@@ -542,7 +543,7 @@ class Speaker(ScriptedEngine):
         self._answers = list(answers)
         self._dies_after = dies_after
 
-    async def _text(self, request: Request, index: int) -> str:
+    async def _reply(self, request: Request, index: int) -> str:
         return self._answers[min(self.num_deaths, len(self._answers) - 1)]
 
     async def complete(self, request: Request, on_delta: Any = None) -> Any:

@@ -83,12 +83,14 @@ def slots(kv_tokens: int, max_model_tokens: int, max_requests: int) -> Capacity:
 
 async def test_those_that_are_started_hold_together_what_each_does() -> None:
     small, large = slots(1024, 512, 8), slots(2048, 256, 4)
-    engines = [ScriptedEngine(capacity=small), ScriptedEngine(capacity=large)]
+    engines = [Held(capacity=small), Held(capacity=large)]
     fleet = Fleet(engines, spawn=asyncio.create_task, emit=lambda _: None)
     assert fleet.capacity is None
-    await engines[0].start()
+    engines[0].may_start.set()
+    await fleet.render(())
     assert fleet.capacity == small
-    await engines[1].start()
+    engines[1].may_start.set()
+    await until(lambda: engines[1].is_started)
     assert fleet.capacity == slots(3072, 256, 12)
 
 
@@ -97,6 +99,7 @@ async def test_no_limit_of_one_is_no_limit_of_all() -> None:
     fleet = Fleet(engines, spawn=asyncio.create_task, emit=lambda _: None)
     for engine in engines:
         await engine.start()
+    await fleet.render(())
     assert fleet.capacity is None
 
 

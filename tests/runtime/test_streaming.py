@@ -251,7 +251,7 @@ async def test_a_retry_does_not_say_anything_twice(fails_after: list[int]) -> No
 
 async def test_a_retry_must_not_contradict_what_was_delivered() -> None:
     class Fickle(Teleprinter):
-        async def _text(self, request: Request, index: int) -> str:
+        async def _reply(self, request: Request, index: int) -> str:
             return TEXT if self.num_requests == 1 else "one 2 three"
 
     engine = Fickle(2)
