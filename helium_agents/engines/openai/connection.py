@@ -90,11 +90,14 @@ class Connection:
                 if not body.get("stream"):
                     yield self._page(await response.aread())
                     return
+                is_whole = False
                 async for event in EventSource(response).aiter_sse():
                     if event.data == _END:
-                        return
-                    yield self._page(event.data)
-                raise TryAgain(f"{self._place} broke off in the middle of a stream")
+                        is_whole = True  # read on, or the connection could not be used again
+                    elif not is_whole:
+                        yield self._page(event.data)
+                if not is_whole:
+                    raise TryAgain(f"{self._place} broke off in the middle of a stream")
         except httpx.RequestError as error:
             raise self._failure(error) from error
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,37 +21,15 @@ from helium_agents.engines.engine import (
 )
 from helium_agents.engines.openai.api_key import ApiKey
 from helium_agents.engines.openai.settings import ServerSettings
-from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
+from helium_agents.errors import EngineDied, EngineError, EngineStartError
 
 if TYPE_CHECKING:
     from helium_agents.engines.openai.about import About, Asking
-    from helium_agents.engines.openai.connection import Connection
-    from helium_agents.engines.openai.dialect import Dialect
     from helium_agents.engines.openai.identity import ServerIdentity
-    from helium_agents.engines.openai.pacing import Pacing
+    from helium_agents.engines.openai.live import LiveServer
     from helium_agents.engines.openai.rendering import Rendering
 
 _POLL_S = 0.5
-_CHARACTERS_PER_TOKEN = 4
-
-
-@dataclass
-class _Live:
-    """What there is while the engine is started.
-
-    Args:
-        connection: Where requests go.
-        pacing: When they may.
-        dialect: How they are put.
-        about: What the server says of itself.
-        loop: The event loop that all this is of.
-    """
-
-    connection: Connection
-    pacing: Pacing
-    dialect: Dialect
-    about: About
-    loop: asyncio.AbstractEventLoop
 
 
 class OpenAIServer:
@@ -127,7 +103,7 @@ class OpenAIServer:
         )
         self._key = ApiKey(api_key)
         self._name = name or model
-        self._live: _Live | None = None
+        self._live: LiveServer | None = None
         self._has_been_there = False
         self._is_lost = False
         self._waits_for = ""
@@ -204,19 +180,17 @@ class OpenAIServer:
             EngineStartError: It is not there, refuses the key, has no such model, or renders
                 prompts otherwise than `tokenizer`.
         """
+        from helium_agents.engines.openai.live import LiveServer
+
         async with self._starting:
             if self._live is not None and not self._is_lost:
                 return
-            try:
-                about = await self._reach()
-                await self._check_rendering(about)
-            finally:
-                self._waits_for = ""
+            about = await self._reach()
             self._identity.note(version=about.version)
             self._has_been_there = True
             self._is_lost = False
             if self._live is None:
-                self._live = self._connected(about)
+                self._live = LiveServer(self._settings, self._key, about, self._identity)
             self._live.about = about
 
     async def close(self) -> None:
@@ -224,7 +198,7 @@ class OpenAIServer:
         async with self._starting:
             live, self._live = self._live, None
             if live is not None:
-                await live.connection.close()
+                await live.close()
 
     async def __aenter__(self) -> Self:
         """Start it for a block, in which any number of sessions may use it."""
@@ -235,25 +209,27 @@ class OpenAIServer:
         await self.close()
 
     async def _reach(self) -> About:
-        """What the server says of itself, as soon as it does."""
+        """What the server says of itself, as soon as it does, and renders as we do."""
         from helium_agents.engines.openai.about import NotThere
 
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + self._settings.restart_s
-        while True:
-            try:
-                return await asyncio.to_thread(lambda: self._asking().about(has_fingerprint=False))
-            except NotThere as error:
-                if not (error.is_busy or self._has_been_there) or loop.time() > until_s:
-                    raise
-                self._waits_for = (
-                    f"waits for the server, at most {self._settings.restart_s:g} s: {error}"
-                )
+        loop, restart_s = asyncio.get_running_loop(), self._settings.restart_s
+        until_s = loop.time() + restart_s
+        try:
+            while True:
+                try:
+                    return await self._checked()
+                except NotThere as error:
+                    if not (error.is_busy or self._has_been_there) or loop.time() > until_s:
+                        raise
+                    self._waits_for = f"waits for the server, at most {restart_s:g} s: {error}"
                 await asyncio.sleep(_POLL_S)
+        finally:
+            self._waits_for = ""
 
-    async def _check_rendering(self, about: About) -> None:
+    async def _checked(self) -> About:
+        about = await asyncio.to_thread(lambda: self._asking().about(has_fingerprint=False))
         if self._rendering is None:
-            return
+            return about
         if not about.is_vllm:
             raise EngineStartError(
                 f"OpenAIServer(tokenizer=...): the server at {self._settings.base_url} is not "
@@ -261,6 +237,7 @@ class OpenAIServer:
             )
         await asyncio.to_thread(self._rendering.load)
         await self._rendering.check(self._asking().rendered)
+        return about
 
     def _asking(self) -> Asking:
         from helium_agents.engines.openai.about import Asking
@@ -268,31 +245,7 @@ class OpenAIServer:
         settings = self._settings
         return Asking(settings.base_url, settings.model, self._key.read(), self._key.hide)
 
-    def _connected(self, about: About) -> _Live:
-        from helium_agents.engines.openai.connection import Connection
-        from helium_agents.engines.openai.dialect import Dialect
-        from helium_agents.engines.openai.pacing import Pacing
-
-        settings = self._settings
-        connection = Connection(
-            settings.base_url,
-            self._key.read(),
-            self._key.hide,
-            timeout_s=settings.timeout_s,
-            max_connections=settings.max_connections,
-        )
-        pacing = Pacing(
-            settings.max_connections, settings.requests_per_minute, settings.tokens_per_minute
-        )
-        dialect = Dialect(
-            settings.model,
-            is_vllm=about.is_vllm,
-            template_kwargs=settings.chat_template_kwargs,
-            extra_body=settings.extra_body,
-        )
-        return _Live(connection, pacing, dialect, about, asyncio.get_running_loop())
-
-    def _running(self) -> _Live:
+    def _running(self) -> LiveServer:
         if self._live is None:
             raise EngineError(f"engine {self.name!r} is not started")
         if asyncio.get_running_loop() is not self._live.loop:
@@ -327,59 +280,8 @@ class OpenAIServer:
             EngineError: The server refuses the key, or does not do what is asked.
         """
         live = self._running()
-        self._check_length(request, live.about.max_model_tokens)
-        hear, num_attempts = on_delta, 0
-
-        async def attempt() -> Completion:
-            nonlocal hear, num_attempts
-            if num_attempts and hear is not None:
-                hear = request.on_attempt()
-            num_attempts += 1
-            return await self._ask(live, request, hear)
-
         try:
-            return await live.pacing.persist(attempt, _most_tokens(request))
+            return await live.complete(request, on_delta)
         except EngineDied:
             self._is_lost = True
             raise
-
-    async def _ask(self, live: _Live, request: Request, hear: OnDelta | None) -> Completion:
-        """One attempt, put in another way where the server does not take the first."""
-        from helium_agents.engines.openai.answer import Gathered
-
-        place = f"the server at {self._settings.base_url}"
-        while True:
-            is_streamed = hear is not None and not request.tools
-            path, body = live.dialect.phrase(request, is_streamed=is_streamed)
-            answer, first_token_s = Gathered(request, place), None
-            try:
-                async with aclosing(live.connection.pages(path, body)) as pages:
-                    async for page in pages:
-                        for delta in answer.add(page):
-                            first_token_s = first_token_s or live.loop.time()
-                            if hear is not None:
-                                hear(delta)
-            except RequestError as error:
-                if not live.dialect.learn(str(error)):
-                    raise
-                continue
-            self._identity.note(fingerprint=answer.fingerprint)
-            return answer.completion(first_token_s if hear is not None else None)
-
-    def _check_length(self, request: Request, limit: int | None) -> None:
-        prompt_tokens, max_tokens = len(request.prompt_token_ids), request.max_tokens
-        if limit is not None and prompt_tokens and prompt_tokens + max_tokens > limit:
-            raise RequestError(
-                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, but "
-                f"{self.name!r} holds {limit} of both together: shorten the prompt or lower "
-                "max_tokens"
-            )
-
-
-def _most_tokens(request: Request) -> int:
-    """The most tokens that a request takes, by its text where its ids are not known."""
-    prompt_tokens = len(request.prompt_token_ids)
-    if not prompt_tokens:
-        num_characters = sum(len(message.content) for message in request.messages)
-        prompt_tokens = num_characters // _CHARACTERS_PER_TOKEN
-    return prompt_tokens + request.sampling.n * request.max_tokens

@@ -48,6 +48,7 @@ class ScriptedServer:
         bodies: What was asked, in order of arrival.
         headers: With which headers.
         num_aborted: How many hanging requests the client left.
+        num_connections: How many connections the client opened.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ScriptedServer:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.num_aborted = 0
+        self.num_connections = 0
         self.num_open = 0
         self.most_open = 0
         self.is_released = asyncio.Event()
@@ -100,6 +102,7 @@ class ScriptedServer:
         await self.stop()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.num_connections += 1
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -205,6 +205,14 @@ async def test_an_answer_without_token_ids_serves_its_own_length_only() -> None:
         assert len(server.bodies) == 2
 
 
+async def test_a_connection_is_used_again(server: ScriptedServer) -> None:
+    async with OpenAIServer(server.url, MODEL) as engine:
+        before = server.num_connections
+        for hear in (None, lambda _: None, lambda _: None, None):
+            await engine.complete(Request("r", (ChatMessage("user", "a"),), (), Sampling()), hear)
+        assert server.num_connections == before + 1
+
+
 async def test_most_connections_is_kept(server: ScriptedServer) -> None:
     engine = OpenAIServer(server.url, MODEL, max_connections=3)
     async with Session(engine):
