@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.scheduling.instance import Instance
 from benchmarks.scheduling.model import Worker
+from benchmarks.scheduling.searched import searched
 
 Order = tuple[int, ...]
 Policy = Callable[[Instance], Order]
@@ -63,6 +64,7 @@ POLICIES: Mapping[str, Policy] = {
     "LSPF": longest_shared_prefix_first,
     "OpWise": operator_wise,
     "QueryWise": query_wise,
+    "searched": searched,
 }
 """All but random order, which is a mean over seeds. A new policy is one line here."""
 

@@ -78,27 +78,48 @@ class Choice:
 
 
 def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
-    """The policy for the rows of a forecast on an engine."""
-    num_rows = len(forecast.rows)
-    if num_rows < 2 or sum(forecast.piece_tokens) <= room.kv_tokens:
+    """The policy for the rows of a forecast on one engine or several."""
+    ours = _share(forecast, room.num_engines)
+    if len(ours.rows) < 2 or sum(ours.piece_tokens) <= room.kv_tokens:
         return Choice()  # nothing is ever evicted
-    peaks = Peaks(forecast, held_tokens(forecast, room.block_tokens))
-    limits = sorted({max(1, round(num_rows * share)) for share in _SHARES})
-    policies: list[Policy] = [ALL_OPEN, *map(AtMost, limits)]
-    policies += [PeaksFit(peaks, room.kv_tokens, tightness) for tightness in _TIGHTNESSES]
-    seconds = [simulate(forecast, room, policy) for policy in policies]
+    policies = _portfolio(ours, replace(room, num_engines=1))
+    seconds = [simulate(ours, room, policy) for policy in policies]
     gains = [seconds[0] / each for each in seconds]
     for share in _SMALLER:
         if max(gains) < LEAST_GAIN:
             break
         smaller = replace(room, kv_tokens=int(room.kv_tokens * share))
-        all_open_s = simulate(forecast, smaller)
+        all_open_s = simulate(ours, smaller)
         for index, policy in enumerate(policies):
             if gains[index] >= LEAST_GAIN:
-                gains[index] = min(gains[index], all_open_s / simulate(forecast, smaller, policy))
+                gains[index] = min(gains[index], all_open_s / simulate(ours, smaller, policy))
+    if room.num_engines > 1:
+        policies = _portfolio(forecast, room, len(ours.rows))
     compared = tuple(map(Predicted, policies, seconds, gains))
     best = max(gains)
     if best < LEAST_GAIN:
         return Choice(ALL_OPEN, compared)
     chosen = next(each for each in compared if each.gain >= best - _AS_GOOD)
     return Choice(chosen.policy, compared)
+
+
+def _portfolio(
+    forecast: Forecast, room: SimulatedRoom, rows_per_engine: int | None = None
+) -> list[Policy]:
+    """What is compared, everything open first."""
+    num_engines, num_rows = room.num_engines, rows_per_engine or len(forecast.rows)
+    limits = sorted({max(1, round(num_rows * share)) for share in _SHARES})
+    peaks = Peaks(forecast, held_tokens(forecast, room.block_tokens))
+    kv_tokens = room.kv_tokens * num_engines - peaks.common_tokens * (num_engines - 1)
+    fitting = [PeaksFit(peaks, kv_tokens, tightness) for tightness in _TIGHTNESSES]
+    return [ALL_OPEN, *(AtMost(limit * num_engines) for limit in limits), *fitting]
+
+
+def _share(forecast: Forecast, num_engines: int) -> Forecast:
+    """The rows that one of several engines gets, and what they touch."""
+    if num_engines == 1:
+        return forecast
+    rows = forecast.rows[::num_engines]
+    touched = {p for row in rows for call in row for p in (*call.prompt, *call.answer)}
+    tokens = [each if p in touched else 0 for p, each in enumerate(forecast.piece_tokens)]
+    return Forecast(rows, tokens, forecast.items[::num_engines])

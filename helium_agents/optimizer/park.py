@@ -38,7 +38,7 @@ class Park:
         held = self._held(queue)
         if queue.room is None or not queue.running:
             return by_age[0]
-        left_tokens = queue.room.kv_tokens - queue.shared_tokens
+        left_tokens = queue.room.kv_tokens - queue.num_engines * queue.shared_tokens
         for asked in by_age:
             item, need = item_of(asked), _need(asked, queue)
             if item not in queue.items:
@@ -83,7 +83,7 @@ def _lapse_s(queue: Queue) -> float | None:
     """How long a session that is away keeps its place."""
     if queue.room is None or queue.prefill_s is None:
         return None
-    return queue.prefill_s * queue.room.kv_tokens
+    return queue.prefill_s * queue.room.kv_tokens / queue.num_engines
 
 
 def _need(asked: Asked, queue: Queue) -> float:

@@ -66,6 +66,7 @@ class Peaks:
     Attributes:
         pieces: By item, the pieces of prompts and answers that it holds then.
         piece_tokens: What each takes.
+        common_tokens: What all rows have in common.
         mean_tokens: What a row that is not in the forecast is taken to add to the others.
     """
 
@@ -76,7 +77,9 @@ class Peaks:
             for item, row in zip(forecast.items, forecast.rows, strict=True)
         }
         peaks = list(self.pieces.values())
-        of_some = frozenset().union(*peaks) - peaks[0].intersection(*peaks)
+        of_all = peaks[0].intersection(*peaks)
+        of_some = frozenset().union(*peaks) - of_all
+        self.common_tokens = sum(piece_tokens[piece] for piece in of_all)
         self.mean_tokens = sum(piece_tokens[piece] for piece in of_some) / len(peaks)
 
 

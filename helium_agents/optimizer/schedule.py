@@ -111,6 +111,11 @@ class Queue(Protocol):
         ...
 
     @property
+    def num_engines(self) -> int:
+        """How many engines hold the room together, each an equal part of it."""
+        ...
+
+    @property
     def shared_tokens(self) -> int:
         """Tokens that the first prompts of all items have in common at their beginning."""
         ...

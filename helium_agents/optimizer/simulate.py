@@ -30,6 +30,8 @@ class SimulatedRoom:
         cost: What a step takes.
         block_tokens: Tokens of a block: what is cached is cached in whole ones.
         drops_unused: Whether what no call will begin with again is the first to go.
+        num_engines: How many such engines there are; one of them is simulated, with its share of
+            the rows.
     """
 
     kv_tokens: int
@@ -37,6 +39,7 @@ class SimulatedRoom:
     cost: StepCost
     block_tokens: int = 1
     drops_unused: bool = False
+    num_engines: int = 1
 
 
 def simulate(forecast: Forecast, room: SimulatedRoom, policy: Policy = ALL_OPEN) -> float:

@@ -196,11 +196,12 @@ class Dispatcher:
         try:
             choice = planner.choose(
                 SimulatedRoom(
-                    queue.room.kv_tokens,
-                    queue.room.max_requests,
+                    queue.room.kv_tokens // queue.num_engines,
+                    queue.room.max_requests // queue.num_engines,
                     cost,
                     queue.room.block_tokens,
                     drops_unused=queue.fleet.takes_hints,
+                    num_engines=queue.num_engines,
                 ),
                 chain(queue.running, queue.ready),
             )
@@ -218,7 +219,9 @@ class Dispatcher:
         used_tokens = None if self._planner is None else self._planner.send(request)
         if not queue.fleet.takes_hints:
             return
-        hints = queue.uses.hints(request) if self._schedule.keeps_prefixes else {}
+        # of several engines, one would not hear what another is told of an ended session
+        is_told = self._schedule.keeps_prefixes and queue.num_engines == 1
+        hints = queue.uses.hints(request) if is_told else {}
         if used_tokens is not None:
             hints["helium_used_tokens"] = used_tokens
         request.hints = hints or None
@@ -256,7 +259,7 @@ def _is_busy_for(queue: RequestQueue, seconds: float) -> bool:
     if cost is None:
         return False
     num_tokens = sum(len(request.prompt_token_ids) for request in queue.running)
-    return cost.prefill_s * num_tokens >= seconds
+    return cost.prefill_s * num_tokens >= seconds * queue.num_engines
 
 
 def _most_tokens(request: Request) -> int:

@@ -58,7 +58,7 @@ class Fleet:
         made_of: What the identity is made of, by name, if the engine says so.
         truncates: Whether answers can be cut.
         limits_memory: Whether answers may not be remembered for good.
-        takes_hints: Whether it is told what of its cache is of use.
+        takes_hints: Whether they are told what of their caches is of use.
         capacity: What those that are started hold together; `None` before, and where there is no
             limit.
     """
@@ -71,8 +71,7 @@ class Fleet:
         self._engines = [WholeEngine(engine) for engine in engines]
         self._first = self._engines[0]
         self.truncates = self._first.truncates
-        # of several, one would not hear what another is told
-        self.takes_hints = len(engines) == 1 and self._first.takes_hints
+        self.takes_hints = all(engine.takes_hints for engine in self._engines)
         self.limits_memory = any(engine.limits_memory for engine in self._engines)
         self._router = Router(len(engines))
         self._all: list[SupervisedEngine] = []
@@ -134,8 +133,8 @@ class Fleet:
 
     @property
     def cost(self) -> StepCost | None:
-        """What a step takes, of one engine that says so; of several nobody can tell yet."""
-        return self._first.cost if len(self._engines) == 1 else None
+        """What a step of one of them takes, where the first says so."""
+        return self._first.cost
 
     # --- requests ------------------------------------------------------------------------------
 

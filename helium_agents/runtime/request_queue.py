@@ -168,6 +168,11 @@ class RequestQueue:
     # --- what is seen of items -----------------------------------------------------------------
 
     @property
+    def num_engines(self) -> int:
+        """How many hold `room` together."""
+        return self.fleet.num_engines
+
+    @property
     def shared_tokens(self) -> int:
         """Of the first prompts of all items at their beginning."""
         return self.uses.shared_tokens

@@ -46,15 +46,18 @@ class Router:
         prompt = array("I", request.prompt_token_ids)
         shared = self._sent.num_shared_by(prompt)
 
+        def saved(index: int) -> int:
+            num_shared = shared.get(index, 0)
+            return num_shared if num_shared >= _LEAST_SHARED_TOKENS else 0
+
         def cost(index: int) -> tuple[int, int, int]:
-            saved = shared.get(index, 0)
-            to_do = self._open_tokens[index] - (saved if saved >= _LEAST_SHARED_TOKENS else 0)
-            return to_do, self._sent_tokens[index], index
+            return self._open_tokens[index] - saved(index), self._sent_tokens[index], index
 
         index = min(live, key=cost)
+        num_saved = saved(index)
         if prompt:  # else the engine tells no token ids
             self._remember(prompt, index)
-        num_tokens = len(prompt) + request.sampling.n * request.sampling.max_tokens
+        num_tokens = len(prompt) - num_saved + request.sampling.n * request.sampling.max_tokens
         self._open_tokens[index] += num_tokens
         self._sent_tokens[index] += num_tokens
         try:

@@ -7,7 +7,8 @@ from itertools import groupby, pairwise
 import pytest
 
 from benchmarks.scheduling.instance import Call, Instance, Segment
-from benchmarks.scheduling.model import Worker
+from benchmarks.scheduling.model import Worker, price
+from benchmarks.scheduling.optimum import optimum
 from benchmarks.scheduling.policies import (
     POLICIES,
     Policy,
@@ -17,6 +18,7 @@ from benchmarks.scheduling.policies import (
     query_wise,
     random_ready,
 )
+from benchmarks.scheduling.searched import searched
 from benchmarks.scheduling.workflows import instances
 
 INSTANCES = instances(seed=2)
@@ -29,6 +31,19 @@ def test_orders_are_valid_and_repeatable(policy: Policy, instance: Instance) -> 
     order = policy(instance)
     instance.check(order)
     assert policy(instance) == order
+
+
+@every_instance
+def test_no_other_policy_is_cheaper_than_the_searched_one(instance: Instance) -> None:
+    found = price(instance, searched(instance)).makespan
+    assert all(found <= price(instance, other(instance)).makespan for other in POLICIES.values())
+
+
+@pytest.mark.parametrize("instance", instances(seed=0), ids=lambda each: each.name)
+def test_the_searched_order_is_near_the_optimum(instance: Instance) -> None:
+    order = searched(instance)
+    best = optimum(instance, hint=order, time_limit_s=2).schedule.makespan
+    assert price(instance, order).makespan <= 1.02 * best
 
 
 @every_instance

@@ -190,3 +190,14 @@ class TestChoice:
         choice = choose_policy(rows, room)
         assert choice.policy == AllOpen()
         assert "no other is predicted" in choice.explain()
+
+    def test_several_engines_have_more_open_and_are_simulated_as_one_with_its_share(self) -> None:
+        rows, all_rows = debate(16), debate(32)
+        room = SimulatedRoom(sum(rows.piece_tokens) // 3, 64, COST)
+        one, two = choose_policy(rows, room), choose_policy(all_rows, replace(room, num_engines=2))
+        assert two.gain == pytest.approx(one.gain, rel=0.1)
+        limits = [each.policy.max_open for each in one.compared if isinstance(each.policy, AtMost)]
+        doubled = [each.policy.max_open for each in two.compared if isinstance(each.policy, AtMost)]
+        assert doubled == [2 * limit for limit in limits]
+        wide = replace(room, kv_tokens=int(1.2 * sum(rows.piece_tokens)), num_engines=2)
+        assert choose_policy(all_rows, wide).compared == (), "each holds its half"

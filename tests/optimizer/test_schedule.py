@@ -35,6 +35,7 @@ class Queue:
     open_items: set[int] = field(default_factory=set)
     room: Room | None = None
     is_stalled: bool = False
+    num_engines: int = 1
     items: dict[int, ItemUse] = field(default_factory=dict)
     shared_tokens: int = 0
     growth_tokens: float = 0.0
@@ -154,6 +155,18 @@ def test_who_is_away_for_longer_than_its_cache_is_worth_loses_its_place() -> Non
     queue.now_s = 7.0
     assert Park().choose(queue) is queue.ready[0]
     assert Park().look_again_s(queue) is None
+
+
+def test_of_several_engines_each_holds_what_is_shared() -> None:
+    queue = park(turn("A", 1, 60), items={0: ItemUse(60, 0)}, shared_tokens=20, prefill_s=0.05)
+    assert Park().choose(queue) is None, "40 and 50 of 80"
+    queue.room = Room(64, 200)
+    queue.num_engines = 2
+    assert Park().choose(queue) is queue.ready[0], "of 160"
+    queue.ready[0] = turn("A", 1, 150)
+    assert Park().choose(queue) is None
+    queue.items[0].paused_s, queue.now_s = 0.0, 4.9
+    assert Park().look_again_s(queue) == 5.0, "0.05 s a token, 100 tokens each"
 
 
 def test_with_nothing_under_way_the_oldest_goes_whatever_is_held() -> None:

@@ -55,6 +55,18 @@ def test_a_prefix_is_not_worth_a_longer_queue() -> None:
         assert index == 1
 
 
+def test_what_is_cached_is_nothing_to_do() -> None:
+    router = Router(2)
+    with router.routed(request([7] * 640), [0]):
+        pass
+    with (
+        router.routed(request([7] * 640 + [1]), [0, 1]),
+        router.routed(request([9] * 64), [1]),
+        router.routed(request([2] * 8), [0, 1]) as index,
+    ):
+        assert index == 0, "17 tokens to do there, and 80 on the other"
+
+
 def test_what_a_dead_one_had_is_forgotten() -> None:
     router = Router(2)
     with router.routed(request([7] * 64), [1]):
