@@ -18,6 +18,7 @@ from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
+LANGGRAPH = (ROOT / "docs" / "langgraph.md").read_text("utf-8")
 TOOLS = (ROOT / "docs" / "tools.md").read_text("utf-8")
 COMMANDS = re.compile(r"^helium run (?:.*\\\n)*.*$", re.MULTILINE)
 
@@ -59,6 +60,15 @@ async def test_the_graph() -> None:
     async with Session(engine) as session:
         found = await executed(GRAPH)["verdicts"](session, ["a", "b", "a"])
     assert found[0] == found[2] != found[1]
+    assert engine.num_requests == 2
+
+
+async def test_the_planned_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("langgraph", reason="pip install 'helium_agents[langgraph]'")
+    engine = ScriptedEngine(lambda request: request.messages[-1].content[-1])
+    (block,) = blocks_of(LANGGRAPH)
+    await executed(block)["main"](engine)
+    assert capsys.readouterr().out == "a\nb\na\n"
     assert engine.num_requests == 2
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,9 +65,10 @@ class LlmNode(Node):
         draws_again: Whether a reply that does not fit `schema=` is followed by another draw. Each
             draw is a call of its own (see `attempt`), which may be shared; this one is not, since
             who judges the draws, and how many are drawn, is no part of a key.
+        on_settled: Called with the event of how the call was answered (`CallSettled`), or `None`.
     """
 
-    __slots__ = ("_draw", "call", "draws_again", "model_identity", "question")
+    __slots__ = ("_draw", "call", "draws_again", "model_identity", "on_settled", "question")
 
     def __init__(
         self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
@@ -94,6 +95,7 @@ class LlmNode(Node):
         key = content if has_key else None
         record = (self.question or content) if has_key else None
         Node.__init__(self, frame, "llm", inputs, key, record, call.timeout_s)
+        self.on_settled: Callable[[Any], None] | None = None
         self._draw = draw
         self.is_drawn = self.is_drawn or draw is not None
         if self.key is None:

@@ -118,7 +118,7 @@ class Calls:
         self._rules = rules
         self._shares = shares
         self._executed = executed
-        self._loop = asyncio.get_running_loop()
+        self._loop = self.loop = asyncio.get_running_loop()
         self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
         self._numbers = count(1)
         self._num_at_once = 0

@@ -97,22 +97,23 @@ class Settler:
         model = ""
         if is_watched and isinstance(node, LlmNode):
             model = self._engines[node.call.model].name
-        self._emit(
-            CallSettled(
-                kind=kind,
-                label=node.label,
-                source="body" if has_run else source,
-                usage=flight.usage,
-                error=outcome.error if isinstance(outcome, Failure) else None,
-                calls_below=calls_below,
-                call=node.number,
-                body=self._body_around(node) if is_watched else None,
-                leader=(flight.leader or flight.node).number,
-                item=None if item is None else item.rank,
-                model=model,
-                inputs=tuple([each.number for each in node.inputs]) if is_watched else (),
-            )
+        event = CallSettled(
+            kind=kind,
+            label=node.label,
+            source="body" if has_run else source,
+            usage=flight.usage,
+            error=outcome.error if isinstance(outcome, Failure) else None,
+            calls_below=calls_below,
+            call=node.number,
+            body=self._body_around(node) if is_watched else None,
+            leader=(flight.leader or flight.node).number,
+            item=None if item is None else item.rank,
+            model=model,
+            inputs=tuple([each.number for each in node.inputs]) if is_watched else (),
         )
+        self._emit(event)
+        if isinstance(node, LlmNode) and node.on_settled is not None:
+            node.on_settled(event)
 
     def _body_around(self, node: Node) -> OperatorCall | None:
         """The operator call in whose body a call was made; one object for all of that body."""

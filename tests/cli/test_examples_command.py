@@ -38,10 +38,10 @@ def everything_in(folder: Path) -> dict[str, bytes | str | None]:
 
 def test_it_writes_the_modules_and_their_data_and_says_so(helium: Helium) -> None:
     text = helium("examples new/mine").stdout
-    assert text.startswith("Wrote 11 files to new/mine:\n")
+    assert text.startswith("Wrote 12 files to new/mine:\n")
     written = {path for path in Path("new/mine").rglob("*") if path.is_file()}
     assert {f"  {path.relative_to('new/mine')}" for path in written} <= set(text.splitlines())
-    assert len(written) == 11
+    assert len(written) == 12
     for path in written:
         assert path.read_bytes() == (ROOT / path.relative_to("new/mine")).read_bytes()
     assert {path.name for path in written} >= {"debate.py", "reading.py", "documents.jsonl"}

@@ -1,0 +1,292 @@
+"""`ChatHelium`: LangChain's chat model whose calls are calls of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from operator import itemgetter
+from queue import SimpleQueue
+from typing import Any, Literal, TypeVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from helium_agents.authoring.llm import llm
+from helium_agents.graph.ref import Ref
+from helium_agents.graph.reply import Reply
+from helium_agents.integrations.langgraph.loop_thread import LoopThread
+from helium_agents.integrations.langgraph.messages import to_ours, to_theirs
+from helium_agents.integrations.langgraph.usage import Told
+from helium_agents.integrations.langgraph.where import session_loop
+
+T = TypeVar("T")
+_END = object()
+
+
+class ChatHelium(BaseChatModel):
+    """A chat model for LangChain and LangGraph.
+
+    Where a session is open in the caller's context, it is used: equal calls are merged, and what is
+    remembered is not asked again. Elsewhere the model has a session of its own, on an event loop in
+    a thread of its own, that begins with the first call: for sync callers, threads, and programs
+    that run one event loop after another. Each caller has callbacks and a run id of its own; of
+    merged calls the one that was computed reports its tokens, the others none.
+
+    Args:
+        model: Name of one of the session's engines; the first by default. Of the model's own
+            session it is the model to load, where `engine` says nothing.
+        engine: The engine of the model's own session, as for `Session`; by default the embedded
+            SmolLM2-135M-Instruct.
+        session_options: More arguments of the model's own `Session`, e.g. ``{"memo": "memo"}``.
+        max_tokens: Most tokens of one answer.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass, in (0, 1].
+        seed: Makes a sampled answer reproducible.
+        stop: Strings that end the answer.
+        timeout: Seconds granted to one call.
+        max_retries: Further attempts after an error that may pass.
+        share: `False` keeps calls from being merged and from the memo.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    model: str | None = None
+    engine: Any = Field(default=None, exclude=True)
+    session_options: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: list[str] | None = None
+    timeout: float | None = None
+    max_retries: int = 2
+    share: bool = True
+    cache: Any = Field(default=False, exclude=True)  # LangChain's own would sit in front of ours
+
+    _own: LoopThread | None = PrivateAttr(default=None)
+
+    @property
+    def _llm_type(self) -> str:
+        return "helium"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        names = ("model", "max_tokens", "temperature", "top_p", "seed", "stop")
+        return {name: getattr(self, name) for name in names}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        params = super()._get_ls_params(stop, **kwargs)
+        params.setdefault("ls_model_name", self._name_for(self.model))
+        return params
+
+    def close(self) -> None:
+        """Close the model's own session, and stop what that has started. Idempotent."""
+        if self._own is not None:
+            self._own.close()
+
+    # --- LangChain's four ways to ask ----------------------------------------------------------
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        return await self._here(lambda own: self._answer(messages, stop, kwargs, own))
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        return self._there(lambda own: self._answer(messages, stop, kwargs, own)).result()
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if session_loop(is_sync=False) is asyncio.get_running_loop():
+            async for chunk in self._chunks(messages, stop, kwargs, is_own=False):
+                yield chunk
+            return
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        put_soon = asyncio.get_running_loop().call_soon_threadsafe
+
+        def put(piece: Any) -> None:
+            put_soon(queue.put_nowait, piece)
+
+        work = self._there(lambda own: self._pour(messages, stop, kwargs, own, put), is_sync=False)
+        try:
+            while (chunk := await queue.get()) is not _END:
+                yield chunk
+            await asyncio.wrap_future(work)
+        finally:
+            work.cancel()
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        queue: SimpleQueue[Any] = SimpleQueue()
+        work = self._there(lambda own: self._pour(messages, stop, kwargs, own, queue.put))
+        try:
+            while (chunk := queue.get()) is not _END:
+                yield chunk
+            work.result()
+        finally:
+            work.cancel()
+
+    # --- where -----------------------------------------------------------------------------------
+
+    async def _here(self, work: Callable[[bool], Coroutine[Any, Any, T]]) -> T:
+        """Do it on this event loop if its session is here, else wait for where it is."""
+        if session_loop(is_sync=False) is asyncio.get_running_loop():
+            return await work(False)
+        return await asyncio.wrap_future(self._there(work, is_sync=False))
+
+    def _there(
+        self, work: Callable[[bool], Coroutine[Any, Any, T]], *, is_sync: bool = True
+    ) -> Future[T]:
+        """Do it on the event loop of the caller's session, or of the model's own."""
+        loop = session_loop(is_sync=is_sync)
+        if loop is not None:
+            return asyncio.run_coroutine_threadsafe(work(False), loop)
+        if self._own is None:
+            engine = self.engine if self.engine is not None else self.model
+            self._own = LoopThread(engine, self.session_options)
+        return self._own.submit(work(True))
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    def _ask(
+        self, messages: list[BaseMessage], stop: Any, kwargs: dict[str, Any], is_own: bool
+    ) -> tuple[Ref[Reply[Any]], Told]:
+        options: dict[str, Any] = {
+            name: kwargs.pop(name, getattr(self, name))
+            for name in ("max_tokens", "temperature", "top_p", "seed", "timeout", "share")
+        }
+        model = kwargs.pop("model", self.model)
+        names_engine = not is_own or isinstance(self.engine, dict)
+        options["model"] = model if names_engine else None
+        options["retries"] = self.max_retries
+        options["stop"] = (stop or self.stop) or None
+        for name in ("tools", "tool_choice", "schema"):
+            if name in kwargs:
+                options[name] = kwargs.pop(name)
+        kwargs.pop("ls_structured_output_format", None)
+        if kwargs:
+            raise TypeError(f"ChatHelium takes no {', '.join(kwargs)}")
+        ref: Ref[Reply[Any]] = llm(*to_ours(messages), **options)
+        return ref, Told(ref, self._name_for(model))
+
+    def _name_for(self, model: str | None) -> str:
+        return model or getattr(self.engine, "name", None) or "helium"
+
+    async def _answer(
+        self, messages: list[BaseMessage], stop: Any, kwargs: dict[str, Any], is_own: bool
+    ) -> ChatResult:
+        ref, told = self._ask(messages, stop, dict(kwargs), is_own)
+        reply = await ref
+        message = AIMessage(
+            **to_theirs(reply),
+            usage_metadata=told.usage(),
+            response_metadata=told.metadata(reply),
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _chunks(
+        self, messages: list[BaseMessage], stop: Any, kwargs: dict[str, Any], is_own: bool
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        ref, told = self._ask(messages, stop, dict(kwargs), is_own)
+        async for text in ref.stream():
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+        reply = await ref
+        said = to_theirs(reply)
+        calls = [
+            tool_call_chunk(name=call.name, args=call.text, id=call.id, index=at)
+            for at, call in enumerate(reply.tool_calls)
+        ]
+        last = AIMessageChunk(
+            content="",
+            additional_kwargs=said["additional_kwargs"],
+            tool_call_chunks=calls,
+            usage_metadata=told.usage(),
+            response_metadata=told.metadata(reply),
+            chunk_position="last",
+        )
+        yield ChatGenerationChunk(message=last)
+
+    async def _pour(
+        self,
+        messages: list[BaseMessage],
+        stop: Any,
+        kwargs: dict[str, Any],
+        is_own: bool,
+        put: Callable[[Any], None],
+    ) -> None:
+        try:
+            async for chunk in self._chunks(messages, stop, kwargs, is_own):
+                put(chunk)
+        finally:
+            put(_END)
+
+    # --- tools and schemas -----------------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | Any],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[Any, AIMessage]:
+        """The model with tools that it may call.
+
+        Args:
+            tools: What LangChain takes for one: functions, pydantic models, `BaseTool`, schemas.
+            tool_choice: ``"auto"``, ``"none"``, ``"any"`` or `True` (``"required"``), or a name.
+            strict: Has no effect: calls that must be made fit their schema in any case.
+            kwargs: Bound as they are.
+        """
+        schemas = [convert_to_openai_tool(tool) for tool in tools]
+        if isinstance(tool_choice, dict):
+            tool_choice = tool_choice["function"]["name"]
+        named: dict[Any, str] = {True: "required", "any": "required", None: "auto", False: "auto"}
+        choice = named.get(tool_choice, tool_choice)
+        return self.bind(tools=schemas, tool_choice=choice, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        method: Literal["json_schema", "json_mode", "function_calling"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[Any, Any]:
+        """The model with answers that fit a schema.
+
+        Args:
+            schema: A pydantic model, a TypedDict, or a JSON schema.
+            method: ``"json_schema"`` and ``"json_mode"`` constrain decoding to the schema;
+                ``"function_calling"`` takes it for a tool that must be called.
+            include_raw: Give a dict of `raw`, `parsed` and `parsing_error` instead.
+            strict: Has no effect: answers fit in any case.
+            kwargs: None are known.
+        """
+        if method == "function_calling":
+            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        asked = convert_to_json_schema(schema)
+        told = {"kwargs": {"method": method}, "schema": asked}
+        model = self.bind(schema=asked, ls_structured_output_format=told, **kwargs)
+        is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+        parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+        if not include_raw:
+            return model | parser
+        parse = RunnablePassthrough.assign(
+            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+        )
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        parsed = parse.with_fallbacks([failed], exception_key="parsing_error")
+        return RunnableMap(raw=model) | parsed

@@ -1,0 +1,99 @@
+"""An event loop in a thread of its own, with a session that is open on it.
+
+Programs of LangChain call models from threads, from several event loops one after another, and
+from none. A session lives on one loop, so there is one for all of them. The thread is a daemon that
+is ended when the interpreter exits: an executor's (anyio's portal has one) is waited for before
+anything could close the session, so that a program which never closes its model would not end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from helium_agents.engines.default import EngineLike
+from helium_agents.runtime.session import Session
+
+T = TypeVar("T")
+
+_CLOSES_WITHIN_S = 60.0
+
+
+class LoopThread:
+    """The loop; it and its session begin with the first call.
+
+    Args:
+        engine: The session's engine, or `None` for the embedded model.
+        options: What else `Session` takes.
+    """
+
+    def __init__(self, engine: EngineLike | None, options: dict[str, Any]) -> None:
+        self._engine = engine
+        self._options = options
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run something in the session; cancelling the future cancels it."""
+        with self._lock:
+            if self._running is None:
+                self._running = running = _Running()
+                self._finalizer = weakref.finalize(self, running.end)
+            return asyncio.run_coroutine_threadsafe(
+                self._in_session(self._running, work), self._running.loop
+            )
+
+    async def _in_session(self, running: _Running, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            if running.opening is None:
+                session = Session(self._engine, **self._options)
+                running.opening = running.loop.create_task(session.open())
+            session = await asyncio.shield(running.opening)
+        except BaseException:
+            work.close()
+            raise
+        return await session.run(lambda: work)
+
+    def close(self) -> None:
+        """Close the session and end the thread; a later call begins anew. Idempotent."""
+        with self._lock:
+            if self._running is not None:
+                self._running = None
+                self._finalizer()
+
+
+class _Running:
+    """The thread, and what runs in it.
+
+    Attributes:
+        loop: Its event loop.
+        opening: The task that opens the session, once there is one.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.opening: asyncio.Task[Session] | None = None
+        self._thread = threading.Thread(target=self._run, name="helium-langchain", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        self.loop.close()
+
+    def end(self) -> None:
+        """Close the session, then the loop. The garbage collector may call it in any thread."""
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_CLOSES_WITHIN_S)
+
+    async def _end(self) -> None:
+        try:
+            if self.opening is not None:
+                await (await self.opening).close()
+        finally:
+            self.loop.stop()

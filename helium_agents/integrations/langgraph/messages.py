@@ -1,0 +1,90 @@
+"""Messages of LangChain as ours, and replies of ours as LangChain's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+
+from helium_agents.authoring.messages import Message, assistant, system, tool, user
+from helium_agents.errors import PromptError
+from helium_agents.graph.reply import Reply
+from helium_agents.graph.tool_call import ToolCall
+
+
+def to_ours(messages: Sequence[BaseMessage]) -> list[Message]:
+    """A conversation of LangChain.
+
+    Raises:
+        PromptError: A message has something other than text and calls of tools in it.
+    """
+    names: dict[str, str] = {}  # of tools, by the ids of their calls
+    ours: list[Message] = []
+    for message in messages:
+        text = _text_of(message)
+        if isinstance(message, AIMessage):
+            asked = message.tool_calls
+            calls = [ToolCall(call["name"], call["args"], call["id"] or "") for call in asked]
+            names.update((call.id, call.name) for call in calls)
+            ours.append(assistant(text, calls))
+        elif isinstance(message, ToolMessage):
+            id_ = message.tool_call_id
+            ours.append(tool(text, ToolCall(message.name or names.get(id_, ""), id=id_)))
+        elif isinstance(message, HumanMessage):
+            ours.append(user(text))
+        elif isinstance(message, SystemMessage):
+            ours.append(system(text))
+        elif isinstance(message, ChatMessage):
+            ours.append(Message(message.role, text))
+        else:
+            raise PromptError(f"a {type(message).__name__} is no message that a model is given")
+    return ours
+
+
+def to_theirs(reply: Reply[Any]) -> dict[str, Any]:
+    """What a reply says, as the arguments of an `AIMessage`."""
+    calls = [tool_call(name=c.name, args=json.loads(c.text), id=c.id) for c in _fit(reply)]
+    invalid = [
+        invalid_tool_call(name=call.name, args=call.text, id=call.id, error=call.error)
+        for call in reply.tool_calls
+        if call.error is not None
+    ]
+    reasoning = {} if reply.reasoning is None else {"reasoning_content": reply.reasoning}
+    return {
+        "content": reply.text,
+        "tool_calls": calls,
+        "invalid_tool_calls": invalid,
+        "additional_kwargs": reasoning,
+    }
+
+
+def _fit(reply: Reply[Any]) -> list[ToolCall]:
+    return [call for call in reply.tool_calls if call.error is None]
+
+
+def _text_of(message: BaseMessage) -> str:
+    content = message.content
+    if isinstance(content, str):
+        return content
+    texts = []
+    for block in content:
+        if isinstance(block, str):
+            texts.append(block)
+        elif block.get("type") == "text":
+            texts.append(block["text"])
+        elif block.get("type") not in ("tool_use", "tool_call", "reasoning", "thinking"):
+            raise PromptError(
+                f"a {type(message).__name__} has a block of type {block.get('type')!r}: ChatHelium "
+                "takes text and calls of tools"
+            )
+    return "\n".join(texts)

@@ -1,0 +1,148 @@
+"""`planned(graph)`: the graph's own results, its batches merged."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+import pytest
+
+pytest.importorskip("langgraph", reason="pip install 'helium_agents[langgraph]'")
+
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, Send, interrupt
+
+from helium_agents import Session
+from helium_agents import operator as op
+from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.integrations.langgraph import ChatHelium, planned
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+class State(TypedDict, total=False):
+    text: str
+    notes: Annotated[list[str], operator.add]
+    rounds: int
+
+
+chat = ChatHelium()
+
+
+async def read(state: State) -> State:
+    return {"notes": [(await chat.ainvoke(f"read {state['text']}")).text], "rounds": 0}
+
+
+def fan_out(state: State) -> list[Send]:  # hides what is behind it from get_graph()
+    return [Send("remark", {"text": note}) for note in state["notes"] * 3]
+
+
+def remark(state: State) -> State:  # a sync node, which runs in a thread
+    return {"notes": [chat.invoke(f"remark on {state['text']}").text]}
+
+
+async def again(state: State) -> State:
+    text = (await chat.ainvoke(f"again {state['notes'][-1]}")).text
+    return {"notes": [text], "rounds": state["rounds"] + 1}
+
+
+def built(checkpointer: Any = None, asks: bool = False) -> Any:
+    inner = StateGraph(State).add_node("again", again).add_edge(START, "again")
+    inner.add_conditional_edges("again", lambda state: END if state["rounds"] > 1 else "again")
+    graph = StateGraph(State)
+    graph.add_node("read", read).add_node("remark", remark).add_node("loop", inner.compile())
+    graph.add_edge(START, "read").add_conditional_edges("read", fan_out)
+    if asks:
+        graph.add_node("ask", lambda state: {"notes": [interrupt("well?")]})
+        graph.add_edge("remark", "ask").add_edge("ask", "loop")
+    else:
+        graph.add_edge("remark", "loop")
+    return graph.compile(checkpointer=checkpointer)
+
+
+INPUTS: list[State] = [{"text": "a"}, {"text": "b"}, {"text": "a"}]
+
+
+async def plain(graph: Any, inputs: list[Any], config: Any = None) -> tuple[list[Any], int]:
+    engine = ScriptedEngine()
+    async with Session(engine, rules=(), share=False):
+        return [await graph.ainvoke(each, config) for each in inputs], engine.num_requests
+
+
+async def test_router_send_loop_and_subgraph() -> None:
+    graph, engine = built(), ScriptedEngine()
+    expected, num_plain = await plain(graph, INPUTS)
+    assert await planned(graph, engine).abatch(INPUTS) == expected
+    # of three equal Sends one is asked, of two equal rows one
+    assert (num_plain, engine.num_requests) == (3 * 6, 2 * 4)
+    async with Session(ScriptedEngine()) as session:
+        app = planned(graph, session)
+        assert [await app.ainvoke(each) for each in INPUTS] == expected
+        states = [state async for state in app.astream(INPUTS[0], stream_mode="values")]
+    assert states[-1] == expected[0]
+
+
+async def test_interrupt_and_resume() -> None:
+    def config() -> Any:
+        return {"configurable": {"thread_id": "1"}}
+
+    graph = built(InMemorySaver(), asks=True)
+    await plain(graph, [INPUTS[0]], config())
+    (expected,), _ = await plain(graph, [Command(resume="yes")], config())
+    app = planned(built(InMemorySaver(), asks=True), ScriptedEngine())
+    stopped = await app.ainvoke(INPUTS[0], config())
+    assert "__interrupt__" in stopped
+    assert app.get_state(config()).next == ("ask",)  # what is not planned is the graph's own
+    assert await app.ainvoke(Command(resume="yes"), config()) == expected
+
+
+async def test_an_entrypoint_with_tasks() -> None:
+    @task
+    async def judge(text: str) -> str:
+        return (await chat.ainvoke(text)).text
+
+    @entrypoint()
+    async def flow(text: str) -> list[str]:
+        futures = [judge(text) for _ in range(3)]
+        return [await future for future in futures]
+
+    engine = ScriptedEngine()
+    expected, num_plain = await plain(flow, ["a", "a"])
+    assert await planned(flow, engine).abatch(["a", "a"]) == expected
+    assert (num_plain, engine.num_requests) == (6, 1)
+
+
+async def test_operators_are_nodes_and_graphs_are_operators() -> None:
+    @op(pure=True, version="1")
+    async def shout(state: dict[str, str]) -> dict[str, str]:
+        return {"text": str((await chat.ainvoke(state["text"])).text)}
+
+    graph: Any = StateGraph(State).add_node("shout", shout).add_edge(START, "shout").compile()
+    engine = ScriptedEngine()
+    (expected, *_), _ = await plain(graph, INPUTS)
+    assert (await planned(graph, engine).abatch(INPUTS))[0] == expected
+    async with Session(engine):
+        assert await op(graph.ainvoke)(INPUTS[0]) == expected
+    assert engine.num_requests == 2 + 1
+
+
+async def test_failures_of_a_batch_are_raised_or_returned() -> None:
+    def fail(state: State) -> State:
+        raise LookupError(state["text"])
+
+    graph = StateGraph(State).add_node("fail", fail).add_edge(START, "fail").compile()
+    app = planned(graph, ScriptedEngine())
+    with pytest.raises(LookupError, match="a"):
+        await app.abatch(INPUTS)
+    found = await app.abatch(INPUTS, return_exceptions=True)
+    assert [(type(each), each.args) for each in found] == [
+        (LookupError, ("a",)), (LookupError, ("b",)), (LookupError, ("a",))
+    ]  # fmt: skip
+
+
+async def test_it_goes_on_in_a_chain() -> None:
+    expected, _ = await plain(built(), INPUTS)
+    chain = planned(built(), ScriptedEngine()) | (lambda state: state["notes"])
+    assert await chain.abatch(INPUTS) == [state["notes"] for state in expected]
