@@ -31,13 +31,16 @@ class Rendering:
         source: Where they are.
         name: What a person calls the model.
         template_kwargs: Given to the template.
+        today: What a template that shows the date is to show.
     """
 
-    def __init__(self, source: ModelSource, name: str, template_kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, source: ModelSource, name: str, template_kwargs: Mapping[str, Any], today: date
+    ) -> None:
         self._source = source
         self._name = name
         self._template_kwargs = template_kwargs
-        self._today = date.today()
+        self._today = today
         self._tokenizer: Any = None
         self._truncator: Truncator | None = None
 

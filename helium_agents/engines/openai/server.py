@@ -167,7 +167,7 @@ class OpenAIServer:
         settings = self._settings
         if settings.source is None:
             return None
-        return Rendering(settings.source, self._name, settings.chat_template_kwargs)
+        return Rendering(settings.source, self._name, settings.chat_template_kwargs, settings.today)
 
     # --- life ----------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from helium_agents.engines.chat_template import DATE_WORDS
 from helium_agents.engines.engine import Sampling
 from helium_agents.engines.model_source import ModelSource, directory_parts, find_model
 from helium_agents.errors import EngineStartError
@@ -29,7 +31,11 @@ _OURS = frozenset(
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """The arguments of `OpenAIServer`, which says what they mean."""
+    """The arguments of `OpenAIServer`, which says what they mean.
+
+    Args:
+        today: What a chat template is shown that shows the date, for as long as the engine lives.
+    """
 
     base_url: str
     model: str
@@ -42,6 +48,7 @@ class ServerSettings:
     tokens_per_minute: int | None
     timeout_s: float
     restart_s: float
+    today: date = field(default_factory=date.today)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
@@ -90,6 +97,8 @@ class ServerSettings:
         parts = {"model": self.model, "prompts": "rendered by the server"}
         if self.source is not None:
             parts |= {"prompts": "rendered here"} | _tokenizer_parts(self.source)
+            if self.source.chat_template_has(*DATE_WORDS):
+                parts["date"] = self.today.isoformat()
         if self.chat_template_kwargs:
             arguments = json.dumps(dict(self.chat_template_kwargs), sort_keys=True)
             parts["chat_template_kwargs"] = arguments

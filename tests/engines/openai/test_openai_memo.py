@@ -39,6 +39,16 @@ async def test_without_weights_answers_last_a_session(
     store.close()
 
 
+def test_what_a_template_shows_of_the_date_decides_the_answer(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    template = tmp_path / "chat_template.jinja"
+    for text, is_dated in (("Today is {{ strftime_now('%Y') }}.", True), ("Hello.", False)):
+        template.write_text(text)
+        engine = OpenAIServer("http://host", MODEL, tokenizer=tmp_path)
+        assert ("date" in engine.identity_parts()) == is_dated
+        assert engine.identity_parts()["prompts"] == "rendered here"
+
+
 async def test_a_run_that_is_resumed_has_what_it_had(
     server: ScriptedServer, tmp_path: Path
 ) -> None:
