@@ -66,7 +66,8 @@ class LmdbStore:
         ttl_s: Entries older than this many seconds are misses; `None` for no limit.
         read_only: Never write: `put` and `prune` raise, and reads do not affect eviction.
         eviction: Says of an entry how long it should stay, compared with others: those with the
-            least value go first. See `helium_agents.memo.eviction`.
+            least value go first. It is called on the writer's thread, and an error of it is one of
+            the store. See `helium_agents.memo.eviction`.
         clock: Unix time in seconds; for tests.
     """
 

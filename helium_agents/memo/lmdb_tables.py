@@ -21,7 +21,7 @@ some and removes those that its policy names first. An order of all would cost e
 
 from __future__ import annotations
 
-import random
+import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -204,7 +204,7 @@ class Update:
         """What the index says of some entries; of all where there are few."""
         cursor = self.txn.cursor(db=self.tables.index)
         found: dict[bytes, bytes] = {}
-        if cursor.set_range(random.randbytes(KEY_BYTES)):
+        if cursor.set_range(os.urandom(KEY_BYTES)):  # not by `random`: its draws are the program's
             found.update(islice(cursor, _SAMPLE))
         if len(found) < _SAMPLE and cursor.first():
             found.update(islice(cursor, _SAMPLE - len(found)))

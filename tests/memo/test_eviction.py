@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import closing
 from pathlib import Path
 
@@ -55,8 +56,10 @@ def test_of_many_what_was_used_lately_stays(path: Path) -> None:
         fill(store, range(2000))
         store.commit().result(5)
         assert present(store, range(100)) == list(range(100))
+        random.seed(5)
         fill(store, range(2000, 2500))
         store.commit().result(5)
+        assert random.random() == random.Random(5).random()  # the program's draws are its own
         assert store.stats().num_bytes == 2000 * ENTRY_BYTES
         assert present(store, range(100)) == list(range(100))
         assert len(present(store, range(2000, 2500))) == 500
