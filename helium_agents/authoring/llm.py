@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import UnionType
 from typing import Any, TypeVar, overload
 
-from helium_agents.authoring.messages import Message, to_parts
+from helium_agents.authoring.messages import Message, content_parts
 from helium_agents.authoring.tool_schema import ToolLike, tool_set
-from helium_agents.errors import ImpureCall, RequestError
+from helium_agents.errors import ImpureCall, PromptError, RequestError
 from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
-from helium_agents.graph.llm_node import LlmCall, LlmNode
+from helium_agents.graph.llm_node import LlmCall, LlmNode, Part
+from helium_agents.graph.node import Node
 from helium_agents.graph.on_loop import check_on_loop
-from helium_agents.graph.ref import Ref
+from helium_agents.graph.ref import LEAK_MARK, Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import reply_schema
 from helium_agents.graph.sampling import Sampling, sampling_of, stop_strings
+from helium_agents.graph.tool_call import Beside
 from helium_agents.graph.tools import ToolSet
 from helium_agents.graph.trace import entered_frame, root_frame
+from helium_agents.graph.values import Slot
 
 S = TypeVar("S")
 
@@ -152,7 +155,7 @@ def llm(
     frame = entered_frame() or root_frame()
     if frame.runner is None:  # a session checks it itself
         check_on_loop("llm")
-    parts, inputs, beside = to_parts(messages)
+    parts, inputs, beside = _to_parts(messages)
     parameters = (  # by position: half the cost of names
         max_tokens,
         temperature,
@@ -186,6 +189,70 @@ def llm(
     if frame.runner is not None:
         frame.runner.on_created(node)
     return Ref(node)
+
+
+def _to_parts(
+    messages: Iterable[Message],
+) -> tuple[tuple[tuple[str, tuple[Part, ...]], ...], tuple[Node, ...], tuple[Beside | None, ...]]:
+    """Messages as texts and slots, the nodes that the slots stand for, and what is beside the text.
+
+    Neighbouring texts are joined, so that one conversation has one form however it was composed.
+    Where no message has anything beside its text, the last is empty.
+    """
+    inputs: dict[Node, Slot] = {}
+    rendered: list[tuple[str, tuple[Part, ...]]] = []
+    beside: list[Beside | None] = []
+    for position, message in enumerate(messages):
+        if not isinstance(message, Message):
+            raise PromptError(_not_a_message(message, position))
+        beside.append(message.beside)
+        if type(message.content) is str and LEAK_MARK not in message.content:  # nearly always
+            rendered.append((message.role, (message.content,)))
+            continue
+        parts: list[Part] = [""]
+        for part in content_parts(message.content, f"the {message.role} message {position}"):
+            if isinstance(part, Ref):
+                parts.append(inputs.setdefault(part.node, Slot(len(inputs))))
+            elif isinstance(parts[-1], str):
+                parts[-1] += part
+            else:
+                parts.append(part)
+        if len(parts) > 1 and parts[0] == "":
+            del parts[0]
+        _check_leaks(parts, message.role, position)
+        rendered.append((message.role, tuple(parts)))
+    if not rendered:
+        raise PromptError("llm(...) needs at least one message, e.g. llm(user('Hello'))")
+    return tuple(rendered), tuple(inputs), tuple(beside) if any(beside) else ()
+
+
+def _not_a_message(message: Any, position: int) -> str:
+    kind = type(message).__name__
+    if isinstance(message, list | tuple):
+        return (
+            f"message {position} of llm(...) is a {kind}: give each message by itself, as in "
+            f"llm(*messages)"
+        )
+    if isinstance(message, dict):
+        return (
+            f"message {position} of llm(...) is a dict: write user('...'), system('...') or "
+            f"assistant('...') in place of {{'role': ..., 'content': ...}}"
+        )
+    return (
+        f"message {position} of llm(...) is a {kind}: wrap it in system(...), user(...) or "
+        f"assistant(...)"
+    )
+
+
+def _check_leaks(parts: list[Part], role: str, position: int) -> None:
+    for part in parts:
+        if isinstance(part, str) and LEAK_MARK in part:
+            start = part.index(LEAK_MARK)
+            raise PromptError(
+                f"the {role} message {position} contains the representation of a Ref "
+                f"({part[start : start + 60]}...) instead of its value: await it first, or pass it "
+                f'through prompt("... {{x}}", x=ref)'
+            )
 
 
 def _tools(tools: Any, choice: Any, schema: Any, n: int) -> ToolSet:

@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from helium_agents.errors import PromptError
 from helium_agents.graph.arguments import complaint
-from helium_agents.graph.llm_node import LlmNode, Part
-from helium_agents.graph.node import Node
-from helium_agents.graph.ref import LEAK_MARK, Ref
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.tool_call import Beside, ToolCall
-from helium_agents.graph.values import Slot, as_text
+from helium_agents.graph.values import as_text
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -72,7 +71,7 @@ class Message:
         if self.role not in _ROLES:
             raise PromptError(complaint("role", self.role, "system, user, assistant or tool"))
         if type(self.content) is not str:
-            _content_parts(self.content, f"the {self.role} message")
+            content_parts(self.content, f"the {self.role} message")
         if self.role == "tool" and (self.beside is None or not self.beside.tool_call_id):
             raise PromptError("a tool message answers a call: write tool(result, call)")
 
@@ -156,7 +155,7 @@ def prompt(template: str, /, **values: Any) -> Prompt:
         if name not in values:
             raise PromptError(f"slot {{{name}}} of the prompt {_short(template)} has no value")
         unused.discard(name)
-        parts.extend(_content_parts(values[name], f"slot {{{name}}} of the prompt"))
+        parts.extend(content_parts(values[name], f"slot {{{name}}} of the prompt"))
     if unused:
         raise PromptError(
             f"the prompt {_short(template)} has no slot for {', '.join(sorted(unused))}"
@@ -164,76 +163,13 @@ def prompt(template: str, /, **values: Any) -> Prompt:
     return Prompt(tuple(part for part in parts if isinstance(part, Ref) or part))
 
 
-def to_parts(
-    messages: Iterable[Message],
-) -> tuple[tuple[tuple[str, tuple[Part, ...]], ...], tuple[Node, ...], tuple[Beside | None, ...]]:
-    """Messages as texts and slots, the nodes that the slots stand for, and what is beside the text.
-
-    Neighbouring texts are joined, so that one conversation has one form however it was composed.
-    Where no message has anything beside its text, the last is empty.
-    """
-    inputs: dict[Node, Slot] = {}
-    rendered: list[tuple[str, tuple[Part, ...]]] = []
-    beside: list[Beside | None] = []
-    for position, message in enumerate(messages):
-        if not isinstance(message, Message):
-            raise PromptError(_not_a_message(message, position))
-        beside.append(message.beside)
-        if type(message.content) is str and LEAK_MARK not in message.content:  # nearly always
-            rendered.append((message.role, (message.content,)))
-            continue
-        parts: list[Part] = [""]
-        for part in _content_parts(message.content, f"the {message.role} message {position}"):
-            if isinstance(part, Ref):
-                parts.append(inputs.setdefault(part.node, Slot(len(inputs))))
-            elif isinstance(parts[-1], str):
-                parts[-1] += part
-            else:
-                parts.append(part)
-        if len(parts) > 1 and parts[0] == "":
-            del parts[0]
-        _check_leaks(parts, message.role, position)
-        rendered.append((message.role, tuple(parts)))
-    if not rendered:
-        raise PromptError("llm(...) needs at least one message, e.g. llm(user('Hello'))")
-    return tuple(rendered), tuple(inputs), tuple(beside) if any(beside) else ()
-
-
-def _not_a_message(message: Any, position: int) -> str:
-    kind = type(message).__name__
-    if isinstance(message, list | tuple):
-        return (
-            f"message {position} of llm(...) is a {kind}: give each message by itself, as in "
-            f"llm(*messages)"
-        )
-    if isinstance(message, dict):
-        return (
-            f"message {position} of llm(...) is a dict: write user('...'), system('...') or "
-            f"assistant('...') in place of {{'role': ..., 'content': ...}}"
-        )
-    return (
-        f"message {position} of llm(...) is a {kind}: wrap it in system(...), user(...) or "
-        f"assistant(...)"
-    )
-
-
-def _content_parts(content: Any, where: str) -> tuple[str | Ref[Any], ...]:
+def content_parts(content: Any, where: str) -> tuple[str | Ref[Any], ...]:
+    """What a message holds, as texts and Refs; `where` names its place in errors."""
     if isinstance(content, Prompt):
         return content.parts
     if isinstance(content, Ref):
         return (content,)
     return (as_text(content, where),)
-
-
-def _check_leaks(parts: list[Part], role: str, position: int) -> None:
-    for part in parts:
-        if isinstance(part, str) and LEAK_MARK in part:
-            start = part.index(LEAK_MARK)
-            raise PromptError(
-                f"the {role} message {position} contains the representation of a Ref "
-                f"({part[start : start + 60]}...) instead of its value: await it first, or pass it "
-                f'through prompt("... {{x}}", x=ref)'
-            )
 
 
 def _slots_of(template: str) -> Iterable[tuple[str, str | None]]:

@@ -47,9 +47,6 @@ class Waiter(EndableWait):
         """Whether it waits no longer."""
         return self not in self.flight.waiters
 
-    def wake(self) -> None:
-        """The flight has landed. Who started a call without awaiting it need not be woken."""
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Awaiter(Waiter):
@@ -60,11 +57,6 @@ class Awaiter(Waiter):
     """
 
     landed: asyncio.Future[None]
-
-    def wake(self) -> None:
-        """The flight has landed."""
-        if not self.landed.done():
-            self.landed.set_result(None)
 
     def fail(self, error: RefMisuse) -> None:
         """End the wait."""
@@ -95,10 +87,6 @@ class Holder(Waiter):
     def is_certain(self, stuck: Stuck) -> bool:
         """A flight does not go on without what it holds."""
         return True
-
-    def wake(self) -> None:
-        """The other has landed."""
-        self.on_landed()
 
     def fail(self, error: RefMisuse) -> None:
         """End the flight."""

@@ -267,8 +267,11 @@ class Flights:
             self._settle(flight, outcome)
         finally:
             waiters, flight.waiters = flight.waiters, {}
-            for waiter in waiters:
-                waiter.wake()
+            for waiter in waiters:  # who started a call without awaiting it need not be woken
+                if isinstance(waiter, Holder):
+                    waiter.on_landed()
+                elif isinstance(waiter, Awaiter) and not waiter.landed.done():
+                    waiter.landed.set_result(None)
             if flight.holds:
                 self.leave_inputs(flight)
 

@@ -1,4 +1,9 @@
-"""The requests of one model that wait or run: what a schedule sees of them."""
+"""The requests of one model that wait or run: what a schedule sees of them.
+
+No request waits for ever. A schedule may always have something that goes before one, so each time
+that so many others were sent since the oldest came, that one goes. Of a request that has p others
+before it when it comes, no more than `EVERY` * (p + 1) are sent before it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,11 @@ from collections import OrderedDict
 from functools import partial
 
 from helium_agents.engines.engine import Capacity, Completion, Request, nobody
-from helium_agents.optimizer.ageing import Ageing
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.item_uses import ItemUses
+
+EVERY = 256
+"""So seldom that it costs a schedule nothing: now and then one prompt is computed again."""
 
 _TELLING_TOKENS = 64
 """Of shorter prompts the time is mostly that of a step."""
@@ -54,16 +61,16 @@ class RequestQueue:
         self._of_others: dict[int, dict[Request, None]] = {}
         self._other_items: list[int] = []  # a heap; some of them may have gone
         self._turns: dict[Request, asyncio.Future[None]] = {}
-        self._came: dict[Request, int] = {}
+        self._num_sent = self._num_at_oldest = 0  # in all, and when last the oldest was
+        self._came: dict[Request, int] = {}  # those that wait, after so many were sent
         self._item_of: dict[Request, int] = {}  # of those of items that are not open
-        self._ageing = Ageing()
 
     # --- what waits ----------------------------------------------------------------------------
 
     def add(self, request: Request) -> None:
         """A request stands ready."""
         self.ready[request] = None
-        self._came[request] = self._ageing.num_sent
+        self._came[request] = self._num_sent
         self._file(request)
         request.on_moved = partial(self._move, request)
 
@@ -126,11 +133,14 @@ class RequestQueue:
     def overdue(self) -> Request | None:
         """The oldest request, where so many were sent past it that it goes next."""
         oldest = next(iter(self.ready))
-        return oldest if self._ageing.is_overdue(self._came[oldest]) else None
+        num_past = self._num_sent - max(self._came[oldest], self._num_at_oldest)
+        return oldest if num_past >= EVERY - 1 else None
 
     def send(self, request: Request, reserved_tokens: int) -> None:
         """A request's turn has come."""
-        self._ageing.sent(is_oldest=request is next(iter(self.ready)))
+        self._num_sent += 1
+        if request is next(iter(self.ready)):
+            self._num_at_oldest = self._num_sent
         self.drop(request)
         self.running[request] = reserved_tokens
         self.is_stalled = False

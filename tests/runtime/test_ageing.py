@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from helium_agents.engines.engine import Request
 from helium_agents.graph.sampling import Sampling
-from helium_agents.optimizer import ageing
 from helium_agents.optimizer.policy import AtMost
 from helium_agents.optimizer.schedule import EverythingOpen, Gated, Schedule
+from helium_agents.runtime import request_queue
 from helium_agents.runtime.request_queue import RequestQueue
 
 
@@ -51,7 +51,7 @@ def test_every_request_is_sent_within_a_bound(seed: int, name: str, num_open: in
     came: dict[Request, tuple[int, int]] = {}
     num_sent = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ageing, "EVERY", ageing_every)
+        patch.setattr(request_queue, "EVERY", ageing_every)
         for _ in range(300):
             for _ in range(rng.choice([0, 1, 1, 2])):
                 new = request(next(numbers), rng.choice([None, *range(8)]))
@@ -81,7 +81,7 @@ def test_it_is_seldom() -> None:
         queue.add(request(number))
         overdue = queue.overdue()
         if overdue is not None:
-            assert (overdue, number) == (waits, ageing.EVERY)
+            assert (overdue, number) == (waits, request_queue.EVERY)
             return
         queue.send(next(reversed(queue.ready)), 0)
     pytest.fail("it waited for ever")
