@@ -36,7 +36,14 @@ from helium_agents.memo.eviction import EvictionPolicy, least_recently_used
 from helium_agents.memo.lmdb_check import Report, check
 from helium_agents.memo.lmdb_directory import Directory
 from helium_agents.memo.lmdb_environment import probe
-from helium_agents.memo.lmdb_tables import DELETED, Records, records_of, rows
+from helium_agents.memo.lmdb_tables import (
+    DELETED,
+    Records,
+    all_profiles,
+    profile_of,
+    records_of,
+    rows,
+)
 from helium_agents.memo.store import Entry, EntryInfo, StoreStats
 from helium_agents.memo.writer import Writer
 
@@ -144,6 +151,24 @@ class LmdbStore:
         future: Future[None] = Future()
         future.set_result(None)
         return future
+
+    def profile(self, key: bytes) -> bytes | None:
+        """What was learned of a workflow, once it is durable; see `KeepsProfiles.profile`."""
+        check_key(key)
+        return self._use().read(partial(profile_of, key=key))
+
+    def put_profile(self, key: bytes, data: bytes) -> None:
+        """Keep or forget it; see `KeepsProfiles.put_profile`.
+
+        Raises:
+            MemoError: As for `put`.
+        """
+        check_key(key)
+        self._use_writer().run_later(lambda update: update.put_profile(key, data))
+
+    def profiles(self) -> dict[bytes, bytes]:
+        """All of them, by key, after a commit of what is pending."""
+        return self._settled().read(all_profiles)
 
     def find(self, key: bytes) -> Entry | None:
         """All of an entry; see `BrowsableStore.find`. Damaged provenance is none."""

@@ -9,6 +9,8 @@ table      key                    value
 `entries`  digest                 record (`memo/entry.py`)
 `facts`    digest                 provenance record, if any
 `index`    digest                 number of its last use, bytes, creation time, label
+`profiles` digest of a workflow   what was learned of it; counts against no bound, and is not
+                                  there where only older versions wrote
 ========== ====================== ==============================================
 
 Uses are numbered, so that entries can be compared by their last. `index` has what selection,
@@ -45,6 +47,7 @@ MAX_BYTES: Final = b"max_bytes"
 _NUM_USES: Final = b"num_uses"
 _META: Final = b"meta"
 _OTHERS: Final = (b"entries", b"facts", b"index")
+_PROFILES: Final = b"profiles"
 _INDEX: Final = struct.Struct("<QQd")
 
 _STALE_SHARE: Final = 4
@@ -65,6 +68,7 @@ DELETED: Final[Records] = (b"", b"")
 class Tables:
     """Handles of the open tables."""
 
+    profiles: lmdb._Database | None
     meta: lmdb._Database
     entries: lmdb._Database
     provenance: lmdb._Database
@@ -82,7 +86,8 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
             meta = env.open_db(_META, create=False)
             with env.begin() as txn:
                 _check_format(txn.get(FORMAT, db=meta), path)
-            return Tables(meta, *(env.open_db(name, create=False) for name in _OTHERS))
+            others = [env.open_db(name, create=False) for name in _OTHERS]
+            return Tables(_profiles_to_read(env), meta, *others)
         # A handle opened in a transaction is lost unless that one commits as a writer.
         with env.begin(write=True) as txn:
             is_new = txn.stat()["entries"] == 0
@@ -90,9 +95,17 @@ def open_tables(env: lmdb.Environment, path: Path, *, read_only: bool) -> Tables
             if is_new:
                 txn.put(FORMAT, b"%d" % FORMAT_VERSION, db=meta)
             _check_format(txn.get(FORMAT, db=meta), path)
-            return Tables(meta, *(env.open_db(name, txn=txn, create=is_new) for name in _OTHERS))
+            others = [env.open_db(name, txn=txn, create=is_new) for name in _OTHERS]
+            return Tables(env.open_db(_PROFILES, txn=txn), meta, *others)
     except lmdb.NotFoundError:
         raise MemoError(_NOT_A_MEMO.format(path)) from None
+
+
+def _profiles_to_read(env: lmdb.Environment) -> lmdb._Database | None:
+    try:
+        return env.open_db(_PROFILES, create=False)
+    except lmdb.NotFoundError:
+        return None
 
 
 def _check_format(found: bytes | None, path: Path) -> None:
@@ -116,6 +129,16 @@ def rows(txn: Txn, tables: Tables) -> Iterator[EntryInfo]:
 def records_of(txn: Txn, tables: Tables, key: bytes) -> Records:
     """An entry's records; `DELETED` where there is none."""
     return txn.get(key, b"", db=tables.entries), txn.get(key, b"", db=tables.provenance)
+
+
+def profile_of(txn: Txn, tables: Tables, key: bytes) -> bytes | None:
+    """What was learned of a workflow, if anything."""
+    return None if tables.profiles is None else txn.get(key, db=tables.profiles)
+
+
+def all_profiles(txn: Txn, tables: Tables) -> dict[bytes, bytes]:
+    """What was learned of every workflow, by key."""
+    return {} if tables.profiles is None else dict(txn.cursor(db=tables.profiles))
 
 
 class Update:
@@ -170,6 +193,14 @@ class Update:
                 self.num_bytes -= row.num_bytes
                 num_removed += 1
         return num_removed
+
+    def put_profile(self, key: bytes, data: bytes) -> None:
+        """Keep what was learned of a workflow, or forget it where that is empty."""
+        assert self.tables.profiles is not None, "open for writing"
+        if data:
+            self.txn.put(key, data, db=self.tables.profiles)
+        else:
+            self.txn.delete(key, db=self.tables.profiles)
 
     def touch(self, keys: Iterable[bytes]) -> None:
         """Note that entries were used, where what is noted is out of date enough.

@@ -51,6 +51,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._num_bytes = 0
+        self._profiles: dict[bytes, bytes] = {}
         self._committed: Future[None] = Future()
         self._committed.set_result(None)
         self._is_closed = False
@@ -122,6 +123,22 @@ class MemoryStore:
                 if not self._is_expired(created_s)
             ]
         return sorted(live, key=lambda entry: (entry.created_s, entry.key), reverse=True)
+
+    def profile(self, key: bytes) -> bytes | None:
+        """What was learned of a workflow; see `KeepsProfiles.profile`."""
+        return self._profiles.get(key)
+
+    def put_profile(self, key: bytes, data: bytes) -> None:
+        """Keep or forget it; see `KeepsProfiles.put_profile`."""
+        self._check(key)
+        if data:
+            self._profiles[key] = data
+        else:
+            self._profiles.pop(key, None)
+
+    def profiles(self) -> dict[bytes, bytes]:
+        """All of them, by key."""
+        return dict(self._profiles)
 
     def stats(self) -> StoreStats:
         """What the store holds."""

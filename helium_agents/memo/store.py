@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 KEY_BYTES = 32
 
@@ -144,4 +144,24 @@ class BrowsableStore(Store, Protocol):
 
     def entries(self) -> list[EntryInfo]:
         """Live entries, the newest first. Takes 300 bytes of memory for each."""
+        ...
+
+
+@runtime_checkable
+class KeepsProfiles(Protocol):
+    """A store that also keeps what was learned of workflows; small, and never evicted.
+
+    Without it every run learns anew.
+    """
+
+    def profile(self, key: bytes) -> bytes | None:
+        """What was learned of a workflow; `None` for nothing."""
+        ...
+
+    def put_profile(self, key: bytes, data: bytes) -> None:
+        """Keep what was learned, or forget it where that is empty; returns before it is durable."""
+        ...
+
+    def profiles(self) -> dict[bytes, bytes]:
+        """All of them, by key."""
         ...

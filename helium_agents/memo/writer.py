@@ -130,12 +130,16 @@ class Writer:
 
     def run(self, job: Callable[[Update], _T]) -> _T:
         """Run a function in the writer's transaction, after all that was put; wait for it."""
+        return self.run_later(job).result()
+
+    def run_later(self, job: Callable[[Update], _T]) -> Future[_T]:
+        """As `run`, but without waiting."""
         future: Future[_T] = Future()
         with self._changed:
             self._check()
             self._pending.jobs.append((job, future))
             self._schedule(0)
-        return future.result()
+        return future
 
     def flush(self) -> None:
         """Have `write` called soon, with whatever is pending, be it nothing."""

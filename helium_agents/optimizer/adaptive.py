@@ -18,9 +18,14 @@ class Adaptive:
     in ten of the prompt tokens that they have computed was computed before and they are away from
     the engine for a twentieth of their time. Below that there is little to win, and rows that never
     pause are better off with full batches. When they pause no more, everything is open again.
+
+    Attributes:
+        expects_pauses: Whether it is known before it is seen that agents pause and do not fit into
+            the KV cache together; who knows that sets it.
     """
 
     def __init__(self) -> None:
+        self.expects_pauses = False
         self._park = Park()
         self._planned: Schedule = EverythingOpen()
         self._parks = False
@@ -36,12 +41,13 @@ class Adaptive:
 
     def choose(self, queue: Queue) -> Asked | None:
         """As the one does whose time it is."""
-        if not queue.items:
-            self._parks = False
+        share = queue.pause_share
+        if not queue.items or share is None:  # nothing is seen yet
+            self._parks = self.expects_pauses
         elif self._parks:
-            self._parks = queue.pause_share >= _LEAST_PAUSE_SHARE
-        elif queue.lost_share > _LEAST_LOST_SHARE:
-            self._parks = queue.pause_share > 2 * _LEAST_PAUSE_SHARE
+            self._parks = share >= _LEAST_PAUSE_SHARE
+        elif queue.lost_share > _LEAST_LOST_SHARE or self.expects_pauses:
+            self._parks = share > 2 * _LEAST_PAUSE_SHARE
         return self._current.choose(queue)
 
     def look_again_s(self, queue: Queue) -> float | None:

@@ -134,8 +134,11 @@ class Queue(Protocol):
         ...
 
     @property
-    def pause_share(self) -> float:
-        """Of the time of such items lately: what they were away from the engine, from 0 to 1."""
+    def pause_share(self) -> float | None:
+        """Of the time of such items lately: what they were away from the engine, from 0 to 1.
+
+        `None` before there are enough of them to tell.
+        """
         ...
 
     @property
@@ -240,11 +243,14 @@ def item_of(asked: Asked) -> int:
 
 
 def has_slot(queue: Queue) -> bool:
-    """Whether the engine has a slot, or its own queue is so short that a slot might go empty."""
+    """Whether the engine has a slot, or its own queue is so short that a slot might go empty.
+
+    All that run may end in the same step, so as many may wait there.
+    """
     if queue.room is None:
         return True
     most = queue.room.max_requests
-    return len(queue.running) < most + max(_SHORT_QUEUE, most // 4)
+    return len(queue.running) < most + max(_SHORT_QUEUE, most)
 
 
 _SHORT_QUEUE = 8

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Callable
 from itertools import chain
+from typing import TypeVarTuple
 
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.errors import TokenBudgetExceeded
 from helium_agents.optimizer.adaptive import Adaptive
+from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.schedule import Schedule
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.learners import Mapped
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.request_queue import RequestQueue
+
+Args = TypeVarTuple("Args")
 
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
@@ -64,7 +70,10 @@ class Dispatcher:
         """
         queue = self._queues.get(request.model) or self._add_queue(request.model)
         queue.add(request)
-        used_tokens, completion = 0, None
+        used_tokens, completion, sent_s = 0, None, None
+        is_learned = self._planner is not None and request.item is not None
+        if is_learned:
+            self._plan(Planner.ask, request, asyncio.get_running_loop().time())
         try:
             self._send(queue)
             if request in queue.ready:
@@ -73,27 +82,28 @@ class Dispatcher:
             completion = await queue.fleet.complete(request)
             used_tokens = completion.prompt_tokens + completion.output_tokens
             queue.note_prefill(request, completion, sent_s)
-            if self._planner is not None and request.item is not None:
-                self._planner.note(request, completion)
         finally:
+            now_s = asyncio.get_running_loop().time()
+            if is_learned:
+                self._plan(Planner.answer, request, completion, sent_s, now_s)
             if request in queue.uses.began_for:
-                queue.uses.end(request, completion, asyncio.get_running_loop().time())
+                queue.uses.end(request, completion, now_s)
             self._reserved_tokens -= queue.end(request)
             self._used_tokens += used_tokens
             self._send_all()
         return completion
 
-    def item_began(self, item: int) -> None:
+    def item_began(self, item: int, mapped: Mapped) -> None:
         """An item of a top-level map begins: requests may come that are wanted for it."""
         self._items.add(item)
+        self._plan(Planner.begin, item, mapped)
 
     def item_ended(self, item: int) -> None:
         """An item of a top-level map has ended, though it may have left requests behind."""
         self._items.discard(item)
         for queue in dict.fromkeys(self._queues.values()):
             queue.uses.forget(item)
-        if self._planner is not None:
-            self._planner.forget(item)
+        self._plan(Planner.end, item)
         if item in self._open_items:
             self._open_items.remove(item)
             self._send_all()
@@ -183,31 +193,43 @@ class Dispatcher:
                 return
             queue.settling = None
             if queue.ready or queue.running:  # else all of it is over
-                self._choose_policy(queue, planner)
+                self._choose_policy(queue)
                 self._send_all()
 
         queue.settling = loop.call_later(_SETTLE_S, look, planner.num_rows)
 
-    def _choose_policy(self, queue: RequestQueue, planner: Planner) -> None:
+    def _choose_policy(self, queue: RequestQueue) -> None:
         """Let the planner look at what is known of the rows."""
         cost = queue.fleet.cost
         if queue.room is None or cost is None or not isinstance(self._schedule, Adaptive):
             return
+        schedule = self._schedule
+        room = SimulatedRoom(
+            queue.room.kv_tokens // queue.num_engines,
+            queue.room.max_requests // queue.num_engines,
+            cost,
+            queue.room.block_tokens,
+            drops_unused=queue.fleet.takes_hints,
+            num_engines=queue.num_engines,
+        )
+
+        def choose(planner: Planner) -> None:
+            schedule.follow(planner.choose(room, chain(queue.running, queue.ready)).policy)
+            schedule.expects_pauses = planner.expects_pauses
+
+        self._plan(choose)
+
+    def _plan(self, step: Callable[[Planner, *Args], None], *args: *Args) -> None:
+        """Take a step of the planner, if there is one: no answer depends on it."""
+        if self._planner is None:
+            return
         try:
-            choice = planner.choose(
-                SimulatedRoom(
-                    queue.room.kv_tokens // queue.num_engines,
-                    queue.room.max_requests // queue.num_engines,
-                    cost,
-                    queue.room.block_tokens,
-                    drops_unused=queue.fleet.takes_hints,
-                    num_engines=queue.num_engines,
-                ),
-                chain(queue.running, queue.ready),
-            )
-            self._schedule.follow(choice.policy)
-        except Exception as error:  # no answer depends on it
+            step(self._planner, *args)
+        except Exception as error:
             self._planner = None
+            if isinstance(self._schedule, Adaptive):
+                self._schedule.follow(ALL_OPEN)
+                self._schedule.expects_pauses = False
             warnings.warn(
                 f"the planner failed, so all rows stay open: {error!r}",
                 RuntimeWarning,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from helium_agents.engines.engine import AnswersLast, Engine, shortest
 from helium_agents.errors import SessionError
+from helium_agents.keys.encoding import fingerprint
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.supervised_engine import Spawn
 from helium_agents.telemetry.events import Observer
@@ -66,6 +67,16 @@ class EnginePool(dict[str | None, Fleet]):
                     UserWarning,
                     stacklevel=2,
                 )
+
+    @property
+    def identity(self) -> bytes:
+        """Of all models together, once `open` was awaited."""
+        return fingerprint(*(fleet.identity for fleet in self._each))
+
+    @property
+    def names(self) -> str:
+        """What a person calls the models."""
+        return ", ".join(fleet.name for fleet in self._each)
 
     @property
     def states(self) -> list[str]:

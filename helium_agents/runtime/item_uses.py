@@ -77,10 +77,10 @@ class ItemUses:
         return sum(turn.lost_tokens for turn in self.turns) / max(1, computed)
 
     @property
-    def pause_share(self) -> float:
-        """Of the time of items lately: what they were away from the engine."""
+    def pause_share(self) -> float | None:
+        """Of the time of items lately: what they were away from the engine, if that is known."""
         if len(self.turns) < _LEAST_TURNS:
-            return 0.0
+            return None
         pause_s = sum(turn.pause_s for turn in self.turns)
         return pause_s / (pause_s + sum(turn.service_s for turn in self.turns) or 1.0)
 

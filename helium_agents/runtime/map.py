@@ -47,6 +47,7 @@ from helium_agents.keys.encoding import encode, fingerprint
 from helium_agents.runtime.calls import Calls
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.item import Item
+from helium_agents.runtime.learners import Mapped
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened, Observer
 
@@ -258,6 +259,7 @@ class MapRun:
         num_items = len(rows) if isinstance(rows, Sized) else None
         num_done = len(done) if isinstance(done, Sized) else 0
         maps.emit(MapOpened(num_items, caller.item is not None, num_done))
+        self._mapped = Mapped(fn, None if num_items is None else num_items - num_done)
         self._open_items: dict[int, Item] = {}
         self._doing = "waits for its next row"
         self._num_uncommitted = 0
@@ -450,7 +452,7 @@ class MapRun:
         item.opened_s = self._loop.time()
         self._open_items[item.index] = item
         if not item.is_nested:
-            self._maps.dispatcher.item_began(item.rank)
+            self._maps.dispatcher.item_began(item.rank, self._mapped)
         task = self._tasks[item.index] = self._maps.tasks.spawn(
             self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
         )

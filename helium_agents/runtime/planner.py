@@ -1,7 +1,9 @@
-"""The planner: knows what declared rows will ask, and which of them to have open at once.
+"""The planner: knows what rows will ask, and which of them to have open at once.
 
-Rows whose calls are all declared when they open can be simulated before they run. That is done
-when a request stands ready and the engine is known, again each time a quarter more rows are known,
+What a row will ask is known where it declares its calls before it awaits any; of others it is
+known from a profile, which earlier runs have left or the first rows of this one make. Rows that are
+known can be simulated before they run. That is done when a request stands ready and the engine is
+known, again each time a quarter more rows are known, or they turn out to be others than expected;
 and on the first rows only where there are many: what fits into a KV cache does not depend on how
 many wait.
 """
@@ -9,7 +11,9 @@ many wait.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from helium_agents.engines.engine import Completion, Request
@@ -18,61 +22,82 @@ from helium_agents.graph.node import Node
 from helium_agents.graph.plan import LogicalPlan, PlanNode
 from helium_agents.optimizer.choose_policy import Choice, choose_policy
 from helium_agents.optimizer.coming import Coming
-from helium_agents.optimizer.forecast import forecast
+from helium_agents.optimizer.forecast import Forecast, forecast
 from helium_agents.optimizer.logical import plan_node
+from helium_agents.optimizer.policy import ALL_OPEN
+from helium_agents.optimizer.predict import predict
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.optimizer.text_lengths import Prompt, text_lengths
-from helium_agents.telemetry.events import Observer, ScheduleChosen
+from helium_agents.runtime.learner import LEAST_ROWS, Learner
+from helium_agents.runtime.learners import Learners, Mapped
+from helium_agents.telemetry.events import Observer, ProfileMisfit, ScheduleChosen, ScheduleSource
 
 _MOST_ROWS, _MOST_CALLS, _MOST_CHARACTERS = 128, 1024, 4_000_000
 """So much is looked at, in a tenth of a second or two: the event loop waits for it."""
 
 _MOST_PROMPTS = 64
-_LEAST_ROWS = 4
+
+_ENOUGH_ROWS = 16
+"""With so many seen it is chosen anew."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """What an open row has made: the calls before any was answered, and how many in all."""
+
+    declared: list[LlmNode] = field(default_factory=list)
+    num_made: int = 0
 
 
 class Planner:
-    """What is known of the rows that are open.
+    """What is known of the rows that are open, and will be.
 
     Args:
         emit: Takes events.
+        learners: What rows have asked before.
 
     Attributes:
         choice: The last choice.
+        expects_pauses: Whether rows are known to pause between calls that go on where the last one
+            ended, and not to fit into the KV cache together.
     """
 
-    def __init__(self, emit: Observer) -> None:
+    def __init__(self, emit: Observer, learners: Learners) -> None:
         self.choice = Choice()
+        self.expects_pauses = False
         self._emit = emit
-        self._rows: dict[int, list[LlmNode]] = {}
+        self._learners = learners
+        self._rows: dict[int, _Row] = {}
+        self._mapped: Mapped | None = None  # of the row that began last
         self._num_planned = 0
+        self._is_due = False
         self._coming: Coming | None = None
-        self._questions: dict[Hashable, Hashable] = {}  # by call
-        self._sent: set[Hashable] = set()  # calls
-        self._output_tokens: dict[int, tuple[int, int]] = {}  # by their limit: sum and number
+        self._questions: dict[Hashable, Hashable] = {}  # by declared call
+        self._sent: set[Hashable] = set()  # declared calls
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def begin(self, item: int, mapped: Mapped) -> None:
+        """A row begins."""
+        self._learners.begin(item, mapped)
+        self._mapped = mapped
 
     def declare(self, node: Node) -> None:
-        """A call of a row was made. Those count that are made before any of them is answered."""
+        """A call of a row was made. It is declared if it is made before any of them is answered."""
         item = node.frame.item
         if item.is_nested or not isinstance(node, LlmNode):
             return
-        row = self._rows.setdefault(item.rank, [])
-        if not row or row[0].outcome is None:
-            row.append(node)
+        row = self._rows.get(item.rank)
+        if row is None:
+            row = self._rows[item.rank] = _Row()
+        row.num_made += 1
+        if not row.declared or row.declared[0].outcome is None:
+            row.declared.append(node)
 
-    def forget(self, item: int) -> None:
-        """A row has ended."""
-        self._sent.difference_update(self._rows.pop(item, ()))
-        if len(self._rows) < self._num_planned // 2:
-            self._num_planned = len(self._rows)  # of other rows that come, plan anew
-
-    def note(self, request: Request, completion: Completion) -> None:
-        """An answer has come: how long such answers are."""
-        total, number = self._output_tokens.get(request.max_tokens, (0, 0))
-        self._output_tokens[request.max_tokens] = (
-            total + completion.output_tokens // max(1, len(completion.choices)),
-            number + 1,
-        )
+    def ask(self, request: Request, now_s: float) -> None:
+        """A call stands ready."""
+        self._learners.ask(request, now_s)
+        self._look_for_misfit(request.item)
 
     def send(self, request: Request) -> int | None:
         """A request is sent. How many of its first tokens calls to come will begin with.
@@ -87,15 +112,61 @@ class Planner:
         self._coming.send(question)
         return self._coming.used_tokens(question, len(request.prompt_token_ids))
 
+    def answer(
+        self, request: Request, completion: Completion | None, sent_s: float | None, now_s: float
+    ) -> None:
+        """A call has ended; with no completion it failed, or was cancelled."""
+        self._learners.answer(request, completion, sent_s, now_s)
+        self._look_for_misfit(request.item)
+
+    def end(self, item: int) -> None:
+        """A row has ended."""
+        row = self._rows.pop(item, None)
+        self._sent.difference_update(() if row is None else row.declared)
+        mapped = self._learners.of(item)
+        is_declared = row is not None and row.num_made == len(row.declared)
+        self._learners.end(item, is_declared=is_declared)
+        self._look_for_misfit_of(mapped)
+        learner = None if mapped is None else mapped.learner
+        if learner is not None and learner.can_predict and learner.profiles[0] is learner.fresh:
+            self._is_due |= learner.fresh.num_rows in (LEAST_ROWS, _ENOUGH_ROWS)
+        if self.num_rows < self._num_planned // 2:
+            self._num_planned = self.num_rows  # of other rows that come, plan anew
+
+    def close(self) -> None:
+        """Keep what was learned."""
+        self._learners.close()
+
+    def _look_for_misfit(self, item: int | None) -> None:
+        if item is not None:
+            self._look_for_misfit_of(self._learners.of(item))
+
+    def _look_for_misfit_of(self, mapped: Mapped | None) -> None:
+        """Say so, and plan anew, where rows turn out to be others than the profile's."""
+        learner = None if mapped is None else mapped.learner
+        if learner is None or not learner.misfit or learner.is_told:
+            return
+        learner.is_told = self._is_due = True
+        self._emit(ProfileMisfit(learner.fresh.workflow, learner.misfit))
+
+    # --- what is chosen -------------------------------------------------------------------------
+
     @property
     def num_rows(self) -> int:
         """How many rows are known."""
+        learner = self._learner
+        if self._mapped is not None and learner is not None and learner.can_predict:
+            return self._mapped.num_left
         return len(self._rows)
 
     @property
     def has_news(self) -> bool:
-        """Whether so many rows are known that choosing again may come out otherwise."""
-        is_more = len(self._rows) >= max(_LEAST_ROWS, 1.25 * self._num_planned)
+        """Whether choosing again may come out otherwise."""
+        if self._is_due:
+            return True
+        learner = self._learner
+        growth = 2.0 if learner is not None and learner.can_predict else 1.25
+        is_more = self.num_rows >= max(LEAST_ROWS, growth * self._num_planned)
         return is_more and self._num_planned < _MOST_ROWS
 
     def choose(self, room: SimulatedRoom, requests: Iterable[Request]) -> Choice:
@@ -106,15 +177,20 @@ class Planner:
             requests: Those that it has or that stand ready: they tell how long texts are.
         """
         start_s = time.perf_counter()
-        self._num_planned = len(self._rows)
-        plan = self._plan()
-        lengths = text_lengths([_prompt(request) for request in islice(requests, _MOST_PROMPTS)])
-        found = forecast(plan, self._length, lengths)
-        choice = self.choice = choose_policy(found, room)
-        self._coming = None
-        if choice.compared:
-            sent = {self._questions[call] for call in self._sent if call in self._questions}
-            self._coming = Coming(found, sent)
+        self._num_planned, self._is_due = self.num_rows, False
+        self._coming, self.expects_pauses = None, False
+        learner = self._learner
+        source: ScheduleSource
+        if learner is not None and learner.can_predict:
+            source = "profile"
+            choice = self._choose_predicted(room, learner)
+        else:
+            is_known = learner is not None and bool(learner.profiles)
+            source = "declared calls and profile" if is_known else "declared calls"
+            choice = self._choose_declared(room, requests)
+        self.choice = choice
+        if learner is not None:
+            learner.expects_hits = choice.policy is not ALL_OPEN
         self._emit(
             ScheduleChosen(
                 str(choice.policy),
@@ -122,37 +198,80 @@ class Planner:
                 choice.predicted_s,
                 time.perf_counter() - start_s,
                 tuple((str(each.policy), each.seconds, each.gain) for each in choice.compared),
+                source,
             )
         )
         return choice
 
-    def _plan(self) -> LogicalPlan:
-        """The calls of the first rows that are to be answered yet."""
+    def _choose_predicted(self, room: SimulatedRoom, learner: Learner) -> Choice:
+        found = predict(learner.rows, self._items_ahead(learner))
+        if learner.pauses:  # of which the simulator knows nothing
+            self.expects_pauses = sum(found.piece_tokens) > room.kv_tokens * room.num_engines
+            return Choice()
+        # nobody can say which of a row's blocks are of no use any more
+        return choose_policy(found, replace(room, drops_unused=False))
+
+    def _choose_declared(self, room: SimulatedRoom, requests: Iterable[Request]) -> Choice:
+        found = self._declared(requests)
+        choice = choose_policy(found, room)
+        if choice.compared:
+            sent = {self._questions[call] for call in self._sent if call in self._questions}
+            self._coming = Coming(found, sent)
+        return choice
+
+    @property
+    def _learner(self) -> Learner | None:
+        return None if self._mapped is None else self._mapped.learner
+
+    def _items_ahead(self, learner: Learner) -> list[int]:
+        """The rows that are open or will be, as many as are looked at."""
+        assert self._mapped is not None
+        calls = max(1.0, sum(len(row.calls) for row in learner.rows) / len(learner.rows))
+        most = min(_MOST_ROWS, max(_ENOUGH_ROWS, int(_MOST_CALLS / calls)))
+        items = sorted(self._mapped.open)[:most]
+        num_more = min(most, self._mapped.num_left) - len(items)
+        next_item = items[-1] + 1 if items else 0
+        return [*items, *range(next_item, next_item + num_more)]
+
+    def _declared(self, requests: Iterable[Request]) -> Forecast:
+        """What the first rows have declared and is to be answered yet."""
+        self._questions = {}
         ids: dict[Node, int] = {}
         nodes: list[PlanNode] = []
+        lengths: dict[int, int] = {}
         num_characters = 0
-        self._questions = {}
         for item in sorted(self._rows)[:_MOST_ROWS]:
-            for node in self._rows[item]:
-                if node.outcome is None:
-                    for each in (*node.inputs, node):
-                        ids.setdefault(each, len(ids) + 1)
-                    nodes.append(plan_node(node, ids))
-                    self._questions[node] = nodes[-1].key or nodes[-1].id
-                    num_characters += sum(
-                        len(segment)
-                        for _, segments in node.call.messages
-                        for segment in segments
-                        if isinstance(segment, str)
-                    )
+            turns: Counter[str] = Counter()
+            for node in self._rows[item].declared:
+                site = self._learners.site(item, node)
+                turns[site] += 1
+                if node.outcome is not None:
+                    continue
+                for each in (*node.inputs, node):
+                    ids.setdefault(each, len(ids) + 1)
+                planned = plan_node(node, ids)
+                nodes.append(planned)
+                self._questions[node] = planned.key or planned.id
+                lengths[planned.id] = self._length(site, turns[site] - 1, planned.max_tokens or 1)
+                num_characters += _num_characters(node)
             if len(nodes) > _MOST_CALLS or num_characters > _MOST_CHARACTERS:
                 break
-        return LogicalPlan(nodes, ())
+        texts = text_lengths([_prompt(request) for request in islice(requests, _MOST_PROMPTS)])
+        return forecast(LogicalPlan(nodes, ()), lambda node: lengths[node.id], texts)
 
-    def _length(self, node: PlanNode) -> int:
-        most = node.max_tokens or 1
-        total, number = self._output_tokens.get(most, (0, 0))
-        return max(1, round(total / number)) if number >= _LEAST_ROWS else most
+    def _length(self, site: str, turn: int, most: int) -> int:
+        """How long an answer will be: as the like ones were, or else as long as it may be."""
+        found = None if self._learner is None else self._learner.output_tokens(site, turn)
+        return most if found is None else max(1, min(most, round(found)))
+
+
+def _num_characters(node: LlmNode) -> int:
+    return sum(
+        len(segment)
+        for _, segments in node.call.messages
+        for segment in segments
+        if isinstance(segment, str)
+    )
 
 
 def _prompt(request: Request) -> Prompt:

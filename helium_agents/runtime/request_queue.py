@@ -198,7 +198,7 @@ class RequestQueue:
         return self.uses.lost_share
 
     @property
-    def pause_share(self) -> float:
+    def pause_share(self) -> float | None:
         """Of the time of items lately: what they were away from the engine."""
         return self.uses.pause_share
 

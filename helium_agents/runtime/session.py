@@ -41,6 +41,7 @@ from helium_agents.graph.trace import (
 )
 from helium_agents.memo.open import open_store
 from helium_agents.memo.run_log import RunLog
+from helium_agents.memo.store import Store
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.rules import substitute_known
 from helium_agents.optimizer.schedule import FewOpen, Schedule
@@ -49,6 +50,7 @@ from helium_agents.runtime.calls import Calls, not_open
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executed_plan import ExecutedPlan
+from helium_agents.runtime.learners import Learners
 from helium_agents.runtime.map import Map, Maps
 from helium_agents.runtime.options import (
     SessionOptions,
@@ -181,7 +183,8 @@ class Session:
             self._resources.push_async_callback(writer.close)
             self._observers += (writer,)
         engines = EnginePool(self._engines, self._spawn_in_session, self._emit)
-        answers = self._open_answers(engines)
+        store = self._open_store()
+        answers = self._open_answers(engines, store)
         self._resources.push_async_callback(engines.close)
         if answers is not None:
             self._resources.push_async_callback(answers.committed)
@@ -189,7 +192,11 @@ class Session:
         run_store = None if self._run_log is None else self._run_log.store
         if answers is not None and options["memo"] not in (None, run_store):
             engines.warn_of_short_memory()
-        planner = Planner(self._emit) if isinstance(self._schedule, Adaptive) else None
+        planner = None
+        if isinstance(self._schedule, Adaptive):
+            kept = None if options["memo_mode"] == "replay-only" else store
+            planner = Planner(self._emit, Learners(kept, engines.identity, engines.names))
+            self._resources.callback(planner.close)
         dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
         calls = Calls(
             engines,
@@ -215,12 +222,17 @@ class Session:
         )
         return calls
 
-    def _open_answers(self, engines: EnginePool) -> Answers | None:
-        store, memo, mode = None, self._options["memo"], self._options["memo_mode"]
-        if self._options["share"] and mode != "off":
-            store = open_store(memo, read_only=mode == "replay-only")
-            if store is not memo:
-                self._resources.callback(store.close)
+    def _open_store(self) -> Store | None:
+        memo, mode = self._options["memo"], self._options["memo_mode"]
+        if not self._options["share"] or mode == "off":
+            return None
+        store = open_store(memo, read_only=mode == "replay-only")
+        if store is not memo:
+            self._resources.callback(store.close)
+        return store
+
+    def _open_answers(self, engines: EnginePool, store: Store | None) -> Answers | None:
+        memo, mode = self._options["memo"], self._options["memo_mode"]
         if store is None and self._run_log is None:
             return None
         draws = None if self._run_log is None else self._run_log.store

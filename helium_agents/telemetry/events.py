@@ -125,6 +125,11 @@ class Planned:
     seconds: float
 
 
+ScheduleSource = Literal["declared calls", "profile", "declared calls and profile"]
+"""Whence it is known what rows will ask: they declare it; rows before them asked so; their calls
+are declared, and how long answers are is known from earlier ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduleChosen:
     """Which rows are open at once is chosen anew.
@@ -137,6 +142,7 @@ class ScheduleChosen:
         seconds: What choosing took.
         compared: Of each policy that was looked at, in words: how long the rows are predicted to
             take under it, and its gain.
+        source: Whence it is known what rows will ask.
     """
 
     policy: str
@@ -144,6 +150,20 @@ class ScheduleChosen:
     predicted_s: float | None
     seconds: float
     compared: tuple[tuple[str, float, float], ...] = ()
+    source: ScheduleSource = "declared calls"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileMisfit:
+    """What earlier runs have learned of a workflow does not fit this one, which is planned anew.
+
+    Args:
+        workflow: What a person calls it.
+        reason: What does not fit.
+    """
+
+    workflow: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -284,6 +304,7 @@ Event = (
     | ItemClosed
     | Planned
     | ScheduleChosen
+    | ProfileMisfit
     | CallMissed
     | RequestAnswered
     | CallSettled

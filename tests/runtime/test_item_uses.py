@@ -86,7 +86,7 @@ def test_an_engine_is_told_who_asks_and_who_has_ended_with_what_others_share() -
 
 def test_what_is_lost_and_how_long_agents_are_away() -> None:
     uses = ItemUses()
-    assert (uses.lost_share, uses.pause_share) == (0.0, 0.0)
+    assert (uses.lost_share, uses.pause_share) == (0.0, None)
     prompt = list(range(100))
     for number in range(17):
         asked = request(1, *prompt)

@@ -12,8 +12,8 @@ from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.sampling import Sampling
-from helium_agents.optimizer.logical import plan_node
 from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
+from helium_agents.runtime.learners import Learners, Mapped
 from helium_agents.runtime.planner import Planner
 from helium_agents.telemetry.events import Event, ScheduleChosen
 
@@ -33,6 +33,10 @@ class Costed(ScriptedEngine):
     @property
     def cost(self) -> StepCost:
         return STEP_COSTS["cpu-medium"]
+
+
+def a_planner() -> Planner:
+    return Planner(lambda event: None, Learners(None, b"", "scripted"))
 
 
 async def debate(row: int) -> list[str]:
@@ -98,19 +102,20 @@ async def test_an_engine_that_does_not_say_what_a_step_takes_is_left_alone() -> 
 
 
 async def test_lengths_are_learned_from_answers() -> None:
-    planner = Planner(lambda event: None)
-    request = Request("a", (), [1], Sampling(max_tokens=100))
-    for _ in range(4):
-        planner.note(request, Completion((), output_tokens=20))
-    async with Session(ScriptedEngine()):
-        long, short = (llm(user("a"), max_tokens=most).node for most in (100, 50))
-    assert planner._length(plan_node(long, {long: 1})) == 20
-    assert planner._length(plan_node(short, {short: 1})) == 50, "of such none has come"
+    planner = a_planner()
+    planner.begin(0, Mapped(debate, None))
+    for number in range(4):
+        request = Request(f"r{number}", (), [1], Sampling(max_tokens=100), item=0)
+        planner.ask(request, 0.0)
+        planner.answer(request, Completion((), output_tokens=20), 0.0, 1.0)
+    assert planner._length("debate", 0, 100) == 20
+    assert planner._length("debate", 0, 10) == 10, "none is longer than it may be"
+    assert planner._length("elsewhere", 0, 50) == 50, "of such none has come"
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
 async def test_calls_after_a_rows_first_answer_are_not_declared_any_more(is_answered: bool) -> None:
-    planner = Planner(lambda event: None)
+    planner = a_planner()
 
     def declare(text: str) -> Any:
         ref = llm(user(text))
@@ -123,12 +128,13 @@ async def test_calls_after_a_rows_first_answer_are_not_declared_any_more(is_answ
         if is_answered:
             await first
         declare("b")
-        assert len(planner._rows[0]) == (1 if is_answered else 2)
+        assert len(planner._rows[0].declared) == (1 if is_answered else 2)
+        assert planner._rows[0].num_made == 2
 
     async with Session(ScriptedEngine()) as session:
         async for _ in session.map(row, [0]):
             pass
-    planner.forget(0)
+    planner.end(0)
     assert not planner._rows
 
 

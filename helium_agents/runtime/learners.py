@@ -1,0 +1,132 @@
+"""The learners of a session: which workflow each row is of, and where its profile is kept."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from helium_agents.engines.engine import Completion, Request
+from helium_agents.errors import MemoError
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.memo.store import Store
+from helium_agents.runtime.learner import LEAST_ROWS, Learner
+from helium_agents.runtime.profiles import load_profile, name_of, save_profile, workflow_key
+
+
+@dataclass(eq=False, slots=True)
+class Mapped:
+    """A map's function and rows.
+
+    Args:
+        fn: The function.
+        num_rows: How many rows it has; `None` where the input has no length.
+
+    Attributes:
+        open: The rows that are open, by how many were read in the session before them.
+        num_ended: Rows that have ended.
+        key: What the workflow's profile is kept under; `None` where it is not kept.
+        learner: Once a row has asked something.
+    """
+
+    fn: Callable[..., Any]
+    num_rows: int | None
+    open: dict[int, None] = field(default_factory=dict)
+    num_ended: int = 0
+    key: bytes | None = None
+    learner: Learner | None = None
+
+    @property
+    def num_left(self) -> int:
+        """Rows that are open and, where that is known, those that will be."""
+        if self.num_rows is None:
+            return len(self.open)
+        return max(len(self.open), self.num_rows - self.num_ended)
+
+
+class Learners:
+    """Finds the learner of each row, and sees to it that what they learn is kept.
+
+    Args:
+        store: Where profiles are; `None` for this session only.
+        models: Identifies the session's models.
+        model_name: What a person calls them.
+    """
+
+    def __init__(self, store: Store | None, models: bytes, model_name: str) -> None:
+        self._store = store
+        self._models = models
+        self._model_name = model_name
+        self._mapped: dict[int, Mapped] = {}
+        self._by_key: dict[bytes, Learner] = {}
+
+    def begin(self, item: int, mapped: Mapped) -> None:
+        """A row begins."""
+        self._mapped[item] = mapped
+        mapped.open[item] = None
+
+    def of(self, item: int) -> Mapped | None:
+        """What a row is of; `None` where it has ended."""
+        return self._mapped.get(item)
+
+    def site(self, item: int, call: Hashable) -> str:
+        """The name of a call site: the operator in whose body a call is made."""
+        caller = call.frame.node if isinstance(call, LlmNode) else None
+        if caller is not None:
+            return str(caller.body.identity).partition(":")[2]
+        mapped = self._mapped.get(item)
+        return "" if mapped is None else name_of(mapped.fn).partition(":")[2]
+
+    def ask(self, request: Request, now_s: float) -> None:
+        """A call of a row is asked."""
+        item = request.item
+        mapped = None if item is None else self._mapped.get(item)
+        if item is not None and mapped is not None:
+            learner = mapped.learner or self._find(mapped)
+            learner.ask(item, request, self.site(item, request.call), now_s)
+
+    def answer(
+        self, request: Request, completion: Completion | None, sent_s: float | None, now_s: float
+    ) -> None:
+        """A call of a row has ended; with no completion it failed, or was cancelled."""
+        item = request.item
+        mapped = None if item is None else self._mapped.get(item)
+        if item is not None and mapped is not None and mapped.learner is not None:
+            mapped.learner.answer(item, request, completion, sent_s, now_s)
+
+    def end(self, item: int, *, is_declared: bool) -> None:
+        """A row has ended."""
+        mapped = self._mapped.pop(item, None)
+        if mapped is None:
+            return
+        del mapped.open[item]
+        mapped.num_ended += 1
+        learner = mapped.learner
+        if learner is not None and learner.end(item, is_declared=is_declared):
+            number = learner.fresh.num_rows
+            if mapped.key is not None and number >= LEAST_ROWS and number.bit_count() == 1:
+                self._save(mapped.key, learner)  # a run may be killed
+
+    def close(self) -> None:
+        """Keep what was learned."""
+        for key, learner in self._by_key.items():
+            if learner.fresh.num_rows:
+                self._save(key, learner)
+
+    def _find(self, mapped: Mapped) -> Learner:
+        mapped.key = key = workflow_key(mapped.fn, self._models)
+        learner = None if key is None else self._by_key.get(key)
+        if learner is None:
+            learner = Learner(None if key is None else load_profile(self._store, key))
+            learner.fresh.workflow, learner.fresh.model = name_of(mapped.fn), self._model_name
+            if key is not None:
+                self._by_key[key] = learner
+        mapped.learner = learner
+        return learner
+
+    def _save(self, key: bytes, learner: Learner) -> None:
+        try:
+            save_profile(self._store, key, learner.learned())
+        except MemoError as error:
+            warnings.warn(f"a profile was not kept: {error}", RuntimeWarning, stacklevel=2)
