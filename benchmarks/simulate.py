@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.case import make_batch, make_case
+from benchmarks.harness.best_simulated import best_simulated
+from benchmarks.harness.case import Case, make_batch, make_case
 from benchmarks.harness.model import SHAPES
 from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.settings import KV_TOKENS, EngineSettings
-from benchmarks.harness.simulated import COSTS, simulated_bed
+from benchmarks.harness.simulated import COSTS, Bed, simulated_bed
 from benchmarks.harness.workload import Inputs
 from benchmarks.systems import systems
 from benchmarks.workloads import workloads
@@ -58,6 +59,17 @@ async def _main(options: argparse.Namespace) -> None:
                     + ("" if beside is None else _beside(beside)),
                     flush=True,
                 )
+            if options.best:
+                await _print_best(case, bed, first_s)
+
+
+async def _print_best(case: Case, bed: Bed, first_s: float | None) -> None:
+    name, seconds = await best_simulated(case, bed)
+    gain = "" if first_s is None else f" x{first_s / seconds:5.2f}"
+    print(
+        f"{case.batch.workload.name:14} {'best schedule':18} {seconds:8.2f} s{gain}  {name}",
+        flush=True,
+    )
 
 
 def _beside(record: dict[str, Any]) -> str:
@@ -83,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--variant", choices=["published", "distinct"], default="published")
     parser.add_argument("--cost", choices=list(STEP_COSTS), help="by default that of the model")
     parser.add_argument("--data", type=Path, help="directory with mmlu.jsonl and tatqa.jsonl")
+    parser.add_argument("--best", action="store_true", help="search for the best schedule, too")
     parser.add_argument("--check", type=Path, metavar="FILE", help="results that were measured")
     return parser
 
