@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=40)
     parser.add_argument("--jobs-per-s", type=float, help="open arrivals; all at once by default")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--systems", default="raw,park", help="raw, park, limits")
+    parser.add_argument("--systems", default="raw,auto", help=", ".join((*_SCHEDULES, "limits")))
     options = parser.parse_args()
     cell = Cell(
         options.cost, options.kv_share, options.tool_s, options.sessions, options.jobs_per_s
