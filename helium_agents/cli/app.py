@@ -13,6 +13,7 @@ from helium_agents.cli.demo_command import demo
 from helium_agents.cli.examples_command import examples_command
 from helium_agents.cli.explain_command import explain
 from helium_agents.cli.options import echo_error, examples, in_shell, is_debug
+from helium_agents.cli.own_warnings import own_warnings_in_words
 from helium_agents.cli.run_command import run
 from helium_agents.cli.signals import Stopped
 from helium_agents.cli.simulate_command import simulate
@@ -29,7 +30,8 @@ class _HeliumGroup(click.Group):
         if os.environ.get("NO_COLOR"):  # see no-color.org
             ctx.color = False
         try:
-            return super().invoke(ctx)
+            with own_warnings_in_words():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             ctx.exit(INTERRUPTED)

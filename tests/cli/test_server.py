@@ -81,6 +81,17 @@ def test_a_run_is_computed_by_a_server(
     assert KEY not in shown
 
 
+@pytest.mark.filterwarnings("default")
+def test_what_is_not_kept_is_said_once_in_a_line(
+    helium: Callable[..., Result], server: ScriptedServer
+) -> None:
+    asked = ("--server", server.url, "--model", MODEL)
+    assert helium(*asked).stderr == ""  # the run's own log keeps them, and goes with it
+    lines = helium(*asked, "--memo", "memo").stderr.splitlines()
+    (line,) = [line for line in lines if "weights" in line]
+    assert line.startswith("warning: the server of 'scripted' does not tell which weights it has")
+
+
 def test_a_dry_run_asks_the_server_what_it_has(
     helium: Callable[..., Result], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
