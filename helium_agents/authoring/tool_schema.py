@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, NotRequired, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from helium_agents.authoring.operator import BoundOperator
@@ -68,7 +69,7 @@ def _of_function(function: Callable[..., Any]) -> Tool:
     name = str(getattr(function, "__name__", type(function).__name__))
     try:
         adapter = TypeAdapter(_arguments_of(function, name))
-        schema = adapter.json_schema()
+        schema = adapter.json_schema(schema_generator=_WithoutTitles)
     except RequestError:
         raise
     except Exception as error:
@@ -85,6 +86,13 @@ def _of_function(function: Callable[..., Any]) -> Tool:
             raise ValueError(_in_short(error)) from error
 
     return Tool(name, inspect.getdoc(function) or "", schema, read, function)
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """Leaves out the titles of fields, which only repeat their names, in every prompt."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
 
 
 def _arguments_of(function: Callable[..., Any], name: str) -> Any:

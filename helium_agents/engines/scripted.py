@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, Self
 
-from xxhash import xxh3_64_hexdigest, xxh32_intdigest
+from xxhash import xxh3_64_hexdigest
 
 from helium_agents.engines.engine import (
     Capacity,
@@ -25,35 +23,23 @@ from helium_agents.engines.engine import (
     Delta,
     Request,
     ToolCall,
-    WrittenCall,
 )
 from helium_agents.engines.schema_example import example_json
+from helium_agents.engines.scripted_reply import (
+    TOKEN,
+    Answer,
+    beside,
+    choice_of,
+    first_of,
+    token_ids,
+)
+from helium_agents.engines.scripted_reply import ScriptedReply as ScriptedReply
 from helium_agents.errors import EngineDied, EngineError, RequestError
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptedReply:
-    """An answer that is not only text.
-
-    Args:
-        text: What is said.
-        tool_calls: The calls of tools that are asked for; their ids count for nothing.
-        reasoning: What was thought first.
-    """
-
-    text: str = ""
-    tool_calls: Sequence[ToolCall] = ()
-    reasoning: str | None = None
-
-
-Answer = str | ScriptedReply
 
 Script = Callable[[Request], Answer | Awaitable[Answer]] | Mapping[str, Answer]
 """What answers a request: a function, plain or async, that returns the text or a `ScriptedReply`
 (or raises; to raise `EngineDied` kills the engine); or a mapping from the last message's content to
 one of these."""
-
-_TOKEN = re.compile(r"\s*\S+|\s+$")
 
 
 class ScriptedEngine:
@@ -172,10 +158,10 @@ class ScriptedEngine:
         self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
     ) -> list[int]:
         """One token for each word, and one for each role."""
-        ids = _token_ids(_TOKEN.findall(" ".join(map(json.dumps, tools))))
+        ids = token_ids(TOKEN.findall(" ".join(map(json.dumps, tools))))
         for message in messages:
-            ids += _token_ids([message.role, *_TOKEN.findall(message.content)])
-            ids += _token_ids(_TOKEN.findall(_beside(message)))
+            ids += token_ids([message.role, *TOKEN.findall(message.content)])
+            ids += token_ids(TOKEN.findall(beside(message)))
         return ids
 
     async def complete(
@@ -219,8 +205,8 @@ class ScriptedEngine:
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The first `max_tokens` words."""
-        tokens = _TOKEN.findall(choice.text)
-        return _first(tokens, max_tokens) if len(tokens) > max_tokens else choice
+        tokens = TOKEN.findall(choice.text)
+        return first_of(tokens, max_tokens) if len(tokens) > max_tokens else choice
 
     def _died(self) -> EngineDied:
         """What one request raises: an exception of its own, so that tracebacks do not mix."""
@@ -232,10 +218,10 @@ class ScriptedEngine:
         await asyncio.sleep(self._latency_s)
         choices, first_token_s = [], None
         for index in range(request.sampling.n):
-            choice = _choice(await self._reply(request, index), request)
+            choice = choice_of(await self._reply(request, index), request)
             first_token_s = first_token_s or asyncio.get_running_loop().time()
             if on_delta is not None:
-                for piece in _TOKEN.findall(choice.text):
+                for piece in TOKEN.findall(choice.text):
                     on_delta(Delta(index, piece))
                     await asyncio.sleep(0)
             choices.append(choice)
@@ -265,7 +251,7 @@ class ScriptedEngine:
         asked = [f"{draw}:{request.json_schema}"]
         for message in request.messages:
             role, content = message.role, message.content
-            asked.append(f"{len(role)},{len(content)}:{role}{content}{_beside(message)}")
+            asked.append(f"{len(role)},{len(content)}:{role}{content}{beside(message)}")
         digest = xxh3_64_hexdigest("".join(asked).encode("utf-8", "surrogatepass"))
         if request.json_schema is not None:
             return example_json(request.json_schema, digest)
@@ -281,42 +267,3 @@ def _default_call(request: Request, digest: str) -> ScriptedReply:
     function = functions.get(request.tool_choice) or [*functions.values()][at]
     arguments = json.loads(example_json(json.dumps(function["parameters"]), digest))
     return ScriptedReply(tool_calls=[ToolCall(function["name"], arguments)])
-
-
-def _beside(message: ChatMessage) -> str:
-    """What a message has beside its text, as text; empty where it has nothing."""
-    calls = [f"{call.id} {call.name} {call.text}" for call in message.tool_calls]
-    return " ".join(filter(None, [message.reasoning, *calls, message.tool_call_id]))
-
-
-def _choice(answer: Answer, request: Request) -> Choice:
-    """The answer, as long as it may be; calls are there as a whole or not at all."""
-    if isinstance(answer, str):
-        return _cut(answer, request)
-    calls = tuple(WrittenCall(call.name, call.text) for call in answer.tool_calls)
-    before = _TOKEN.findall(answer.reasoning or "")
-    after = _TOKEN.findall(" ".join(f"{call.name} {call.arguments}" for call in calls))
-    spoken = _cut(answer.text, request)
-    tokens = (*_token_ids(before), *spoken.token_ids, *_token_ids(after))
-    if len(tokens) > request.max_tokens:
-        return Choice(spoken.text, tokens[: request.max_tokens], "length", answer.reasoning)
-    return Choice(spoken.text, tokens, spoken.finish_reason, answer.reasoning, calls)
-
-
-def _cut(text: str, request: Request) -> Choice:
-    """The text up to the first stop string, at most `max_tokens` long."""
-    for stop in request.sampling.stop:
-        text = text.partition(stop)[0]
-    tokens = _TOKEN.findall(text)
-    if len(tokens) <= request.sampling.max_tokens:
-        return Choice(text, tuple(_token_ids(tokens)), "stop")
-    return _first(tokens, request.sampling.max_tokens)
-
-
-def _first(tokens: list[str], max_tokens: int) -> Choice:
-    short = tokens[:max_tokens]
-    return Choice("".join(short), tuple(_token_ids(short)), "length")
-
-
-def _token_ids(tokens: list[str]) -> list[int]:
-    return [xxh32_intdigest(token.encode("utf-8", "replace")) for token in tokens]

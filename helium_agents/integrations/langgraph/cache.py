@@ -95,25 +95,6 @@ class HeliumCache(BaseNodeCache[Any]):
 
     def set(self, pairs: Mapping[_FullKey, tuple[Any, int | None]]) -> None:
         """Keep values, each for so many seconds."""
-        self._put(pairs)
-        self._shelf.committed().result()
-
-    async def aset(self, pairs: Mapping[_FullKey, tuple[Any, int | None]]) -> None:
-        """The same."""
-        self._put(pairs)
-        await asyncio.wrap_future(self._shelf.committed())
-
-    def clear(self, namespaces: Sequence[_Namespace] | None = None) -> None:
-        """Forget what is in these namespaces, by default in all."""
-        self._shelf.clear(namespaces)
-        self._shelf.committed().result()
-
-    async def aclear(self, namespaces: Sequence[_Namespace] | None = None) -> None:
-        """The same."""
-        self._shelf.clear(namespaces)
-        await asyncio.wrap_future(self._shelf.committed())
-
-    def _put(self, pairs: Mapping[_FullKey, tuple[Any, int | None]]) -> None:
         for (namespace, key), (value, ttl_s) in pairs.items():
             if "__dynamic__" in namespace:
                 warnings.warn(
@@ -124,6 +105,20 @@ class HeliumCache(BaseNodeCache[Any]):
                     stacklevel=2,
                 )
             self._shelf.put(namespace, key, self.serde.dumps_typed(value), ttl_s)
+        self._shelf.committed().result()
+
+    async def aset(self, pairs: Mapping[_FullKey, tuple[Any, int | None]]) -> None:
+        """The same."""
+        await asyncio.to_thread(self.set, pairs)
+
+    def clear(self, namespaces: Sequence[_Namespace] | None = None) -> None:
+        """Forget what is in these namespaces, by default in all."""
+        self._shelf.clear(namespaces)
+        self._shelf.committed().result()
+
+    async def aclear(self, namespaces: Sequence[_Namespace] | None = None) -> None:
+        """The same."""
+        await asyncio.to_thread(self.clear, namespaces)
 
 
 class HeliumModelCache(BaseModelCache):
@@ -145,11 +140,6 @@ class HeliumModelCache(BaseModelCache):
         """Keep what was generated."""
         self._shelf.put((llm_string,), prompt, [dumps(each) for each in return_val])
         self._shelf.committed().result()
-
-    async def aupdate(self, prompt: str, llm_string: str, return_val: Any) -> None:
-        """The same."""
-        self._shelf.put((llm_string,), prompt, [dumps(each) for each in return_val])
-        await asyncio.wrap_future(self._shelf.committed())
 
     def clear(self, **kwargs: Any) -> None:
         """Forget everything."""
