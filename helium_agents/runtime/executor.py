@@ -445,6 +445,7 @@ class Executor:
                 [choice.text for choice in choices],
                 [choice.token_ids for choice in choices],
                 [choice.finish_reason for choice in choices],
+                [choice.tool_calls for choice in choices],
             )
         )
 

@@ -222,6 +222,7 @@ class RequestAnswered(NamedTuple):
         texts: The answers.
         token_ids: Theirs, end of sequence included; empty where the engine tells none.
         finish_reasons: Why each ended: "stop" or "length".
+        tool_calls: Of each the calls of tools in it: a name, and arguments as JSON.
     """
 
     request_id: str
@@ -232,6 +233,7 @@ class RequestAnswered(NamedTuple):
     texts: Sequence[str]
     token_ids: Sequence[Sequence[int]]
     finish_reasons: Sequence[str]
+    tool_calls: Sequence[Sequence[tuple[str, str]]] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

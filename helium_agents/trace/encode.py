@@ -122,6 +122,7 @@ class _Chunk:
             messages = event.messages
             record["messages"] = [(role, self.texts.add(text)) for role, text in messages]
             record["texts"] = [self.texts.add(text) for text in event.texts]
+            record["tool_calls"] = event.tool_calls
         return record
 
 

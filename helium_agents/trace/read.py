@@ -164,6 +164,10 @@ class _Reader:
             finish_reasons=tuple(record["finish"]),
             messages=messages,
             texts=texts,
+            tool_calls=tuple(
+                tuple((name, arguments) for name, arguments in calls)
+                for calls in record.get("tool_calls", ())
+            ),
         )
 
     def _number(self, number: int) -> int:

@@ -88,6 +88,8 @@ class TracedAnswer:
         finish_reasons: Why each ended: "stop" or "length".
         messages: Pairs of a role and a text; `None` where texts were not kept.
         texts: The answers; `None` where they were not kept.
+        tool_calls: Of each answer the calls of tools in it, a name and arguments as JSON; none
+            where texts were not kept.
     """
 
     prompt: array[int]
@@ -96,6 +98,7 @@ class TracedAnswer:
     finish_reasons: tuple[str, ...]
     messages: tuple[tuple[str, str], ...] | None = None
     texts: tuple[str, ...] | None = None
+    tool_calls: tuple[tuple[tuple[str, str], ...], ...] = ()
 
 
 @dataclass(frozen=True)

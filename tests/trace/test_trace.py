@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 
 from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, user
-from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 from helium_agents.errors import TraceError
+from helium_agents.graph.tool_call import ToolCall
 from helium_agents.telemetry.events import CallSettled
 from helium_agents.trace import TracedRun, TraceFile, read_trace, writer
 from helium_agents.trace.chunks import HEADER, chunk_of
@@ -231,7 +233,7 @@ def test_a_run_that_is_killed_leaves_a_readable_trace(tmp_path: Path) -> None:
     program = f"""
 import asyncio
 from helium_agents import Session, llm, user
-from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 
 async def main():
     async with Session(ScriptedEngine(), trace={str(path)!r}) as session:
@@ -297,3 +299,16 @@ async def test_what_prompts_share_takes_no_room(tmp_path: Path) -> None:
     assert len(run.computed) == 200 and num_tokens > 100_000
     bytes_per_call = len(path.read_bytes()) / len(run.computed)
     assert bytes_per_call < 1_200, f"{bytes_per_call:.0f} bytes a call"
+
+
+async def test_calls_of_tools_are_kept_as_the_model_wrote_them(tmp_path: Path) -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    reply = ScriptedReply(tool_calls=[ToolCall("add", {"a": 1, "b": 2})])
+    async with Session(ScriptedEngine(lambda request: reply), trace=tmp_path / "t"):
+        await llm(user("1 + 2?"), tools=[add])
+    (call,) = read_trace(tmp_path / "t").computed
+    assert call.answer is not None
+    ((name, arguments),) = call.answer.tool_calls[0]
+    assert name == "add" and json.loads(arguments) == {"a": 1, "b": 2}
