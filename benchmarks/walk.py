@@ -33,7 +33,7 @@ class Walk:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(_ROOT):
             file = code.co_filename[len(_ROOT) + 1 :]
-            if file != "engines/scripted.py":
+            if not file.startswith("engines/scripted"):
                 self.calls.append((file, code.co_qualname))
 
     @property

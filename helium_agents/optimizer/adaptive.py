@@ -41,8 +41,8 @@ class Adaptive:
 
     def choose(self, queue: Queue) -> Asked | None:
         """As the one does whose time it is."""
-        share = queue.pause_share
-        if not queue.items or share is None:  # nothing is seen yet
+        share = queue.pause_share if queue.items else None
+        if share is None:  # nothing is seen yet
             self._parks = self.expects_pauses
         elif self._parks:
             self._parks = share >= _LEAST_PAUSE_SHARE

@@ -69,13 +69,12 @@ class Dispatcher:
             Exception: What its engine raises; see `Fleet.complete`.
         """
         queue = self._queues.get(request.model) or self._add_queue(request.model)
-        queue.add(request)
         used_tokens, completion, sent_s = 0, None, None
         is_learned = self._planner is not None and request.item is not None
         if is_learned:
             self._plan(Planner.ask, request, asyncio.get_running_loop().time())
         try:
-            self._send(queue)
+            self._send(queue, request)
             if request in queue.ready:
                 await queue.turn(request)
             sent_s = asyncio.get_running_loop().time()
@@ -90,7 +89,9 @@ class Dispatcher:
                 queue.uses.end(request, completion, now_s)
             self._reserved_tokens -= queue.end(request)
             self._used_tokens += used_tokens
-            self._send_all()
+            for each in self._queues.values():
+                if each.ready:
+                    self._send(each)
         return completion
 
     def item_began(self, item: int, mapped: Mapped) -> None:
@@ -136,8 +137,10 @@ class Dispatcher:
             if queue.ready:
                 self._send(queue)
 
-    def _send(self, queue: RequestQueue) -> None:
-        """Let all go whose turn it is."""
+    def _send(self, queue: RequestQueue, new: Request | None = None) -> None:
+        """Let all go whose turn it is, among them one that has just come."""
+        if new is not None:
+            queue.add(new)
         queue.room = queue.fleet.capacity
         queue.now_s = asyncio.get_running_loop().time()
         if self._items and self._planner is not None and self._planner.has_news:
