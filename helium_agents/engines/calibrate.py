@@ -31,8 +31,10 @@ Complete = Callable[[Request], Awaitable[Completion]]
 _SHORT, _MIDDLE, _LONG = 16, 64, 512
 _ANSWER_TOKENS = 12
 _BATCH = 16
+_ANSWER_ROOM_TOKENS = 64
+"""Of each of several answers to one prompt, whose last block may be its own."""
 _FIRST_TOKEN_ID, _NUM_TOKEN_IDS = 300, 600
-_FORMAT = 1
+_FORMAT = 2
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND")
 """They decide what an engine computes on."""
 
@@ -67,9 +69,9 @@ class _Probe:
         return min([(await self.seconds([self.prompt(num_tokens)], 1))[0] for _ in range(2)])
 
     async def step_s(self, num_prompts: int, num_tokens: int) -> float:
-        """A step in which so many answers grow, after prompts of so many tokens."""
-        prompts = [self.prompt(num_tokens) for _ in range(num_prompts)]
-        await self.seconds(prompts, 1)  # from now on they are cached
+        """A step in which so many answers grow, after the same prompt of so many tokens."""
+        prompts = [self.prompt(num_tokens)] * num_prompts
+        await self.seconds(prompts[:1], 1)  # from now on it is cached
         first_s, _ = await self.seconds(prompts, 1)
         all_s, num_answered = await self.seconds(prompts, _ANSWER_TOKENS)
         return max(0.0, all_s - first_s) / max(1, num_answered - 1)
@@ -90,12 +92,15 @@ async def measure_cost(complete: Complete, capacity: Capacity) -> StepCost:
     await probe.seconds([probe.prompt(_SHORT)], 4)  # what is done once is done
     middle_s, long_s = await probe.prefill_s(middle), await probe.prefill_s(long)
     one_s, many_s = await probe.step_s(1, _SHORT), await probe.step_s(batch, _SHORT)
-    far_s = await probe.step_s(1, long)
+    # What one answer attends to takes less than the clock's noise, so many attend to it.
+    num_far = max(1, min(batch, (most - long) // _ANSWER_ROOM_TOKENS))
+    far_s = await probe.step_s(num_far, long)
     decode_s = max(0.0, many_s - one_s) / (batch - 1)
+    near_s = one_s + decode_s * (num_far - 1)
     return StepCost(
         step_s=max(0.0, one_s - decode_s),
         decode_s=decode_s,
-        context_s=max(0.0, far_s - one_s) / long,
+        context_s=max(0.0, far_s - near_s) / (num_far * (long - _SHORT)),
         prefill_s=max(0.0, long_s - middle_s) / (long - middle),
         position_s=0.0,
     )

@@ -25,7 +25,7 @@ def test_what_a_simulated_step_costs_is_found(name: str) -> None:
         return await measure_cost(engine.complete, engine.capacity)
 
     found = run_in_virtual_time(measured())
-    for step in (Step(1, 100), Step(16, 3200), Step(0, 0, 512, 512 * 256)):
+    for step in (Step(1, 100), Step(16, 3200), Step(50, 50_000), Step(0, 0, 512, 512 * 256)):
         assert found.seconds(step) == pytest.approx(cost.seconds(step), rel=0.25)
 
 
