@@ -34,6 +34,9 @@ NUM_CALLS = {
     **{f"grid-debate-p{number}": 6 for number in range(1, 7)},
 }
 
+AGENTS = {"tools", "tools-open"}
+"""Their rows have as many calls as it takes."""
+
 NUM_COPIES = {"mapred-mmlu": 7, "trading": 32}
 """Calls of a row that equal an earlier one, where there are any."""
 
@@ -80,13 +83,13 @@ def topology(graph: CallGraph) -> Any:
 
 
 def test_all_workloads_are_there() -> None:
-    assert set(workloads()) == set(NUM_CALLS)
+    assert set(workloads()) == set(NUM_CALLS) | AGENTS
 
 
-@every_workload
-def test_every_row_has_the_same_topology(workload: Workload) -> None:
-    first, *others = graphs_of(workload, Inputs(num_items=8))
-    assert len(first.calls) == NUM_CALLS[workload.name]
+@pytest.mark.parametrize("name", NUM_CALLS)
+def test_every_row_has_the_same_topology(name: str) -> None:
+    first, *others = graphs(name, 8)
+    assert len(first.calls) == NUM_CALLS[name]
     assert all(topology(other) == topology(first) for other in others)
     assert min(call.max_tokens for call in first.calls) >= 16
 
