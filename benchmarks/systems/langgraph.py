@@ -1,19 +1,23 @@
-"""LangGraph over HTTP, as its users run it: a compiled `StateGraph`, `abatch` of all rows.
+"""LangGraph as its users run it: a compiled `StateGraph`, `abatch` of all rows.
 
-A node per call, an edge per dependency, a `ChatOpenAI` per length of answer; no limit on
-concurrency, and inputs in their natural order.
+A node per call, an edge per dependency, a chat model per length of answer; no limit on concurrency,
+and inputs in their natural order. Over HTTP with `ChatOpenAI`; and in this process with our chat
+model, as it is and with the one line that plans it.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, TypedDict
 
 from benchmarks.harness.calls import Call, CallGraph
 from benchmarks.harness.server import MODEL_NAME
 from benchmarks.harness.system import Batch, GraphSystem, Results
 from benchmarks.harness.testbed import Testbed
+from helium_agents import MemoryStore, Session
+from helium_agents.optimizer.schedule import EverythingOpen
 
 
 class State(TypedDict):
@@ -21,6 +25,9 @@ class State(TypedDict):
 
     calls: tuple[Call, ...]
     answers: Annotated[dict[int, str], operator.or_]
+
+
+Node = Callable[[State], Awaitable[dict[str, Any]]]
 
 
 class LangGraph(GraphSystem):
@@ -31,7 +38,7 @@ class LangGraph(GraphSystem):
 
     async def prepare(self, batch: Batch, bed: Testbed) -> None:
         """Compile the graph of the first row, which has the form of all."""
-        self._graph = _compiled(batch.graphs[0], bed)
+        self._graph = _compiled(batch.graphs[0], partial(_model, bed), partial(_node, bed=bed))
 
     async def run(self, batch: Batch, bed: Testbed) -> Results:
         """Execute a batch."""
@@ -43,14 +50,49 @@ class LangGraph(GraphSystem):
         ]
 
 
-def _compiled(graph: CallGraph, bed: Testbed) -> Any:
+class OurChatModel(LangGraph):
+    """The same graph with `ChatHelium` in its nodes.
+
+    Args:
+        name: What it is called in tables.
+        is_planned: Whether the graph is `planned`; otherwise nothing is merged or held back.
+        max_open: Most rows on the engine at once, of a planned one.
+    """
+
+    uses_server = False
+    requirement = "langgraph"
+
+    def __init__(self, name: str, *, is_planned: bool, max_open: int | None = None) -> None:
+        super().__init__(name)
+        self._max_open = max_open
+        self._is_planned = is_planned
+
+    async def prepare(self, batch: Batch, bed: Testbed) -> None:
+        """Compile the graph of the first row, which has the form of all."""
+        from helium_agents.integrations.langgraph import ChatHelium, planned
+
+        graph = _compiled(batch.graphs[0], lambda length: ChatHelium(max_tokens=length), _our_node)
+        session = Session(bed.engine, memo=MemoryStore(), max_open=self._max_open)
+        if not self._is_planned:
+            session = Session(bed.engine, rules=(), share=False, schedule=EverythingOpen())
+        self._graph, self._session = planned(graph, session), session
+
+    async def run(self, batch: Batch, bed: Testbed) -> Results:
+        """Execute a batch."""
+        async with self._session:
+            return await super().run(batch, bed)
+
+
+def _compiled(
+    graph: CallGraph, model: Callable[[int], Any], node: Callable[[int, Any], Node]
+) -> Any:
     from langgraph.graph import END, START, StateGraph
 
     builder: Any = StateGraph(State)
-    models = {length: _model(bed, length) for length in {call.max_tokens for call in graph.calls}}
+    models = {length: model(length) for length in {call.max_tokens for call in graph.calls}}
     needed = {source for call in graph.calls for source in call.inputs}
     for index, call in enumerate(graph.calls):
-        builder.add_node(str(index), _node(index, models[call.max_tokens], bed))
+        builder.add_node(str(index), node(index, models[call.max_tokens]))
         builder.add_edge([str(source) for source in call.inputs] or START, str(index))
         if index not in needed:
             builder.add_edge(str(index), END)
@@ -70,7 +112,7 @@ def _model(bed: Testbed, max_tokens: int) -> Any:
     )
 
 
-def _node(index: int, model: Any, bed: Testbed) -> Callable[[State], Awaitable[dict[str, Any]]]:
+def _node(index: int, model: Any, bed: Testbed) -> Node:
     async def node(state: State) -> dict[str, Any]:
         log = bed.server.log
         start_s = log.now()
@@ -84,4 +126,18 @@ def _node(index: int, model: Any, bed: Testbed) -> Callable[[State], Awaitable[d
     return node
 
 
-SYSTEMS = (LangGraph("langgraph"),)
+def _our_node(index: int, model: Any) -> Node:
+    async def node(state: State) -> dict[str, Any]:
+        conversation = state["calls"][index].conversation(state["answers"])
+        reply = await model.ainvoke([tuple(message[:2]) for message in conversation])
+        return {"answers": {index: reply.content}}
+
+    return node
+
+
+SYSTEMS = (
+    LangGraph("langgraph"),
+    OurChatModel("langgraph-chat", is_planned=False),
+    OurChatModel("langgraph-planned", is_planned=True),
+    OurChatModel("langgraph-planned-10-open", is_planned=True, max_open=10),
+)
