@@ -205,6 +205,35 @@ async def test_one_that_another_session_closed_is_started_again_and_closed() -> 
     assert (engine.num_starts, engine.is_started) == (2, False)
 
 
+class Strict(ScriptedEngine):
+    """An engine that renders nothing before it is started, as a real one."""
+
+    async def render(self, messages: Sequence[ChatMessage], tools: Sequence[Any] = ()) -> list[int]:
+        if not self.is_started:
+            raise RuntimeError("there is no tokenizer")
+        return await super().render(messages, tools)
+
+
+async def test_one_that_was_closed_while_it_was_not_needed_renders_again() -> None:
+    engine = Strict(last)
+    async with Session(engine):
+        await llm(user("a"))
+        await engine.close()
+        assert (await llm(user("b"))).text == "b"
+    assert (engine.num_starts, engine.num_requests) == (2, 2)
+
+
+async def test_what_fails_in_an_engine_that_was_not_closed_fails() -> None:
+    def script(request: Request) -> str:
+        raise ZeroDivisionError("a bug of the engine")
+
+    engine = ScriptedEngine(script)
+    async with Session(engine):
+        with pytest.raises(ZeroDivisionError):
+            await llm(user("a"))
+    assert (engine.num_starts, engine.num_requests) == (1, 1)
+
+
 async def test_under_two_names_it_dies_once() -> None:
     engine = ScriptedEngine(lambda request: last(request) if engine.num_deaths else crash(request))
     with deaths() as said:

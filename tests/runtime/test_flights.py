@@ -59,6 +59,22 @@ async def test_inputs_of_a_call_that_joined_are_not_asked() -> None:
     assert session.summary.calls_by_source == {"engine": 2, "joined": 1}
 
 
+@pytest.mark.parametrize("num_turns", range(24))
+async def test_what_is_asked_while_an_equal_call_lands_is_not_computed_again(
+    num_turns: int,
+) -> None:
+    """The answer may come after the memo was asked for it, and before the call is planned."""
+    gate = Gate()
+    engine = ScriptedEngine(gate)
+    async with Session(engine):
+        first = llm(user("q")).start()
+        await until(lambda: engine.num_open == 1)
+        gate.open()
+        await ticks(num_turns)
+        assert await llm(user("q")) == await first
+    assert engine.num_requests == 1
+
+
 @pytest.mark.parametrize("options", [{}, PLAIN])
 async def test_a_chain_of_any_length(options: dict[str, Any]) -> None:
     engine = ScriptedEngine(lambda _: "ok", keep_requests=False)
