@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, update_wrapper
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -242,6 +242,7 @@ class Batch:
         async def answer(row: Any) -> str:
             return to_json(await fn(row), name)
 
+        update_wrapper(answer, fn)  # its profile is that of the workflow
         answer.__name__ = name  # by which the session tells what it waits for
         return answer
 

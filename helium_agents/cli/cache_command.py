@@ -7,6 +7,7 @@ import click
 from helium_agents.cli.cache_change import clear, export_command, import_command, prune, verify
 from helium_agents.cli.cache_explain import explain_miss
 from helium_agents.cli.cache_look import ls, show, stats
+from helium_agents.cli.cache_profiles import profiles
 from helium_agents.cli.options import examples
 
 
@@ -23,6 +24,6 @@ def cache() -> None:
 
 
 for command in (
-    stats, ls, show, explain_miss, prune, clear, verify, export_command, import_command,
+    stats, ls, show, profiles, explain_miss, prune, clear, verify, export_command, import_command,
 ):  # fmt: skip
     cache.add_command(command)

@@ -35,11 +35,21 @@ def savings(summary: Summary, *, has_memo: bool, seconds: float) -> str:
     )
 
 
+_SOURCES = {
+    "declared calls": "the calls that rows declare",
+    "profile": "what rows asked before",
+    "declared calls and profile": "the calls that rows declare and the answers of earlier ones",
+}
+
+
 def _schedule(summary: Summary) -> list[tuple[str, str]]:
-    if summary.predicted_gain <= 1.0:
-        return []
-    gain = f"predicted to be {summary.predicted_gain:.2f} times as fast as everything open"
-    return [("schedule", f"{summary.policy}, {gain}")]
+    lines = [("profile", f"did not fit: {reason}") for reason in summary.misfits]
+    if summary.predicted_gain > 1.0:
+        gain = f"predicted to be {summary.predicted_gain:.2f} times as fast as everything open"
+        lines.append(
+            ("schedule", f"{summary.policy}, {gain}, from {_SOURCES[summary.policy_source]}")
+        )
+    return lines
 
 
 def table(lines: Iterable[tuple[str, str]]) -> str:

@@ -243,14 +243,11 @@ def item_of(asked: Asked) -> int:
 
 
 def has_slot(queue: Queue) -> bool:
-    """Whether the engine has a slot, or its own queue is so short that a slot might go empty.
-
-    All that run may end in the same step, so as many may wait there.
-    """
+    """Whether the engine has a slot, or its own queue is so short that a slot might go empty."""
     if queue.room is None:
         return True
     most = queue.room.max_requests
-    return len(queue.running) < most + max(_SHORT_QUEUE, most)
+    return len(queue.running) < most + max(_SHORT_QUEUE, most // 4)
 
 
 _SHORT_QUEUE = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from functools import cache
+from inspect import unwrap
 from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -24,6 +25,7 @@ def workflow_key(workflow: Any, models: bytes) -> bytes | None:
         workflow: The mapped function.
         models: Identifies the models that it may ask.
     """
+    workflow = unwrap(workflow)
     try:
         version = version_of(workflow).digest()
     except HeliumError:
@@ -33,6 +35,7 @@ def workflow_key(workflow: Any, models: bytes) -> bytes | None:
 
 def name_of(workflow: Any) -> str:
     """What a person calls a mapped function."""
+    workflow = unwrap(workflow)
     name = getattr(workflow, "__qualname__", None) or type(workflow).__name__
     return f"{getattr(workflow, '__module__', '')}:{name}"
 

@@ -11,6 +11,7 @@ from helium_agents.telemetry.events import (
     EngineStarted,
     Event,
     ItemClosed,
+    ProfileMisfit,
     ScheduleChosen,
 )
 
@@ -37,7 +38,11 @@ class Summary:
         engine_start_s: Seconds spent starting engines.
         policy: Which rows the planner has open at once, in words, by its last choice; empty where
             it made none.
+        policy_source: Whence was known what rows will ask when it was chosen.
         predicted_gain: By how much that was predicted to be faster than having all open.
+        predicted_s: How long the rows that were looked at were predicted to take; `None` where
+            nothing was.
+        misfits: What of earlier runs did not fit this one, in words.
         choosing_s: Seconds spent on such choices.
     """
 
@@ -55,7 +60,10 @@ class Summary:
     saved_output_tokens: int = 0
     engine_start_s: float = 0.0
     policy: str = ""
+    policy_source: str = ""
     predicted_gain: float = 1.0
+    predicted_s: float | None = None
+    misfits: list[str] = field(default_factory=list)
     choosing_s: float = 0.0
 
     def __call__(self, event: Event) -> None:
@@ -74,7 +82,10 @@ class Summary:
             self.engine_start_s += event.seconds
         elif isinstance(event, ScheduleChosen):
             self.policy, self.predicted_gain = event.policy, event.gain
+            self.policy_source, self.predicted_s = event.source, event.predicted_s
             self.choosing_s += event.seconds
+        elif isinstance(event, ProfileMisfit):
+            self.misfits.append(event.reason)
 
     @property
     def num_calls(self) -> int:
@@ -131,6 +142,9 @@ class Summary:
             "prefix_hit_rate": round(self.prefix_hit_rate, 4),
             "engine_start_s": round(self.engine_start_s, 3),
             "policy": self.policy,
+            "policy_source": self.policy_source,
+            "predicted_s": self.predicted_s,
+            "profile_misfits": "; ".join(self.misfits),
             "predicted_gain": round(self.predicted_gain, 3),
             "choosing_s": round(self.choosing_s, 3),
         }

@@ -418,3 +418,23 @@ def test_help_has_examples(command: str, helium: Helium) -> None:
     text = helium(f"cache {command} --help").stdout
     assert f"  Examples:\n    helium cache {command}" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+class TestProfiles:
+    def test_what_was_learned_of_a_workflow_is_shown(self, helium: Helium, memo: Path) -> None:
+        text = helium("cache profiles --memo memo").stdout
+        assert "flow:answer on" in text
+        assert "rows: 3, calls a row: 3 / 3 / 3, each asked in its turn" in text
+        (found,) = report(helium, "profiles")["profiles"]
+        assert found["rows"] == 3
+        assert found["sites"]["draft"]["calls_per_row"]["mean"] == 1
+        assert found["sites"]["answer"]["calls_per_row"]["mean"] == 2
+
+    def test_it_can_be_forgotten(self, helium: Helium, memo: Path) -> None:
+        (found,) = report(helium, "profiles")["profiles"]
+        helium("cache clear --memo memo --yes")
+        assert report(helium, "profiles")["profiles"] == [found]
+        refused = helium("cache profiles --memo memo --forget zz", expect=1)
+        assert "no profile's key begins with 'zz'" in refused.stderr
+        helium(f"cache profiles --memo memo --forget {found['key'][:6]}")
+        assert "Nothing was learned yet" in helium("cache profiles --memo memo").stdout
