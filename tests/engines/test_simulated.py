@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from typing import Any
 
@@ -210,3 +211,48 @@ class TestEngine:
         assert " open" in session.summary.policy
         assert session.summary.predicted_gain > 1.05
         assert ", predicted to be " in savings(session.summary, has_memo=False, seconds=1.0)
+
+
+class TestHints:
+    def test_whatever_is_hinted_all_are_answered_where_little_fits(self) -> None:
+        """Prompts that share beginnings, of which few fit, with hints that are often wrong."""
+
+        async def run(seed: int, engine: SimulatedEngine) -> None:
+            rng = random.Random(seed)
+
+            async def ask(number: int) -> None:
+                await asyncio.sleep(rng.random())
+                shared, own = rng.randrange(1, 200), rng.randrange(1, 100)
+                request = Request(
+                    f"{seed}-{number}", (), [1 + rng.randrange(2)] * shared + [number + 5] * own,
+                    Sampling(max_tokens=rng.randrange(1, 40)),
+                )  # fmt: skip
+                hints: dict[str, Any] = {}
+                if rng.random() < 0.5:
+                    hints["helium_session"] = str(rng.randrange(8))
+                if rng.random() < 0.5:
+                    hints["helium_used_tokens"] = rng.choice([0, shared, shared + own, 10_000])
+                if rng.random() < 0.3:
+                    hints["helium_ended"] = [str(rng.randrange(9)), str(rng.randrange(9))]
+                    hints["helium_kept_tokens"] = [rng.choice([0, 64, 10_000])]
+                request.hints = hints
+                task = asyncio.ensure_future(engine.complete(request))
+                if rng.random() < 0.1:
+                    await asyncio.sleep(rng.random() * 0.1)
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                    return
+                answer = await task
+                assert len(answer.choices[0].token_ids) == request.max_tokens
+
+            async with asyncio.timeout(3600):
+                await asyncio.gather(*(ask(number) for number in range(80)))
+            await engine.reset_prefix_cache()
+
+        async def main() -> None:
+            small = SimulatedEngine(COST, Limits(512, 16, max_requests=8, max_model_tokens=512))
+            await small.start()
+            for seed in range(12):
+                await run(seed, small)
+
+        run_in_virtual_time(main())
