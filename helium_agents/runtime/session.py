@@ -355,7 +355,9 @@ class Session:
             return await awaitable(fn, *args, **kwargs)
         if frame is not None and frame.is_pure:
             raise ImpureCall("session.run(...) was called inside a pure operator: drop pure=True")
-        with entered(Frame(calls, calls.root, ("root",))):
+        # Unseeded draws of one call of `run` are not those of another.
+        ordinal = calls.root.next_ordinal("root", None)
+        with entered(Frame(calls, calls.root, ("root", ordinal) if ordinal else ("root",))):
             return await awaitable(fn, *args, **kwargs)
 
     @overload

@@ -218,6 +218,13 @@ def test_what_is_remembered_costs_no_tokens() -> None:
         chat.close()
 
 
+def test_samples_are_never_merged() -> None:
+    chat = ChatHelium(engine=ScriptedEngine(), temperature=1.0)
+    assert len({message.text for message in chat.batch(["a"] * 5)}) == 5
+    assert chat.engine.num_requests == 5
+    chat.close()
+
+
 async def test_in_a_pure_operator_it_is_shared() -> None:
     @operator(pure=True, version="1")
     async def ask(text: str) -> str:

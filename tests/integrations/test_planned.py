@@ -142,6 +142,25 @@ async def test_failures_of_a_batch_are_raised_or_returned() -> None:
     ]  # fmt: skip
 
 
+async def test_what_streams_and_what_shows_is_the_graphs_own() -> None:
+    graph = built()
+    async with Session(ScriptedEngine()) as session:
+        app = planned(graph, session).with_config({"tags": ["t"]})
+        updates = [each async for each in app.astream(INPUTS[0], stream_mode="updates")]
+        events = [each async for each in app.astream_events(INPUTS[0], version="v2")]
+    assert [*updates[0]] == ["read"] and {*map(len, updates)} == {1}
+    assert {"on_chat_model_start", "on_chat_model_end"} <= {each["event"] for each in events}
+    assert {*app.get_graph().nodes} == {*graph.get_graph().nodes}
+    assert app.name == graph.name
+
+
+def test_without_await_it_is_the_graph() -> None:
+    graph = StateGraph(State).add_node("up", lambda state: {"text": state["text"].upper()})
+    app = planned(graph.add_edge(START, "up").compile(), ScriptedEngine())
+    assert [state["text"] for state in app.batch([{"text": "a"}, {"text": "b"}])] == ["A", "B"]
+    assert [*app.stream({"text": "a"}, stream_mode="updates")] == [{"up": {"text": "A"}}]
+
+
 async def test_it_goes_on_in_a_chain() -> None:
     expected, _ = await plain(built(), INPUTS)
     chain = planned(built(), ScriptedEngine()) | (lambda state: state["notes"])

@@ -194,3 +194,14 @@ async def test_equal_draws_of_operators_keep_their_answers_whatever_the_timing()
         return asked
 
     assert await run(0, 9) == await run(9, 0)
+
+
+async def test_each_run_of_a_session_has_draws_of_its_own() -> None:
+    async def draw() -> str:
+        return (await llm(user("a"), temperature=1.0)).text
+
+    engine = ScriptedEngine()
+    session = await Session(engine).open()
+    drawn = await gather(*(session.run(draw) for _ in range(5)))
+    await session.close()
+    assert len(set(drawn)) == engine.num_requests == 5

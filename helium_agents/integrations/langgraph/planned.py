@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Unpack
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -11,6 +11,7 @@ from langchain_core.runnables.config import get_config_list
 
 from helium_agents.engines.default import EngineLike
 from helium_agents.errors import ItemError
+from helium_agents.graph.trace import Frame, entered, entered_frame
 from helium_agents.runtime.options import SessionOptions
 from helium_agents.runtime.session import Session
 
@@ -63,6 +64,23 @@ class PlannedGraph(Runnable[Any, Any]):
         """As the graph's own, without a session: `ChatHelium` then uses one of its own."""
         return self.graph.invoke(input, config, **kwargs)
 
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `invoke`."""
+        return self.graph.stream(input, config, **kwargs)
+
+    def batch(self, inputs: Sequence[Any], config: Any = None, **kwargs: Any) -> list[Any]:
+        """As `invoke`."""
+        results: list[Any] = self.graph.batch(inputs, config, **kwargs)
+        return results
+
+    def get_graph(self, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """The graph's own."""
+        return self.graph.get_graph(config, **kwargs)
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> PlannedGraph:
+        """The graph's own, planned."""
+        return PlannedGraph(self.graph.with_config(config, **kwargs), self._engine, self._options)
+
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As the graph's own, in a session."""
         async with self._session() as session:
@@ -72,9 +90,31 @@ class PlannedGraph(Runnable[Any, Any]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """As the graph's own, in a session."""
-        async with self._session() as session:
-            stream = await session.run(_stream_of, self.graph, input, config, kwargs)
-            async for chunk in stream:
+        async for chunk in self._streamed(self.graph.astream, input, config, kwargs):
+            yield chunk
+
+    async def astream_events(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As the graph's own, in a session."""
+        async for event in self._streamed(self.graph.astream_events, input, config, kwargs):
+            yield event
+
+    async def _streamed(
+        self,
+        stream: Callable[..., AsyncGenerator[Any, None]],
+        input: Any,
+        config: RunnableConfig | None,
+        kwargs: dict[str, Any],
+    ) -> AsyncIterator[Any]:
+        async with self._session() as session, aclosing(stream(input, config, **kwargs)) as chunks:
+            frame = await session.run(_frame)  # one for all steps, which tells their draws apart
+            while True:
+                try:
+                    with entered(frame):
+                        chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
                 yield chunk
 
     async def abatch(
@@ -109,8 +149,7 @@ class PlannedGraph(Runnable[Any, Any]):
         return results
 
 
-async def _stream_of(
-    graph: Any, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
-) -> AsyncIterator[Any]:
-    stream: AsyncIterator[Any] = graph.astream(input, config, **kwargs)
-    return stream
+async def _frame() -> Frame:
+    frame = entered_frame()
+    assert frame is not None
+    return frame
