@@ -1,8 +1,8 @@
 """The writer: an observer that keeps a session's events in a file.
 
-The event loop only sets them aside. A thread makes chunks of them, five times a second, so that
-what is lost with a killed process is what happened since; the loop waits for it only where the disk
-is so slow that too much is set aside.
+The event loop only sets them aside. A thread makes a chunk of them each second, so that what is
+lost with a killed process is what happened since; the loop waits for it only where the disk is so
+slow that too much is set aside.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from helium_agents.trace.chunks import chunk_of
 from helium_agents.trace.encode import KEPT, encoded
 from helium_agents.trace.file import TraceFile, write_all
 
-_EVERY_S = 0.2
+_EVERY_S = 1.0
+"""What prompts share is written once in each chunk: shorter ones take more room."""
+
 _CHUNK_EVENTS = 2_000
 _MOST_EVENTS = 20_000
 """So many are set aside at most."""

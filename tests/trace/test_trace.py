@@ -20,9 +20,10 @@ from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, u
 from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 from helium_agents.errors import TraceError
 from helium_agents.graph.tool_call import ToolCall
-from helium_agents.telemetry.events import CallSettled
+from helium_agents.telemetry.events import CallSettled, Event, RequestAnswered
 from helium_agents.trace import TracedRun, TraceFile, read_trace, writer
 from helium_agents.trace.chunks import HEADER, chunk_of
+from helium_agents.trace.encode import KEPT, encoded
 from helium_agents.trace.front_coding import Texts, TokenSequences, decoded
 
 ROOT = Path(__file__).parents[2]
@@ -279,7 +280,7 @@ def test_sequences_come_back_as_they_were() -> None:
     assert [found[number] for number in numbers] == words
 
 
-async def test_what_prompts_share_takes_no_room(tmp_path: Path) -> None:
+async def test_what_prompts_share_takes_no_room() -> None:
     """A debate's prompts grow: each begins with an earlier one. 600 tokens are new in each."""
     rng = random.Random(2)
 
@@ -291,13 +292,18 @@ async def test_what_prompts_share_takes_no_room(tmp_path: Path) -> None:
             history += (await llm(user(history))).text
         return history
 
-    path = tmp_path / "t"
-    async with Session(ScriptedEngine(), trace=path) as session:
+    events: list[tuple[float, Event]] = []
+
+    def keep(event: Event) -> None:
+        if isinstance(event, KEPT):
+            events.append((0.0, event))
+
+    async with Session(ScriptedEngine(), observers=[keep]) as session:
         assert len([text async for text in session.map(debate, range(10))]) == 10
-    run = read_trace(path)
-    num_tokens = sum(call.prompt_tokens for call in run.computed)
-    assert len(run.computed) == 200 and num_tokens > 100_000
-    bytes_per_call = len(path.read_bytes()) / len(run.computed)
+    answered = [event for _, event in events if isinstance(event, RequestAnswered)]
+    num_tokens = sum(len(event.prompt_token_ids) for event in answered)
+    assert len(answered) == 200 and num_tokens > 100_000
+    bytes_per_call = len(chunk_of(encoded(events, has_content=True))) / len(answered)
     assert bytes_per_call < 1_200, f"{bytes_per_call:.0f} bytes a call"
 
 
