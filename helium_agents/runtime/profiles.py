@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from functools import cache
 from inspect import unwrap
+from types import CodeType
 from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -19,18 +20,32 @@ _FORMAT: Final = b"profile 1\n"
 
 
 def workflow_key(workflow: Any, models: bytes) -> bytes | None:
-    """What a workflow's profile is kept under; `None` for one that has no version.
+    """What a workflow's profile is kept under; `None` for one that is no function.
+
+    Its version is in it, or, where that cannot be computed, that of its own code.
 
     Args:
         workflow: The mapped function.
         models: Identifies the models that it may ask.
     """
     workflow = unwrap(workflow)
+    version: bytes | None
     try:
         version = version_of(workflow).digest()
-    except HeliumError:
+    except HeliumError:  # it names a client, say, or what is in a closure
+        version = _own_version(workflow)
+    if version is None:
         return None
     return fingerprint("profile", name_of(workflow), version, models)
+
+
+def _own_version(workflow: Any) -> bytes | None:
+    """The version of a function's own code: what it calls may change, which the rows then show."""
+    code = getattr(workflow, "__code__", None)
+    if not isinstance(code, CodeType):
+        return None
+    constants = [each for each in code.co_consts if isinstance(each, str | bytes | int | float)]
+    return fingerprint(code.co_code, list(code.co_names), constants)
 
 
 def name_of(workflow: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from helium_agents import Session, llm, operator, user
 from helium_agents.engines.engine import Choice, Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.errors import VersionError
 from helium_agents.graph.sampling import Sampling
+from helium_agents.keys.version import version_of
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.optimizer.profile import BLOCK_TOKENS, MOST_ROWS, Profile
@@ -180,7 +183,20 @@ def test_bytes_and_back() -> None:
     assert decode_profile(b"") is None
 
 
-def test_a_function_without_a_version_has_no_key() -> None:
+def test_every_function_has_a_key() -> None:
+    user_name: ContextVar[str] = ContextVar("user_name", default="")
+
+    async def asks_a_client(row: int) -> str:
+        return await chat(row) + user_name.get()
+
+    async def other(row: int) -> str:
+        return await chat(row + 1) + user_name.get()
+
+    with pytest.raises(VersionError):
+        version_of(asks_a_client).digest()
+    assert workflow_key(asks_a_client, b"m") == workflow_key(asks_a_client, b"m") is not None
+    other.__qualname__ = asks_a_client.__qualname__
+    assert workflow_key(asks_a_client, b"m") != workflow_key(other, b"m")
     assert workflow_key(print, b"m") is None
     assert workflow_key(chat, b"m") != workflow_key(chat, b"other")
     assert workflow_key(chat, b"m") == workflow_key(chat, b"m")
