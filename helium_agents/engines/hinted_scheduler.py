@@ -21,6 +21,8 @@ import warnings
 from collections import OrderedDict
 from typing import Any, Final
 
+from helium_agents.engines.step_report import with_report
+
 HINTED_SCHEDULER: Final = f"{__name__}.hinted_scheduler"
 """What vLLM is given as its ``scheduler_cls``."""
 
@@ -32,7 +34,8 @@ def hinted_scheduler(vllm_config: Any, **arguments: Any) -> Any:
     """The scheduler that vLLM would choose by itself, asynchronous or not, which takes hints."""
     unasked = copy.copy(vllm_config.scheduler_config)
     unasked.scheduler_cls = None
-    return with_hints(unasked.get_scheduler_cls())(vllm_config=vllm_config, **arguments)
+    scheduler = with_report(with_hints(unasked.get_scheduler_cls()))
+    return scheduler(vllm_config=vllm_config, **arguments)
 
 
 def with_hints(scheduler: type[Any]) -> type[Any]:

@@ -117,6 +117,7 @@ class VLLM:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._capacity: Capacity | None = None
         self._cost: StepCost | None = None
+        self._cost_file: Path | None = None
         self._starting = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -137,8 +138,12 @@ class VLLM:
 
     @property
     def cost(self) -> StepCost | None:
-        """What a step takes, measured when it was started first on this machine."""
-        return self._cost
+        """What a step takes: measured when it was started first on this machine, and corrected.
+
+        Its scheduler tells what steps really take; one of yours does not, and nothing is corrected.
+        """
+        sums = None if self._engine is None else self._engine.steps.read()
+        return self._cost if self._cost is None or sums is None else sums.corrected(self._cost)
 
     @property
     def takes_hints(self) -> bool:
@@ -232,7 +237,7 @@ class VLLM:
         """Find out what a step takes: read what was measured before, or measure it."""
         assert self._capacity is not None
         settings = f"{sorted(self._settings.engine_arguments(self._source).items())}"
-        path = cost_file(self.identity(), settings)
+        path = self._cost_file = cost_file(self.identity(), settings)
         self._cost = await asyncio.to_thread(read_cost, path)
         if self._cost is not None:
             return
@@ -260,10 +265,13 @@ class VLLM:
         await self.close()
 
     async def _close(self) -> None:
+        before, self._cost = self._cost, self.cost
         engine, self._engine, self._capacity = self._engine, None, None
         self._reader = None
         if engine is not None:
             await engine.shut_down()
+        if self._cost is not None and self._cost != before and self._cost_file is not None:
+            await asyncio.to_thread(keep_cost, self._cost_file, self._cost)
 
     def _running(self) -> Launched:
         if self._engine is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from helium_agents.engines.engine_log import EngineLog
 from helium_agents.engines.engine_processes import EngineProcesses
+from helium_agents.engines.step_report import StepReport
 from helium_agents.errors import EngineDied
 
 if TYPE_CHECKING:
@@ -36,10 +37,14 @@ class Launched:
         llm: Where requests go in.
         processes: What computes them.
         log: What its processes said.
+        steps: What its steps took.
     """
 
-    def __init__(self, llm: AsyncLLM, processes: EngineProcesses, log: EngineLog) -> None:
+    def __init__(
+        self, llm: AsyncLLM, processes: EngineProcesses, log: EngineLog, steps: StepReport
+    ) -> None:
         self.llm = llm
+        self.steps = steps
         self._processes = processes
         self._log = log
         self._is_lost = False
@@ -133,6 +138,7 @@ class Launched:
         self.llm.shutdown = lambda timeout=None: None
         self._processes.end()
         self._log.close()
+        self.steps.close()
 
     def _stop_listening(self) -> None:
         sentinels, self._sentinels = self._sentinels, []

@@ -37,6 +37,7 @@ from pydantic import ValidationError
 from helium_agents.engines.cpu_installation import cpu_installation
 from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.engine_processes import EngineProcesses
+from helium_agents.engines.step_report import STEPS_VARIABLE, StepReport
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.engines.vllm_watcher import MARKER
 from helium_agents.errors import EngineStartError
@@ -84,6 +85,7 @@ async def launch(arguments: Mapping[str, Any], environment: Mapping[str, str]) -
     except Exception as error:
         explained = _explained(error, start.log)
         start.log.close()
+        start.steps.close()
         raise explained from error
     launched.listen()
     return launched
@@ -173,6 +175,7 @@ class _Start:
         self._arguments = arguments
         self._environment = dict(environment)
         self.log = EngineLog()
+        self.steps = StepReport()
         self.processes = EngineProcesses()
         self._decided = threading.Lock()  # taken by `run` to start processes, or to prevent that
 
@@ -187,13 +190,17 @@ class _Start:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGQUIT})
             self.processes.watch()
             try:
-                with _environment(self.log, self._environment | self.processes.environment):
+                with _environment(self.log, self._environment | self._own_environment):
                     llm = self._imported_and_started()
                 self.processes.note_shared_memory()
             except BaseException:
                 self.processes.end()
                 raise
-            return Launched(llm, self.processes, self.log)
+            return Launched(llm, self.processes, self.log, self.steps)
+
+    @property
+    def _own_environment(self) -> dict[str, str]:
+        return {**self.processes.environment, STEPS_VARIABLE: self.steps.path}
 
     def _imported_and_started(self) -> AsyncLLM:
         # What vLLM's own modules do with torch's is not the user's to repair.

@@ -73,6 +73,18 @@ async def test_what_a_request_leaves_that_nobody_will_use_goes_first(small: VLLM
     assert await left_of_the_first(0) >= PROMPT_TOKENS - 32
 
 
+async def test_its_scheduler_tells_what_steps_take(small: VLLM) -> None:
+    for number in range(30):
+        prompt = [300 + number] * 40
+        await small.complete(Request(f"steps-{number}", (), prompt, Sampling(max_tokens=8)))
+    assert small._engine is not None
+    sums = small._engine.steps.read()
+    assert sums is not None
+    assert sums.num_steps > 100
+    assert small._cost is not None
+    assert small.cost == sums.corrected(small._cost)
+
+
 @operator
 async def agent(number: int) -> list[str]:
     """Six turns, each with a tool's result after the last answer, some of them slow."""

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from helium_agents.engines.hinted_scheduler import with_hints
+from helium_agents.engines.step_report import scheduled_step
 from helium_agents.errors import EngineStartError
 from helium_agents.optimizer.step_cost import Step
 
@@ -133,20 +134,11 @@ class SimulatedScheduler:
         scheduled = output.num_scheduled_tokens
         if not scheduled:
             return None
-        decodes = context_tokens = prefill_tokens = 0
-        positions = 0.0
         for request_id, num_tokens in scheduled.items():
             entry = self._open[request_id]
-            start = entry.request.num_computed_tokens - num_tokens
             if entry.cached_tokens is None:  # its first step
-                entry.cached_tokens = start
-            if num_tokens == 1 and start >= entry.request.num_prompt_tokens:
-                decodes += 1
-                context_tokens += start
-            else:
-                prefill_tokens += num_tokens
-                positions += num_tokens * (start + num_tokens / 2)
-        return Step(decodes, context_tokens, prefill_tokens, positions), output
+                entry.cached_tokens = entry.request.num_computed_tokens - num_tokens
+        return scheduled_step(scheduled, self._scheduler.requests), output
 
     def end_step(self, step: Step, output: Any) -> Progress:
         """Tell it the tokens of a step that has been computed."""
