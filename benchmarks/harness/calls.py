@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from helium_agents.engines.engine import ChatMessage, Choice
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
 from helium_agents.graph.reply import Reply
-from helium_agents.graph.trace import NO_MODEL, Frame, Model, entered, entered_frame
+from helium_agents.graph.trace import NO_MODELS, Frame, entered, entered_frame
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.outputs: list[int] = []
-        self.models: Mapping[str | None, Model] = defaultdict(lambda: NO_MODEL)
+        self.models = NO_MODELS
         self.pause_s = 0.0
         self._indices: dict[Node, int] = {}
 

@@ -185,12 +185,14 @@ def _about(entry: EntryInfo, call: Provenance | None) -> list[tuple[str, str]]:
 
 
 def _about_model_call(call: Provenance) -> list[tuple[str, str]]:
+    from helium_agents.diagnose.provenance import MODEL_PART
+
     model = call.settings["model"]
     apart = ("model", "schema", "tools")
     sampling = ", ".join(f"{name}={x}" for name, x in call.settings.items() if name not in apart)
     return [
         ("model", f"{model.text} ({model.digest[:SHORT_KEY]})"),
-        *(("", f"{name}: {value}") for name, value in call.made_of.items()),
+        *(("", f"{part.removeprefix(MODEL_PART)}: {it}") for part, it in call.made_of.items()),
         ("sampling", sampling),
         *((name, str(call.settings[name])) for name in apart[1:] if name in call.settings),
     ]

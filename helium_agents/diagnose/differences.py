@@ -52,7 +52,7 @@ def differences(stored: Provenance, asked: Provenance) -> tuple[Difference, ...]
 
 def _differences(stored: Provenance, asked: Provenance) -> Iterator[Difference]:
     for name, old, new in changed(stored.components(), asked.components()):
-        parts = _of_parts(stored, asked) if name in ("model", "version") else []
+        parts = _of_parts(stored, asked, name) if name in ("model", "version") else []
         yield from parts or [_of_texts(name, old, new)]
 
 
@@ -67,23 +67,23 @@ def changed(
             yield name, old or default, new or default
 
 
-def _of_parts(stored: Provenance, asked: Provenance) -> list[Difference]:
+def _of_parts(stored: Provenance, asked: Provenance, component: str) -> list[Difference]:
     """Which parts of the model, or definitions and constants of the source, have changed."""
-    old, new = stored.made_of, asked.made_of
+    old, new = stored.made_of_component(component), asked.made_of_component(component)
     if not old or not new:
         return []
     names = [name for name in old | new if old.get(name) != new.get(name)]
-    if asked.kind == "operator":  # what else is named now follows from what has changed
+    if component == "version":  # what else is named now follows from what has changed
         names = [name for name in names if name in old and name in new] or names
     return [
-        Difference(_part(asked, name), old.get(name, ABSENT), new.get(name, ABSENT))
+        Difference(_part(component, name), old.get(name, ABSENT), new.get(name, ABSENT))
         for name in names
     ]
 
 
-def _part(call: Provenance, name: str) -> str:
-    if call.kind == "llm":
-        return f"model: {name}"
+def _part(component: str, name: str) -> str:
+    if component == "model":
+        return name
     return f"constant {name}" if " in " in name else f"source of {name}"
 
 

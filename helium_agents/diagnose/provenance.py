@@ -22,6 +22,9 @@ MAX_CHARACTERS: Final = 200
 _PLAIN_BYTES: Final = 1000
 _MAX_BYTES: Final = 2**26  # a store may hold what others wrote
 
+MODEL_PART: Final = "model: "
+"""How the names of what models are made of begin."""
+
 ABSENT: Final = "none"
 """Stands for a component that a call does not have."""
 
@@ -65,8 +68,10 @@ class Provenance:
         settings: What decides how it is answered. Of a model call the ``model`` (its name, and its
             identity as digest), `max_tokens`, what else of `Sampling` is not as by default, and
             the ``schema``, the ``tools`` and
-            the `tool_choice`; of an operator's call the ``operator`` and its ``version``.
-        made_of: What the model's identity, or the version, is made of, by name.
+            the `tool_choice`; of an operator's call the ``operator``, its ``version`` and the
+            ``model`` or models of the session, as its body may ask any.
+        made_of: What the model's identity and the version are made of, by name; parts of a model
+            are named ``model: part``.
         messages: The conversation, of a model call.
         arguments: By name, of an operator's call.
         caller: Identity of the operator whose body made the call, if there is one.
@@ -95,6 +100,12 @@ class Provenance:
             found[f"message {at} ({role})"] = Component(*content)
         found.update((f"argument `{name}`", each) for name, each in self.arguments.items())
         return found
+
+    def made_of_component(self, component: str) -> dict[str, str]:
+        """What the ``model`` or the ``version`` is made of."""
+        is_model = component == "model"
+        parts = self.made_of.items()
+        return {name: it for name, it in parts if name.startswith(MODEL_PART) is is_model}
 
     def mentions(self, text: str) -> bool:
         """Whether a text is in what is known of the messages or arguments, in any case."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic_core import to_json
 from xxhash import xxh3_64_hexdigest
@@ -17,6 +17,7 @@ from xxhash import xxh3_64_hexdigest
 from helium_agents.diagnose.provenance import (
     DEFAULTS,
     MAX_CHARACTERS,
+    MODEL_PART,
     provenance_record,
     row_name,
     setting,
@@ -32,15 +33,38 @@ _Component = tuple[str, ...]
 """A `Component`: a text, or how it begins and its digest."""
 
 
+class DescribedModels(Protocol):
+    """What it is told of a session's models."""
+
+    @property
+    def names(self) -> str:
+        """What a person calls them."""
+        ...
+
+    @property
+    def identity(self) -> bytes:
+        """Of all of them together."""
+        ...
+
+    @property
+    def made_of(self) -> Mapping[str, str]:
+        """What that is made of, by name."""
+        ...
+
+    def about(self, model: str | None) -> tuple[str, Mapping[str, str]]:
+        """The name of the model that calls know by a name, and what its identity is made of."""
+        ...
+
+
 class Recorder:
     """Writes the `Provenance` of calls.
 
     Args:
-        about: The name of the model that calls know by a name, and what its identity is made of.
+        models: The session's.
     """
 
-    def __init__(self, about: Callable[[str | None], tuple[str, Mapping[str, str]]]) -> None:
-        self._about = about
+    def __init__(self, models: DescribedModels) -> None:
+        self._all = models
         self._models: dict[str | None, tuple[str, dict[str, str]]] = {}
 
     def record(self, node: Node) -> bytes:
@@ -48,7 +72,7 @@ class Recorder:
         if isinstance(node, LlmNode):
             found = self._of_model_call(node)
         elif isinstance(node, OperatorNode) and node.body.is_pure:
-            found = _of_operator_call(node)
+            found = _of_operator_call(node, self._all)
         else:
             return b""
         caller = next(node.frame.callers(), None)
@@ -64,9 +88,8 @@ class Recorder:
     def _of_model_call(self, node: LlmNode) -> dict[str, Any]:
         call = node.call
         if call.model not in self._models:
-            name, parts = self._about(call.model)
-            made_of = {part: "".join(_component(text)) for part, text in parts.items()}
-            self._models[call.model] = name, made_of
+            name, parts = self._all.about(call.model)
+            self._models[call.model] = name, _model_parts(parts)
         name, made_of = self._models[call.model]
         settings = {"model": (name, node.model_identity.decode()), **_sampling(call.sampling)}
         if call.json_schema is not None:
@@ -97,17 +120,26 @@ def _sampling(sampling: Sampling) -> dict[str, _Component]:
     }
 
 
-def _of_operator_call(node: OperatorNode) -> dict[str, Any]:
+def _model_parts(made_of: Mapping[str, str]) -> dict[str, str]:
+    return {MODEL_PART + part: "".join(_component(text)) for part, text in made_of.items()}
+
+
+def _of_operator_call(node: OperatorNode, models: DescribedModels) -> dict[str, Any]:
     body, version = node.body, node.version
     names = _positional(body.fn)
     names += tuple(f"[{at}]" for at in range(len(names), len(node.args)))  # into *args
     arguments = dict(zip(names, node.args, strict=False)) | node.kwargs
     text = version if isinstance(version, str) else version.hex()[:_VERSION_DIGITS]
+    settings: dict[str, _Component] = {
+        "operator": (body.identity,),
+        "version": _component(text),
+        "model": (models.names, models.identity.hex()[:_VERSION_DIGITS]),
+    }
     return {
         "kind": "operator",
         "label": node.label,
-        "settings": {"operator": (body.identity,), "version": _component(text)},
-        "made_of": body.sources,
+        "settings": settings,
+        "made_of": {**body.sources, **_model_parts(models.made_of)},
         "arguments": {
             _unicode(name): (_beginning(value), xxh3_64_hexdigest(encode(value)))
             for name, value in arguments.items()

@@ -13,7 +13,7 @@ from helium_agents.graph.reply_schema import ReplySchema
 from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.tool_call import Beside
 from helium_agents.graph.tools import ToolSet, key_beside
-from helium_agents.graph.trace import NO_MODEL, Frame
+from helium_agents.graph.trace import NO_MODELS, Frame
 from helium_agents.graph.values import Slot
 from helium_agents.keys.encoding import fingerprint
 
@@ -74,7 +74,7 @@ class LlmNode(Node):
         self, frame: Frame, call: LlmCall, inputs: tuple[Node, ...] = (), draw: bytes | None = None
     ) -> None:
         sampling = call.sampling
-        model = NO_MODEL if frame.runner is None else frame.runner.models[call.model]
+        model = (NO_MODELS if frame.runner is None else frame.runner.models)[call.model]
         beside = key_beside(call.tools, call.beside) if call.tools or call.beside else b""
         question = question_digest(
             model.identity, call.messages, sampling, call.json_schema, beside

@@ -26,7 +26,7 @@ from blake3 import blake3
 
 from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
 from helium_agents.graph.outcome import Outcome
-from helium_agents.graph.trace import Frame, Tally
+from helium_agents.graph.trace import NO_MODELS, Frame, Tally
 from helium_agents.graph.values import map_slots
 from helium_agents.keys.encoding import digest, encode, fingerprint, freeze
 from helium_agents.keys.version import Version, version_of
@@ -237,7 +237,7 @@ class OperatorNode(Node):
         if body.is_pure:
             self.version: bytes | str = body.version if origin is None else origin.version
             # also in the plain program, which refuses the same calls
-            key = self._content_of_pure()
+            key = self._content_of_pure(frame)
             Node.__init__(self, frame, body.name, inputs, key, key, body.timeout_s)
             if self.key is None:
                 self._set_run_key(key)
@@ -259,11 +259,13 @@ class OperatorNode(Node):
         else:
             self.sibling_key, self.ordinal = origin.sibling_key, origin.ordinal
 
-    def _content_of_pure(self) -> bytes:
-        """Operator, version and arguments."""
+    def _content_of_pure(self, frame: Frame) -> bytes:
+        """Operator, version, arguments, and all models of the session: its body may ask any."""
         body = self.body
+        models = NO_MODELS if frame.runner is None else frame.runner.models
+        asked = body.identity, self.version, models.identity
         try:
-            return fingerprint("operator", body.identity, self.version, self.args, self.kwargs)
+            return fingerprint("operator", *asked, self.args, self.kwargs)
         except EncodingError as error:
             raise self._unencodable_argument(error) from error.__cause__
 

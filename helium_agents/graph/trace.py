@@ -15,7 +15,7 @@ web handler that was there before) is in the root frame of that session.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, _get_running_loop
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,23 +42,40 @@ class Model(Protocol):
         ...
 
 
+class Models(Protocol):
+    """The models of a session."""
+
+    @property
+    def identity(self) -> bytes:
+        """What all of them are, as part of keys."""
+        ...
+
+    def __getitem__(self, name: str | None, /) -> Model:
+        """The one that calls know by a name; `None` is the default. Another name raises."""
+        ...
+
+
 @dataclass(frozen=True)
-class NoModel:
-    """The model of calls outside any session, which are never answered."""
+class NoModels:
+    """The models of calls outside any session, each of which stands for all: none answers."""
 
     identity: bytes = b""
     truncates: bool = True
 
+    def __getitem__(self, name: str | None, /) -> Model:
+        """By whatever name."""
+        return self
 
-NO_MODEL = NoModel()
+
+NO_MODELS = NoModels()
 
 
 class Runner(Protocol):
     """What a frame knows of its session."""
 
     @property
-    def models(self) -> Mapping[str | None, Model]:
-        """The session's models by name; `None` is the default's. Another name raises."""
+    def models(self) -> Models:
+        """The session's models."""
         ...
 
     def waiting(self) -> str:

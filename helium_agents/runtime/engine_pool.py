@@ -25,6 +25,7 @@ class EnginePool(dict[str | None, Fleet]):
         emit: Takes events.
 
     Attributes:
+        identity: Of all models together; empty until `open`.
         limits_memory: Whether there is a model whose answers may not be remembered for good.
     """
 
@@ -39,6 +40,7 @@ class EnginePool(dict[str | None, Fleet]):
                 fleets[ids] = Fleet(each, spawn=spawn, emit=emit)
             self.setdefault(None, fleets[ids])
             self[name] = fleets[ids]
+        self.identity = b""
         self._each = tuple(fleets.values())
         self.limits_memory = any(fleet.limits_memory for fleet in self._each)
 
@@ -50,6 +52,15 @@ class EnginePool(dict[str | None, Fleet]):
         """What a person calls a model, and what its identity is made of, if the engine says so."""
         fleet = self[model]
         return fleet.name, fleet.made_of
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """What the identities of all models are made of, as far as the engines say so."""
+        if len(self._each) == 1:
+            return self._each[0].made_of
+        return {
+            f"{it.name}: {part}": text for it in self._each for part, text in it.made_of.items()
+        }
 
     @property
     def answers_last(self) -> AnswersLast:
@@ -69,11 +80,6 @@ class EnginePool(dict[str | None, Fleet]):
                 )
 
     @property
-    def identity(self) -> bytes:
-        """Of all models together, once `open` was awaited."""
-        return fingerprint(*(fleet.identity for fleet in self._each))
-
-    @property
     def names(self) -> str:
         """What a person calls the models."""
         return ", ".join(fleet.name for fleet in self._each)
@@ -91,6 +97,7 @@ class EnginePool(dict[str | None, Fleet]):
         """
         for fleet in self._each:  # off the event loop: large weights take a while
             await asyncio.to_thread(fleet.identify)
+        self.identity = fingerprint(*(fleet.identity for fleet in self._each))
         for fleet in self._each:
             fleet.open()
 

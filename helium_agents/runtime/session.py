@@ -236,7 +236,7 @@ class Session:
         if store is None and self._run_log is None:
             return None
         draws = None if self._run_log is None else self._run_log.store
-        record = Recorder(engines.about).record
+        record = Recorder(engines).record
         return Answers(
             engines,
             store,

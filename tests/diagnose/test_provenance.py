@@ -84,13 +84,14 @@ async def test_a_model_call() -> None:
     assert '"Answer"' in settings.pop("schema")
     assert settings == {"model": "small", "max_tokens": "8", "temperature": "0.5", "seed": "3"}
     assert call.settings["model"].digest == "abc"
-    assert call.made_of == {"weights": "w1", "dtype": "float32"}
+    assert call.made_of == {"model: weights": "w1", "model: dtype": "float32"}
     assert (call.label, call.caller, call.row, call.item) == ("llm", None, None, None)
 
 
 async def test_an_operator_with_a_version_of_its_own() -> None:
     call = await only(lambda: clean("a", "b", "c", limit=2, colour="red"))
     assert (call.kind, call.label, call.made_of) == ("operator", "clean", {})
+    assert call.settings.pop("model").text == "scripted"
     assert call.settings == {"operator": (f"{__name__}:clean", ""), "version": ("2", "")}
     assert {name: each.text for name, each in call.arguments.items()} == {
         "text": "'a'", "[1]": "'b'", "[2]": "'c'", "limit": "2", "colour": "'red'",
@@ -183,7 +184,7 @@ async def test_long_parts_of_a_model_are_cut_but_told_apart() -> None:
     first, second = [
         await only(lambda: llm(user("a")), Templated(identity=name)) for name in ("one", "two")
     ]
-    assert len(first.made_of["template"]) < MAX_CHARACTERS + 20
+    assert len(first.made_of["model: template"]) < MAX_CHARACTERS + 20
     assert first.made_of != second.made_of
 
 
