@@ -28,9 +28,14 @@ class Server:
 
     Args:
         arguments: Of ``vllm serve``, without host, port and the model's public name.
+        port: Where it listens; by default one that is free.
+
+    Attributes:
+        port: Where it listens; 0 before it is started.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], port: int = 0) -> None:
+        self.port = port
         self.log = RequestLog()
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
@@ -53,12 +58,13 @@ class Server:
         Raises:
             RuntimeError: It ended, or did not answer in time; with the end of what it said.
         """
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self._root = f"http://127.0.0.1:{port}"
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+        self._root = f"http://127.0.0.1:{self.port}"
         try:
-            self._process = await self._run(port)
+            self._process = await self._run(self.port)
             async with asyncio.timeout(_START_S):
                 while not await self._is_healthy():
                     if self._process.returncode is not None:
@@ -119,6 +125,12 @@ class Server:
             if line.startswith(GAUGES)
         }
         return sample_of(at_s, found)
+
+    async def kill(self) -> None:
+        """Kill it, as the system may, and what it leaves behind."""
+        assert self._process is not None
+        self._process.kill()
+        await self.close()
 
     async def close(self) -> None:
         """Stop the server and its engine. Idempotent."""

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from benchmarks.harness.server import MODEL_NAME, Server
-from helium_agents import VLLM, OpenAIServer, Session, llm, user
+from helium_agents import VLLM, OpenAIServer, Session, gather, llm, operator, user
 from helium_agents.engines.engine import ChatMessage, Choice, Delta, Request, Sampling
 from helium_agents.engines.model_source import find_model
 from helium_agents.engines.vllm_settings import Settings
@@ -32,7 +32,8 @@ WORDS = [
 def command_line() -> list[str]:
     """What makes the server's engine that of `VLLM("random")`."""
     arguments = Settings("random").engine_arguments(find_model("random"))
-    line = ["--enable-prompt-tokens-details"]
+    # of itself vLLM's fingerprint may be another one after a restart with equal settings
+    line = ["--enable-prompt-tokens-details", "--fingerprint-mode", "none"]
     for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"
         if name in ("disable_log_stats", "use_tqdm_on_load"):
@@ -204,3 +205,36 @@ async def test_another_chat_template_is_noticed(server: Server, tmp_path: Path) 
     engine = OpenAIServer(server.url, MODEL_NAME, tokenizer=tmp_path)
     with pytest.raises(EngineStartError, match="renders a conversation otherwise than the server"):
         await engine.start()
+
+
+async def test_a_run_outlives_a_server_that_is_killed(
+    server: Server, engine: VLLM, tmp_path: Path
+) -> None:
+    @operator
+    async def answer(number: int) -> str:
+        first = await llm(user(f"Name {number} things."), max_tokens=12)
+        return (await llm(user(f"{number}: better than {first.text}"), max_tokens=12)).text
+
+    rows = list(range(40))
+    async with Session(engine) as session:
+        expected = [text async for text in session.map(answer, rows)]
+    remote = with_tokenizer(server, weights="seeded")
+    got: list[str] = []
+    new = server
+    async with Session(remote, memo=tmp_path / "memo", max_open=8) as session:
+        with pytest.warns(RuntimeWarning, match="died .* nobody answers at"):
+            async for text in session.map(answer, rows):
+                got.append(text)
+                if len(got) == 5:
+                    await server.kill()
+                    new = Server(command_line(), server.port)
+                    starting = asyncio.create_task(new.start())
+        await starting
+        assert got == expected
+        assert session.summary.num_computed == 80
+    try:
+        async with Session(with_tokenizer(new, weights="seeded"), memo=tmp_path / "memo") as again:
+            assert list(await gather(*map(answer, rows))) == expected
+            assert again.summary.num_computed == 0
+    finally:
+        await new.close()
