@@ -12,11 +12,14 @@ from helium_agents.authoring.gather import gather
 from helium_agents.authoring.llm import llm
 from helium_agents.authoring.messages import Message, assistant, tool
 from helium_agents.authoring.tool_schema import ToolLike, as_tool
-from helium_agents.errors import InvalidReply, RequestError
+from helium_agents.errors import HeliumError, InvalidReply, RequestError, in_words
+from helium_agents.graph.arguments import complaint, is_whole
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.tool_call import ToolCall
 
 OnError = Literal["message", "raise"]
+
+_MOST_TURNS = 2**31
 
 
 async def run_tools(
@@ -34,6 +37,8 @@ async def run_tools(
             ``"message"`` tells the model, ``"raise"`` raises it here.
 
     Raises:
+        HeliumError: A call that a tool makes itself fails, with either `on_error`: no model can
+            mend an engine, a token budget or the program.
         InvalidReply: A call cannot be carried out, with ``on_error="raise"``.
         RequestError: A tool that is called is only a schema.
     """
@@ -57,10 +62,12 @@ async def _result(call: ToolCall, functions: dict[str, Any], on_error: OnError) 
         value = function(**call.arguments)
         value = await value if isawaitable(value) else value
         return value if isinstance(value, str) else to_json(value).decode()
+    except HeliumError:
+        raise
     except Exception as error:
         if on_error == "raise":
             raise
-        return f"Error: {type(error).__name__}: {error}"
+        return f"Error: {in_words(error)}"
 
 
 async def agent_loop(
@@ -78,12 +85,16 @@ async def agent_loop(
         max_turns: Most calls of the model; the last may call no tools.
         on_error: As for `run_tools`.
         options: More arguments of `llm`.
+
+    Raises:
+        RequestError: `max_turns` is no whole number, or below 1.
     """
+    if not is_whole(max_turns, 1, _MOST_TURNS):
+        raise RequestError(complaint("max_turns", max_turns, "a whole number, at least 1"))
     history = list(messages)
-    for turn in range(1, max_turns + 1):
-        choice = {"tool_choice": "none"} if turn == max_turns else {}
-        reply: Reply[None] = await llm(*history, tools=tools, **(options | choice))
-        if not reply.tool_calls or turn == max_turns:
+    for _ in range(max_turns - 1):
+        reply: Reply[None] = await llm(*history, tools=tools, **options)
+        if not reply.tool_calls:
             return reply
         history += await run_tools(reply, tools, on_error=on_error)
-    raise RequestError(f"max_turns={max_turns}: a loop has at least one turn")
+    return await llm(*history, tools=tools, **(options | {"tool_choice": "none"}))

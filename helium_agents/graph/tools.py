@@ -83,7 +83,7 @@ class ToolSet:
             describe: Names the call of the model, for messages.
 
         Raises:
-            InvalidReply: There is none, and must be one.
+            InvalidReply: There is none, and must be one; or one that `choice` rules out.
         """
         if self.must_call and not choice.tool_calls:
             how = f"tool_choice={self.choice!r}"
@@ -93,6 +93,13 @@ class ToolSet:
                     "asks for, was whole: give it a larger max_tokens"
                 )
             raise InvalidReply(f"the reply to {describe()} calls no tool, which {how} asks for")
+        if self.choice not in ("auto", "required"):
+            for call in choice.tool_calls:
+                if call.name != self.choice:
+                    raise InvalidReply(
+                        f"the reply to {describe()} calls {call.name}, which "
+                        f"tool_choice={self.choice!r} rules out: the engine does not heed it"
+                    )
         first = sum(len(beside.tool_calls) for beside in past if beside is not None)
         return tuple(
             [self._read(call, call_id(first + at)) for at, call in enumerate(choice.tool_calls)]

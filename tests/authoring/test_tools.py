@@ -28,7 +28,13 @@ from helium_agents import (
 from helium_agents.authoring.tool_schema import as_tool, tool_set
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
-from helium_agents.errors import InvalidReply, PromptError, RequestError
+from helium_agents.errors import (
+    ImpureCall,
+    InvalidReply,
+    PromptError,
+    RequestError,
+    TokenBudgetExceeded,
+)
 from helium_agents.memo.memory import MemoryStore
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -203,6 +209,13 @@ async def test_a_tool_that_must_be_called_is() -> None:
             await llm(user("a"), tools=[add], tool_choice="add", max_tokens=1)
 
 
+@pytest.mark.parametrize("choice", ["none", "note"])
+async def test_a_call_that_the_choice_rules_out_is_none(choice: str) -> None:
+    async with Session(ScriptedEngine(says(calls(("add", {"first": 1, "second": 2}))))):
+        with pytest.raises(InvalidReply, match=f"calls add, which tool_choice='{choice}' rules"):
+            await llm(user("a"), tools=[add, NOTE], tool_choice=choice)
+
+
 async def test_reasoning_is_kept_apart_and_comes_back() -> None:
     memo = MemoryStore()
     for _ in range(2):
@@ -341,6 +354,39 @@ async def test_errors_of_tools_reach_the_model_or_raise() -> None:
     async with Session(ScriptedEngine()):
         with pytest.raises(RequestError, match="only a schema"):
             await run_tools(await llm(user("b"), tools=[NOTE], tool_choice="note"), [NOTE])
+
+
+@operator
+async def impure(why: str) -> str:
+    return why
+
+
+@operator(pure=True, version="1")
+async def pure_agent(question: str) -> str:
+    return (await agent_loop(user(question), tools=[impure])).text
+
+
+async def test_errors_that_no_model_can_mend_are_raised() -> None:
+    async def nested(why: str) -> str:
+        return (await llm(user(why), max_tokens=5000)).text
+
+    engine = ScriptedEngine(says(calls(("impure", {"why": "x"})), "told"))
+    async with Session(engine, memo=MemoryStore()):
+        for _ in range(2):  # nothing was remembered
+            with pytest.raises(ImpureCall, match="impure"):
+                await pure_agent("a")
+    engine = ScriptedEngine(says(calls(("nested", {"why": "x"})), "told"))
+    async with Session(engine, token_budget=2000):
+        with pytest.raises(TokenBudgetExceeded):
+            await agent_loop(user("a"), tools=[nested], max_tokens=50)
+    assert engine.num_requests == 1
+
+
+@pytest.mark.parametrize("max_turns", [0, -1, 2.5, True, "3"])
+async def test_a_loop_has_a_whole_number_of_turns(max_turns: Any) -> None:
+    async with Session(ScriptedEngine()):
+        with pytest.raises(RequestError, match="max_turns=.*a whole number, at least 1"):
+            await agent_loop(user("a"), tools=[add], max_turns=max_turns)
 
 
 async def test_a_loop_of_six_turns_with_two_tools() -> None:
