@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from helium_agents.diagnose.provenance import Provenance, read_provenance
-from helium_agents.engines.engine import ChatMessage, Choice, Engine
-from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.engine import ChatMessage, Engine, OnDelta, Request
 from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import ItemError
 from helium_agents.memo.memory import MemoryStore
@@ -96,28 +95,30 @@ class _Overlay(MemoryStore):
         return self._below.get(key) if found is None else found
 
 
-class _Mute(ScriptedEngine):
-    """The same model as another engine has, but it never answers."""
+class _Mute:
+    """The same model as another engine has, but it never answers.
+
+    Args:
+        engine: The other one. What decides keys is its own: who it is, and whether it truncates.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        super().__init__(name=engine.name)
-        self._engine = WholeEngine(engine)
-
-    def identity(self) -> str:
-        """That of the other engine."""
-        return self._engine.engine.identity()
-
-    def identity_parts(self) -> dict[str, str]:
-        """Those of the other engine, if it says so."""
-        return self._engine.identity_parts()
-
-    def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
-        """As the other engine does."""
-        return self._engine.truncate(choice, max_tokens)
+        whole = WholeEngine(engine)
+        self.name = engine.name
+        self.identity = engine.identity
+        self.identity_parts = whole.identity_parts
+        self.follows_schemas = whole.follows_schemas
+        self.calls_tools = whole.calls_tools
+        if whole.truncates:
+            self.truncate = whole.truncate
 
     async def render(
         self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
     ) -> NoReturn:
-        """Never end: this comes first."""
+        """Never end: this comes first, before the time of a call begins."""
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nobody has that future")
+
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> NoReturn:
+        """Never be called."""
+        raise AssertionError("a request needs its prompt first")

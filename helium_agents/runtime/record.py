@@ -21,9 +21,13 @@ _ANSWER_AND_MORE = b"C"
 """An answer that is not only text: in the canonical encoding there follows, of each choice, its
 reasoning, and the names and arguments of its calls of tools."""
 
+_ANSWER_WITHOUT_IDS = b"D"
+"""The same, but before that how many output tokens a server counted, which gave no ids of them."""
+
 _HEAD = struct.Struct("<cIQQH")  # kind, run, max_tokens, prompt tokens, number of choices
 _VALUE_HEAD = struct.Struct("<cII")  # kind, run, model calls below
 _CHOICE = struct.Struct("<BII")  # finish reason, bytes of text, number of token ids
+_COUNT = struct.Struct("<Q")
 _REASONS = ("stop", "length")
 
 
@@ -33,7 +37,7 @@ class Answer(NamedTuple):
     choices: tuple[Choice, ...]
     prompt_tokens: int
     output_tokens: int
-    """Of all choices together; as an engine without token ids counts them it is not remembered."""
+    """Of all choices together."""
 
     @classmethod
     def of(cls, choices: tuple[Choice, ...], prompt_tokens: int) -> Answer:
@@ -78,6 +82,8 @@ def answer_record(answer: Answer, max_tokens: int, run: int) -> bytes:
     """The bytes of an answer."""
     has_more = any([each.tool_calls or each.reasoning is not None for each in answer.choices])
     kind = _ANSWER_AND_MORE if has_more else _ANSWER
+    if answer.output_tokens and not any([each.token_ids for each in answer.choices]):
+        kind = _ANSWER_WITHOUT_IDS
     parts = [_HEAD.pack(kind, run, max_tokens, answer.prompt_tokens, len(answer.choices))]
     for choice in answer.choices:
         text = choice.text.encode("utf-8", "surrogatepass")
@@ -87,7 +93,9 @@ def answer_record(answer: Answer, max_tokens: int, run: int) -> bytes:
             text,
             struct.pack(f"<{len(choice.token_ids)}I", *choice.token_ids),
         )
-    if has_more:
+    if kind == _ANSWER_WITHOUT_IDS:
+        parts.append(_COUNT.pack(answer.output_tokens))
+    if kind != _ANSWER:
         parts.append(encode([_more(choice) for choice in answer.choices]))
     return b"".join(parts)
 
@@ -141,7 +149,7 @@ def read_record(data: bytes) -> Record:
         DecodingError: The bytes are something else, or of a class that is not there.
     """
     kind = data[:1]
-    if kind in (_ANSWER, _ANSWER_AND_MORE):
+    if kind in (_ANSWER, _ANSWER_AND_MORE, _ANSWER_WITHOUT_IDS):
         try:
             return _read_answer(data)
         except (struct.error, IndexError, UnicodeDecodeError) as error:
@@ -167,8 +175,15 @@ def _read_answer(data: bytes) -> AnswerRecord:
         token_ids = struct.unpack_from(f"<{num_tokens}I", data, start)
         start += 4 * num_tokens
         choices.append(Choice(text, token_ids, cast("FinishReason", _REASONS[reason])))
-    if data[:1] == _ANSWER_AND_MORE:
+    num_counted = 0
+    if data[:1] == _ANSWER_WITHOUT_IDS:
+        (num_counted,) = _COUNT.unpack_from(data, start)
+        start += _COUNT.size
+    if data[:1] != _ANSWER:
         choices = [*map(_with_more, choices, decode(data[start:]))]
     elif start != len(data):
         raise DecodingError("a damaged answer: its length is wrong")
-    return AnswerRecord(Answer.of(tuple(choices), prompt_tokens), max_tokens, run)
+    answer = Answer.of(tuple(choices), prompt_tokens)
+    if num_counted:
+        answer = answer._replace(output_tokens=num_counted)
+    return AnswerRecord(answer, max_tokens, run)

@@ -75,7 +75,7 @@ async def test_calls_are_merged_remembered_and_counted() -> None:
     async with Session(engine, memo=store, memo_mode="replay-only") as session:
         assert [r async for r in session.map(twice, ["a b", "c"])] == ["a b a b", "c c"]
     assert len(engine.asked) == 4
-    assert (session.summary.saved_prompt_tokens, session.summary.saved_output_tokens) == (12, 0)
+    assert (session.summary.saved_prompt_tokens, session.summary.saved_output_tokens) == (12, 12)
 
 
 async def test_a_resumed_run_gives_each_draw_the_answer_that_it_had(tmp_path: Any) -> None:
@@ -172,6 +172,14 @@ async def test_a_death_is_outlived_though_nothing_is_started() -> None:
 async def test_a_miss_is_explained() -> None:
     replayed = await replay(twice, "a", Echo(), MemoryStore())
     assert (replayed.num_found, len(replayed.misses)) == (0, 1)
+
+
+async def test_what_is_remembered_is_found_by_who_explains() -> None:
+    store = MemoryStore()
+    async with Session(Echo(), memo=store) as session:
+        await session.run(twice, "a")
+    replayed = await replay(twice, "a", Echo(), store)
+    assert (replayed.num_found, replayed.misses) == (3, ())
 
 
 # --- what does not, and says so ------------------------------------------------------------------
