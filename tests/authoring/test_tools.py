@@ -385,7 +385,7 @@ async def test_errors_that_no_model_can_mend_are_raised() -> None:
 @pytest.mark.parametrize("max_turns", [0, -1, 2.5, True, "3"])
 async def test_a_loop_has_a_whole_number_of_turns(max_turns: Any) -> None:
     async with Session(ScriptedEngine()):
-        with pytest.raises(RequestError, match="max_turns=.*a whole number, at least 1"):
+        with pytest.raises(RequestError, match=r"max_turns=.*a whole number, at least 1"):
             await agent_loop(user("a"), tools=[add], max_turns=max_turns)
 
 

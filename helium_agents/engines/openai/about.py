@@ -6,6 +6,7 @@ It is asked synchronously, in a thread: a model's identity is wanted where no ev
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from helium_agents.engines.openai.answer import Page
 from helium_agents.engines.openai.connection import headers_of
 from helium_agents.engines.openai.failures import failure_of
 from helium_agents.errors import EngineError, EngineStartError, TransientEngineError
@@ -99,11 +99,11 @@ class Asking:
             is_vllm = model is not None and model.owned_by == "vllm"
             version = self._version(client) if is_vllm else None
             fingerprint = self._fingerprint(client, is_vllm) if has_fingerprint else None
-        return About(
+        return About(  # of which the identity is made, that is kept and shown
             is_vllm=is_vllm,
-            version=version,
+            version=version and self._hide(version),
             max_model_tokens=None if model is None else model.max_model_len,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint and self._hide(fingerprint),
         )
 
     def rendered(self, messages: list[dict[str, str]], template_kwargs: Any) -> list[int] | None:
@@ -136,7 +136,7 @@ class Asking:
                 return model
         names = [model.id for model in models]
         close = get_close_matches(self._model, names, n=3)
-        shown = ", ".join(map(repr, close or names[:_SHOWN_MODELS]))
+        shown = self._hide(", ".join(map(repr, close or names[:_SHOWN_MODELS])))
         more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
         raise EngineStartError(
             f"the server at {self._base_url} has no model {self._model!r}: "
@@ -151,44 +151,52 @@ class Asking:
         return version if isinstance(version, str) else None
 
     def _fingerprint(self, client: httpx.Client, is_vllm: bool) -> str | None:
+        try:
+            fingerprint = self._one_token(client, is_vllm).get("system_fingerprint")
+        except _DoesNotTell as error:  # a request of any program would fail the same
+            raise EngineStartError(str(error)) from None
+        return fingerprint if isinstance(fingerprint, str) else None
+
+    def _one_token(self, client: httpx.Client, is_vllm: bool) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self._model, "max_tokens": 1}
         if is_vllm:  # which may have a model that is none for chats
-            found = self._post(client, f"{self._base_url}/completions", body | {"prompt": "."})
-            return Page.model_validate(found).system_fingerprint
+            return self._post(client, f"{self._base_url}/completions", body | {"prompt": "."})
         body["messages"] = [{"role": "user", "content": "."}]
         try:
-            found = self._post(client, f"{self._base_url}/chat/completions", body)
+            return self._post(client, f"{self._base_url}/chat/completions", body)
         except EngineError as error:
             if "max_completion_tokens" not in str(error):
                 raise
             body["max_completion_tokens"] = body.pop("max_tokens")
-            found = self._post(client, f"{self._base_url}/chat/completions", body)
-        return Page.model_validate(found).system_fingerprint
+            return self._post(client, f"{self._base_url}/chat/completions", body)
 
     def _get(self, client: httpx.Client, url: str) -> dict[str, Any]:
-        return self._asked(lambda: client.get(url))
+        return self._asked(client, "GET", url)
 
     def _post(self, client: httpx.Client, url: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._asked(lambda: client.post(url, json=body))
+        return self._asked(client, "POST", url, body)
 
-    def _asked(self, ask: Callable[[], httpx.Response]) -> dict[str, Any]:
+    def _asked(
+        self, client: httpx.Client, method: str, url: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         place = f"the server at {self._base_url}"
         try:
-            response = ask()
+            with client.stream(method, url, json=body) as response:
+                text = _text(response)
         except httpx.RequestError as error:
             said = self._hide(str(error)) or type(error).__name__
             raise NotThere(
                 f"nobody answers at {self._base_url}: {said}. Start the server, or correct base_url"
             ) from error
         if response.status_code != 200:
-            failure = failure_of(response.status_code, response.text, place, self._hide)
+            failure = failure_of(response.status_code, text, place, self._hide)
             if isinstance(failure, TransientEngineError):
                 raise NotThere(str(failure), is_busy=True)
             if response.status_code in (400, 404, 405, 501):
                 raise _DoesNotTell(str(failure))
             raise EngineStartError(str(failure))
         try:
-            found = json.loads(response.text)
+            found = json.loads(text)
         except ValueError:
             found = None
         if not isinstance(found, dict):
@@ -196,3 +204,13 @@ class Asking:
                 f"{place} answers, but not as the OpenAI API does: does base_url end in /v1?"
             )
         return found
+
+
+def _text(response: httpx.Response) -> str:
+    """All that it says, if it is done in time: the client's timeout bounds each read alone."""
+    until_s, parts = time.monotonic() + _TIMEOUT_S, []
+    for part in response.iter_text():
+        parts.append(part)
+        if time.monotonic() > until_s:
+            raise httpx.ReadTimeout(f"its answer has not ended after {_TIMEOUT_S:g} s")
+    return "".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -89,6 +89,14 @@ class Page(BaseModel):
     system_fingerprint: str | None = None
     prompt_token_ids: list[int] | None = None
     error: dict[str, Any] | None = None
+
+    def hide(self, hide: Callable[[str], str]) -> None:
+        """Take the key out of what is kept or shown, but for the answer: that is as it came."""
+        if self.system_fingerprint is not None:
+            self.system_fingerprint = hide(self.system_fingerprint)
+        for piece in self.choices:
+            if piece.finish_reason is not None:
+                piece.finish_reason = hide(piece.finish_reason)
 
 
 class Gathered:

@@ -18,9 +18,17 @@ class ApiKey:
     Args:
         given: The key, a path of a file that has it, or `None` for the environment variable
             `OPENAI_API_KEY`, which may be unset where the server asks for no key.
+
+    Raises:
+        EngineStartError: It is something else.
     """
 
     def __init__(self, given: str | Path | None) -> None:
+        if not (given is None or isinstance(given, str | Path)):
+            raise EngineStartError(
+                f"OpenAIServer(api_key=...) is of type {type(given).__name__}: give the key as a "
+                f"str, a Path of a file that has it, or None for the variable {VARIABLE}"
+            )
         self._last = ""  # never shown: no class here has a __repr__ that tells attributes
         self._given = given if given is None or isinstance(given, Path) else SecretStr(given)
 

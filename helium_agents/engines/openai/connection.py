@@ -6,8 +6,10 @@ server knows that the answer is not wanted any more.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -35,7 +37,7 @@ class Connection:
         base_url: Of the API, e.g. ``http://localhost:8000/v1``.
         key: The API key; empty for none.
         hide: Takes the key out of a text.
-        timeout_s: Most seconds for which the server may say nothing.
+        timeout_s: Most seconds until a page: a whole answer, or a piece of a stream.
         max_connections: How many there may be.
     """
 
@@ -55,7 +57,7 @@ class Connection:
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers=headers_of(key),
-            timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S, pool=None),
+            timeout=httpx.Timeout(None, connect=_CONNECT_S),  # `pages` sees to the rest
             limits=httpx.Limits(
                 max_connections=max_connections,
                 max_keepalive_connections=max_connections,
@@ -70,11 +72,29 @@ class Connection:
     async def pages(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Page, None]:
         """What the server answers: one page, or those of a stream as they come.
 
+        The time until the next one is bounded here, since any byte that trickles in, a comment of a
+        stream too, would set back a timeout of the HTTP client's.
+
         Raises:
             EngineDied: Nobody is there.
             TryAgain: It may work when tried again.
+            TransientEngineError: No page came in time.
             EngineError: It was refused; a `RequestError` where the request is at fault.
         """
+        async with aclosing(self._pages(path, body)) as pages:
+            while True:
+                try:
+                    async with asyncio.timeout(self._timeout_s):
+                        page = await anext(pages, None)
+                except TimeoutError:
+                    raise TransientEngineError(
+                        f"{self._place} gave no answer for {self._timeout_s:g} s (timeout_s=)"
+                    ) from None
+                if page is None:
+                    return
+                yield page
+
+    async def _pages(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Page, None]:
         content = json.dumps(body, separators=(",", ":")).encode()
         try:
             async with self._client.stream("POST", path, content=content) as response:
@@ -105,6 +125,7 @@ class Connection:
         try:
             page = Page.model_validate_json(data)
             if page.error is None:
+                page.hide(self._hide)
                 return page
         except ValidationError:
             text = data if isinstance(data, str) else data.decode("utf-8", "replace")
@@ -122,10 +143,6 @@ class Connection:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             # Nobody can tell why it is gone: it may be restarted by whoever runs it.
             return EngineDied(f"nobody answers at {self._base_url}: {said}", was_killed=True)
-        if isinstance(error, httpx.TimeoutException):
-            return TransientEngineError(
-                f"{self._place} said nothing for {self._timeout_s:g} s (timeout_s=)"
-            )
         return TryAgain(f"the connection to {self._place} broke off: {said}")
 
 

@@ -20,6 +20,7 @@ from helium_agents.engines.cached_model import cache_root
 from helium_agents.engines.engine import AnswersLast
 from helium_agents.engines.openai.about import About, Asking, NotThere
 from helium_agents.engines.openai.settings import ServerSettings
+from helium_agents.errors import EngineStartError
 
 
 class ServerIdentity:
@@ -93,10 +94,10 @@ class ServerIdentity:
         path = cache_root() / "servers" / f"{blake3(place.encode()).hexdigest()}.json"
         try:
             about = self._asking().about(has_fingerprint=True)
-        except NotThere:
+        except NotThere as error:
             recalled = _recalled(path)
             if recalled is None:
-                raise
+                raise EngineStartError(str(error)) from error.__cause__
             return recalled
         with suppress(OSError):  # a cache that can't be written only costs a start without server
             path.parent.mkdir(parents=True, exist_ok=True)

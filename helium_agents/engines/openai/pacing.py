@@ -15,6 +15,7 @@ from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from helium_agents.engines.openai.failures import TryAgain
+from helium_agents.errors import TransientEngineError
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Pacing:
             num_tokens: How many tokens an attempt takes at most.
 
         Raises:
-            TryAgain: The last attempt failed too.
+            TransientEngineError: The last attempt failed too.
         """
 
         async def attempt() -> T:
@@ -75,6 +76,8 @@ class Pacing:
             await self._slots.acquire()
         try:
             return await retrying(attempt)
+        except TryAgain as error:  # whose name nobody knows outside
+            raise TransientEngineError(str(error)) from error.__cause__
         finally:
             self._slots.release()
 

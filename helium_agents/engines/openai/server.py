@@ -52,8 +52,7 @@ class OpenAIServer:
         max_connections: Most requests that are under way at once.
         requests_per_minute: Most requests a minute; `None` for no limit.
         tokens_per_minute: Most tokens a minute, of prompts and the most of their answers.
-        timeout_s: Most seconds for which the server may say nothing on a request; without
-            streaming that is until the whole answer.
+        timeout_s: Most seconds until a request's whole answer; of a stream, until its next piece.
         restart_s: How long to wait for a server that has been there and is gone.
         name: What to call the model; by default `model`.
         chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
@@ -92,9 +91,10 @@ class OpenAIServer:
             base_url=base_url,
             model=model,
             weights=weights,
+            name=name,
             tokenizer=tokenizer,
-            chat_template_kwargs=dict(chat_template_kwargs or {}),
-            extra_body=dict(extra_body or {}),
+            chat_template_kwargs={} if chat_template_kwargs is None else chat_template_kwargs,
+            extra_body={} if extra_body is None else extra_body,
             max_connections=max_connections,
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -102,7 +102,7 @@ class OpenAIServer:
             restart_s=restart_s,
         )
         self._key = ApiKey(api_key)
-        self._name = name or model
+        self._name = model if name is None else name
         self._live: LiveServer | None = None
         self._has_been_there = False
         self._is_lost = False
@@ -220,7 +220,7 @@ class OpenAIServer:
                     return await self._checked()
                 except NotThere as error:
                     if not (error.is_busy or self._has_been_there) or loop.time() > until_s:
-                        raise
+                        raise EngineStartError(str(error)) from error.__cause__
                     self._waits_for = f"waits for the server, at most {restart_s:g} s: {error}"
                 await asyncio.sleep(_POLL_S)
         finally:

@@ -40,6 +40,7 @@ class ServerSettings:
     base_url: str
     model: str
     weights: str | None
+    name: str | None
     tokenizer: str | Path | None
     chat_template_kwargs: Mapping[str, Any]
     extra_body: Mapping[str, Any]
@@ -52,9 +53,9 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", _checked_url(self.base_url))
-        for name in ("model", "weights"):
+        for name in ("model", "weights", "name"):
             text = getattr(self, name)
-            if not (isinstance(text, str) and text) and not (name == "weights" and text is None):
+            if not (isinstance(text, str) and text) and not (name != "model" and text is None):
                 raise EngineStartError(f"OpenAIServer({name}={text!r}): give a name")
         for name in ("max_connections", "requests_per_minute", "tokens_per_minute"):
             number = getattr(self, name)
@@ -69,19 +70,14 @@ class ServerSettings:
                 raise EngineStartError(
                     f"OpenAIServer({name}={seconds!r}): give a number of seconds above 0"
                 )
+        for name in ("chat_template_kwargs", "extra_body"):
+            object.__setattr__(self, name, _checked_mapping(name, getattr(self, name)))
         taken = sorted(_OURS & set(self.extra_body))
         if taken:
             raise EngineStartError(
                 f"OpenAIServer(extra_body=...) has {taken[0]!r}, which is said by the call: leave "
                 "it out, and give it to llm(...)"
             )
-        for name in ("chat_template_kwargs", "extra_body"):
-            try:
-                json.dumps(dict(getattr(self, name)))
-            except (TypeError, ValueError) as error:
-                raise EngineStartError(
-                    f"OpenAIServer({name}=...): give a mapping that JSON can say: {error}"
-                ) from None
 
     @cached_property
     def source(self) -> ModelSource | None:
@@ -112,6 +108,19 @@ def _tokenizer_parts(source: ModelSource) -> dict[str, str]:
     if source.revision is not None or source.directory is None:
         return {"tokenizer": source.parts()["model"]}
     return directory_parts(source.directory, "tokenizer", "chat template")
+
+
+def _checked_mapping(name: str, given: Any) -> dict[str, Any]:
+    """A copy of what is to be said in JSON, by name."""
+    if not isinstance(given, Mapping):
+        raise EngineStartError(f"OpenAIServer({name}=...) is a {type(given).__name__}: give a dict")
+    try:
+        json.dumps(copy := dict(given), sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise EngineStartError(
+            f"OpenAIServer({name}=...): give a dict that JSON can say: {error}"
+        ) from None
+    return copy
 
 
 def _checked_url(url: Any) -> str:

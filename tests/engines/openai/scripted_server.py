@@ -25,7 +25,7 @@ class Refusal:
 
 
 Misbehaviour = str | Refusal
-"""A refusal, or "break off", "drop", "hang", "garbage", "wrong ids", "stream error", "endless"."""
+"""A refusal, or "break off", "drop", "hang", "garbage", "wrong ids", "stream error", "drip"."""
 
 
 def reply_to(prompt: str) -> str:
@@ -169,6 +169,8 @@ class ScriptedServer:
                 return False
             gone.cancel()
             await asyncio.wait([gone])
+        if how == "drip":
+            await self._drip(writer, b": alive\n\n" if body.get("stream") else b" ")
         if how == "garbage":
             return await self._send(writer, Refusal(200, "<html>a proxy's page</html>"))
         if how == "wrong ids":
@@ -200,6 +202,15 @@ class ScriptedServer:
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
+
+    async def _drip(self, writer: asyncio.StreamWriter, drop: bytes) -> None:
+        """Send what is no answer, until the client leaves."""
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n")
+        writer.write(b"content-type: text/event-stream\r\n\r\n")
+        while True:
+            writer.write(b"%x\r\n%s\r\n" % (len(drop), drop))
+            await writer.drain()
+            await asyncio.sleep(0.02)
 
     def _chunk(self, writer: asyncio.StreamWriter, data: str) -> None:
         event = f"data: {data}\n\n".encode()

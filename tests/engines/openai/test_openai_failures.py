@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from scripted_server import KEY, MODEL, Misbehaviour, Refusal, ScriptedServer, reply_to, until
 
 from helium_agents import OpenAIServer, Session, gather, llm, user
 from helium_agents.engines.engine import ChatMessage, Request, Sampling
+from helium_agents.engines.openai import about
 from helium_agents.engines.openai.failures import MOST_PAUSE_S, pause_s
 from helium_agents.errors import (
     CallTimeout,
@@ -63,9 +65,10 @@ async def test_what_does_not_pass_fails_after_some_attempts(server: ScriptedServ
     engine = OpenAIServer(server.url, MODEL)
     server.misbehaviours += [Refusal(500, "out of luck")] * 4
     async with engine:
-        with pytest.raises(TransientEngineError, match="answered 500: out of luck"):
+        with pytest.raises(TransientEngineError, match="answered 500: out of luck") as error:
             await engine.complete(Request("r", (ChatMessage("user", "a"),), (), Sampling()))
     assert len(server.bodies) == 4
+    assert error.type is TransientEngineError  # a name that programs can import
 
 
 @pytest.mark.parametrize(
@@ -98,12 +101,18 @@ async def test_what_cannot_pass_is_not_tried_again(
     assert len(server.bodies) == 1
 
 
-async def test_a_server_that_says_nothing_is_given_up(server: ScriptedServer) -> None:
-    server.misbehaviours.append("hang")
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("misbehaviour", ["hang", "drip"])
+async def test_a_server_that_gives_no_answer_is_given_up(
+    server: ScriptedServer, misbehaviour: str, is_streamed: bool
+) -> None:
+    server.misbehaviours.append(misbehaviour)
     engine = OpenAIServer(server.url, MODEL, timeout_s=0.2)
-    async with engine:
-        with pytest.raises(TransientEngineError, match=r"said nothing for 0.2 s \(timeout_s=\)"):
-            await engine.complete(Request("r", (ChatMessage("user", "a"),), (), Sampling()))
+    request = Request("r", (ChatMessage("user", "a"),), (), Sampling())
+    async with engine, asyncio.timeout(10):
+        with pytest.raises(TransientEngineError, match=r"gave no answer for 0.2 s \(timeout_s=\)"):
+            await engine.complete(request, (lambda delta: None) if is_streamed else None)
+        await until(lambda: not server.num_open)  # the connection is closed
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
@@ -150,6 +159,30 @@ async def test_a_server_that_never_was_there_is_not_waited_for() -> None:
     async with Session(OpenAIServer(server.url, MODEL)):
         with pytest.raises(EngineStartError, match=r"nobody answers at .* Start the server"):
             await llm(user("hello"))
+
+
+async def test_a_server_that_never_ends_what_it_says_of_itself_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"1\r\n \r\n")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        has_left.set()
+
+    has_left = asyncio.Event()
+    monkeypatch.setattr(about, "_TIMEOUT_S", 0.2)
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server, asyncio.timeout(10):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(EngineStartError, match=r"has not ended after 0.2 s") as error:
+            await OpenAIServer(url, MODEL).start()
+        await has_left.wait()
+    assert error.type is EngineStartError
 
 
 async def test_a_wrong_key_is_said_at_the_start() -> None:

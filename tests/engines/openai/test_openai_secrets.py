@@ -22,6 +22,7 @@ async def test_it_is_found_nowhere(
     shown: list[str] = []
     async with ScriptedServer(key=KEY) as server:
         engine = OpenAIServer(server.url, MODEL, weights="w1")
+        server.version, server.fingerprint = f"0.32.0 {KEY}", f"vllm {KEY}"
         escaped = "".join(f"\\u{ord(letter):04x}" for letter in KEY)
         echo = Refusal(400, f'{{"error": {{"message": "your key {escaped} is well"}}}}')
         server.misbehaviours += [echo, Refusal(200, f"{'no JSON' * 27} {KEY}"), Refusal(500, KEY)]
@@ -33,7 +34,12 @@ async def test_it_is_found_nowhere(
                     await llm(user(f"hello {number}"), retries=0)
                 except Exception as error:
                     shown += traceback.format_exception(error)
+            await llm(user("hello"))
             shown += [repr(engine), str(vars(engine)), str(engine.identity_parts())]
+            with pytest.warns(RuntimeWarning, match="system_fingerprint") as warned:
+                server.fingerprint = f"another {KEY}"
+                await llm(user("bye"))
+            shown += [str(warning.message) for warning in warned]
         assert server.headers[0]["authorization"] == f"Bearer {KEY}"
         monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}x")
         with pytest.raises(EngineStartError) as refused:  # the server repeats what it was sent
@@ -84,17 +90,26 @@ def test_a_url_without_a_path_means_the_usual_one() -> None:
     "options",
     [
         {"model": ""},
+        {"name": ""},
+        {"name": 5},
         {"weights": ""},
         {"max_connections": 0},
         {"requests_per_minute": 1.5},
         {"tokens_per_minute": -1},
         {"timeout_s": 0},
         {"restart_s": float("nan")},
+        {"api_key": b"secret"},
+        {"api_key": 5},
+        {"extra_body": 5},
+        {"extra_body": []},
         {"extra_body": {"a": object()}},
+        {"extra_body": {"a": 1, 2: 3}},
+        {"chat_template_kwargs": "x"},
         {"extra_body": {"max_tokens": 7}},
     ],
 )
 def test_arguments_are_checked(options: dict[str, object]) -> None:
     (name,) = options
-    with pytest.raises(EngineStartError, match=rf"OpenAIServer\({name}="):
+    with pytest.raises(EngineStartError, match=rf"OpenAIServer\({name}=") as error:
         OpenAIServer("http://host", **({"model": "m"} | options))  # type: ignore[arg-type]
+    assert "secret" not in str(error.value)
