@@ -99,6 +99,10 @@ class Dispatcher:
         self._items.add(item)
         self._plan(Planner.begin, item, mapped)
 
+    def remembered(self, item: int, is_of_this_run: bool) -> None:
+        """A call for an item of a map was answered without a request."""
+        self._plan(Planner.remembered, item, is_of_this_run)
+
     def item_ended(self, item: int) -> None:
         """An item of a top-level map has ended, though it may have left requests behind."""
         self._items.discard(item)

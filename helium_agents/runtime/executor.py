@@ -141,6 +141,8 @@ class Executor:
 
     def settle_known(self, flight: Flight, found: Found) -> None:
         """Give a flight that has not begun a remembered answer."""
+        if flight.item is not None:
+            self._dispatcher.remembered(flight.item.rank, found.is_of_this_run)
         flight.credit("earlier" if found.is_of_this_run else "memo")
         flight.calls_below = found.calls_below
         self._flights.land(flight, Value(found.value))

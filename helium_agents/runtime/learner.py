@@ -132,8 +132,14 @@ class Learner:
             if self.expects_hits and completion is not None and call.num_before:
                 self._drift.hit(call.held_tokens, completion.cached_tokens)
 
+    def leave(self, item: int) -> None:
+        """A row teaches nothing more, since it has calls that it need not ask."""
+        row = self._open.get(item)
+        if row is not None:
+            row.is_partial = True
+
     def end(self, item: int, *, is_declared: bool) -> bool:
-        """A row has ended; whether it had asked anything.
+        """A row has ended; whether it has taught anything.
 
         Args:
             item: The row.
@@ -143,8 +149,9 @@ class Learner:
         if row is None:
             return False
         if self._drift is not None:
-            self._drift.row_ended(item, row.num_calls or None)
-        if not row.num_calls:
+            is_whole = row.num_calls and not row.is_partial
+            self._drift.row_ended(item, row.num_calls if is_whole else None)
+        if not row.num_calls or row.is_partial:
             return False
         self.fresh.calls.add(row.num_calls)
         self.fresh.declared_rows += is_declared

@@ -26,6 +26,7 @@ class Mapped:
     Attributes:
         open: The rows that are open, by how many were read in the session before them.
         num_ended: Rows that have ended.
+        partial: Open rows that teach nothing more: earlier sessions have answered calls of theirs.
         key: What the workflow's profile is kept under; `None` where it is not kept.
         learner: Once a row has asked something.
     """
@@ -34,6 +35,7 @@ class Mapped:
     num_rows: int | None
     open: dict[int, None] = field(default_factory=dict)
     num_ended: int = 0
+    partial: set[int] = field(default_factory=set)
     key: bytes | None = None
     learner: Learner | None = None
 
@@ -52,13 +54,17 @@ class Learners:
         store: Where profiles are; `None` for this session only.
         models: Identifies the session's models.
         model_name: What a person calls them.
+        is_resumed: Whether an earlier session of the run has answered calls.
     """
 
-    def __init__(self, store: Store | None, models: bytes, model_name: str) -> None:
+    def __init__(
+        self, store: Store | None, models: bytes, model_name: str, *, is_resumed: bool = False
+    ) -> None:
         self._store = store
         self._models = models
         self._model_name = model_name
         self._mapped: dict[int, Mapped] = {}
+        self._is_resumed = is_resumed
         self._by_key: dict[bytes, Learner] = {}
 
     def begin(self, item: int, mapped: Mapped) -> None:
@@ -82,7 +88,7 @@ class Learners:
         """A call of a row is asked."""
         item = request.item
         mapped = None if item is None else self._mapped.get(item)
-        if item is not None and mapped is not None:
+        if item is not None and mapped is not None and item not in mapped.partial:
             learner = mapped.learner or self._find(mapped)
             learner.ask(item, request, self.site(item, request.call), now_s)
 
@@ -95,12 +101,26 @@ class Learners:
         if item is not None and mapped is not None and mapped.learner is not None:
             mapped.learner.answer(item, request, completion, sent_s, now_s)
 
+    def remembered(self, item: int, is_of_this_run: bool) -> None:
+        """A call of a row was answered from the memo.
+
+        What rows share within a run is part of what they ask of engines. But of a row of which
+        another session has answered calls, nobody can tell what it would ask of them.
+        """
+        mapped = self._mapped.get(item)
+        if mapped is None or (is_of_this_run and not self._is_resumed):
+            return
+        mapped.partial.add(item)
+        if mapped.learner is not None:
+            mapped.learner.leave(item)
+
     def end(self, item: int, *, is_declared: bool) -> None:
         """A row has ended."""
         mapped = self._mapped.pop(item, None)
         if mapped is None:
             return
         del mapped.open[item]
+        mapped.partial.discard(item)
         mapped.num_ended += 1
         learner = mapped.learner
         if learner is not None and learner.end(item, is_declared=is_declared):

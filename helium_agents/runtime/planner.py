@@ -119,6 +119,10 @@ class Planner:
         self._learners.answer(request, completion, sent_s, now_s)
         self._look_for_misfit(request.item)
 
+    def remembered(self, item: int, is_of_this_run: bool) -> None:
+        """A call of a row was answered from the memo; whether this run had computed it."""
+        self._learners.remembered(item, is_of_this_run)
+
     def end(self, item: int) -> None:
         """A row has ended."""
         row = self._rows.pop(item, None)

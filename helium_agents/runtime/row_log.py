@@ -59,12 +59,14 @@ class RowLog:
         num_by_site: Calls by where they were made.
         pause_s: Seconds between its calls in which none was on its way.
         service_s: Seconds that engines took.
+        is_partial: Whether some of its calls are not in it, since an earlier session answered them.
     """
 
     def __init__(self, *, is_kept: bool) -> None:
         self.num_calls = 0
         self.num_by_site: Counter[str] = Counter()
         self.pause_s = self.service_s = 0.0
+        self.is_partial = False
         self._is_kept = is_kept
         self._running: dict[Request, LoggedCall] = {}
         self._idle_since_s: float | None = None

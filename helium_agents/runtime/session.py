@@ -195,7 +195,9 @@ class Session:
         planner = None
         if isinstance(self._schedule, Adaptive):
             kept = None if options["memo_mode"] == "replay-only" else store
-            planner = Planner(self._emit, Learners(kept, engines.identity, engines.names))
+            is_resumed = self._run_log is not None and self._run_log.is_resumed
+            learners = Learners(kept, engines.identity, engines.names, is_resumed=is_resumed)
+            planner = Planner(self._emit, learners)
             self._resources.callback(planner.close)
         dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
         calls = Calls(

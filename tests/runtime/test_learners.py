@@ -17,6 +17,7 @@ from helium_agents.graph.sampling import Sampling
 from helium_agents.keys.version import version_of
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
+from helium_agents.memo.run_log import RunLog
 from helium_agents.optimizer.profile import BLOCK_TOKENS, MOST_ROWS, Profile
 from helium_agents.runtime.learner import _is_kept
 from helium_agents.runtime.profiles import decode_profile, encode_profile, workflow_key
@@ -141,6 +142,56 @@ async def test_each_workflow_has_its_own_and_rows_from_the_memo_teach_nothing(
     assert {name: each.num_rows for name, each in found.items()} == {"chat": 6}, (
         "what shout asks is what chat asks first, and is remembered"
     )
+
+
+@operator
+async def talk(row: int) -> str:
+    """Five turns, the first two of which `chat` may have had before."""
+    said = f"row {row} " * 30
+    for _ in range(5):
+        said += (await llm(user(said), max_tokens=8)).text
+    return said
+
+
+async def test_rows_that_the_memo_answers_in_part_teach_nothing(tmp_path: Path) -> None:
+    await run(tmp_path, chat)
+    session = await run(tmp_path, talk)
+    assert session.summary.num_computed == 6 * 3
+    assert [each.calls.mean for each in profiles_in(tmp_path)] == [2], "only that of chat"
+    session = await run(tmp_path, talk, num_rows=20)
+    assert session.summary.num_computed == 14 * 5
+    found = {each.workflow.partition(":")[2]: each for each in profiles_in(tmp_path)}
+    assert (found["talk"].num_rows, found["talk"].calls.mean) == (14, 5)
+    session = await run(tmp_path, talk, num_rows=21)
+    assert session.summary.as_dict()["profile_misfits"] == ""
+
+
+async def test_what_rows_share_within_a_run_is_learned(tmp_path: Path) -> None:
+    @operator(version="1")
+    async def ask_of_all(row: int) -> str:
+        about = (await llm(user("what they have in common"))).text
+        return (await llm(user(f"{about} and row {row}"))).text
+
+    async with Session(ScriptedEngine(), memo=tmp_path) as session:
+        for row in range(6):  # one after another, so that it is remembered
+            async for _ in session.map(ask_of_all, [row]):
+                pass
+    (found,) = profiles_in(tmp_path)
+    assert (found.num_rows, found.calls.total) == (6, 7)
+
+
+async def test_rows_that_a_resumed_run_had_begun_teach_nothing(tmp_path: Path) -> None:
+    async def part(*rows: int, fn: Any) -> None:
+        with RunLog(tmp_path / "log") as log:
+            options = {"memo": tmp_path / "memo", "run_log": log}
+            async with Session(ScriptedEngine(lambda request: "yes"), **options) as session:
+                async for _ in session.map(fn, rows):
+                    pass
+
+    await part(0, fn=chat)  # as if rows of talk had been killed after two calls
+    await part(0, 1, fn=talk)
+    found = {each.workflow.partition(":")[2]: each for each in profiles_in(tmp_path / "memo")}
+    assert (found["talk"].num_rows, found["talk"].calls.mean) == (1, 5)
 
 
 async def test_a_memo_that_is_cleared_keeps_its_profiles(tmp_path: Path) -> None:
