@@ -25,7 +25,7 @@ from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.engines.replicas import Replicas
 from helium_agents.engines.whole_engine import WholeEngine
-from helium_agents.errors import InputError, ItemError, SessionError
+from helium_agents.errors import InputError, ItemError, SessionError, TraceError
 from helium_agents.memo.run_log import RunLog, differences
 from helium_agents.runtime.options import SessionOptions, all_options, trace_of
 from helium_agents.runtime.session import Session
@@ -162,6 +162,7 @@ class Batch:
 
         Raises:
             InputError: What is there is of other work, or the output cannot be written.
+            TraceError: The trace to append to is of another run, or another run is writing it.
             MemoError: The run to resume was of other work, or a store fails.
             SessionError: It has run before.
             ItemError: A row failed, and failures are not collected.
@@ -176,6 +177,7 @@ class Batch:
             self.num_failed = self._finished.num_failed
             RunLog.discard(self.output.run_path)
             return
+        self._check_trace()
         with self.output, self._open_log() as run_log:
             self._take_up(run_log)
             options = self.options
@@ -288,6 +290,26 @@ class Batch:
                 "for: raise limit=, or choose another output="
             )
         return finished
+
+    def _check_trace(self) -> None:
+        """Note in the trace what it is of, and see that the one to append to is of the same.
+
+        Raises:
+            TraceError: It is of another run.
+        """
+        trace = trace_of(self.options)
+        if trace is None:
+            return
+        self.options["trace"] = replace(trace, work=self._about)
+        began_with = trace.began_with() if trace.resume else None
+        if began_with is None:
+            return
+        changed = differences(began_with, self._about) if began_with else ["it is of no batch"]
+        if changed:
+            raise TraceError(
+                f"the trace {trace.path} is of another run: {'; '.join(changed)}. Choose another "
+                "trace=, or remove it"
+            )
 
     @property
     def _retries(self) -> bool:

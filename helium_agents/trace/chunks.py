@@ -16,12 +16,12 @@ from helium_agents.errors import TraceError
 
 VERSION = 1
 
-_MAGIC = b"HELTRACE"
+MAGIC = b"HELTRACE"
 _HEADER = struct.Struct("<8sI")  # magic, version
 _CHUNK = struct.Struct("<4sII")  # mark, bytes, CRC-32 of them
 _MARK = b"CHNK"
 
-HEADER = _HEADER.pack(_MAGIC, VERSION)
+HEADER = _HEADER.pack(MAGIC, VERSION)
 
 
 def chunk_of(content: Mapping[str, Any]) -> bytes:
@@ -31,15 +31,23 @@ def chunk_of(content: Mapping[str, Any]) -> bytes:
     return _CHUNK.pack(_MARK, len(data), zlib.crc32(data)) + data
 
 
-def check_header(file: BinaryIO, path: str) -> None:
+_NAME_ONE = "name a file that `helium run --trace` or a session made"
+
+
+def check_header(file: BinaryIO, path: str, advice: str = _NAME_ONE) -> None:
     """Read the header of a trace.
+
+    Args:
+        file: It, at its beginning.
+        path: Its name.
+        advice: What to do where it is something else.
 
     Raises:
         TraceError: The file is something else, or of a later version.
     """
     data = file.read(_HEADER.size)
-    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-        raise TraceError(f"{path} is no trace: name a file that --trace or Session(trace=) made")
+    if len(data) < _HEADER.size or not data.startswith(MAGIC):
+        raise TraceError(f"{path} is no trace: {advice}")
     version = _HEADER.unpack(data)[1]
     if version > VERSION:
         raise TraceError(

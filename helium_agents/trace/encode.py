@@ -46,7 +46,8 @@ def encoded(events: Iterable[tuple[float, Event]], *, has_content: bool) -> dict
 
     Args:
         events: With the times at which they came.
-        has_content: Whether the texts of prompts and answers are kept.
+        has_content: Whether the texts of prompts and answers are kept, and those of errors, which
+            may quote them; else the errors' types are.
     """
     chunk = _Chunk(has_content)
     for time_s, event in events:
@@ -74,9 +75,11 @@ class _Chunk:
             case RequestAnswered():
                 self.records.append(self._answer(event))
             case ItemOpened() | ItemClosed():
-                self.records.append(_item(event, time_s))
+                self.records.append(self._item(event, time_s))
             case _:
                 kind, kept = KINDS[type(event)], asdict(cast("Any", event))
+                if isinstance(event, EngineLost) and not self._has_content:
+                    kept["reason"] = ""
                 self.records.append({"kind": kind, "t": time_s, **kept})
 
     def _call(self, event: CallSettled) -> dict[str, Any]:
@@ -93,7 +96,7 @@ class _Chunk:
             "model": event.model,
             "inputs": event.inputs,
             "below": event.calls_below,
-            "error": None if event.error is None else in_words(event.error),
+            "error": self._error(event.error),
             "request": usage.request_id,
             "times": (usage.asked_s, usage.sent_s, usage.first_token_s, usage.end_s),
             "tokens": (usage.prompt_tokens, usage.cached_tokens, usage.output_tokens),
@@ -125,16 +128,21 @@ class _Chunk:
             record["tool_calls"] = event.tool_calls
         return record
 
+    def _item(self, event: ItemOpened | ItemClosed, time_s: float) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "kind": "item opened" if isinstance(event, ItemOpened) else "item closed",
+            "t": time_s,
+            "index": event.index,
+            "nested": event.is_nested,
+            "item": event.item,
+        }
+        if isinstance(event, ItemClosed):
+            record["error"] = self._error(event.error)
+            record["ended"] = time_s if event.ended_s is None else event.ended_s
+        return record
 
-def _item(event: ItemOpened | ItemClosed, time_s: float) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "kind": "item opened" if isinstance(event, ItemOpened) else "item closed",
-        "t": time_s,
-        "index": event.index,
-        "nested": event.is_nested,
-        "item": event.item,
-    }
-    if isinstance(event, ItemClosed):
-        record["error"] = None if event.error is None else in_words(event.error)
-        record["ended"] = time_s if event.ended_s is None else event.ended_s
-    return record
+    def _error(self, error: BaseException | None) -> str | None:
+        """An error in words, or by its type: its message may quote a prompt or an answer."""
+        if error is None:
+            return None
+        return in_words(error) if self._has_content else type(error).__name__

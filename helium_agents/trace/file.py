@@ -1,13 +1,18 @@
-"""`TraceFile`: where a trace is kept, checked before anything runs."""
+"""`TraceFile`: where a trace is kept, checked before anything runs, and by one run at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from helium_agents.errors import TraceError
 from helium_agents.trace.chunks import HEADER, check_header, chunks_in
+
+_OTHER = "name another file, or remove it"
 
 
 @dataclass(frozen=True)
@@ -16,15 +21,18 @@ class TraceFile:
 
     Args:
         path: The file. It is readable by its owner alone, since prompts are in clear in it.
-        content: Whether the texts of prompts and answers are kept; their token ids are always.
+        content: Whether the texts of prompts, answers and errors are kept; token ids and the types
+            of errors are always.
         overwrite: Replace the trace that is there.
         resume: Append to the trace that is there; where nothing is, begin.
+        work: What identifies the work that is traced; kept in it, for `began_with`.
     """
 
     path: str | Path
     content: bool = True
     overwrite: bool = False
     resume: bool = False
+    work: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """See that it can be begun, before anything is computed.
@@ -41,31 +49,53 @@ class TraceFile:
         elif self.overwrite:
             self._check_replaceable()
         elif Path(self.path).exists():
+            self._check_replaceable()
             raise TraceError(
                 f"the trace {self.path} is there already: name another file, or give "
                 "overwrite=True to replace it or resume=True to append to it"
             )
 
     def open(self) -> int:
-        """A file descriptor, for what is appended.
+        """A file descriptor, for what is appended; nobody else writes until it is closed.
 
         Raises:
-            TraceError: See `check`; or the file cannot be made.
+            TraceError: See `check`; the file cannot be made; or another run writes it.
         """
         self.check()
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        flags |= 0 if self.resume or self.overwrite else os.O_EXCL
         try:
-            end = self._end() if self.resume else 0
-            flags |= 0 if self.resume or self.overwrite else os.O_EXCL
             file = os.open(self.path, flags, 0o600)
-            os.ftruncate(file, end)  # also what a killed run had begun to write
-            os.lseek(file, end, os.SEEK_SET)
-            if not end:
-                write_all(file, HEADER)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                end = self._end() if self.resume else 0
+                os.ftruncate(file, end)  # also what a killed run had begun to write
+                os.lseek(file, end, os.SEEK_SET)
+                if not end:
+                    write_all(file, HEADER)
+            except BaseException:
+                os.close(file)
+                raise
+        except BlockingIOError as error:
+            raise TraceError(
+                f"another run is writing the trace {self.path}: wait for it, or name another file"
+            ) from error
         except OSError as error:
             why = error.strerror
             raise TraceError(f"the trace {self.path} cannot be written: {why}") from error
         return file
+
+    def began_with(self) -> Mapping[str, str] | None:
+        """The `work` of the trace that is there; `None` where none has begun.
+
+        Raises:
+            TraceError: It is no trace, or is damaged.
+        """
+        for _, chunk in self._chunks():
+            for record in chunk.get("records", ()):
+                work: Mapping[str, str] = record.get("work", {})
+                return work
+        return None
 
     def _check_replaceable(self) -> None:
         """See that what is there is a trace, and not somebody's rows."""
@@ -73,7 +103,7 @@ class TraceFile:
             with open(self.path, "rb") as file:
                 if file.read(1):
                     file.seek(0)
-                    check_header(file, str(self.path))
+                    check_header(file, str(self.path), _OTHER)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -81,20 +111,31 @@ class TraceFile:
 
     def _end(self) -> int:
         """Where the last whole chunk of the trace that is there ends; 0 where there is none."""
+        end = 0
+        for end, _ in self._chunks():  # noqa: B007
+            pass
+        return end
+
+    def _chunks(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The header, as an empty chunk, and the whole chunks, each with where it ends."""
         try:
             with open(self.path, "rb") as file:
                 if not file.read(1):
-                    return 0
+                    return
                 file.seek(0)
-                check_header(file, str(self.path))
-                end = file.tell()
-                for chunk_end, _ in chunks_in(file, str(self.path)):
-                    end = chunk_end
-                return end
+                check_header(file, str(self.path), _OTHER)
+                yield file.tell(), {}
+                yield from chunks_in(file, str(self.path))
         except FileNotFoundError:
-            return 0
+            return
         except OSError as error:
             raise TraceError(f"the trace {self.path} cannot be read: {error.strerror}") from error
+
+
+def close(file: int) -> None:
+    """Close a trace, also for processes that have inherited its file."""
+    fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
 
 
 def write_all(file: int, data: bytes) -> None:

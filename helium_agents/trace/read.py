@@ -10,7 +10,7 @@ from typing import Any
 
 from helium_agents.errors import TraceError
 from helium_agents.telemetry.events import EngineDescribed
-from helium_agents.trace.chunks import check_header, chunks_in
+from helium_agents.trace.chunks import MAGIC, check_header, chunks_in
 from helium_agents.trace.encode import KINDS
 from helium_agents.trace.front_coding import decoded
 from helium_agents.trace.run import (
@@ -49,6 +49,15 @@ def read_trace(path: str | Path) -> TracedRun:
             "of helium_agents that wrote it"
         ) from error
     return reader.run
+
+
+def is_trace(path: str | Path) -> bool:
+    """Whether a file is there and begins as a trace does, of whatever version."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except (OSError, ValueError):  # no name of a file
+        return False
 
 
 class _Reader:

@@ -8,7 +8,6 @@ slow that too much is set aside.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 import warnings
@@ -19,7 +18,7 @@ from importlib.metadata import version
 from helium_agents.telemetry.events import Event
 from helium_agents.trace.chunks import chunk_of
 from helium_agents.trace.encode import KEPT, encoded
-from helium_agents.trace.file import TraceFile, write_all
+from helium_agents.trace.file import TraceFile, close, write_all
 
 _EVERY_S = 1.0
 """What prompts share is written once in each chunk: shorter ones take more room."""
@@ -65,7 +64,7 @@ class TraceWriter:
         """Write what is left."""
         self._closing.set()
         await asyncio.to_thread(self._thread.join)
-        os.close(self._file)
+        close(self._file)
         if self._failure is not None:
             self._warn()
 
@@ -77,6 +76,7 @@ class TraceWriter:
             "unix_s": time.time(),
             "version": version("helium_agents"),
             "content": self._trace.content,
+            "work": dict(self._trace.work),
             **about,
         }
         self._write_chunk([], [part])

@@ -11,13 +11,21 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from helium_agents import llm, operator, user
+from helium_agents import Session, llm, operator, user
 from helium_agents.batch import Batch
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import InputError, ItemError, MemoError, SessionError, TokenBudgetExceeded
+from helium_agents.errors import (
+    InputError,
+    ItemError,
+    MemoError,
+    SessionError,
+    TokenBudgetExceeded,
+    TraceError,
+)
 from helium_agents.optimizer.schedule import FewOpen
 from helium_agents.telemetry.events import Event, ItemClosed, MapOpened
+from helium_agents.trace import read_trace
 
 OUT, PART = Path("out.jsonl"), Path("out.jsonl.part")
 
@@ -161,3 +169,27 @@ async def test_several_models_are_part_of_what_a_run_is_about() -> None:
         await Batch(draw, "rows.jsonl", OUT, engine=two("one"), token_budget=25).run()
     with pytest.raises(MemoError, match=r"its model 'small' has changed \(one, now two\)"):
         await Batch(draw, "rows.jsonl", OUT, engine=two("two"), resume=True).run()
+
+
+async def test_a_trace_of_another_run_is_not_appended_to() -> None:
+    """Of the same work it is, even where nothing was worth keeping of the run before."""
+    options = {"trace": "run.trace", "resume": True, "memo": "memo"}
+
+    def refuse(request: Request) -> str:
+        raise ValueError("not today")
+
+    with pytest.raises(ItemError):
+        await batch(ScriptedEngine(refuse), **options).run()
+    await batch(ScriptedEngine(), limit=2, **options).run()
+    await batch(ScriptedEngine(), **options).run()
+    whole = read_trace("run.trace")
+    assert len(whole.parts) == 3 and len({part.run_id for part in whole.parts}) == 2
+    os.unlink(OUT)
+    with pytest.raises(TraceError, match="of another run: its workflow has changed"):
+        await batch(ScriptedEngine(), draw, **options).run()
+    async with Session(ScriptedEngine(), trace="session.trace"):
+        await llm(user("x"))
+    with pytest.raises(TraceError, match="it is of no batch"):
+        await batch(ScriptedEngine(), **{**options, "trace": "session.trace"}).run()
+    assert not {OUT.name, PART.name} & {*os.listdir()}
+    assert len(read_trace("run.trace").parts) == 3

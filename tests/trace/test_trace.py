@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, user
+from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
-from helium_agents.errors import TraceError
+from helium_agents.errors import RequestError, TraceError
 from helium_agents.graph.tool_call import ToolCall
-from helium_agents.telemetry.events import CallSettled, Event, RequestAnswered
+from helium_agents.telemetry.events import CallSettled, EngineLost, Event, RequestAnswered
 from helium_agents.trace import TracedRun, TraceFile, read_trace, writer
-from helium_agents.trace.chunks import HEADER, chunk_of
+from helium_agents.trace.chunks import HEADER, check_header, chunk_of, chunks_in
 from helium_agents.trace.encode import KEPT, encoded
+from helium_agents.trace.file import close
 from helium_agents.trace.front_coding import Texts, TokenSequences, decoded
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +97,43 @@ async def test_texts_are_left_out_where_that_is_asked(tmp_path: Path) -> None:
         assert len(call.answer.prompt) == call.prompt_tokens > 0
 
 
+async def test_errors_quote_nothing_where_texts_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+
+    class Verdict(BaseModel):
+        score: int
+
+    @operator
+    async def judge(row: str) -> int:
+        if "own" in row:
+            raise ValueError(row)
+        return (await llm(user(row), schema=Verdict)).parsed.score
+
+    def answer(request: Request) -> str:
+        if "refused" in request.messages[-1].content:
+            raise RequestError(f"no: {request.messages[-1].content}")
+        return "a secret answer"
+
+    rows = ["a secret", "a secret refused", "an own secret"]
+    trace = TraceFile(path, content=False)
+    async with Session(ScriptedEngine(answer), trace=trace) as session:
+        found = [each async for each in session.map(judge, rows, on_error="collect")]
+    assert all("secret" in str(each) for each in found)
+    with path.open("rb") as file:
+        check_header(file, "t")
+        assert "secret" not in json.dumps([chunk for _, chunk in chunks_in(file, "t")])
+    run = read_trace(path)
+    errors = [item.error for item in run.items.values()]
+    assert errors == ["InvalidReply", "RequestError", "ValueError"]
+    assert {call.error for call in run.calls} == {"InvalidReply", "RequestError"}
+
+
+def test_why_an_engine_died_is_left_out_with_the_texts() -> None:
+    lost = EngineLost("m", "at a secret prompt", 1, 1)
+    kept = [encoded([(0.0, lost)], has_content=each)["records"][0] for each in (True, False)]
+    assert [each["reason"] for each in kept] == ["at a secret prompt", ""]
+
+
 async def test_failures_are_told_in_words(tmp_path: Path) -> None:
     path = tmp_path / "t"
 
@@ -123,15 +163,51 @@ async def test_what_is_remembered_was_not_sent(tmp_path: Path) -> None:
 async def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     path = tmp_path / "t"
     path.write_bytes(b"mine")
-    with pytest.raises(TraceError, match="is there already"):
-        await traced(path, ["x"])
-    with pytest.raises(TraceError, match="is no trace"):
-        await traced(path, ["x"], trace=TraceFile(path, overwrite=True))
+    for trace in (path, TraceFile(path, overwrite=True), TraceFile(path, resume=True)):
+        with pytest.raises(TraceError, match="is no trace: name another file, or remove it"):
+            await traced(path, ["x"], trace=trace)
     assert path.read_bytes() == b"mine"
     path.write_bytes(b"")
+    with pytest.raises(TraceError, match="is there already"):
+        await traced(path, ["x"])
     for _ in range(2):
         run = await traced(path, ["x"], trace=TraceFile(path, overwrite=True))
         assert len(run.parts) == 1 and len(run.items) == 1
+
+
+@pytest.mark.parametrize("how", ["overwrite", "resume"])
+async def test_one_run_writes_it_at_a_time(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "t"
+    trace = TraceFile(path, **{how: True})
+    async with Session(ScriptedEngine(), trace=trace) as session:
+        with pytest.raises(TraceError, match="another run is writing the trace"):
+            await traced(path, ["y"], trace=trace)
+        assert len([text async for text in session.map(panel, ["x"])]) == 1
+    assert len(read_trace(path).parts) == 1 and len(read_trace(path).calls) == 6
+    run = await traced(path, ["y"], trace=trace)
+    assert len(run.parts) == (1 if how == "overwrite" else 2)
+
+
+def test_who_inherited_the_file_does_not_keep_it(tmp_path: Path) -> None:
+    trace = TraceFile(tmp_path / "t", resume=True)
+    file = trace.open()
+    inherited = os.dup(file)  # as an engine that was forked has it
+    try:
+        close(file)
+        close(trace.open())
+    finally:
+        os.close(inherited)
+
+
+async def test_it_tells_what_it_is_of(tmp_path: Path) -> None:
+    trace = TraceFile(tmp_path / "t", resume=True, work={"input": "rows"})
+    assert trace.began_with() is None
+    close(trace.open())
+    assert trace.began_with() is None, "it was killed before it began"
+    await traced(tmp_path / "t", ["x"], trace=trace)
+    assert TraceFile(tmp_path / "t").began_with() == {"input": "rows"}
+    await traced(tmp_path / "2", ["x"])
+    assert TraceFile(tmp_path / "2").began_with() == {}
 
 
 async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
