@@ -160,7 +160,8 @@ def execute(batch: Batch, *, shows_progress: bool, has_resume: bool = True) -> E
     if batch.num_failed:
         message = f"{was}{_some_failed(batch)}\n{run_again} to compute only them."
         return Ending(status, seconds, EXIT_SOME_FAILED, message)
-    return Ending(status, seconds, 0, was and f"{was}nothing is left to do")
+    untraced = "" if batch.options["trace"] is None else ", and no trace is written"
+    return Ending(status, seconds, 0, was and f"{was}nothing is left to do{untraced}")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from helium_agents.cli.report import count, table
 from helium_agents.engines.schema_example import example_json
 from helium_agents.errors import InputError
 from helium_agents.optimizer.step_cost import STEP_COSTS
+from helium_agents.trace.read import is_trace
 
 _GIVE_ROWS = "give real ones with --input"
 
@@ -88,7 +89,9 @@ def explain(
         raise click.UsageError("--analyze and --plan are two reports: ask for one of them")
     if not plan and (kv_tokens or model_cost):
         raise click.UsageError("--kv-tokens and --model-cost go with --plan of a workflow")
-    if analyze or (plan and Path(target).is_file()):
+    if not (analyze or plan) and is_trace(target):
+        raise click.UsageError(f"{target} is a trace: add --analyze or --plan")
+    if analyze or (plan and (Path(target).is_file() or ":" not in target)):
         if input_path or limit or kv_tokens or model_cost:
             raise click.UsageError("a trace has its rows and its engine: leave out other options")
         (analyze_trace if analyze else explain_choice)(Path(target), as_json=as_json)

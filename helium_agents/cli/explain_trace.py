@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from helium_agents.cli.options import echo_warning
 from helium_agents.cli.report import columns, count
 from helium_agents.diagnose.analyze import OperatorRow, by_operator
 from helium_agents.diagnose.losses import Loss, losses
-from helium_agents.errors import InputError
 from helium_agents.telemetry.progress import duration
 from helium_agents.trace import TracedRun, read_trace
 
 _MOST_LOSSES = 3
+_PATIENCE_S = 2.0
 
 
 def analyze(path: Path, *, as_json: bool) -> None:
@@ -28,9 +30,10 @@ def analyze(path: Path, *, as_json: bool) -> None:
     Raises:
         TraceError: It cannot be read.
     """
-    run = read_trace(path)
-    outcome, rows = measured(run), by_operator(run)
-    found = losses(run, outcome.seconds)[:_MOST_LOSSES]
+    with _told_if_long(f"{path} is long: it is still being read and analyzed ..."):
+        run = read_trace(path)
+        outcome, rows = measured(run), by_operator(run)
+        found = losses(run, outcome.seconds)[:_MOST_LOSSES]
     if as_json:
         report = {
             "trace": str(path),
@@ -58,17 +61,29 @@ def explain_choice(path: Path, *, as_json: bool) -> None:
     """Print what was chosen for a traced run, the others with what was predicted, and why.
 
     Raises:
-        InputError: Nothing was chosen.
+        TraceError: It cannot be read.
     """
     run = read_trace(path)
     if as_json:
         click.echo(json.dumps({"trace": str(path), "choices": run.choices}))
         return
     if not run.choices:
-        raise InputError(f"{path}: {_chosen(run)}")
+        click.echo(f"{path}: {_chosen(run)}")
     for choice in run.choices:
         click.echo(f"after {duration(choice['t'])}: {choice['policy']}")
         click.echo(compared(choice["policy"], choice["gain"], choice["compared"]))
+
+
+@contextmanager
+def _told_if_long(message: str) -> Iterator[None]:
+    """Tell a person of work that takes a while that it goes on."""
+    timer = threading.Timer(_PATIENCE_S, click.echo, [message], {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def compared(policy: str, gain: float, others: Iterable[Sequence[Any]]) -> str:

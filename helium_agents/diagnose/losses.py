@@ -9,7 +9,8 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 
 from xxhash import xxh3_64_intdigest
@@ -51,7 +52,10 @@ class Loss:
 
 
 def losses(run: TracedRun, seconds: float) -> list[Loss]:
-    """The losses of a run that took so many seconds, the largest first."""
+    """The losses of a run that took so many seconds, the largest first.
+
+    None takes longer than the run, though one may by a step cost that does not fit.
+    """
     if not run.computed:
         return []
     found = _Losses(run)
@@ -59,10 +63,11 @@ def losses(run: TracedRun, seconds: float) -> list[Loss]:
         *found.cache(), *found.layout(), *found.loops(), *found.cut(), *found.idle(),
         *found.repeated(),
     ]  # fmt: skip
-    return sorted(
-        (loss for loss in every if loss.seconds >= _LEAST_SHARE * seconds),
-        key=lambda loss: -loss.seconds,
-    )
+    large = (loss for loss in every if loss.seconds >= _LEAST_SHARE * seconds)
+    return [
+        replace(loss, seconds=min(loss.seconds, seconds))
+        for loss in sorted(large, key=lambda loss: -loss.seconds)
+    ]
 
 
 class _Losses:
@@ -73,6 +78,10 @@ class _Losses:
         self._calls = [call for call in run.computed if call.answer is not None]
         self._cacheable = cacheable_tokens(run)
         self._concurrency = _mean_running(self._calls)
+        busy_s = sum(seconds for _, seconds in self._concurrency) or 1.0
+        running_s = sum(number * seconds for number, seconds in self._concurrency)
+        self._batch = max(1.0, running_s / busy_s)
+        self._cost_of = cache(self._find_cost)
         paths = Paths(run)
         self._sites: dict[str, list[TracedCall]] = defaultdict(list)
         for call in self._calls:
@@ -181,16 +190,17 @@ class _Losses:
 
     def _cost(self, call: TracedCall) -> StepCost:
         """What a step takes; where nobody knows, a guess that is the same for all."""
-        engine = self._run.engines.get(call.model)
+        return self._cost_of(call.model)
+
+    def _find_cost(self, model: str) -> StepCost:
+        engine = self._run.engines.get(model)
         known = None if engine is None else engine.cost
         return STEP_COSTS["h100-8b"] if known is None else StepCost.from_dict(known)
 
     def _decode_seconds(self, call: TracedCall) -> float:
         """What an answer takes of the engine, where it shares its steps with others."""
         cost = self._cost(call)
-        total_s = sum(seconds for _, seconds in self._concurrency) or 1.0
-        batch = max(1.0, sum(number * each for number, each in self._concurrency) / total_s)
-        return call.output_tokens * (cost.step_s / batch + cost.decode_s)
+        return call.output_tokens * (cost.step_s / self._batch + cost.decode_s)
 
     def _seconds(self, call: TracedCall) -> float:
         prefill_tokens = call.prompt_tokens - call.cached_tokens

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonl import Helium
 
 from helium_agents.cli import explain_trace
-from helium_agents.trace import read_trace
+from helium_agents.trace import TracedRun, read_trace
+from helium_agents.trace.chunks import HEADER
 from tests.trace.made import call, made_run
 
 RUN = "run flow.py:answer --input rows.jsonl --output out.jsonl --trace run.trace"
@@ -43,11 +47,30 @@ def test_losses_are_numbered(helium: Helium, monkeypatch: pytest.MonkeyPatch) ->
     assert "the trace ends in the middle" in result.stderr
 
 
+def test_long_work_is_told_of(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()
+    run = made_run(call(1, 0, 1))
+    echo = explain_trace.click.echo
+
+    def tell(message: str, **options: Any) -> None:
+        echo(message, **options)
+        told.set()
+
+    def read(_: Path) -> TracedRun:
+        assert told.wait(timeout=30)
+        return run
+
+    monkeypatch.setattr(explain_trace.click, "echo", tell)
+    monkeypatch.setattr(explain_trace, "read_trace", read)
+    monkeypatch.setattr(explain_trace, "_PATIENCE_S", 0.0)
+    assert "still being read" in helium("explain run.trace --analyze").stderr
+
+
 def test_the_choices_of_a_run(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made_run(call(1, 0, 1))
     monkeypatch.setattr(explain_trace, "read_trace", lambda _: run)
     monkeypatch.setattr(explain_trace.Path, "is_file", lambda _: True)
-    assert "nothing was chosen" in helium("explain run.trace --plan", expect=1).stderr
+    assert "nothing was chosen" in helium("explain run.trace --plan").stdout
     compared = [["everything open", 3.0, 1.0], ["2 rows open", 2.0, 1.4]]
     choice = {"policy": "2 rows open", "gain": 1.4, "predicted_s": 2.0, "t": 0.5}
     run.choices = [{**choice, "compared": compared}]
@@ -73,16 +96,22 @@ def test_the_plan_of_a_workflow(helium: Helium) -> None:
     [
         ("explain run.trace --analyze --plan", "ask for one of them"),
         ("explain flow.py:answer --kv-tokens 9", "go with --plan"),
+        ("explain run.trace", "run.trace is a trace: add --analyze or --plan"),
         ("explain run.trace --analyze --limit 2", "leave out other options"),
         (PLAN, "needs --input ROWS and --kv-tokens"),
         (f"{PLAN} --kv-tokens 64 --model-cost gpu", "no cost of that name"),
     ],
 )
 def test_wrong_options(helium: Helium, arguments: str, message: str) -> None:
+    Path("run.trace").write_bytes(HEADER)
     expect = 1 if "gpu" in arguments else 2
     assert message in helium(arguments, expect=expect).stderr
 
 
 def test_what_is_no_trace(helium: Helium) -> None:
-    assert "is no trace" in helium("explain rows.jsonl --analyze", expect=1).stderr
-    assert "cannot be read" in helium("explain none.trace --analyze", expect=1).stderr
+    message = helium("explain rows.jsonl --analyze", expect=1).stderr
+    assert "rows.jsonl is no trace: name a file that `helium run --trace` or a" in message
+    for option in ("--analyze", "--plan"):
+        message = helium(f"explain none.trace {option}", expect=1).stderr
+        assert "the trace none.trace cannot be read: No such file" in message
+    assert "names no workflow" in helium("explain none.trace", expect=1).stderr

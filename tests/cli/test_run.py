@@ -441,6 +441,13 @@ def test_a_trace_is_no_other_file(helium: Helium) -> None:
     assert "--trace" in helium(f"{RUN} --trace out.jsonl", expect=1).stderr
 
 
+def test_a_finished_output_is_not_traced(helium: Helium) -> None:
+    helium(RUN)
+    result = helium(f"{RUN} --resume --trace run.trace")
+    assert "nothing is left to do, and no trace is written" in result.stderr
+    assert not Path("run.trace").exists()
+
+
 def test_a_trace_goes_with_its_output(helium: Helium) -> None:
     helium(f"{RUN} --limit 2 --trace run.trace")
     result = helium(f"{RUN.replace('out.', 'other.')} --trace run.trace", expect=1)
