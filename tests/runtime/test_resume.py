@@ -491,7 +491,7 @@ async def keys_of_draws(plan: Plan, timing: int) -> set[bytes]:
             await asyncio.sleep(0)
         return await sampled(request)
 
-    log: Any = SimpleNamespace(run_id="the run", store=MemoryStore())
+    log: Any = SimpleNamespace(run_id="the run", is_resumed=False, store=MemoryStore())
     async with Session(ScriptedEngine(script), run_log=log) as session:
         async for _ in session.map(perform, [plan, plan, (), plan[:1]], ordered=False):
             pass
@@ -580,7 +580,7 @@ class SlowStore(MemoryStore):
 async def test_a_result_waits_for_all_stores_that_hold_a_part_of_it() -> None:
     """Whoever asks for the commit: another item's later one in another store does not suffice."""
     memo, draws = SlowStore(), SlowStore()
-    log: Any = SimpleNamespace(run_id="the run", store=draws)
+    log: Any = SimpleNamespace(run_id="the run", is_resumed=False, store=draws)
     finished: list[str] = []
 
     async def workflow(row: str) -> None:
