@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from helium_agents.engines.engine import ChatMessage, Choice
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
 from helium_agents.graph.reply import Reply
+from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import NO_MODELS, Frame, entered, entered_frame
 
 
@@ -146,6 +148,9 @@ class _Recorder:
         index = self._indices[node]
         self.outputs.append(index)
         return Reply((Choice(_placeholder(index), (), "stop"),))
+
+    def running_tool(self, frame: Frame, call: ToolCall) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def on_awaited(self, node: Node) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from inspect import isawaitable
 from typing import Any, Literal
 
@@ -12,10 +13,12 @@ from helium_agents.authoring.gather import gather
 from helium_agents.authoring.llm import llm
 from helium_agents.authoring.messages import Message, assistant, tool
 from helium_agents.authoring.tool_schema import ToolLike, as_tool
-from helium_agents.errors import HeliumError, InvalidReply, RequestError, in_words
+from helium_agents.errors import HeliumError, InvalidReply, RequestError, SessionError, in_words
 from helium_agents.graph.arguments import complaint, is_whole
+from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.tool_call import ToolCall
+from helium_agents.graph.trace import entered_frame, root_frame
 
 OnError = Literal["message", "raise"]
 
@@ -60,7 +63,11 @@ async def _result(call: ToolCall, functions: dict[str, Any], on_error: OnError) 
         raise RequestError(f"{call.name} is only a schema: answer its calls with tool(...)")
     try:
         value = function(**call.arguments)
-        value = await value if isawaitable(value) else value
+        if isinstance(value, Ref):
+            value = await value
+        elif isawaitable(value):
+            with _shown_as_running(call):
+                value = await value
         return value if isinstance(value, str) else to_json(value).decode()
     except HeliumError:
         raise
@@ -68,6 +75,17 @@ async def _result(call: ToolCall, functions: dict[str, Any], on_error: OnError) 
         if on_error == "raise":
             raise
         return f"Error: {in_words(error)}"
+
+
+def _shown_as_running(call: ToolCall) -> AbstractContextManager[None]:
+    """Has the session name the tool among what is waited for; operators it knows by itself."""
+    frame = entered_frame()
+    if frame is None:
+        with suppress(SessionError):  # several are open: none of them is known to be meant
+            frame = root_frame()
+    if frame is None or frame.runner is None:
+        return nullcontext()
+    return frame.runner.running_tool(frame, call)
 
 
 async def agent_loop(

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from helium_agents.errors import SessionError
+from helium_agents.graph.tool_call import ToolCall
 from helium_agents.keys.encoding import fingerprint
 
 Call = Any
@@ -92,6 +94,10 @@ class Runner(Protocol):
 
     def on_ended(self, node: Call) -> None:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
+        ...
+
+    def running_tool(self, frame: Frame, call: ToolCall) -> AbstractContextManager[None]:
+        """While a tool that is no operator runs, in a frame."""
         ...
 
     def wait(self, node: Call) -> Coroutine[Any, Any, Any]:

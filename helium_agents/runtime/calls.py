@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
 from itertools import count
@@ -26,6 +27,7 @@ from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.outcome import Failure, Value
 from helium_agents.graph.plan import COMPUTE
 from helium_agents.graph.ref import value_of
+from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame, entered_frame
 from helium_agents.optimizer.logical import logical_plan
 from helium_agents.optimizer.optimize import lower, optimize
@@ -42,7 +44,7 @@ from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.runtime.waiting import OpenMap, waiting
+from helium_agents.runtime.waiting import OpenMap, RunningTool, waiting
 from helium_agents.telemetry.events import Observer, Planned
 
 _HITS_BETWEEN_YIELDS = 64
@@ -120,6 +122,7 @@ class Calls:
         self._executed = executed
         self._loop = self.loop = asyncio.get_running_loop()
         self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
+        self._tools: dict[RunningTool, None] = {}
         self._numbers = count(1)
         self._num_at_once = 0
 
@@ -160,6 +163,16 @@ class Calls:
     def on_ended(self, node: Node) -> None:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         self._plain.pop(node, None)
+
+    @contextmanager
+    def running_tool(self, frame: Frame, call: ToolCall) -> Iterator[None]:
+        """While a tool that is no operator runs, in a frame."""
+        tool = RunningTool(frame, call, self._loop.time())
+        self._tools[tool] = None
+        try:
+            yield
+        finally:
+            del self._tools[tool]
 
     def start(self, node: Node) -> None:
         """Demand a call on the session's own behalf; its error, if any, stays with its Ref."""
@@ -299,6 +312,7 @@ class Calls:
         return waiting(
             [*self.flights.wanted, *self.flights.planned],
             [node for node in self._plain if _is_running(node)],
+            self._tools,
             self.maps,
             self._dispatcher.states,
             self._loop.time(),

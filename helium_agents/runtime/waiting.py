@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from helium_agents.graph.cycles import inline_waits
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame
 from helium_agents.runtime.flight import Flight
 
@@ -34,6 +35,21 @@ class OpenMap(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RunningTool:
+    """A tool that is no operator, and runs.
+
+    Args:
+        frame: Where it was called.
+        call: What the model asked for.
+        since_s: By the event loop's clock.
+    """
+
+    frame: Frame
+    call: ToolCall
+    since_s: float
+
+
 @dataclass
 class _Entry:
     """One line of the tree, and what stands below it."""
@@ -48,8 +64,11 @@ def _named(node: Node) -> str:
     if not isinstance(node, OperatorNode):
         return describe(node)
     shown = [_shown(argument) for argument in node.args]
-    shown += [f"{name}={_shown(argument)}" for name, argument in node.kwargs.items()]
-    return f"{node.label}({', '.join(shown)})"
+    return f"{node.label}({', '.join([*shown, *_by_name(node.kwargs)])})"
+
+
+def _by_name(arguments: dict[str, Any]) -> list[str]:
+    return [f"{name}={_shown(argument)}" for name, argument in arguments.items()]
 
 
 def _shown(argument: Any) -> str:
@@ -86,6 +105,13 @@ class _Tree:
         for wait in inline_waits(node):
             if wait.frame is not None:
                 self._put_below_frame(node, wait.frame)
+
+    def add_tool(self, tool: RunningTool) -> None:
+        """A tool that runs, below where it was called."""
+        name = f"{tool.call.name}({', '.join(_by_name(tool.call.arguments))})"
+        entry = self._entry(tool)
+        entry.text = f"the tool {name}: {self._now_s - tool.since_s:.1f} s, its body runs"
+        self._put_below_frame(tool, tool.frame)
 
     def add_item(self, item: Any, text: str) -> None:
         """An item of a map."""
@@ -142,6 +168,7 @@ class _Tree:
 def waiting(
     flights: Sequence[Flight],
     plain: Iterable[Node],
+    tools: Iterable[RunningTool],
     maps: Iterable[OpenMap],
     engines: Sequence[str],
     now_s: float,
@@ -151,6 +178,7 @@ def waiting(
     Args:
         flights: All unfinished ones.
         plain: Plain operators whose bodies run.
+        tools: Those that run and are no operators.
         maps: The open maps.
         engines: What each engine is doing.
         now_s: By the event loop's clock.
@@ -165,4 +193,6 @@ def waiting(
         tree.add_flight(flight)
     for node in plain:
         tree.add_plain(node)
+    for tool in tools:
+        tree.add_tool(tool)
     return "\n".join([*heads, *engines, *tree.lines()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from helium_agents import (
     ToolCall,
     agent_loop,
     assistant,
+    gather,
     llm,
     operator,
     prompt,
@@ -387,6 +389,33 @@ async def test_a_loop_has_a_whole_number_of_turns(max_turns: Any) -> None:
     async with Session(ScriptedEngine()):
         with pytest.raises(RequestError, match=r"max_turns=.*a whole number, at least 1"):
             await agent_loop(user("a"), tools=[add], max_turns=max_turns)
+
+
+async def test_a_session_names_the_tools_that_run() -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(page: str) -> str:
+        begun.set()
+        await may_end.wait()
+        return page
+
+    @operator
+    async def agent(question: str) -> str:
+        return (await agent_loop(user(question), tools=[slow])).text
+
+    async with Session(ScriptedEngine(says(calls(("slow", {"page": "x"})), "y"))) as session:
+        for ask in (agent, lambda question: agent_loop(user(question), tools=[slow])):
+            begun.clear(), may_end.clear()
+            asked = asyncio.ensure_future(gather(ask("a")))
+            async with asyncio.timeout(10):
+                await begun.wait()
+            program, *below = session.waiting().splitlines()[2:]
+            assert program == "  the program"
+            assert below[-1].strip().startswith("the tool slow(page='x'): 0.0 s, its body runs")
+            assert len(below) == (2 if ask is agent else 1)
+            may_end.set()
+            await asked
+            assert "slow" not in session.waiting()
 
 
 async def test_a_loop_of_six_turns_with_two_tools() -> None:
