@@ -9,9 +9,10 @@ import pytest
 from pydantic import BaseModel
 from scripted_server import MODEL, Refusal, ScriptedServer, reply_to
 
-from helium_agents import OpenAIServer, Session, gather, llm, run_tools, system, user
+from helium_agents import OpenAIServer, Session, assistant, gather, llm, run_tools, system, user
 from helium_agents.engines.engine import ChatMessage, Completion, Delta, Request, Sampling
 from helium_agents.errors import EngineError, RequestError
+from helium_agents.optimizer.park import Park
 
 
 async def completed(
@@ -218,3 +219,29 @@ async def test_most_connections_is_kept(server: ScriptedServer) -> None:
     async with Session(engine):
         await gather(*(llm(user(str(number))) for number in range(20)))
     assert server.most_open <= 3 < len(server.bodies)
+
+
+@pytest.mark.parametrize("is_vllm", [True, False])
+async def test_a_session_tells_vllm_whose_cache_is_of_use(is_vllm: bool) -> None:
+    async def chat(row: str) -> str:
+        first = await llm(user(row))
+        return (await llm(user(row), assistant(first), user("more"))).text
+
+    async with (
+        ScriptedServer(is_vllm=is_vllm) as server,
+        Session(OpenAIServer(server.url, MODEL), schedule=Park()) as session,
+    ):
+        for rows in (["a", "b"], ["c"]):
+            async for _ in session.map(chat, rows):
+                pass
+    hints = [body.get("vllm_xargs", {}) for body in server.bodies]
+    assert len(hints) == 6
+    if not is_vllm:
+        assert not any(hints)
+        return
+    names = [each.pop("helium_session") for each in hints]
+    assert sorted(map(names.count, set(names))) == [2, 2, 2]
+    ended = [name for each in hints for name in each.get("helium_ended", ())]
+    assert sorted(ended) == sorted(set(names[:4])), "once each"
+    for each in filter(None, hints):
+        assert len(each["helium_kept_tokens"]) == len(each["helium_ended"])
