@@ -6,8 +6,8 @@ from pathlib import Path
 
 from helium_agents.errors import MemoError
 from helium_agents.graph.arguments import complaint
-from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
+from helium_agents.memo.shared import shared_store
 from helium_agents.memo.store import Store
 
 SESSION_MAX_BYTES = 192 * 2**20
@@ -21,8 +21,8 @@ def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> S
     """The store for a `memo=` argument.
 
     Args:
-        memo: A directory for an LMDB store; a store, which is returned as it is; or `None` for
-            a bounded in-memory store.
+        memo: A directory for an LMDB store, one for all who name it in this process; a store,
+            which is returned as it is; or `None` for a bounded in-memory store.
         read_only: Open a directory for reading only; it must then exist.
 
     Raises:
@@ -31,9 +31,7 @@ def open_store(memo: str | Path | Store | None, *, read_only: bool = False) -> S
     if memo is None:
         return MemoryStore(max_bytes=SESSION_MAX_BYTES, overhead_bytes=ENTRY_OVERHEAD_BYTES)
     if isinstance(memo, str | Path):
-        store = LmdbStore(memo, read_only=read_only)
-        store.open()  # so that a wrong path is said now, not at the first call
-        return store
+        return shared_store(memo, read_only=read_only)
     if isinstance(memo, type) or not callable(getattr(memo, "put", None)):
         want = "a directory, a store such as LmdbStore(...), or None"
         raise MemoError(complaint("memo", memo, want))
