@@ -7,6 +7,7 @@ a logical plan, which the rules rewrite; what that lowers to is carried out by t
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -73,6 +74,8 @@ class Calls:
         flights: All unfinished calls that are planned.
         state: Whether more calls may be made.
         maps: The open maps, for `waiting`.
+        loop: The event loop of the session.
+        thread_id: The thread that it runs in.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Calls:
         self._shares = shares
         self._executed = executed
         self._loop = self.loop = asyncio.get_running_loop()
+        self.thread_id = threading.get_ident()
         self._plain: dict[Node, None] = {}  # calls of plain operators that have not ended
         self._tools: dict[RunningTool, None] = {}
         self._numbers = count(1)

@@ -342,6 +342,15 @@ class Session:
             raise not_open(self._early_state)
         return self._calls
 
+    @property
+    def root(self) -> Frame:
+        """The frame of code that is in no other frame of the session.
+
+        Raises:
+            SessionError: The session is not open.
+        """
+        return self._opened().root
+
     # --- what a user asks for ------------------------------------------------------------------
 
     async def run(self, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:

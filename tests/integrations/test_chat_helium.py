@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import copy
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +23,10 @@ from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackH
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from pydantic import BaseModel
 
-from helium_agents import Session, ToolCall, operator
+from helium_agents import LmdbStore, Session, ToolCall, operator
 from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 from helium_agents.errors import PromptError, SessionError
-from helium_agents.integrations.langgraph import ChatHelium
+from helium_agents.integrations.langgraph import ChatHelium, work
 from helium_agents.memo.memory import MemoryStore
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -138,6 +143,129 @@ def test_a_program_that_closes_nothing_ends() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "b\n", "")
 
 
+async def test_sync_batches_say_that_they_would_wait_for_themselves() -> None:
+    async with Session(ScriptedEngine()):
+        with pytest.raises(SessionError, match="use ainvoke"):
+            ChatHelium().batch(["a", "b"])
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "ainvoke", "astream"])
+async def test_threads_see_that_their_loop_is_blocked(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "LOOKS_EVERY_S", 0.05)
+    model = ChatHelium()
+    ask: dict[str, Callable[[], Any]] = {
+        "invoke": lambda: model.invoke("a"),
+        "stream": lambda: list(model.stream("a")),
+        "ainvoke": lambda: asyncio.run(_asked(model)),
+        "astream": lambda: asyncio.run(_first(model)),
+    }
+    async with Session(ScriptedEngine()):
+        with ThreadPoolExecutor(1) as pool:
+            context = contextvars.copy_context()
+            with pytest.raises(SessionError, match="is blocked"):
+                pool.submit(context.run, ask[way]).result(timeout=30)
+
+
+async def test_a_loop_that_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "LOOKS_EVERY_S", 0.01)
+    async with Session(ScriptedEngine({"a": "b"})):
+        asked = asyncio.create_task(asyncio.to_thread(ChatHelium().invoke, "a"))
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251 - many looks
+        assert (await asked).text == "b"
+
+
+async def test_a_loop_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "LOOKS_EVERY_S", 0.05)
+
+    def ask_later() -> Callable[[], Any]:
+        loop = asyncio.new_event_loop()
+
+        async def context() -> contextvars.Context:
+            session = await Session(ScriptedEngine()).open()
+            return await session.run(_context)
+
+        return partial(loop.run_until_complete(context()).run, ChatHelium().invoke, "a")
+
+    with ThreadPoolExecutor(2) as pool:
+        later = pool.submit(ask_later).result(timeout=30)
+        with pytest.raises(SessionError, match="does not run any more"):
+            pool.submit(later).result(timeout=30)
+
+
+async def _context() -> contextvars.Context:
+    return contextvars.copy_context()
+
+
+async def _asked(model: ChatHelium) -> Any:
+    return await model.ainvoke("a")
+
+
+def test_an_interrupted_call_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine(latency_s=3600)
+    chat = ChatHelium(engine=engine)
+
+    def interrupted(*_: Any) -> Any:
+        while not engine.num_open:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chat.invoke("a")
+    while engine.num_open:
+        time.sleep(0.01)
+    assert len(engine.aborted) == 1
+    chat.close()
+
+
+def test_models_with_one_memo_share_its_store(tmp_path: Path) -> None:
+    options = {"memo": tmp_path / "memo"}
+    engine = ScriptedEngine()
+    one, two = (ChatHelium(engine=engine, session_options=options) for _ in range(2))
+    short = one.model_copy(update={"max_tokens": 2})
+    assert one.invoke("a").text == two.invoke("a").text != short.invoke("a").text
+    one.close()
+    assert two.invoke("b").text
+    two.close()
+    short.close()
+    LmdbStore(tmp_path / "memo").close()
+
+
+def test_copies_ask_their_engine(chat: ChatHelium) -> None:
+    assert chat.invoke("a").text == "A"
+    assert copy.deepcopy(chat).invoke("a").text == "A"
+    assert chat.engine.num_requests == 1
+    other = chat.model_copy(update={"engine": ScriptedEngine({"a": "other"})})
+    assert other.invoke("a").text == "other"
+    other.close()
+
+
+def test_a_forked_process_begins_anew() -> None:
+    program = (
+        "import os, signal\n"
+        "from helium_agents.engines.scripted import ScriptedEngine\n"
+        "from helium_agents.integrations.langgraph import ChatHelium\n"
+        "chat = ChatHelium(engine=ScriptedEngine({'a': 'b'}))\n"
+        "chat.invoke('a')\n"
+        "child = os.fork()\n"
+        "signal.alarm(30)\n"
+        "print(chat.invoke('a').text, flush=True)\n"
+        "assert not child or os.waitpid(child, 0)[1] == 0\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "b\nb\n", "")
+
+
+@pytest.mark.parametrize("missing", ["langchain_core", "langgraph"])
+def test_without_what_it_needs_it_says_what_to_install(missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; import {ChatHelium.__module__}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "pip install 'helium_agents[langgraph]'" in ended.stderr.splitlines()[-1]
+
+
 # --- what it says --------------------------------------------------------------------------------
 
 
@@ -180,6 +308,32 @@ async def test_structured_output(method: Any) -> None:
         assert isinstance(found["parsed"], Asked) and isinstance(found["raw"], AIMessage)
 
 
+async def test_a_stream_has_the_same_invalid_calls() -> None:
+    def add(a: int) -> int:
+        """Add."""
+        return a
+
+    bad = [ToolCall("add", {"a": "x"}), ToolCall("no", {}), ToolCall("add", {"a": 1})]
+    async with Session(ScriptedEngine(lambda _: ScriptedReply(tool_calls=bad))):
+        chat = ChatHelium().bind_tools([add])
+        whole = await chat.ainvoke("a")
+        chunks = [chunk async for chunk in chat.astream("a")]
+    summed = sum(chunks[1:], chunks[0])
+    assert isinstance(whole, AIMessage) and isinstance(summed, AIMessage)
+    assert len(whole.invalid_tool_calls) == 2
+    assert summed.tool_calls == whole.tool_calls
+    for one, other in zip(summed.invalid_tool_calls, whole.invalid_tool_calls, strict=True):
+        assert (one["id"], one["name"]) == (other["id"], other["name"])
+        assert one["args"] == f"{other['error']}: {other['args']}"
+
+
+def test_what_it_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperatur"):
+        ChatHelium(temperatur=0.7)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="bogus"):
+        ChatHelium().with_structured_output(Asked, method="bogus")  # type: ignore[arg-type]
+
+
 class Runs(BaseCallbackHandler):
     def __init__(self) -> None:
         self.started: list[Any] = []
@@ -216,6 +370,20 @@ def test_what_is_remembered_costs_no_tokens() -> None:
         assert usage is not None and usage["output_tokens"] == computed
         assert chat.engine.num_requests == computed
         chat.close()
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_callbacks_see_pieces_where_it_is_wanted(streaming: bool) -> None:
+    seen: list[str] = []
+
+    class Pieces(BaseCallbackHandler):
+        def on_llm_new_token(self, token: str, **_: Any) -> None:
+            seen.append(token)
+
+    chat = ChatHelium(engine=ScriptedEngine({"a": "b c"}), streaming=streaming)
+    assert chat.invoke("a", {"callbacks": [Pieces()]}).text == "b c"
+    assert "".join(seen) == ("b c" if streaming else "")
+    chat.close()
 
 
 def test_samples_are_never_merged() -> None:

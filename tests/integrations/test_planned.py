@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
+import threading
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -17,7 +20,9 @@ from langgraph.types import Command, Send, interrupt
 from helium_agents import Session
 from helium_agents import operator as op
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.integrations.langgraph import ChatHelium, planned
+from helium_agents.errors import SessionError
+from helium_agents.graph.trace import entered_frame
+from helium_agents.integrations.langgraph import ChatHelium, planned, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -154,11 +159,116 @@ async def test_what_streams_and_what_shows_is_the_graphs_own() -> None:
     assert app.name == graph.name
 
 
-def test_without_await_it_is_the_graph() -> None:
-    graph = StateGraph(State).add_node("up", lambda state: {"text": state["text"].upper()})
-    app = planned(graph.add_edge(START, "up").compile(), ScriptedEngine())
-    assert [state["text"] for state in app.batch([{"text": "a"}, {"text": "b"}])] == ["A", "B"]
-    assert [*app.stream({"text": "a"}, stream_mode="updates")] == [{"up": {"text": "A"}}]
+def asks() -> Any:
+    graph = StateGraph(State).add_node("ask", remark).add_edge(START, "ask")
+    return graph.compile()
+
+
+def engine_that_says(name: str) -> ScriptedEngine:
+    return ScriptedEngine(lambda _: name, identity=name)
+
+
+def test_without_await_it_is_the_graph_in_a_session() -> None:
+    engine = engine_that_says("its own")
+    app = planned(asks(), engine)
+    answer = {"text": "a", "notes": ["its own"]}
+    assert app.invoke({"text": "a"}) == answer
+    assert app.batch([{"text": "a"}] * 3) == [answer] * 3
+    assert [*app.stream({"text": "a"})] == [{"ask": {"notes": ["its own"]}}]
+    assert (engine.num_requests, engine.num_starts) == (3, 3)  # a session, and an answer, for each
+    assert entered_frame() is None
+
+
+async def test_without_await_in_a_session_that_is_given() -> None:
+    async with Session(engine_that_says("given")) as session:
+        app = planned(asks(), session)
+        with pytest.raises(SessionError, match="use ainvoke"):
+            app.invoke({"text": "a"})
+        found = await asyncio.to_thread(app.invoke, {"text": "a"})
+    assert found == {"text": "a", "notes": ["given"]}
+
+
+def test_a_stream_without_await_leaves_the_consumers_session_alone() -> None:
+    for _ in planned(asks(), engine_that_says("inner")).stream({"text": "a"}):
+        assert entered_frame() is None
+        break
+    names = {thread.name for thread in threading.enumerate()}
+    assert "helium-langchain" not in names
+
+
+@pytest.mark.parametrize("way", ["astream", "astream_events"])
+async def test_a_stream_leaves_the_consumers_session_alone(way: str) -> None:
+    async def said() -> str:
+        return (await chat.ainvoke("who?")).text
+
+    async with Session(engine_that_says("outer")):
+        inner = getattr(planned(asks(), engine_that_says("inner")), way)({"text": "a"})
+        other = getattr(planned(asks(), engine_that_says("other")), way)({"text": "a"})
+        await anext(inner)
+        await anext(other)
+        assert await said() == "outer"
+        await asyncio.create_task(inner.aclose())  # in another task
+        await other.aclose()
+        assert await said() == "outer"
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_stream_that_is_left_does_nothing_more() -> None:
+    engine = ScriptedEngine()
+    chunks = planned(built(), engine).astream(INPUTS[0], stream_mode="updates")
+    assert [*await anext(chunks)] == ["read"]
+    await asyncio.sleep(0.05)  # a graph does nothing before the next step is asked for
+    assert engine.num_requests == 1
+    await chunks.aclose()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_streams_error_and_cancellation_reach_the_consumer() -> None:
+    def fail(state: State) -> State:
+        raise LookupError(state["text"])
+
+    graph = StateGraph(State).add_node("fail", fail).add_edge(START, "fail").compile()
+    with pytest.raises(LookupError, match="a"):
+        async for _ in planned(graph, ScriptedEngine()).astream(INPUTS[0]):
+            pass
+    engine = ScriptedEngine(latency_s=3600)
+    waiting = asyncio.create_task(anext(planned(built(), engine).astream(INPUTS[0])))
+    while not engine.num_open:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (engine.num_open, len(asyncio.all_tasks())) == (0, 1)
+
+
+async def test_a_subgraph_without_await_says_that_the_loop_is_blocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(work, "LOOKS_EVERY_S", 0.05)
+    two = StateGraph(State).add_node("one", remark).add_node("two", remark)
+    inner: Any = two.add_edge(START, "one").add_edge(START, "two").compile()
+
+    async def node(state: State) -> State:
+        found: State = inner.invoke(state)
+        return found
+
+    graph = StateGraph(State).add_node("node", node).add_edge(START, "node").compile()
+    with pytest.raises(SessionError, match="is blocked"):
+        await planned(graph, ScriptedEngine()).ainvoke(INPUTS[0])
+
+
+async def test_concurrent_runs_share_one_memo(tmp_path: Path) -> None:
+    engine = ScriptedEngine(latency_s=0.01)
+    app = planned(asks(), engine, memo=tmp_path / "memo")
+    await asyncio.gather(*(app.ainvoke({"text": str(number)}) for number in range(3)))
+    assert engine.num_requests == 3
+    await app.ainvoke({"text": "1"})
+    assert engine.num_requests == 3
+
+
+def test_only_what_can_be_run_is_planned() -> None:
+    with pytest.raises(TypeError, match="compile"):
+        planned(StateGraph(State), ScriptedEngine())
 
 
 async def test_it_goes_on_in_a_chain() -> None:

@@ -3,8 +3,15 @@
 It needs ``helium_agents[langgraph]``.
 """
 
-from helium_agents.integrations.langgraph.cache import HeliumCache, HeliumModelCache
-from helium_agents.integrations.langgraph.chat import ChatHelium
-from helium_agents.integrations.langgraph.planned import PlannedGraph, planned
+try:
+    from helium_agents.integrations.langgraph.cache import HeliumCache, HeliumModelCache
+    from helium_agents.integrations.langgraph.chat import ChatHelium
+    from helium_agents.integrations.langgraph.planned import PlannedGraph, planned
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"helium_agents.integrations.langgraph needs {error.name}: "
+        "pip install 'helium_agents[langgraph]'",
+        name=error.name,
+    ) from error
 
 __all__ = ["ChatHelium", "HeliumCache", "HeliumModelCache", "PlannedGraph", "planned"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing
 from operator import itemgetter
-from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from langchain_core.language_models import BaseChatModel
@@ -23,12 +21,12 @@ from helium_agents.authoring.llm import llm
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.integrations.langgraph.loop_thread import LoopThread
-from helium_agents.integrations.langgraph.messages import to_ours, to_theirs
+from helium_agents.integrations.langgraph.messages import streamed_args, to_ours, to_theirs
 from helium_agents.integrations.langgraph.usage import Told
-from helium_agents.integrations.langgraph.where import session_loop
+from helium_agents.integrations.langgraph.where import SessionLoop, session_loop
+from helium_agents.integrations.langgraph.work import Put, Work, pieces, pieces_async
 
 T = TypeVar("T")
-_END = object()
 
 
 class ChatHelium(BaseChatModel):
@@ -54,9 +52,11 @@ class ChatHelium(BaseChatModel):
         timeout: Seconds granted to one call.
         max_retries: Further attempts after an error that may pass.
         share: `False` keeps calls from being merged and from the memo.
+        streaming: LangChain's: `True` streams in `invoke` as well, so that callbacks see pieces;
+            `False` set never streams.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     model: str | None = None
     engine: Any = Field(default=None, exclude=True)
@@ -69,6 +69,7 @@ class ChatHelium(BaseChatModel):
     timeout: float | None = None
     max_retries: int = 2
     share: bool = True
+    streaming: bool = False
     cache: Any = Field(default=False, exclude=True)  # LangChain's own would sit in front of ours
 
     _own: LoopThread | None = PrivateAttr(default=None)
@@ -97,65 +98,66 @@ class ChatHelium(BaseChatModel):
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        return await self._here(lambda own: self._answer(messages, stop, kwargs, own))
+        where = session_loop(is_sync=False)
+        if where is not None and where.is_here:
+            return await self._answer(messages, stop, kwargs, is_own=False)
+        work = self._there(where, lambda own: self._answer(messages, stop, kwargs, own))
+        return await work.result_async()
 
     def _generate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
-        return self._there(lambda own: self._answer(messages, stop, kwargs, own)).result()
+        where = session_loop(is_sync=True)
+        return self._there(where, lambda own: self._answer(messages, stop, kwargs, own)).result()
 
     async def _astream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        if session_loop(is_sync=False) is asyncio.get_running_loop():
-            async for chunk in self._chunks(messages, stop, kwargs, is_own=False):
+        where = session_loop(is_sync=False)
+        if where is not None and where.is_here:
+            chunks = self._chunks(messages, stop, kwargs, is_own=False)
+        else:
+            chunks = pieces_async(
+                lambda put: self._there(
+                    where, lambda own: self._pour(messages, stop, kwargs, own, put)
+                )
+            )
+        async with aclosing(chunks):
+            async for chunk in chunks:
                 yield chunk
-            return
-        queue: asyncio.Queue[Any] = asyncio.Queue()
-        put_soon = asyncio.get_running_loop().call_soon_threadsafe
-
-        def put(piece: Any) -> None:
-            put_soon(queue.put_nowait, piece)
-
-        work = self._there(lambda own: self._pour(messages, stop, kwargs, own, put), is_sync=False)
-        try:
-            while (chunk := await queue.get()) is not _END:
-                yield chunk
-            await asyncio.wrap_future(work)
-        finally:
-            work.cancel()
 
     def _stream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        queue: SimpleQueue[Any] = SimpleQueue()
-        work = self._there(lambda own: self._pour(messages, stop, kwargs, own, queue.put))
-        try:
-            while (chunk := queue.get()) is not _END:
-                yield chunk
-            work.result()
-        finally:
-            work.cancel()
+        where = session_loop(is_sync=True)
+        yield from pieces(
+            lambda put: self._there(where, lambda own: self._pour(messages, stop, kwargs, own, put))
+        )
+
+    def batch(self, *args: Any, **kwargs: Any) -> list[AIMessage]:
+        """As LangChain's own, which asks in threads."""
+        session_loop(is_sync=True)  # raises where it would block those
+        replies: list[AIMessage] = super().batch(*args, **kwargs)
+        return replies
 
     # --- where -----------------------------------------------------------------------------------
 
-    async def _here(self, work: Callable[[bool], Coroutine[Any, Any, T]]) -> T:
-        """Do it on this event loop if its session is here, else wait for where it is."""
-        if session_loop(is_sync=False) is asyncio.get_running_loop():
-            return await work(False)
-        return await asyncio.wrap_future(self._there(work, is_sync=False))
-
     def _there(
-        self, work: Callable[[bool], Coroutine[Any, Any, T]], *, is_sync: bool = True
-    ) -> Future[T]:
-        """Do it on the event loop of the caller's session, or of the model's own."""
-        loop = session_loop(is_sync=is_sync)
-        if loop is not None:
-            return asyncio.run_coroutine_threadsafe(work(False), loop)
-        if self._own is None:
-            engine = self.engine if self.engine is not None else self.model
-            self._own = LoopThread(engine, self.session_options)
-        return self._own.submit(work(True))
+        self, where: SessionLoop | None, work: Callable[[bool], Coroutine[Any, Any, T]]
+    ) -> Work[T]:
+        """Begin it on the event loop of the caller's session, or of the model's own."""
+        if where is not None:
+            return Work.on(where.loop, where.thread_id, work(False))
+        engine = self.engine if self.engine is not None else self.model
+        own = self._own
+        if own is None or own.engine is not engine or own.options is not self.session_options:
+            own = self._own = LoopThread(engine, self.session_options)  # a copy may differ
+        return own.submit(work(True))
+
+    def __deepcopy__(self, memo: Any = None) -> ChatHelium:
+        """A copy with the same engine: what runs cannot be copied."""
+        copy: ChatHelium = self.model_copy()
+        return copy
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -197,14 +199,14 @@ class ChatHelium(BaseChatModel):
 
     async def _chunks(
         self, messages: list[BaseMessage], stop: Any, kwargs: dict[str, Any], is_own: bool
-    ) -> AsyncIterator[ChatGenerationChunk]:
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         ref, told = self._ask(messages, stop, dict(kwargs), is_own)
         async for text in ref.stream():
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
         reply = await ref
         said = to_theirs(reply)
         calls = [
-            tool_call_chunk(name=call.name, args=call.text, id=call.id, index=at)
+            tool_call_chunk(name=call.name, args=streamed_args(call), id=call.id, index=at)
             for at, call in enumerate(reply.tool_calls)
         ]
         last = AIMessageChunk(
@@ -223,13 +225,10 @@ class ChatHelium(BaseChatModel):
         stop: Any,
         kwargs: dict[str, Any],
         is_own: bool,
-        put: Callable[[Any], None],
+        put: Put,
     ) -> None:
-        try:
-            async for chunk in self._chunks(messages, stop, kwargs, is_own):
-                put(chunk)
-        finally:
-            put(_END)
+        async for chunk in self._chunks(messages, stop, kwargs, is_own):
+            put(chunk)
 
     # --- tools and schemas -----------------------------------------------------------------------
 
@@ -275,6 +274,10 @@ class ChatHelium(BaseChatModel):
             strict: Has no effect: answers fit in any case.
             kwargs: None are known.
         """
+        if method not in ("json_schema", "json_mode", "function_calling"):
+            raise ValueError(
+                f"method={method!r}: 'json_schema', 'json_mode' or 'function_calling' is meant"
+            )
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         asked = convert_to_json_schema(schema)

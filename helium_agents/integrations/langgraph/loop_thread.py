@@ -9,13 +9,14 @@ anything could close the session, so that a program which never closes its model
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import Coroutine
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from helium_agents.engines.default import EngineLike
+from helium_agents.integrations.langgraph.work import Work
 from helium_agents.runtime.session import Session
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ _CLOSES_WITHIN_S = 60.0
 
 
 class LoopThread:
-    """The loop; it and its session begin with the first call.
+    """The loop; it and its session begin with the first call, in a forked process anew.
 
     Args:
         engine: The session's engine, or `None` for the embedded model.
@@ -32,25 +33,29 @@ class LoopThread:
     """
 
     def __init__(self, engine: EngineLike | None, options: dict[str, Any]) -> None:
-        self._engine = engine
-        self._options = options
+        self.engine = engine
+        self.options = options
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self._pid = os.getpid()
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run something in the session; cancelling the future cancels it."""
+    def submit(self, work: Coroutine[Any, Any, T]) -> Work[T]:
+        """Run something in the session."""
+        if self._pid != os.getpid():  # the thread is the parent's, and may have held the lock
+            self._lock, self._running, self._pid = threading.Lock(), None, os.getpid()
         with self._lock:
             if self._running is None:
                 self._running = running = _Running()
                 self._finalizer = weakref.finalize(self, running.end)
-            return asyncio.run_coroutine_threadsafe(
-                self._in_session(self._running, work), self._running.loop
+            loop = self._running.loop
+            return Work(
+                asyncio.run_coroutine_threadsafe(self._in_session(self._running, work), loop)
             )
 
     async def _in_session(self, running: _Running, work: Coroutine[Any, Any, T]) -> T:
         try:
             if running.opening is None:
-                session = Session(self._engine, **self._options)
+                session = Session(self.engine, **self.options)
                 running.opening = running.loop.create_task(session.open())
             session = await asyncio.shield(running.opening)
         except BaseException:
@@ -77,6 +82,8 @@ class _Running:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.opening: asyncio.Task[Session] | None = None
+        self._pid = os.getpid()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="helium-langchain", daemon=True)
         self._thread.start()
 
@@ -87,13 +94,21 @@ class _Running:
 
     def end(self) -> None:
         """Close the session, then the loop. The garbage collector may call it in any thread."""
+        if self._pid != os.getpid():
+            return  # it is the parent's
         asyncio.run_coroutine_threadsafe(self._end(), self.loop)
         if threading.current_thread() is not self._thread:
             self._thread.join(_CLOSES_WITHIN_S)
+        if self._error is not None:
+            raise self._error
 
     async def _end(self) -> None:
         try:
             if self.opening is not None:
-                await (await self.opening).close()
+                await asyncio.wait([self.opening])
+                if not self.opening.cancelled() and self.opening.exception() is None:
+                    await self.opening.result().close()  # else who asked was told
+        except BaseException as error:  # told by whoever ends it
+            self._error = error
         finally:
             self.loop.stop()

@@ -68,6 +68,14 @@ def to_theirs(reply: Reply[Any]) -> dict[str, Any]:
     }
 
 
+def streamed_args(call: ToolCall) -> str:
+    """The arguments; of an invalid call nothing that LangChain, which parses them, takes for valid.
+
+    It closes what is cut and drops what comes after, so that only the beginning can say it.
+    """
+    return call.text if call.error is None else f"{call.error}: {call.text}"
+
+
 def _fit(reply: Reply[Any]) -> list[ToolCall]:
     return [call for call in reply.tool_calls if call.error is None]
 

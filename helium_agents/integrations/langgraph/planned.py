@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+import contextvars
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Unpack
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -11,18 +12,26 @@ from langchain_core.runnables.config import get_config_list
 
 from helium_agents.engines.default import EngineLike
 from helium_agents.errors import ItemError
-from helium_agents.graph.trace import Frame, entered, entered_frame
+from helium_agents.graph.trace import Frame, entered, entered_frame, set_frame
+from helium_agents.integrations.langgraph.loop_thread import LoopThread
+from helium_agents.integrations.langgraph.own_task import HandOver, in_own_task
+from helium_agents.integrations.langgraph.where import session_loop
+from helium_agents.integrations.langgraph.work import Work
 from helium_agents.runtime.options import SessionOptions
 from helium_agents.runtime.session import Session
+
+_END = object()
 
 
 def planned(
     graph: Any, engine: EngineLike | Session | None = None, **options: Unpack[SessionOptions]
 ) -> PlannedGraph:
-    """A compiled graph as it is, but for `ainvoke`, `abatch` and `astream`.
+    """A compiled graph as it is, but that each run of it is in a session.
 
-    Each of them opens a session, in which `ChatHelium` and `llm` make their calls; the runs of a
-    batch are items of a `map`, so that all of them are known, merged and ordered together.
+    `ainvoke`, `abatch` and `astream` open a session, in which `ChatHelium` and `llm` make their
+    calls; the runs of an `abatch` are items of a `map`, so that all of them are known, merged and
+    ordered together. `invoke`, `batch` and `stream` open one on an event loop in a thread of its
+    own; there a batch runs as LangChain's own, in threads.
 
     Args:
         graph: What `compile()` gave, or an `@entrypoint`.
@@ -32,7 +41,14 @@ def planned(
 
     Example:
         ``app = planned(graph, VLLM("Qwen/Qwen3-8B"), memo="memo")``
+
+    Raises:
+        TypeError: `graph` cannot be run.
     """
+    if not isinstance(graph, Runnable):
+        raise TypeError(
+            f"planned(...) takes a compiled graph (graph.compile()), not a {type(graph).__name__}"
+        )
     return PlannedGraph(graph, engine, options)
 
 
@@ -60,18 +76,44 @@ class PlannedGraph(Runnable[Any, Any]):
         async with Session(self._engine, **self._options) as session:
             yield session
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """As the graph's own, without a session: `ChatHelium` then uses one of its own."""
-        return self.graph.invoke(input, config, **kwargs)
+    @contextmanager
+    def _frame(self) -> Iterator[Frame]:
+        """A frame of a session, for code that waits for its calls in this thread."""
+        if isinstance(self._engine, Session):
+            where = session_loop(is_sync=True, frame=self._engine.root)
+            assert where is not None
+            yield Work.on(where.loop, where.thread_id, self._engine.run(_frame)).result()
+            return
+        thread = LoopThread(self._engine, dict(self._options))
+        try:
+            yield thread.submit(_frame()).result()
+        finally:
+            thread.close()
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """As `invoke`."""
-        return self.graph.stream(input, config, **kwargs)
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As the graph's own, in a session."""
+        with self._frame() as frame, entered(frame):
+            return self.graph.invoke(input, config, **kwargs)
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """As the graph's own, in a session."""
+        with self._frame() as frame:
+            context = contextvars.copy_context()  # not the consumer's, as in `in_own_task`
+            context.run(set_frame, frame)
+            chunks = self.graph.stream(input, config, **kwargs)
+            try:
+                while (chunk := context.run(next, chunks, _END)) is not _END:
+                    yield chunk
+            finally:
+                context.run(chunks.close)
 
     def batch(self, inputs: Sequence[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        """As `invoke`."""
-        results: list[Any] = self.graph.batch(inputs, config, **kwargs)
-        return results
+        """As the graph's own, in a session."""
+        with self._frame() as frame, entered(frame):
+            results: list[Any] = self.graph.batch(inputs, config, **kwargs)
+            return results
 
     def get_graph(self, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """The graph's own."""
@@ -90,32 +132,36 @@ class PlannedGraph(Runnable[Any, Any]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """As the graph's own, in a session."""
-        async for chunk in self._streamed(self.graph.astream, input, config, kwargs):
-            yield chunk
+        async with aclosing(self._streamed(self.graph.astream, input, config, kwargs)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def astream_events(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """As the graph's own, in a session."""
-        async for event in self._streamed(self.graph.astream_events, input, config, kwargs):
-            yield event
+        stream = self.graph.astream_events
+        async with aclosing(self._streamed(stream, input, config, kwargs)) as events:
+            async for event in events:
+                yield event
 
-    async def _streamed(
+    def _streamed(
         self,
         stream: Callable[..., AsyncGenerator[Any, None]],
         input: Any,
         config: RunnableConfig | None,
         kwargs: dict[str, Any],
-    ) -> AsyncIterator[Any]:
-        async with self._session() as session, aclosing(stream(input, config, **kwargs)) as chunks:
-            frame = await session.run(_frame)  # one for all steps, which tells their draws apart
-            while True:
-                try:
-                    with entered(frame):
-                        chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    return
-                yield chunk
+    ) -> AsyncGenerator[Any, None]:
+        async def pour(hand_over: HandOver) -> None:
+            async with aclosing(stream(input, config, **kwargs)) as chunks:
+                async for chunk in chunks:
+                    await hand_over(chunk)
+
+        async def run(hand_over: HandOver) -> None:
+            async with self._session() as session:
+                await session.run(pour, hand_over)
+
+        return in_own_task(run)
 
     async def abatch(
         self,

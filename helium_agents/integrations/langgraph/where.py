@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop
+from typing import NamedTuple
 
 from helium_agents.errors import SessionError
-from helium_agents.graph.trace import entered_frame, root_frame
+from helium_agents.graph.trace import Frame, entered_frame, root_frame
+from helium_agents.runtime.calls import Calls
 
 
-def session_loop(*, is_sync: bool) -> AbstractEventLoop | None:
+class SessionLoop(NamedTuple):
+    """The event loop of a session.
+
+    Attributes:
+        loop: It.
+        thread_id: The thread that it runs in.
+        is_here: Whether the caller runs on it.
+    """
+
+    loop: AbstractEventLoop
+    thread_id: int
+    is_here: bool
+
+
+def session_loop(*, is_sync: bool, frame: Frame | None = None) -> SessionLoop | None:
     """The event loop of the caller's session; `None` where there is no session.
 
     A thread to which a task has handed its context (a sync node of LangGraph's) is in the task's
@@ -17,6 +33,7 @@ def session_loop(*, is_sync: bool) -> AbstractEventLoop | None:
 
     Args:
         is_sync: Whether the caller will wait without giving way.
+        frame: A frame of the session, by default the caller's.
 
     Raises:
         SessionError: It would wait for its own event loop, or several sessions are open.
@@ -25,14 +42,13 @@ def session_loop(*, is_sync: bool) -> AbstractEventLoop | None:
         running = asyncio.get_running_loop()
     except RuntimeError:
         running = None
-    frame = entered_frame() or root_frame()
-    loop: AbstractEventLoop | None = getattr(frame.runner, "loop", None)
-    if loop is None:
+    runner = (frame or entered_frame() or root_frame()).runner
+    if not isinstance(runner, Calls):
         return None
-    if is_sync and loop is running:
+    if is_sync and runner.loop is running:
         raise SessionError(
-            "ChatHelium was called without await in the event loop of its session, which would "
-            "wait for itself: use ainvoke, astream or abatch there, or call it in a thread "
-            "(asyncio.to_thread)"
+            "ChatHelium or a planned graph was called without await in the event loop of its "
+            "session, which would wait for itself: use ainvoke, astream or abatch there, or call "
+            "it in a thread (asyncio.to_thread)"
         )
-    return loop
+    return SessionLoop(runner.loop, runner.thread_id, runner.loop is running)
