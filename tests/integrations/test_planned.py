@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -177,6 +178,24 @@ def test_without_await_it_is_the_graph_in_a_session() -> None:
     assert [*app.stream({"text": "a"})] == [{"ask": {"notes": ["its own"]}}]
     assert (engine.num_requests, engine.num_starts) == (3, 3)  # a session, and an answer, for each
     assert entered_frame() is None
+
+
+def test_threads_that_run_it_at_once_share_a_session() -> None:
+    engine = ScriptedEngine(latency_s=0.01)
+    app = planned(asks(), engine)
+    at_once = threading.Barrier(3)
+
+    def run(_: int) -> Any:
+        chunks = app.stream({"text": "a"})
+        at_once.wait(timeout=30)
+        first = next(chunks)
+        at_once.wait(timeout=30)
+        return [first, *chunks]
+
+    with ThreadPoolExecutor(3) as pool:
+        one, two, three = pool.map(run, range(3), timeout=60)
+    assert one == two == three
+    assert (engine.num_requests, engine.num_starts) == (1, 1)
 
 
 async def test_without_await_in_a_session_that_is_given() -> None:

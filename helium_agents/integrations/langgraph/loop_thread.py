@@ -12,7 +12,8 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from helium_agents.engines.default import EngineLike
@@ -38,6 +39,21 @@ class LoopThread:
         self._lock = threading.Lock()
         self._running: _Running | None = None
         self._pid = os.getpid()
+        self._using = threading.Lock()
+        self._num_users = 0
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Use it for a block; it closes when the last of those who use it at once has left."""
+        with self._using:
+            self._num_users += 1
+        try:
+            yield
+        finally:
+            with self._using:
+                self._num_users -= 1
+                if self._num_users == 0:
+                    self.close()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Work[T]:
         """Run something in the session."""

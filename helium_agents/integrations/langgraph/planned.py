@@ -31,7 +31,7 @@ def planned(
     `ainvoke`, `abatch` and `astream` open a session, in which `ChatHelium` and `llm` make their
     calls; the runs of an `abatch` are items of a `map`, so that all of them are known, merged and
     ordered together. `invoke`, `batch` and `stream` open one on an event loop in a thread of its
-    own; there a batch runs as LangChain's own, in threads.
+    own, which those that run at once share; there a batch is LangChain's own, in threads.
 
     Args:
         graph: What `compile()` gave, or an `@entrypoint`.
@@ -61,6 +61,8 @@ class PlannedGraph(Runnable[Any, Any]):
         self.graph = graph
         self._engine = engine
         self._options = options
+        thread_engine = None if isinstance(engine, Session) else engine
+        self._thread = LoopThread(thread_engine, dict(options))  # for callers without await
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["graph"], name)
@@ -84,11 +86,8 @@ class PlannedGraph(Runnable[Any, Any]):
             assert where is not None
             yield Work.on(where.loop, where.thread_id, self._engine.run(_frame)).result()
             return
-        thread = LoopThread(self._engine, dict(self._options))
-        try:
-            yield thread.submit(_frame()).result()
-        finally:
-            thread.close()
+        with self._thread.used():
+            yield self._thread.submit(_frame()).result()
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As the graph's own, in a session."""
