@@ -57,22 +57,36 @@ class OurChatModel(LangGraph):
         name: What it is called in tables.
         is_planned: Whether the graph is `planned`; otherwise nothing is merged or held back.
         max_open: Most rows on the engine at once, of a planned one.
+        num_runs: How many runs were made before, which have left a profile and nothing else.
     """
 
     uses_server = False
     requirement = "langgraph"
 
-    def __init__(self, name: str, *, is_planned: bool, max_open: int | None = None) -> None:
+    def __init__(
+        self, name: str, *, is_planned: bool, max_open: int | None = None, num_runs: int = 0
+    ) -> None:
         super().__init__(name)
         self._max_open = max_open
+        self._num_runs = num_runs
         self._is_planned = is_planned
 
     async def prepare(self, batch: Batch, bed: Testbed) -> None:
-        """Compile the graph of the first row, which has the form of all."""
+        """Compile the graph of the first row, which has the form of all; make the runs before."""
+        store = MemoryStore()
+        for _ in range(self._num_runs):
+            self._compile(batch, bed, store)
+            await self.run(batch, bed)
+            profiles, store = store.profiles(), MemoryStore()
+            for key, profile in profiles.items():
+                store.put_profile(key, profile)
+        self._compile(batch, bed, store)
+
+    def _compile(self, batch: Batch, bed: Testbed, store: MemoryStore) -> None:
         from helium_agents.integrations.langgraph import ChatHelium, planned
 
         graph = _compiled(batch.graphs[0], lambda length: ChatHelium(max_tokens=length), _our_node)
-        session = Session(bed.engine, memo=MemoryStore(), max_open=self._max_open)
+        session = Session(bed.engine, memo=store, max_open=self._max_open)
         if not self._is_planned:
             session = Session(bed.engine, rules=(), share=False, schedule=EverythingOpen())
         self._graph, self._session = planned(graph, session), session
@@ -139,5 +153,6 @@ SYSTEMS = (
     LangGraph("langgraph"),
     OurChatModel("langgraph-chat", is_planned=False),
     OurChatModel("langgraph-planned", is_planned=True),
+    OurChatModel("langgraph-planned-again", is_planned=True, num_runs=1),
     OurChatModel("langgraph-planned-10-open", is_planned=True, max_open=10),
 )

@@ -18,12 +18,13 @@ from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
-from helium_agents import Session
+from helium_agents import MemoryStore, Session
 from helium_agents import operator as op
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import SessionError
 from helium_agents.graph.trace import entered_frame
 from helium_agents.integrations.langgraph import ChatHelium, planned, work
+from helium_agents.runtime.profiles import decode_profile
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -294,3 +295,15 @@ async def test_it_goes_on_in_a_chain() -> None:
     expected, _ = await plain(built(), INPUTS)
     chain = planned(built(), ScriptedEngine()) | (lambda state: state["notes"])
     assert await chain.abatch(INPUTS) == [state["notes"] for state in expected]
+
+
+async def test_of_each_graph_other_things_are_learned() -> None:
+    memo, engine = MemoryStore(), ScriptedEngine()
+    other = StateGraph(State).add_node("read", read).add_edge(START, "read").compile(name="other")
+    for graph, text in (built(), "text"), (other, "other text"):
+        rows = [{"text": f"{text} {number}"} for number in range(6)]
+        await planned(graph, engine, memo=memo).abatch(rows)
+    found = [decode_profile(each) for each in memo.profiles().values()]
+    names = [profile.workflow.partition(":")[2] for profile in found if profile is not None]
+    assert len(names) == 2
+    assert "other(__start__, read)" in names

@@ -70,6 +70,12 @@ class PlannedGraph(Runnable[Any, Any]):
     def __repr__(self) -> str:
         return f"planned({self.graph!r})"
 
+    @property
+    def _workflow(self) -> str:
+        """What a profile calls the graph: its name and those of its nodes."""
+        nodes = ", ".join(map(str, getattr(self.graph, "nodes", ())))
+        return f"{self.graph.get_name()}({nodes})"
+
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
         if isinstance(self._engine, Session):
@@ -179,6 +185,7 @@ class PlannedGraph(Runnable[Any, Any]):
         async def run(at: int) -> Any:
             return await self.graph.ainvoke(inputs[at], configs[at], **kwargs)
 
+        run.__qualname__ = self._workflow  # of each graph other things are learned
         results: list[Any] = []
         async with (
             self._session() as session,
