@@ -131,7 +131,7 @@ def _node(index: int, model: Any, bed: Testbed) -> Node:
         log = bed.server.log
         start_s = log.now()
         conversation = state["calls"][index].conversation(state["answers"])
-        reply = await model.ainvoke([tuple(message) for message in conversation])
+        reply = await model.ainvoke([tuple(message[:2]) for message in conversation])
         usage = reply.usage_metadata
         cached = usage["input_token_details"].get("cache_read", 0)
         log.add(start_s, usage["input_tokens"], cached, usage["output_tokens"])

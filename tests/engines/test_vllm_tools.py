@@ -43,7 +43,7 @@ async def test_required_calls_six_turns_long_and_remembered(engine: VLLM) -> Non
             history = [user("Find out about tomorrow.")]
             called = []
             for _ in range(6):
-                reply = await llm(*history, tools=TOOLS, tool_choice="required", max_tokens=200)
+                reply = await llm(*history, tools=TOOLS, tool_choice="required", max_tokens=600)
                 assert [call.error for call in reply.tool_calls if call.error] == []
                 called += [(call.id, call.name, call.arguments) for call in reply.tool_calls]
                 history += await run_tools(reply, TOOLS, on_error="raise")
