@@ -198,7 +198,8 @@ def occupancy_plot(records: Sequence[Record]) -> Figure | None:
     if not found:
         return None
     group = found[0]
-    looks = _looks(found)
+    here = {system for _, system in group.records}
+    looks = {system: look for system, look in _looks(found).items() if system in here}
     shown = sorted(looks, key=lambda system: (system != OURS, _time_beside_others(group, system)))
     looks = {system: look for system, look in looks.items() if system in shown[:_NUM_LINES]}
     figure, panels = _panels(len(group.rows), 1.5)

@@ -50,6 +50,11 @@ def test_only_what_there_are_records_for(tmp_path: Path) -> None:
     assert [path.stem for path in plots.write_plots([alone], tmp_path)] == ["bound", "hits"]
 
 
+def test_systems_of_other_groups_are_in_no_line_over_time() -> None:
+    other = record("lease", (1.25,) * 7, setting="fits")
+    assert plots.occupancy_plot([record("ours"), record("raw", (1.25,) * 7), other]) is not None
+
+
 def test_dots_are_where_the_numbers_are() -> None:
     records = [record("ours"), record("raw", (1.25,) * 7, cached_tokens=60_000)]
     raw = plots.COLOURS[0]
