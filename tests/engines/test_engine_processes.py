@@ -87,6 +87,9 @@ def test_they_end_with_the_program(with_group: bool) -> None:
 def started(environment: dict[str, str], command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(command, env=os.environ | environment) as process:
         try:
+            environ = Path(f"/proc/{process.pid}/environ")  # empty at the very beginning
+            while process.poll() is None and not environ.read_bytes():
+                time.sleep(0.01)
             yield process
         finally:
             process.kill()
