@@ -81,10 +81,7 @@ def by_operator(run: TracedRun) -> list[OperatorRow]:
     paths = Paths(run)
     cacheable = cacheable_tokens(run)
     rows: dict[tuple[str, ...], OperatorRow] = {}
-    starts = [part.start_s for part in run.parts]
-    first_sent_s: dict[int, float] = defaultdict(float)  # by part: its engine was started for it
-    for call in sorted(run.computed, key=lambda call: -(call.sent_s or call.asked_s)):
-        first_sent_s[bisect_right(starts, call.asked_s)] = call.sent_s or call.asked_s
+    ready_s = ready_times(run)
     for call in run.calls:
         if call.kind != "llm":
             continue
@@ -92,10 +89,24 @@ def by_operator(run: TracedRun) -> list[OperatorRow]:
         for length in range(len(path) + 1):  # callers without calls of their own have rows too
             if length or not path:
                 rows.setdefault(path[:length], OperatorRow(path[:length]))
-        came_s = (run.by_number[each].end_s for each in call.inputs if each in run.by_number)
-        ready_s = max(call.asked_s, *came_s, first_sent_s[bisect_right(starts, call.asked_s)])
-        rows[path].add(call, ready_s, cacheable.get(call.number, 0))
+        rows[path].add(call, ready_s[call.number], cacheable.get(call.number, 0))
     return [rows[path] for path in sorted(rows)]
+
+
+def ready_times(run: TracedRun) -> dict[int, float]:
+    """When each model call's inputs were there, and its part's engine."""
+    starts = [part.start_s for part in run.parts]
+    first_sent_s: dict[int, float] = {}
+    for call in run.computed:
+        part, sent_s = bisect_right(starts, call.asked_s), call.sent_s or call.asked_s
+        first_sent_s[part] = min(sent_s, first_sent_s.get(part, sent_s))
+    found = {}
+    for call in run.calls:
+        if call.kind == "llm":
+            came_s = (run.by_number[each].end_s for each in call.inputs if each in run.by_number)
+            begun_s = first_sent_s.get(bisect_right(starts, call.asked_s), 0.0)
+            found[call.number] = max(call.asked_s, *came_s, begun_s)
+    return found
 
 
 class Paths:
