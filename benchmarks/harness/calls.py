@@ -149,7 +149,9 @@ class _Recorder:
         self.outputs.append(index)
         return Reply((Choice(_placeholder(index), (), "stop"),))
 
-    def running_tool(self, frame: Frame, call: ToolCall) -> AbstractContextManager[None]:
+    def running_tool(
+        self, frame: Frame, call: ToolCall, *, is_operator: bool
+    ) -> AbstractContextManager[None]:
         return nullcontext()
 
     def on_awaited(self, node: Node) -> None: ...

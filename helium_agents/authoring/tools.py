@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from helium_agents.authoring.gather import gather
 from helium_agents.authoring.llm import llm
 from helium_agents.authoring.messages import Message, assistant, tool
+from helium_agents.authoring.operator import BoundOperator, Operator
 from helium_agents.authoring.tool_schema import ToolLike, as_tool
 from helium_agents.errors import HeliumError, InvalidReply, RequestError, SessionError, in_words
 from helium_agents.graph.arguments import complaint, is_whole
@@ -62,11 +63,9 @@ async def _result(call: ToolCall, functions: dict[str, Any], on_error: OnError) 
     if function is None:
         raise RequestError(f"{call.name} is only a schema: answer its calls with tool(...)")
     try:
-        value = function(**call.arguments)
-        if isinstance(value, Ref):
-            value = await value
-        elif isawaitable(value):
-            with _shown_as_running(call):
+        with _told_as_running(call, function):
+            value = function(**call.arguments)
+            if isinstance(value, Ref) or isawaitable(value):
                 value = await value
         return value if isinstance(value, str) else to_json(value).decode()
     except HeliumError:
@@ -77,15 +76,16 @@ async def _result(call: ToolCall, functions: dict[str, Any], on_error: OnError) 
         return f"Error: {in_words(error)}"
 
 
-def _shown_as_running(call: ToolCall) -> AbstractContextManager[None]:
-    """Has the session name the tool among what is waited for; operators it knows by itself."""
+def _told_as_running(call: ToolCall, function: Any) -> AbstractContextManager[None]:
+    """Has the session name the tool among what is waited for, and tell its observers of it."""
     frame = entered_frame()
     if frame is None:
         with suppress(SessionError):  # several are open: none of them is known to be meant
             frame = root_frame()
     if frame is None or frame.runner is None:
         return nullcontext()
-    return frame.runner.running_tool(frame, call)
+    is_operator = isinstance(function, Operator | BoundOperator)
+    return frame.runner.running_tool(frame, call, is_operator=is_operator)
 
 
 async def agent_loop(

@@ -96,8 +96,10 @@ class Runner(Protocol):
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         ...
 
-    def running_tool(self, frame: Frame, call: ToolCall) -> AbstractContextManager[None]:
-        """While a tool that is no operator runs, in a frame."""
+    def running_tool(
+        self, frame: Frame, call: ToolCall, *, is_operator: bool
+    ) -> AbstractContextManager[None]:
+        """While a tool runs, in a frame."""
         ...
 
     def wait(self, node: Call) -> Coroutine[Any, Any, Any]:

@@ -46,7 +46,7 @@ from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.runtime.waiting import OpenMap, RunningTool, waiting
-from helium_agents.telemetry.events import Observer, Planned
+from helium_agents.telemetry.events import Observer, Planned, ToolEnded
 
 _HITS_BETWEEN_YIELDS = 64
 
@@ -98,7 +98,7 @@ class Calls:
         self.state: Literal["open", "closing", "closed"] = "open"
         self.maps: dict[OpenMap, None] = {}
         self.is_open = True  # as a field of its own, since every call asks
-        settler = Settler(emit, engines, answers)
+        settler = self._settler = Settler(emit, engines, answers)
         self.flights = Flights(self._plan, settler.settle, settler.report_left, self._closed_before)
         self.models = engines
         self._dispatcher = dispatcher
@@ -169,14 +169,37 @@ class Calls:
         self._plain.pop(node, None)
 
     @contextmanager
-    def running_tool(self, frame: Frame, call: ToolCall) -> Iterator[None]:
-        """While a tool that is no operator runs, in a frame."""
+    def running_tool(self, frame: Frame, call: ToolCall, *, is_operator: bool) -> Iterator[None]:
+        """While a tool runs, in a frame; what waits for an operator is known without it."""
         tool = RunningTool(frame, call, self._loop.time())
-        self._tools[tool] = None
+        if not is_operator:
+            self._tools[tool] = None
+        failure: BaseException | None = None
         try:
             yield
+        except BaseException as error:
+            failure = error
+            raise
         finally:
-            del self._tools[tool]
+            self._tools.pop(tool, None)
+            if self._is_watched:
+                self._tell_of(tool, failure)
+
+    def _tell_of(self, tool: RunningTool, error: BaseException | None) -> None:
+        """A tool has ended."""
+        frame, call = tool.frame, tool.call
+        self._emit(
+            ToolEnded(
+                name=call.name,
+                call_id=call.id,
+                arguments=call.text,
+                begun_s=tool.since_s,
+                ended_s=self._loop.time(),
+                error=error,
+                body=self._settler.body_around(frame),
+                item=None if frame.item is None else frame.item.rank,
+            )
+        )
 
     def start(self, node: Node) -> None:
         """Demand a call on the session's own behalf; its error, if any, stays with its Ref."""

@@ -19,6 +19,7 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
+from helium_agents.graph.trace import Frame
 from helium_agents.keys.freeze import freeze
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.engine_pool import EnginePool
@@ -105,7 +106,7 @@ class Settler:
             error=outcome.error if isinstance(outcome, Failure) else None,
             calls_below=calls_below,
             call=node.number,
-            body=self._body_around(node) if is_watched else None,
+            body=self.body_around(node.frame) if is_watched else None,
             leader=(flight.leader or flight.node).number,
             item=None if item is None else item.rank,
             model=model,
@@ -115,11 +116,11 @@ class Settler:
         if isinstance(node, LlmNode) and node.on_settled is not None:
             node.on_settled(event)
 
-    def _body_around(self, node: Node) -> OperatorCall | None:
-        """The operator call in whose body a call was made; one object for all of that body."""
+    def body_around(self, frame: Frame) -> OperatorCall | None:
+        """The operator call whose body a frame is in; one object for all of that body."""
         inner: list[OperatorNode] = []
         found = None
-        for caller in node.frame.callers():
+        for caller in frame.callers():
             found = self._bodies.get(caller)
             if found is not None:
                 break

@@ -37,7 +37,7 @@ class OpenMap(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunningTool:
-    """A tool that is no operator, and runs.
+    """A tool that runs.
 
     Args:
         frame: Where it was called.

@@ -251,6 +251,31 @@ class OperatorCall:
     caller: OperatorCall | None = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolEnded:
+    """A call of a tool that `run_tools` carried out has ended.
+
+    Args:
+        name: The tool.
+        call_id: What tells the call from the others of its conversation.
+        arguments: As the model wrote them, JSON.
+        begun_s: When it was begun, by the event loop's clock.
+        ended_s: When it had ended.
+        error: What it failed with, or `None`.
+        body: The operator call in whose body it was carried out; `None` outside of any.
+        item: The top-level item that it was carried out for; `None` outside of any.
+    """
+
+    name: str
+    call_id: str
+    arguments: str
+    begun_s: float
+    ended_s: float
+    error: BaseException | None
+    body: OperatorCall | None
+    item: int | None
+
+
 class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs four times as much
     """A pure or model call has its outcome.
 
@@ -309,6 +334,7 @@ Event = (
     | ProfileMisfit
     | CallMissed
     | RequestAnswered
+    | ToolEnded
     | CallSettled
 )
 Observer = Callable[[Event], None]

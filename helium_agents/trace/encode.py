@@ -22,8 +22,10 @@ from helium_agents.telemetry.events import (
     MapOpened,
     OperatorCall,
     Planned,
+    ProfileMisfit,
     RequestAnswered,
     ScheduleChosen,
+    ToolEnded,
 )
 from helium_agents.trace.front_coding import Texts, TokenSequences
 
@@ -33,11 +35,12 @@ KINDS: dict[type[Any], str] = {
     EngineStarted: "engine started",
     MapOpened: "map",
     Planned: "plan",
+    ProfileMisfit: "misfit",
     ScheduleChosen: "schedule",
 }
 """Events that are kept as they are, by kind."""
 
-KEPT = (*KINDS, ItemOpened, ItemClosed, RequestAnswered, CallSettled)
+KEPT = (*KINDS, ItemOpened, ItemClosed, RequestAnswered, ToolEnded, CallSettled)
 """Events that are kept at all."""
 
 
@@ -74,6 +77,8 @@ class _Chunk:
                 self.records.append(self._call(event))
             case RequestAnswered():
                 self.records.append(self._answer(event))
+            case ToolEnded():
+                self.records.append(self._tool(event))
             case ItemOpened() | ItemClosed():
                 self.records.append(self._item(event, time_s))
             case _:
@@ -126,6 +131,21 @@ class _Chunk:
             record["messages"] = [(role, self.texts.add(text)) for role, text in messages]
             record["texts"] = [self.texts.add(text) for text in event.texts]
             record["tool_calls"] = event.tool_calls
+        return record
+
+    def _tool(self, event: ToolEnded) -> dict[str, Any]:
+        self._add_body(event.body)
+        record: dict[str, Any] = {
+            "kind": "tool",
+            "t": event.ended_s,
+            "begun": event.begun_s,
+            "name": event.name,
+            "body": 0 if event.body is None else event.body.number,
+            "item": event.item,
+            "error": self._error(event.error),
+        }
+        if self._has_content:
+            record["arguments"] = event.arguments
         return record
 
     def _item(self, event: ItemOpened | ItemClosed, time_s: float) -> dict[str, Any]:

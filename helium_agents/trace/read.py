@@ -19,8 +19,10 @@ from helium_agents.trace.run import (
     TracedCall,
     TracedEngine,
     TracedItem,
+    TracedMoment,
     TracedPart,
     TracedRun,
+    TracedTool,
 )
 
 _ENGINE_FIELDS = [each.name for each in fields(EngineDescribed)]
@@ -70,6 +72,7 @@ class _Reader:
         self._end_s = 0.0
         self._num_before = 0
         self._most = 0
+        self._num_rows: int | None = 0
         self._tokens: list[array[int]] = []
         self._texts: list[str] = []
 
@@ -91,6 +94,8 @@ class _Reader:
                     self.run.bodies[number] = body
                 case "item opened" | "item closed":
                     self._add_item(record)
+                case "tool":
+                    self._add_tool(record)
                 case "part":
                     self._add_part(record)
                 case _:
@@ -98,7 +103,7 @@ class _Reader:
 
     def _add_part(self, record: Mapping[str, Any]) -> None:
         self._answers.clear()  # requests are numbered anew
-        self._num_before = self._most
+        self._num_before, self._num_rows = self._most, 0
         self._shift_s = self._end_s - record["t"]
         self.run.parts.append(
             TracedPart(
@@ -130,6 +135,45 @@ class _Reader:
             self.run.engines[engine.model] = engine
         elif record["kind"] == "schedule":
             self.run.choices.append({**record, "t": self._time(record["t"])})
+        elif record["kind"] == "map" and not record["is_nested"]:
+            self._add_rows(record["num_items"])
+        else:
+            self._add_moment(record)
+
+    def _add_rows(self, num_items: int | None) -> None:
+        """A top-level map begins; a part that resumes has all of its rows again."""
+        before, self._num_rows = self._num_rows, None
+        if before is not None and num_items is not None:
+            self._num_rows = before + num_items
+        self.run.num_rows = self._num_rows
+
+    def _add_moment(self, record: Mapping[str, Any]) -> None:
+        at_s = self._time(record["t"])
+        match record["kind"]:
+            case "engine started" as kind:
+                model, seconds = record["model"], record["seconds"]
+                moment = TracedMoment(kind, at_s, model, seconds=seconds)
+            case "engine lost" as kind:
+                reason, num_open = record["reason"], record["num_open"]
+                moment = TracedMoment(kind, at_s, record["model"], reason, num_open=num_open)
+            case "misfit" as kind:
+                moment = TracedMoment(kind, at_s, record["workflow"], record["reason"])
+            case _:
+                return
+        self.run.moments.append(moment)
+
+    def _add_tool(self, record: Mapping[str, Any]) -> None:
+        self.run.tools.append(
+            TracedTool(
+                name=record["name"],
+                body=self._number(record["body"]),
+                item=record["item"],
+                begun_s=self._time(record["begun"]),
+                end_s=self._time(record["t"]),
+                error=record["error"],
+                arguments=record.get("arguments"),
+            )
+        )
 
     def _add_call(self, record: Mapping[str, Any]) -> None:
         asked_s, sent_s, first_token_s, end_s = record["times"]

@@ -156,6 +156,50 @@ class TracedCall:
 
 
 @dataclass(frozen=True)
+class TracedTool:
+    """A call of a tool that the program carried out.
+
+    Args:
+        name: The tool.
+        body: The number of the operator call in whose body it was carried out; 0 outside of any.
+        item: The top-level item that it was carried out for; `None` outside of any.
+        begun_s: When it was begun.
+        end_s: When it had ended.
+        error: What it failed with, in words.
+        arguments: As the model wrote them, JSON; `None` where texts were not kept.
+    """
+
+    name: str
+    body: int
+    item: int | None
+    begun_s: float
+    end_s: float
+    error: str | None
+    arguments: str | None
+
+
+@dataclass(frozen=True)
+class TracedMoment:
+    """Something that happened to the run as a whole.
+
+    Args:
+        kind: What.
+        at_s: When.
+        subject: The engine, or the workflow whose profile did not fit.
+        detail: Why, in words; empty where that was not kept.
+        seconds: What starting the engine took.
+        num_open: Requests that were open on an engine that was lost.
+    """
+
+    kind: Literal["engine started", "engine lost", "misfit"]
+    at_s: float
+    subject: str
+    detail: str = ""
+    seconds: float = 0.0
+    num_open: int = 0
+
+
+@dataclass(frozen=True)
 class TracedBody:
     """A call of an operator in whose body others were made.
 
@@ -180,6 +224,10 @@ class TracedRun:
         items: Items of top-level maps, by `TracedItem.item`.
         calls: In the order in which they were settled.
         bodies: Operator calls by number.
+        tools: Calls of tools, in the order in which they ended.
+        moments: What happened to the run as a whole, in order.
+        num_rows: Rows of its top-level maps, those included that an earlier part has answered;
+            `None` where that is not known.
         choices: What the schedule chose, as the fields of each `ScheduleChosen`, with the time `t`.
         is_cut: Whether the last thing written is not there to its end: the run goes on, or was
             killed.
@@ -190,6 +238,9 @@ class TracedRun:
     items: dict[int, TracedItem] = field(default_factory=dict)
     calls: list[TracedCall] = field(default_factory=list)
     bodies: dict[int, TracedBody] = field(default_factory=dict)
+    tools: list[TracedTool] = field(default_factory=list)
+    moments: list[TracedMoment] = field(default_factory=list)
+    num_rows: int | None = None
     choices: list[dict[str, Any]] = field(default_factory=list)
     is_cut: bool = False
 
@@ -202,6 +253,14 @@ class TracedRun:
     def by_number(self) -> dict[int, TracedCall]:
         """The calls by number."""
         return {call.number: call for call in self.calls}
+
+    def unix_s(self, time_s: float) -> float:
+        """When something was, in Unix time; each part's clock is set by its own beginning."""
+        part = self.parts[0]
+        for later in self.parts:
+            if later.start_s <= time_s:
+                part = later
+        return part.unix_s + time_s - part.start_s
 
     def caller(self, call: TracedCall) -> str:
         """The name of the operator in whose body a call was made; "" outside of any."""

@@ -17,12 +17,20 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, user
+from helium_agents import MemoryStore, Session, agent_loop, gather, llm, operator, prompt, user
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 from helium_agents.errors import RequestError, TraceError
 from helium_agents.graph.tool_call import ToolCall
-from helium_agents.telemetry.events import CallSettled, EngineLost, Event, RequestAnswered
+from helium_agents.telemetry.events import (
+    CallSettled,
+    EngineLost,
+    EngineStarted,
+    Event,
+    MapOpened,
+    ProfileMisfit,
+    RequestAnswered,
+)
 from helium_agents.trace import TracedRun, TraceFile, read_trace, writer
 from helium_agents.trace.chunks import HEADER, check_header, chunk_of, chunks_in
 from helium_agents.trace.encode import KEPT, encoded
@@ -394,3 +402,72 @@ async def test_calls_of_tools_are_kept_as_the_model_wrote_them(tmp_path: Path) -
     assert call.answer is not None
     ((name, arguments),) = call.answer.tool_calls[0]
     assert name == "add" and json.loads(arguments) == {"a": 1, "b": 2}
+
+
+async def test_tools_are_told_of_with_who_carried_them_out(tmp_path: Path) -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    async def fail(page: str) -> str:
+        raise ValueError(page)
+
+    @operator
+    async def look_up(page: str) -> str:
+        return page
+
+    asked = [("add", {"a": 1, "b": 2}), ("fail", {"page": "x"}), ("look_up", {"page": "y"})]
+
+    def answer(request: Request) -> str | ScriptedReply:
+        if any(message.role == "tool" for message in request.messages):
+            return "done"
+        return ScriptedReply(tool_calls=[ToolCall(*each) for each in asked])
+
+    @operator
+    async def agent(row: str) -> str:
+        return (await agent_loop(user(row), tools=[add, fail, look_up])).text
+
+    for content in (True, False):
+        trace = TraceFile(tmp_path / "t", content=content, overwrite=True)
+        async with Session(ScriptedEngine(answer), trace=trace) as session:
+            assert [text async for text in session.map(agent, ["q", "r"])] == ["done", "done"]
+        run = read_trace(tmp_path / "t")
+        assert sorted((tool.item, tool.name) for tool in run.tools) == [
+            (item, name) for item in (0, 1) for name in ("add", "fail", "look_up")
+        ]
+        assert {run.bodies[tool.body].name.rpartition(".")[2] for tool in run.tools} == {"agent"}
+        assert all(tool.begun_s <= tool.end_s for tool in run.tools)
+        failed = next(tool for tool in run.tools if tool.name == "fail")
+        assert failed.error == ("ValueError: x" if content else "ValueError")
+        assert failed.arguments == ('{"page":"x"}' if content else None)
+
+
+def test_what_happens_to_the_whole_run_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+
+    def part(start_s: float, *events: tuple[float, Event]) -> bytes:
+        head = {"kind": "part", "t": start_s, "unix_s": 1000 + start_s, "version": "0"}
+        head |= {"run_id": "r", "content": True, "schedule": "Adaptive", "work": {}}
+        chunk = encoded(events, has_content=True)
+        return chunk_of({**chunk, "records": [head, *chunk["records"]]})
+
+    first = part(
+        50.0,
+        (51.0, MapOpened(10, False)),
+        (51.0, MapOpened(99, True)),
+        (53.0, EngineStarted("m", 2.0)),
+        (54.0, ProfileMisfit("flow:answer", "longer answers")),
+        (55.0, EngineLost("m", "killed", 3, 1)),
+    )
+    second = part(7.0, (7.5, MapOpened(10, False, 4)), (8.0, MapOpened(5, False)))
+    path.write_bytes(HEADER + first + second)
+    run = read_trace(path)
+    assert run.num_rows == 15 and [part.start_s for part in run.parts] == [0.0, 5.0]
+    assert [(each.kind, each.at_s, each.subject, each.detail) for each in run.moments] == [
+        ("engine started", 3.0, "m", ""),
+        ("misfit", 4.0, "flow:answer", "longer answers"),
+        ("engine lost", 5.0, "m", "killed"),
+    ]
+    assert run.moments[0].seconds == 2.0 and run.moments[2].num_open == 3
+    assert run.unix_s(1.0) == 1051.0 and run.unix_s(5.5) == 1007.5
+    path.write_bytes(HEADER + part(0.0, (1.0, MapOpened(None, False)), (1.0, MapOpened(3, False))))
+    assert read_trace(path).num_rows is None
