@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from helium_agents.optimizer.distribution import Distribution
+from helium_agents.optimizer.guesses import Histogram
 
 BLOCK_TOKENS = 16
 DIGEST_BYTES = 8
@@ -124,6 +125,7 @@ class Profile:
         pause_s: Seconds between calls, of all rows, in which nothing of the row was on an engine.
         service_s: Seconds in which something was.
         rows: The newest, the oldest first.
+        answers: How often which closed answer came.
     """
 
     workflow: str = ""
@@ -134,6 +136,7 @@ class Profile:
     pause_s: float = 0.0
     service_s: float = 0.0
     rows: list[SeenRow] = field(default_factory=list)
+    answers: Histogram = field(default_factory=Histogram)
 
     def site(self, name: str) -> Site:
         """What is kept of a call site."""
@@ -173,6 +176,7 @@ class Profile:
                 site.turn(number).prompt_tokens.add_all(turn.prompt_tokens)
                 site.turn(number).output_tokens.add_all(turn.output_tokens)
         self.rows = [*self.rows, *newer.rows][-MOST_ROWS:]
+        self.answers.add_all(newer.answers)
 
 
 def held_share(rows: Sequence[SeenRow]) -> float:

@@ -1,0 +1,243 @@
+"""The budget of speculation: which guesses are worth their cost, and when to make none."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from collections import deque
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Final
+
+from helium_agents.errors import SessionError
+from helium_agents.optimizer.guesses import Guess
+from helium_agents.optimizer.speculation_cost import Outlook
+
+_PRIOR_GUESSES: Final = 4.0
+"""What a predictor says of its own certainty counts as much as so many guesses that it made."""
+
+_MOST_GUESSES: Final = 200.0
+"""Of more guesses older ones count half."""
+
+_SURE: Final = (0.5, 0.7, 0.85, 0.95)
+"""Guesses of which a predictor is about as sure are judged together: between these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much may be guessed.
+
+    A guess is made where what it wins, times how probable it is at least, is more than what it
+    costs, times how probable it is not.
+
+    Args:
+        max_extra_tokens: Most tokens that are computed for wrong guesses, as a share of those that
+            demanded calls need.
+        caution: By how much a second that wrong guesses take from demanded calls counts more than
+            one that right ones win.
+        confidence: With what probability a predictor is at least as often right as is assumed.
+        least_probability: Guesses that are less probable are not made, whatever they win.
+        window_tokens: Demanded tokens over which the share is held.
+        first_tokens: So many demanded tokens are taken for granted, while there are fewer.
+        trials: A call site is left alone once guesses there were worth less than nothing over so
+            many trials, and tried again once in so many.
+    """
+
+    max_extra_tokens: float = 0.2
+    caution: float = 1.0
+    confidence: float = 0.8
+    least_probability: float = 0.3
+    window_tokens: int = 100_000
+    first_tokens: int = 1_000
+    trials: int = 50
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise SessionError(f"Budget({name}={value!r}) must be a number, at least 0")
+        if not 0 < self.confidence < 1:
+            raise SessionError(f"Budget(confidence={self.confidence!r}) must be between 0 and 1")
+        if self.trials < 1 or self.window_tokens < 1:
+            raise SessionError(f"{self!r}: trials and window_tokens are at least 1")
+
+
+class Posterior:
+    """How often a predictor is right: a Beta distribution.
+
+    Args:
+        probability: What the predictor says itself.
+    """
+
+    __slots__ = ("right", "wrong")
+
+    def __init__(self, probability: float) -> None:
+        self.right = _PRIOR_GUESSES * probability
+        self.wrong = _PRIOR_GUESSES * (1.0 - probability)
+
+    def note(self, is_right: bool) -> None:
+        """A guess was right, or wrong."""
+        if self.right + self.wrong > _MOST_GUESSES:
+            self.right, self.wrong = self.right / 2, self.wrong / 2
+        if is_right:
+            self.right += 1.0
+        else:
+            self.wrong += 1.0
+
+    def at_least(self, deviations: float) -> float:
+        """A lower limit, so many standard deviations below the mean; at least 0."""
+        number = self.right + self.wrong
+        mean = self.right / number
+        return max(0.0, mean - deviations * math.sqrt(mean * (1.0 - mean) / (number + 1.0)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stake:
+    """What a guess that is made may cost.
+
+    Args:
+        site: The call site of which the answer is guessed.
+        outlook: What comes of it.
+        tokens: That it is expected to waste.
+    """
+
+    site: str
+    outlook: Outlook
+    tokens: float
+
+
+@dataclass(slots=True)
+class _Site:
+    """What guesses were worth at a call site, in seconds, the newest last."""
+
+    worth_s: deque[float]
+    is_off: bool = False
+    num_left_out: int = 0
+
+    def trial(self, worth_s: float) -> None:
+        self.worth_s.append(worth_s)
+        if self.is_off and worth_s > 0:
+            self.worth_s.clear()
+            self.is_off = False
+        elif len(self.worth_s) == self.worth_s.maxlen and sum(self.worth_s) < 0:
+            self.is_off = True
+
+
+@dataclass(slots=True)
+class _Window:
+    """Tokens that were computed for demanded calls and for wrong guesses; older ones fade."""
+
+    most: int
+    demanded: float = 0.0
+    wasted: float = 0.0
+
+    def add(self, demanded: float, wasted: float) -> None:
+        kept = max(0.0, 1.0 - demanded / self.most)
+        self.demanded = self.demanded * kept + demanded
+        self.wasted = self.wasted * kept + wasted
+
+
+class BudgetState:
+    """What has come of a session's guesses, and so which are worth making.
+
+    Args:
+        budget: What is allowed.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._deviations = NormalDist().inv_cdf(budget.confidence)
+        self._posteriors: dict[tuple[str, str, int], Posterior] = {}
+        self._sites: dict[str, _Site] = {}
+        self._window = _Window(budget.window_tokens)
+        self._staked_tokens = 0.0
+
+    # --- whether to guess ----------------------------------------------------------------------
+
+    def probability(self, site: str, guess: Guess) -> float:
+        """How probable a guess is at least."""
+        return self._posterior(site, guess).at_least(self._deviations)
+
+    def worth(self, site: str, guess: Guess, outlook: Outlook) -> Stake | None:
+        """Whether to ask a call early; if so, `used` or `wasted` must follow once.
+
+        Args:
+            site: The call site of which the answer is guessed.
+            guess: What is guessed.
+            outlook: What comes of it.
+        """
+        if self.is_off(site):
+            return None
+        chance = self.probability(site, guess)
+        lost_s = self.budget.caution * outlook.cost_s
+        expected_s = chance * outlook.saved_s - (1.0 - chance) * lost_s
+        if expected_s <= 0.0:
+            self._trial(site, expected_s)
+            return None
+        tokens = (1.0 - chance) * outlook.tokens
+        if chance < self.budget.least_probability or tokens > self.left_tokens:
+            return None
+        self._staked_tokens += tokens
+        return Stake(site, outlook, tokens)
+
+    def is_off(self, site: str) -> bool:
+        """Whether a call site is left alone, this time; asked once each time."""
+        known = self._sites.get(site)
+        if known is None or not known.is_off:
+            return False
+        known.num_left_out += 1
+        return known.num_left_out % self.budget.trials != 0
+
+    @property
+    def left_tokens(self) -> float:
+        """How many tokens more may be wasted now; what open guesses are expected to is taken off.
+
+        Less than 0 where guesses were wrong more often than was expected.
+        """
+        demanded = max(self._window.demanded, self.budget.first_tokens)
+        allowed = self.budget.max_extra_tokens * demanded
+        return allowed - self._window.wasted - self._staked_tokens
+
+    # --- what came of it -----------------------------------------------------------------------
+
+    def note(self, site: str, guess: Guess, is_right: bool) -> None:
+        """The truth is known, once for each guess, whether anything was asked early or not."""
+        self._posterior(site, guess).note(is_right)
+
+    def demanded(self, num_tokens: float) -> None:
+        """A demanded call needed so many tokens, guessed early or not."""
+        self._window.add(num_tokens, 0.0)
+
+    def used(self, stake: Stake, saved_s: float) -> None:
+        """A call that was asked early was demanded.
+
+        Args:
+            stake: What `worth` gave.
+            saved_s: By how much earlier its answer was there.
+        """
+        self._staked_tokens -= stake.tokens
+        self._trial(stake.site, saved_s)
+
+    def wasted(self, stake: Stake, num_tokens: float) -> None:
+        """Nobody demanded a call that was asked early.
+
+        Args:
+            stake: What `worth` gave.
+            num_tokens: That were computed for it.
+        """
+        self._staked_tokens -= stake.tokens
+        self._window.add(0.0, num_tokens)
+        share = min(1.0, num_tokens / stake.outlook.tokens) if stake.outlook.tokens else 1.0
+        self._trial(stake.site, -self.budget.caution * stake.outlook.cost_s * share)
+
+    def _trial(self, site: str, worth_s: float) -> None:
+        known = self._sites.get(site)
+        if known is None:
+            known = self._sites[site] = _Site(deque(maxlen=self.budget.trials))
+        known.trial(worth_s)
+
+    def _posterior(self, site: str, guess: Guess) -> Posterior:
+        key = (site, guess.source, bisect(_SURE, guess.probability))
+        found = self._posteriors.get(key)
+        if found is None:
+            found = self._posteriors[key] = Posterior(guess.probability)
+        return found

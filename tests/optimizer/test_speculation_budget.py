@@ -1,0 +1,191 @@
+"""The budget of speculation: what is worth a guess, and when guesses end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helium_agents.errors import SessionError
+from helium_agents.optimizer.guesses import Guess
+from helium_agents.optimizer.speculation_budget import Budget, BudgetState, Posterior
+from helium_agents.optimizer.speculation_cost import (
+    GuessedCall,
+    Outlook,
+    outlook,
+    request_seconds,
+)
+from helium_agents.optimizer.step_cost import STEP_COSTS
+
+SURE, HALF = Guess("true", 0.9, "histogram"), Guess("true", 0.5, "histogram")
+CHEAP = Outlook(saved_s=1.0, cost_s=0.1, tokens=10)
+DEAR = Outlook(saved_s=0.1, cost_s=10.0, tokens=10)
+
+
+class TestBudget:
+    @pytest.mark.parametrize(
+        "values", [{"max_extra_tokens": -1}, {"confidence": 1}, {"trials": 0}, {"caution": "x"}]
+    )
+    def test_nonsense_is_refused(self, values: dict[str, float]) -> None:
+        with pytest.raises(SessionError, match=next(iter(values))):
+            Budget(**values)  # type: ignore[arg-type]
+
+
+class TestPosterior:
+    @given(st.floats(0.01, 0.99), st.lists(st.booleans(), max_size=60))
+    def test_the_limit_is_below_the_mean_and_moves_with_what_is_seen(
+        self, probability: float, seen: list[bool]
+    ) -> None:
+        posterior = Posterior(probability)
+        for is_right in seen:
+            before = posterior.at_least(0.84)
+            posterior.note(is_right)
+            after = posterior.at_least(0.84)
+            assert after >= before - 1e-9 if is_right else after <= before + 1e-9
+            assert 0.0 <= after < posterior.right / (posterior.right + posterior.wrong)
+
+    @pytest.mark.parametrize("truth", [0.3, 0.7, 0.97])
+    def test_it_ends_near_the_truth_whatever_was_said(self, truth: float) -> None:
+        rng, posterior = random.Random(1), Posterior(0.5)
+        for _ in range(2000):
+            posterior.note(rng.random() < truth)
+        assert truth - 0.12 < posterior.at_least(0.84) < truth + 0.06
+
+
+class TestWorth:
+    def test_what_wins_more_than_it_costs_is_worth_it(self) -> None:
+        state = BudgetState(Budget())
+        assert state.worth("site", SURE, CHEAP) is not None
+        assert state.worth("site", SURE, DEAR) is None
+
+    def test_a_cautious_one_wants_more(self) -> None:
+        even = Outlook(saved_s=0.2, cost_s=1.0, tokens=10)
+        assert BudgetState(Budget(caution=0.1)).worth("site", SURE, even)
+        assert not BudgetState(Budget(caution=2.0)).worth("site", SURE, even)
+
+    def test_what_a_predictor_says_is_believed_less_than_what_came_of_it(self) -> None:
+        state = BudgetState(Budget())
+        even = Outlook(saved_s=0.4, cost_s=1.0, tokens=10)
+        assert state.worth("site", SURE, even)
+        for _ in range(20):
+            state.note("site", SURE, is_right=False)
+        assert not state.worth("site", SURE, even)
+        assert state.worth("elsewhere", SURE, even)
+        assert state.worth("site", SURE._replace(source="other"), even)
+
+    def test_improbable_guesses_are_not_made_even_where_nobody_waits(self) -> None:
+        idle = Outlook(saved_s=1.0, cost_s=0.0, tokens=10)
+        state = BudgetState(Budget())
+        assert state.worth("site", HALF._replace(probability=0.1), idle) is None
+        assert not state.is_off("site")
+
+    @given(st.floats(0.3, 0.99), st.integers(0, 2**16))
+    def test_wrong_guesses_cost_no_more_than_the_share_and_what_is_open(
+        self, truth: float, seed: int
+    ) -> None:
+        rng, budget = random.Random(seed), Budget(window_tokens=5000)
+        state = BudgetState(budget)
+        demanded = wasted = largest = 0.0
+        for _ in range(300):
+            needed = rng.randrange(1, 300)
+            state.demanded(needed)
+            demanded += needed
+            tokens = float(rng.randrange(1, 400))
+            guess = SURE._replace(probability=truth)
+            stake = state.worth("site", guess, Outlook(1.0, 0.0, tokens))
+            is_right = rng.random() < truth
+            state.note("site", guess, is_right)
+            if stake is None:
+                continue
+            largest = max(largest, tokens)
+            if is_right:
+                state.used(stake, 1.0)
+            else:
+                state.wasted(stake, tokens)
+                wasted += tokens
+        allowed = budget.max_extra_tokens * (demanded + budget.first_tokens)
+        # what fades of the demanded tokens fades of the wasted ones too
+        assert wasted <= 1.2 * allowed + largest
+
+    def test_open_guesses_are_counted_until_they_end(self) -> None:
+        state = BudgetState(Budget(first_tokens=1000))
+        large = Outlook(1.0, 0.0, 300.0)
+        stakes = [stake for _ in range(9) if (stake := state.worth("site", SURE, large))]
+        assert 0 < len(stakes) < 9
+        left = state.left_tokens
+        state.used(stakes[0], 1.0)
+        assert state.left_tokens > left
+        state.wasted(stakes[1], 300)
+        assert state.left_tokens < left
+
+
+class TestSwitchingOff:
+    def test_a_site_is_left_alone_after_so_many_trials_and_tried_again_rarely(self) -> None:
+        state = BudgetState(Budget(trials=50))
+        for _ in range(50):
+            assert not state.is_off("site")
+            assert state.worth("site", SURE, DEAR) is None
+        asked = [state.is_off("site") for _ in range(500)]
+        assert asked.count(False) == 10
+        assert not state.is_off("elsewhere")
+
+    def test_it_comes_back_when_it_pays(self) -> None:
+        state = BudgetState(Budget(trials=10))
+        for _ in range(10):
+            state.worth("site", SURE, DEAR)
+        stakes = [stake for _ in range(10) if (stake := state.worth("site", SURE, CHEAP))]
+        assert len(stakes) == 1
+        state.used(stakes[0], 1.0)
+        assert not state.is_off("site")
+        assert state.worth("site", SURE, CHEAP) is not None
+
+    def test_wrong_guesses_switch_it_off_too(self) -> None:
+        state = BudgetState(Budget(trials=10, max_extra_tokens=100.0))
+        for _ in range(10):
+            stake = state.worth("site", SURE, Outlook(1.0, 0.5, 10))
+            assert stake is not None
+            state.wasted(stake, 10)
+        assert state.is_off("site")
+
+
+class TestOutlook:
+    def test_an_idle_engine_wins_the_time_until_the_truth(self) -> None:
+        call = GuessedCall(prompt_tokens=500, cached_tokens=400, output_tokens=100)
+        for cost in STEP_COSTS.values():
+            short = outlook(cost, call, window_s=0.1, num_demanded=0)
+            assert short.saved_s == pytest.approx(0.1)
+            assert short.cost_s == 0.0
+            whole = outlook(cost, call, window_s=1000, num_demanded=0)
+            alone_s = request_seconds(cost, call, 0) - cost.request_s - cost.reply_s
+            assert whole.saved_s == pytest.approx(alone_s, rel=0.05)
+            assert whole.tokens == 200
+
+    @given(st.integers(1, 64), st.integers(1, 2000), st.floats(0.0, 10.0))
+    def test_more_demanded_calls_cost_more_and_nothing_is_negative(
+        self, num_demanded: int, prompt_tokens: int, window_s: float
+    ) -> None:
+        cost = STEP_COSTS["cpu-medium"]
+        call = GuessedCall(prompt_tokens, 0, 30)
+        found = outlook(cost, call, window_s, num_demanded)
+        more = outlook(cost, call, window_s, num_demanded + 1)
+        assert 0.0 <= found.saved_s <= max(window_s, 31 * cost.step_s)
+        assert found.cost_s >= cost.prefill_seconds(prompt_tokens)
+        assert more.cost_s / (num_demanded + 1) == pytest.approx(
+            found.cost_s / num_demanded, rel=0.2
+        )
+
+    def test_a_large_gpu_lends_what_two_cores_do_not(self) -> None:
+        """A specialist beside a classifier: on the CPU its prompt costs more than is shared."""
+        call = GuessedCall(prompt_tokens=300, cached_tokens=0, output_tokens=60)
+        state = BudgetState(Budget())
+        for name, is_worth in (("h100-8b", True), ("cpu-medium", False)):
+            found = outlook(STEP_COSTS[name], call, window_s=0.1, num_demanded=4)
+            assert (state.worth(name, SURE, found) is not None) is is_worth
+
+    def test_blocks_of_others_are_part_of_the_cost(self) -> None:
+        cost = STEP_COSTS["h100-8b"]
+        free = outlook(cost, GuessedCall(300, 0, 60), 0.1, 4)
+        full = outlook(cost, GuessedCall(300, 0, 60, evicted_tokens=5000), 0.1, 4)
+        assert full.cost_s == pytest.approx(free.cost_s + cost.prefill_seconds(5000))
