@@ -6,13 +6,17 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test quick lint types tests release-check fuzz overhead bench bench-quick setup clean
+.PHONY: help demo docs test quick lint types tests release-check fuzz overhead bench bench-quick setup clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: setup  ## Questions about a dozen documents, answers and a score; again: nothing is computed.
 	$(BIN)/helium demo
+
+docs: setup  ## The documentation site: docs/_build/index.html
+	@$(PIP) -r requirements/bench.txt -r requirements/docs.txt
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build
 
 test: lint types tests  ## Lint, types, and all tests, real engine included.
 
@@ -27,7 +31,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt
+	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt
 	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
 	$(BIN)/python -m pytest -m "engine or slow"
 
@@ -65,4 +69,4 @@ $(VENV)/.ready: requirements/cpu.txt requirements/torch-cpu.txt pyproject.toml
 	@touch $@
 
 clean:  ## Remove the virtual environment and everything that runs left behind.
-	rm -rf $(VENV) .helium .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .helium .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build
