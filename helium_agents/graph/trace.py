@@ -170,7 +170,7 @@ class Frame:
             self.node = parent.node if node is None else node
         self._level = level
         self._path: bytes | None = None
-        self._ordinals: dict[tuple[str, Any], int] | None = None
+        self._ordinals: dict[tuple[str, Any], int] = {}  # at once: threads may meet here
 
     @property
     def path(self) -> bytes:
@@ -196,8 +196,6 @@ class Frame:
 
     def next_ordinal(self, name: str, key: Any) -> int:
         """How many earlier calls of this frame had the same name and key; counts this one."""
-        if self._ordinals is None:
-            self._ordinals = {}
         ordinal = self._ordinals.get((name, key), 0)
         self._ordinals[name, key] = ordinal + 1
         return ordinal

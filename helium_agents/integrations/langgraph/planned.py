@@ -14,6 +14,7 @@ from helium_agents.engines.default import EngineLike
 from helium_agents.errors import ItemError
 from helium_agents.graph.trace import Frame, entered, entered_frame, set_frame
 from helium_agents.integrations.langgraph.loop_thread import LoopThread
+from helium_agents.integrations.langgraph.nodes import name_nodes, named_nodes
 from helium_agents.integrations.langgraph.own_task import HandOver, in_own_task
 from helium_agents.integrations.langgraph.where import session_loop
 from helium_agents.integrations.langgraph.work import Work
@@ -97,7 +98,7 @@ class PlannedGraph(Runnable[Any, Any]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As the graph's own, in a session."""
-        with self._frame() as frame, entered(frame):
+        with self._frame() as frame, entered(frame), named_nodes():
             return self.graph.invoke(input, config, **kwargs)
 
     def stream(
@@ -107,6 +108,7 @@ class PlannedGraph(Runnable[Any, Any]):
         with self._frame() as frame:
             context = contextvars.copy_context()  # not the consumer's, as in `in_own_task`
             context.run(set_frame, frame)
+            context.run(name_nodes)
             chunks = self.graph.stream(input, config, **kwargs)
             try:
                 while (chunk := context.run(next, chunks, _END)) is not _END:
@@ -116,7 +118,7 @@ class PlannedGraph(Runnable[Any, Any]):
 
     def batch(self, inputs: Sequence[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         """As the graph's own, in a session."""
-        with self._frame() as frame, entered(frame):
+        with self._frame() as frame, entered(frame), named_nodes():
             results: list[Any] = self.graph.batch(inputs, config, **kwargs)
             return results
 
@@ -131,7 +133,8 @@ class PlannedGraph(Runnable[Any, Any]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As the graph's own, in a session."""
         async with self._session() as session:
-            return await session.run(self.graph.ainvoke, input, config, **kwargs)
+            with named_nodes():
+                return await session.run(self.graph.ainvoke, input, config, **kwargs)
 
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
@@ -163,6 +166,7 @@ class PlannedGraph(Runnable[Any, Any]):
                     await hand_over(chunk)
 
         async def run(hand_over: HandOver) -> None:
+            name_nodes()
             async with self._session() as session:
                 await session.run(pour, hand_over)
 
@@ -183,6 +187,7 @@ class PlannedGraph(Runnable[Any, Any]):
         configs = get_config_list(config, len(inputs))
 
         async def run(at: int) -> Any:
+            name_nodes()
             return await self.graph.ainvoke(inputs[at], configs[at], **kwargs)
 
         run.__qualname__ = self._workflow  # of each graph other things are learned
