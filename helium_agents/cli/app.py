@@ -17,6 +17,7 @@ from helium_agents.cli.own_warnings import own_warnings_in_words
 from helium_agents.cli.run_command import run
 from helium_agents.cli.signals import Stopped
 from helium_agents.cli.simulate_command import simulate
+from helium_agents.cli.trace_command import trace
 from helium_agents.errors import HeliumError, InputError, TraceError
 
 INTERRUPTED = 130
@@ -69,5 +70,5 @@ def main() -> None:
     """
 
 
-for command in (demo, examples_command, run, explain, simulate, cache):
+for command in (demo, examples_command, run, explain, simulate, trace, cache):
     main.add_command(command)
