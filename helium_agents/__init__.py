@@ -1,6 +1,7 @@
 """Multi-agent LLM workflows as query plans: nothing is computed twice."""
 
 from helium_agents.authoring.gather import gather
+from helium_agents.authoring.images import image
 from helium_agents.authoring.llm import llm
 from helium_agents.authoring.messages import (
     Message,
@@ -17,6 +18,7 @@ from helium_agents.engines.openai import OpenAIServer
 from helium_agents.engines.replicas import Replicas
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import HeliumError, ItemError
+from helium_agents.graph.image import Image
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Choice, Reply
 from helium_agents.graph.tool_call import ToolCall
@@ -30,6 +32,7 @@ __all__ = [
     "VLLM",
     "Choice",
     "HeliumError",
+    "Image",
     "ItemError",
     "LmdbStore",
     "MemoryStore",
@@ -46,6 +49,7 @@ __all__ = [
     "agent_loop",
     "assistant",
     "gather",
+    "image",
     "llm",
     "operator",
     "prompt",

@@ -10,6 +10,7 @@ from helium_agents.authoring.messages import Message, content_parts
 from helium_agents.authoring.tool_schema import ToolLike, tool_set
 from helium_agents.errors import ImpureCall, PromptError, RequestError
 from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
+from helium_agents.graph.image import Image
 from helium_agents.graph.llm_node import LlmCall, LlmNode, Part
 from helium_agents.graph.node import Node
 from helium_agents.graph.on_loop import check_on_loop
@@ -196,6 +197,8 @@ def _to_parts(
 ) -> tuple[tuple[tuple[str, tuple[Part, ...]], ...], tuple[Node, ...], tuple[Beside | None, ...]]:
     """Messages as texts and slots, the nodes that the slots stand for, and what is beside the text.
 
+    In place of an image its mark is in the text.
+
     Neighbouring texts are joined, so that one conversation has one form however it was composed.
     Where no message has anything beside its text, the last is empty.
     """
@@ -210,7 +213,11 @@ def _to_parts(
             rendered.append((message.role, (message.content,)))
             continue
         parts: list[Part] = [""]
+        images: list[Image] = []
         for part in content_parts(message.content, f"the {message.role} message {position}"):
+            if isinstance(part, Image):
+                images.append(part)
+                part = part.mark
             if isinstance(part, Ref):
                 parts.append(inputs.setdefault(part.node, Slot(len(inputs))))
             elif isinstance(parts[-1], str):
@@ -221,6 +228,8 @@ def _to_parts(
             del parts[0]
         _check_leaks(parts, message.role, position)
         rendered.append((message.role, tuple(parts)))
+        if images:
+            beside[-1] = (message.beside or Beside())._replace(images=tuple(images))
     if not rendered:
         raise PromptError("llm(...) needs at least one message, e.g. llm(user('Hello'))")
     return tuple(rendered), tuple(inputs), tuple(beside) if any(beside) else ()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from helium_agents.errors import PromptError
 from helium_agents.graph.arguments import complaint
+from helium_agents.graph.image import Image
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
@@ -18,23 +19,25 @@ from helium_agents.graph.values import as_text
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
-    """Text with slots, of which some may be Refs that nobody has awaited yet.
+    """Text with slots, of which some may be Refs that nobody has awaited yet, or images.
 
-    Made by `prompt(...)`. Once it holds no Ref, `str(...)` gives its text.
+    Made by `prompt(...)`. Once it holds only text, `str(...)` gives it.
 
     Args:
-        parts: Texts and Refs, in order.
+        parts: Texts, Refs and images, in order.
 
     Raises:
         PromptError: The parts are something else.
     """
 
-    parts: tuple[str | Ref[Any], ...]
+    parts: tuple[str | Ref[Any] | Image, ...]
 
     def __post_init__(self) -> None:
         parts: Any = self.parts
-        if type(parts) is not tuple or not all(isinstance(part, str | Ref) for part in parts):
-            want = "a tuple of texts and Refs; prompt(...) makes it of a template"
+        if type(parts) is not tuple or not all(
+            isinstance(part, str | Ref | Image) for part in parts
+        ):
+            want = "a tuple of texts, Refs and images; prompt(...) makes it of a template"
             raise PromptError(complaint("parts", parts, want))
 
     def __str__(self) -> str:
@@ -46,8 +49,8 @@ class Prompt:
 
 _ROLES: Final = ("system", "user", "assistant", "tool")
 
-Content = str | Prompt | Ref[Any] | Reply[Any]
-"""What a message may hold: text, a prompt, a call's Ref, or a call's reply."""
+Content = str | Prompt | Ref[Any] | Reply[Any] | Image
+"""What a message may hold: text, a prompt, a call's Ref, a call's reply, or an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,13 @@ def system(content: Content) -> Message:
     return Message("system", content)
 
 
-def user(content: Content) -> Message:
-    """A message of the user."""
+def user(content: Content, *more: Content) -> Message:
+    """A message of the user, in one piece or in several, as in `user("What is this?", picture)`."""
+    if more:
+        where = "the user message"
+        content = Prompt(
+            tuple(part for each in (content, *more) for part in content_parts(each, where))
+        )
     return Message("user", content)
 
 
@@ -135,7 +143,7 @@ def prompt(template: str, /, **values: Any) -> Prompt:
 
     Args:
         template: Text with `{name}` slots; `{{` and `}}` stand for braces.
-        values: One for each slot: text, numbers, prompts, replies, Refs.
+        values: One for each slot: text, numbers, prompts, replies, Refs, images.
 
     Raises:
         PromptError: The template is no text, a slot has no value, a value has no slot, or no text.
@@ -146,7 +154,7 @@ def prompt(template: str, /, **values: Any) -> Prompt:
     """
     if not isinstance(template, str):
         raise PromptError(complaint("template", template, "text with {name} slots"))
-    parts: list[str | Ref[Any]] = []
+    parts: list[str | Ref[Any] | Image] = []
     unused = set(values)
     for text, name in _slots_of(template):
         parts.append(text)
@@ -160,14 +168,14 @@ def prompt(template: str, /, **values: Any) -> Prompt:
         raise PromptError(
             f"the prompt {_short(template)} has no slot for {', '.join(sorted(unused))}"
         )
-    return Prompt(tuple(part for part in parts if isinstance(part, Ref) or part))
+    return Prompt(tuple(part for part in parts if not isinstance(part, str) or part))
 
 
-def content_parts(content: Any, where: str) -> tuple[str | Ref[Any], ...]:
-    """What a message holds, as texts and Refs; `where` names its place in errors."""
+def content_parts(content: Any, where: str) -> tuple[str | Ref[Any] | Image, ...]:
+    """What a message holds, as texts, Refs and images; `where` names its place in errors."""
     if isinstance(content, Prompt):
         return content.parts
-    if isinstance(content, Ref):
+    if isinstance(content, Ref | Image):
         return (content,)
     return (as_text(content, where),)
 

@@ -109,6 +109,7 @@ class _Mute:
         self.identity_parts = whole.identity_parts
         self.follows_schemas = whole.follows_schemas
         self.calls_tools = whole.calls_tools
+        self.takes_images = whole.takes_images
         if whole.truncates:
             self.truncate = whole.truncate
 

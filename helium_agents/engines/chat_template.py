@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from helium_agents.engines.engine import ChatMessage
 from helium_agents.errors import RequestError
+from helium_agents.graph.image import pieces
 
 DATE_WORDS = ("strftime_now", "date_string")
 """What a template that shows the date mentions."""
@@ -42,15 +43,13 @@ async def render(
         RequestError: The template refuses the conversation.
     """
     conversation = [_for_template(message) for message in messages]
-    midnight = datetime.combine(today, time())
 
     def apply_template() -> Sequence[int]:
         token_ids: Sequence[int] = tokenizer.apply_chat_template(
             conversation,
             tools=list(tools) or None,
-            add_generation_prompt=True,
             return_dict=False,
-            **{"strftime_now": midnight.strftime} | dict(template_kwargs),
+            **arguments(today, template_kwargs),
         )
         return token_ids
 
@@ -64,9 +63,23 @@ async def render(
         ) from error
 
 
+def arguments(today: date, template_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chat template is given besides the conversation; see `render`."""
+    midnight = datetime.combine(today, time())
+    given = {"add_generation_prompt": True, "strftime_now": midnight.strftime}
+    return given | dict(template_kwargs)
+
+
 def as_chat(message: ChatMessage) -> dict[str, Any]:
     """A message as OpenAI's interface has it."""
     chat: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        chat["content"] = [
+            {"type": "text", "text": piece}
+            if isinstance(piece, str)
+            else {"type": "image_url", "image_url": {"url": piece.data_url}}
+            for piece in pieces(message.content, message.images)
+        ]
     if message.tool_calls:
         chat["tool_calls"] = [
             {

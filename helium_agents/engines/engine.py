@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from helium_agents.graph.image import Image as Image
 from helium_agents.graph.reply import Choice as Choice
 from helium_agents.graph.reply import FinishReason as FinishReason
 from helium_agents.graph.sampling import Sampling as Sampling
@@ -28,6 +29,7 @@ class ChatMessage(NamedTuple):
         reasoning: What the model thought before it said it, where that is known.
         tool_call_id: The call whose result it is, of a tool's message.
         tool_name: The tool whose result it is.
+        images: What stands at the marks in `content`; `graph.image.pieces` puts them together.
     """
 
     role: str
@@ -36,6 +38,7 @@ class ChatMessage(NamedTuple):
     reasoning: str | None = None
     tool_call_id: str | None = None
     tool_name: str | None = None
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Request:
     Args:
         request_id: Unique in this process.
         messages: The conversation.
-        prompt_token_ids: The conversation as the engine's `render` gave it; empty if it has none.
+        prompt_token_ids: The conversation as the engine's `render` gave it; empty if it has none,
+            and of a conversation with images, whose tokens are known to the engine alone.
         sampling: How to sample; `sampling.n` answers are wanted.
         json_schema: JSON schema text that the answer must satisfy, or `None`.
         priority: Lower runs first; set by the schedule.
@@ -107,6 +111,11 @@ class Request:
     def max_tokens(self) -> int:
         """Most tokens of one answer."""
         return self.sampling.max_tokens
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a message has images."""
+        return any(message.images for message in self.messages)
 
 
 class Completion(NamedTuple):

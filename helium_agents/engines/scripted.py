@@ -31,6 +31,7 @@ from helium_agents.engines.scripted_reply import (
     beside,
     choice_of,
     first_of,
+    question_of,
     token_ids,
 )
 from helium_agents.engines.scripted_reply import ScriptedReply as ScriptedReply
@@ -38,8 +39,8 @@ from helium_agents.errors import EngineDied, EngineError, RequestError
 
 Script = Callable[[Request], Answer | Awaitable[Answer]] | Mapping[str, Answer]
 """What answers a request: a function, plain or async, that returns the text or a `ScriptedReply`
-(or raises; to raise `EngineDied` kills the engine); or a mapping from the last message's content to
-one of these."""
+(or raises; to raise `EngineDied` kills the engine); or a mapping from the last message's text,
+without its images, to one of these."""
 
 
 class ScriptedEngine:
@@ -100,6 +101,7 @@ class ScriptedEngine:
 
     follows_schemas = True
     calls_tools = True
+    takes_images = True
 
     @property
     def name(self) -> str:
@@ -157,7 +159,9 @@ class ScriptedEngine:
     async def render(
         self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
     ) -> list[int]:
-        """One token for each word, and one for each role."""
+        """One token for each word, and one for each role; none where there are images."""
+        if any(message.images for message in messages):
+            return []
         ids = token_ids(TOKEN.findall(" ".join(map(json.dumps, tools))))
         for message in messages:
             ids += token_ids([message.role, *TOKEN.findall(message.content)])
@@ -231,7 +235,7 @@ class ScriptedEngine:
         if self._script is None:
             return self._default(request, index)
         if isinstance(self._script, Mapping):
-            question = request.messages[-1].content
+            question = question_of(request)
             try:
                 return self._script[question]
             except KeyError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from xxhash import xxh32_intdigest
 
 from helium_agents.engines.engine import ChatMessage, Choice, Request, ToolCall, WrittenCall
+from helium_agents.graph.image import pieces
 
 TOKEN = re.compile(r"\s*\S+|\s+$")
 
@@ -37,7 +38,15 @@ Answer = str | ScriptedReply
 def beside(message: ChatMessage) -> str:
     """What a message has beside its text, as text; empty where it has nothing."""
     calls = [f"{call.id} {call.name} {call.text}" for call in message.tool_calls]
-    return " ".join(filter(None, [message.reasoning, *calls, message.tool_call_id]))
+    seen = [image.digest for image in message.images]
+    return " ".join(filter(None, [message.reasoning, *calls, message.tool_call_id, *seen]))
+
+
+def question_of(request: Request) -> str:
+    """The text of the last message, without its images."""
+    last = request.messages[-1]
+    texts = [piece for piece in pieces(last.content, last.images) if isinstance(piece, str)]
+    return "".join(texts)
 
 
 def choice_of(answer: Answer, request: Request) -> Choice:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blake3 import blake3
 
-from helium_agents.engines import chat_template
+from helium_agents.engines import chat_template, vllm_multimodal
 from helium_agents.engines.calibrate import cost_file, keep_cost, measure_cost, read_cost
 from helium_agents.engines.detokenize import Truncator
 from helium_agents.engines.engine import (
@@ -77,6 +78,7 @@ class VLLM:
 
     follows_schemas = True
     calls_tools = True
+    takes_images = True  # where its model does, which is known once it is started
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class VLLM:
         self._reader: AnswerReader | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._capacity: Capacity | None = None
+        self._sees_images = False
         self._cost: StepCost | None = None
         self._cost_file: Path | None = None
         self._starting = asyncio.Lock()
@@ -204,7 +207,9 @@ class VLLM:
             self._engine = await launch(self._settings.engine_arguments(source), self._environment)
             self._loop = asyncio.get_running_loop()
             self._capacity = _capacity(self._engine.llm)
-            if getattr(self._engine.llm.get_tokenizer(), "chat_template", "") is None:
+            self._sees_images = vllm_multimodal.sees_images(self._engine.llm)
+            has_template = getattr(self._engine.llm.get_tokenizer(), "chat_template", "")
+            if has_template is None and not self._sees_images:  # else its processor may have one
                 await self._close()
                 raise EngineStartError(
                     f"model {self.name!r} has no chat template: use a chat or instruct model"
@@ -306,14 +311,40 @@ class VLLM:
     ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template, ready for the answer.
 
+        None of one with images: what they are in tokens is found out when it is computed.
+
         Raises:
-            RequestError: The template refuses the conversation, or knows no tools.
+            RequestError: The template refuses the conversation, or knows no tools; or the model
+                sees no images.
         """
         engine = self._running()
         if tools:
             (await self._read_with_parsers(engine)).check_tools()
+        if any(message.images for message in messages):
+            if not self._sees_images:
+                raise RequestError(
+                    f"image(...): the model {self.name!r} takes no images: use one that was "
+                    "trained to see them"
+                )
+            return ()
+        if self._sees_images:
+            ids: Sequence[int] = (await self._render_there(messages, tools))["prompt_token_ids"]
+            return ids
         return await chat_template.render(
             engine.llm.get_tokenizer(),
+            messages,
+            tools,
+            name=self.name,
+            today=self._today,
+            template_kwargs=self._settings.chat_template_kwargs,
+        )
+
+    async def _render_there(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """A conversation with a model that sees images, as vLLM takes it."""
+        return await vllm_multimodal.render(
+            self._running().llm,
             messages,
             tools,
             name=self.name,
@@ -332,6 +363,10 @@ class VLLM:
             EngineDied: The engine's processes are gone; `start` makes new ones.
         """
         engine = self._running()
+        prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_token_ids)}
+        if request.has_images:
+            prompt = await self._render_there(request.messages, request.tools)
+            request = replace(request, prompt_token_ids=prompt["prompt_token_ids"])
         self._check_length(request)
         reader = asked = None
         if request.tools or self._settings.reasoning_parser:
@@ -341,7 +376,7 @@ class VLLM:
         cached_tokens, first_token_s = 0, None
         clock = asyncio.get_running_loop().time
         params = sampling_params(request, on_delta is not None, asked)
-        outputs = _outputs(engine, request, params)
+        outputs = _outputs(engine, prompt, request, params)
         async with engine.while_alive(), aclosing(outputs):
             async for output in outputs:
                 cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
@@ -354,7 +389,8 @@ class VLLM:
         choices = tuple(map(choice_of, pieces))
         if reader is not None and asked is not None:
             choices = tuple(reader.read(choice, asked, request) for choice in choices)
-        return Completion(choices, cached_tokens, first_token_s)
+        num_tokens = len(request.prompt_token_ids)
+        return Completion(choices, cached_tokens, first_token_s, prompt_tokens=num_tokens)
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""
@@ -415,12 +451,12 @@ def _capacity(llm: AsyncLLM) -> Capacity:
 
 
 async def _outputs(
-    engine: Launched, request: Request, params: SamplingParams
+    engine: Launched, prompt: dict[str, Any], request: Request, params: SamplingParams
 ) -> AsyncGenerator[RequestOutput, None]:
     """What vLLM gives for a request, its errors in the port's terms."""
     try:
         outputs = engine.llm.generate(
-            {"prompt_token_ids": list(request.prompt_token_ids)},
+            prompt,
             params,
             request.request_id,
             priority=request.priority,

@@ -111,6 +111,15 @@ class WholeEngine:
         return getattr(self._own, "calls_tools", False)
 
     @property
+    def takes_images(self) -> bool:
+        """Whether it shows its model the images of `Request.messages`.
+
+        Without it a conversation with images raises `RequestError`. `render` gives no token ids of
+        one: no prefix tells what it shares, and no plan counts on it.
+        """
+        return getattr(self._own, "takes_images", False)
+
+    @property
     def takes_hints(self) -> bool:
         """Whether it takes `Request.hints`, as `engines.hinted_scheduler` describes them.
 

@@ -1,4 +1,4 @@
-"""Calls of tools: as a model writes them, as a program gets them, and in a conversation."""
+"""Calls of tools: as a model writes them, as a program gets them, and beside a message's text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
+
+from helium_agents.graph.image import Image
 
 
 class WrittenCall(NamedTuple):
@@ -48,12 +50,14 @@ class Beside(NamedTuple):
         reasoning: What the model thought before it said it.
         tool_call_id: The call whose result it is.
         tool_name: The tool whose result it is.
+        images: Those whose marks are in the text, in order.
     """
 
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
     tool_call_id: str | None = None
     tool_name: str | None = None
+    images: tuple[Image, ...] = ()
 
     def as_key(self) -> dict[str, Any]:
         """What differs from a message that is only text, by name, as part of keys."""
@@ -62,6 +66,7 @@ class Beside(NamedTuple):
             "reasoning": self.reasoning,
             "answers": self.tool_call_id,
             "tool": self.tool_name,
+            "images": [image.digest for image in self.images] or None,
         }
         return {name: value for name, value in given.items() if value is not None}
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from helium_agents.errors import PromptError
+from helium_agents.graph.image import Image
 from helium_agents.graph.reply import Reply
 
 
@@ -78,6 +79,8 @@ def as_text(value: Any, where: str) -> str:
         return value.text
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, Image):
+        raise PromptError(f"{where} is an image, not text: await it, and give it to the message")
     raise PromptError(
         f"{where} is a {type(value).__name__}, which has no obvious text: "
         f"turn it into a string first"

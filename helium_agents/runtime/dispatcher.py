@@ -70,7 +70,10 @@ class Dispatcher:
         """
         queue = self._queues.get(request.model) or self._add_queue(request.model)
         used_tokens, completion, sent_s = 0, None, None
-        is_learned = self._planner is not None and request.item is not None
+        # what tokens an image has is known to the engine alone
+        is_learned = (
+            self._planner is not None and request.item is not None and not request.has_images
+        )
         if is_learned:
             self._plan(Planner.ask, request, asyncio.get_running_loop().time())
         try:
@@ -246,7 +249,7 @@ class Dispatcher:
     def _set_hints(self, queue: RequestQueue, request: Request) -> None:
         """Tell the engine what of its cache will be of use."""
         used_tokens = None if self._planner is None else self._planner.send(request)
-        if not queue.fleet.takes_hints:
+        if not queue.fleet.takes_hints or request.has_images:
             return
         # of several engines, one would not hear what another is told of an ended session
         is_told = self._schedule.keeps_prefixes and queue.num_engines == 1

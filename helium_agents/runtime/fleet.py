@@ -144,7 +144,7 @@ class Fleet:
         """Token ids of the conversation in the model's own template; none if it tells none.
 
         Raises:
-            RequestError: There are tools in it, and the engine knows nothing of them.
+            RequestError: There are tools or images in it, and the engine knows nothing of them.
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
@@ -153,6 +153,11 @@ class Fleet:
             raise RequestError(
                 f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
                 "calls_tools): tell the model of them in the prompt, or use an engine that does"
+            )
+        if not self._first.takes_images and any(message.images for message in messages):
+            raise RequestError(
+                f"image(...): the engine of {self.name!r} takes no images (it has no "
+                "takes_images): use one whose model was trained to see them"
             )
         asked = (messages, tools) if tools else (messages,)
         while True:

@@ -131,8 +131,9 @@ class ItemUses:
         if running:
             use.tokens = _distinct_tokens(running)
         else:
-            output_tokens = 0 if completion is None else completion.output_tokens
-            use.tokens = len(request.prompt_token_ids) + output_tokens
+            use.tokens = len(request.prompt_token_ids)
+            if completion is not None:
+                use.tokens = (use.tokens or completion.prompt_tokens) + completion.output_tokens
             use.paused_s = now_s
 
     def hints(self, request: Request) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 TESTED_BY = {
     "README.md": "tests/test_readme.py",
     "benchmarks/README.md": "tests/benchmarks/test_bench_readme.py",
+    "docs/images.md": "tests/authoring/test_images.py",
     "docs/servers.md": "tests/engines/openai/test_openai_docs.py",
 }
 """Whose Python needs more than a scripted engine; their commands are checked here."""

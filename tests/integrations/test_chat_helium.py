@@ -20,7 +20,13 @@ import pytest
 pytest.importorskip("langchain_core", reason="pip install 'helium_agents[langgraph]'")
 
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from pydantic import BaseModel
 
 from helium_agents import LmdbStore, Session, ToolCall, operator
@@ -114,8 +120,8 @@ async def _first(chat: ChatHelium) -> Any:
 
 
 def test_errors_are_raised_where_it_was_called(chat: ChatHelium) -> None:
-    with pytest.raises(PromptError, match="image_url"):
-        chat.invoke([HumanMessage([{"type": "image_url", "image_url": "x"}])])
+    with pytest.raises(PromptError, match="no message that a model is given"):
+        chat.invoke([RemoveMessage(id="x")])
     with pytest.raises(TypeError, match="no_such"):
         chat.invoke("a", no_such=1)
     bad = ChatHelium(engine="")
@@ -123,6 +129,39 @@ def test_errors_are_raised_where_it_was_called(chat: ChatHelium) -> None:
         with pytest.raises(SessionError, match="names no model"):
             bad.invoke("a")
     bad.close()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image", "base64": "R0lGODlh", "mime_type": "image/gif"},
+        {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODlh"}},
+        {"type": "image_url", "image_url": "data:image/gif;base64,R0lGODlh"},
+    ],
+)
+def test_images_are_told(chat: ChatHelium, block: dict[str, Any]) -> None:
+    chat.invoke([HumanMessage(["what?", block, {"type": "text", "text": "a dot?"}])])
+    (message,) = chat.engine.requests[0].messages
+    assert [image.data for image in message.images] == [b"GIF89a"]
+    assert message.content == f"what?{message.images[0].mark}a dot?"
+
+
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, "may change"),
+        ({"type": "image_url", "image_url": "/etc/hostname"}, "base64 or as data: URLs"),
+        ({"type": "image", "file_id": "7"}, "malformed"),
+        ({"type": "image_url"}, "malformed"),
+        ({"type": "video", "url": "x"}, "type 'video'"),
+    ],
+)
+def test_only_what_is_known_by_its_content_is_told(
+    chat: ChatHelium, block: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(PromptError, match=problem):
+        chat.invoke([HumanMessage([block])])
+    assert chat.engine.num_requests == 0
 
 
 def test_a_closed_one_begins_anew(chat: ChatHelium) -> None:

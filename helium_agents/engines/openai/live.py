@@ -17,6 +17,7 @@ from helium_agents.engines.openai.settings import ServerSettings
 from helium_agents.errors import RequestError
 
 _CHARACTERS_PER_TOKEN = 4
+_TOKENS_PER_IMAGE = 1000
 
 
 class LiveServer:
@@ -113,5 +114,6 @@ def _most_tokens(request: Request) -> int:
     prompt_tokens = len(request.prompt_token_ids)
     if not prompt_tokens:
         num_characters = sum(len(message.content) for message in request.messages)
-        prompt_tokens = num_characters // _CHARACTERS_PER_TOKEN
+        num_images = sum(len(message.images) for message in request.messages)
+        prompt_tokens = num_characters // _CHARACTERS_PER_TOKEN + num_images * _TOKENS_PER_IMAGE
     return prompt_tokens + request.sampling.n * request.max_tokens

@@ -64,6 +64,7 @@ class OpenAIServer:
 
     follows_schemas = True
     calls_tools = True  # of which the server tells its model, and whose calls it finds
+    takes_images = True  # which go to it in the messages
     takes_hints = True  # a server that knows none is sent none
 
     # abilities that only one with a tokenizer has
@@ -257,9 +258,14 @@ class OpenAIServer:
     async def _render(
         self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
     ) -> Sequence[int]:
-        """Token ids of the conversation in the model's own template, ready for the answer."""
+        """Token ids of the conversation in the model's own template, ready for the answer.
+
+        None of one with images, which the server renders.
+        """
         self._running()
         assert self._rendering is not None
+        if any(message.images for message in messages):
+            return ()
         return await self._rendering.render(messages, tools)
 
     def _truncate(self, choice: Choice, max_tokens: int) -> Choice | None:

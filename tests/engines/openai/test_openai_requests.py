@@ -9,7 +9,17 @@ import pytest
 from pydantic import BaseModel
 from scripted_server import MODEL, Refusal, ScriptedServer, reply_to
 
-from helium_agents import OpenAIServer, Session, assistant, gather, llm, run_tools, system, user
+from helium_agents import (
+    OpenAIServer,
+    Session,
+    assistant,
+    gather,
+    image,
+    llm,
+    run_tools,
+    system,
+    user,
+)
 from helium_agents.engines.engine import ChatMessage, Completion, Delta, Request, Sampling
 from helium_agents.errors import EngineError, RequestError
 from helium_agents.optimizer.park import Park
@@ -158,6 +168,28 @@ async def test_tools_are_told_and_their_calls_found(
         {"role": "tool", "content": "3", "tool_call_id": "call00000"},
     ]
     assert "tools" not in second
+
+
+async def test_images_go_in_the_messages(server: ScriptedServer) -> None:
+    dot = image(b"\xff\xd8\xff\xe0 a dot")
+    async with Session(OpenAIServer(server.url, MODEL, tokens_per_minute=100_000)):
+        await llm(system("Look."), user("What is", dot, "?"))
+    (body,) = server.bodies
+    assert body["path"] == "/v1/chat/completions"
+    assert body["messages"] == [
+        {"role": "system", "content": "Look."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is"},
+                {
+                    "type": "image_url",
+                    "image_url": {"url": "data:image/jpeg;base64,/9j/4CBhIGRvdA=="},
+                },
+                {"type": "text", "text": "?"},
+            ],
+        },
+    ]
 
 
 async def test_several_answers_and_an_answer_that_is_cut(server: ScriptedServer) -> None:
