@@ -53,8 +53,15 @@ html_show_copyright = False
 def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.connect("sphinx-click-process-epilog", _as_code)
+    for part in ("description", "options", "arguments"):
+        app.connect(f"sphinx-click-process-{part}", _with_asterisks)
 
 
 def _as_code(app: Sphinx, context: click.Context, lines: list[str]) -> None:
     """Examples and exit codes of a command keep their columns."""
     lines[:] = [f"{line}:\n" if line.endswith(":") else f"  {line}" for line in lines]
+
+
+def _with_asterisks(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """An asterisk in the help of a command means itself."""
+    lines[:] = [line.replace("*", "\\*") for line in lines]

@@ -1,9 +1,10 @@
 """Every block of code on a page runs as it stands, from the page's top to its end.
 
 Python is executed, and its `main` awaited, with a scripted engine if it wants one; a block that
-begins with the name of a file is written to that file. Commands run in the same folder. What a
-block of text right below shows is what was printed. A block that cannot run has a comment above it
-which says why: its commands, options, targets and extras must be there all the same.
+begins with the name of a file is written to that file, for what comes below. Commands run in the
+same folder. What a block of text right below shows is what was printed. A block that cannot run has
+a comment above it which says why: its commands, options, targets and extras must be there all the
+same.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def run_python(page: str, block: Block) -> None:
     code = compile(source, str(ROOT / page), "exec")
     if (found := FILE_NAME.match(block.text)) is not None:
         Path(found[1]).write_text(block.text, "utf-8")
-        return
+        if not found[1].startswith("test_"):
+            return
     names: dict[str, Any] = {"__name__": "page"}
     exec(code, names)
     for name, value in names.items():
@@ -108,9 +110,18 @@ def run_python(page: str, block: Block) -> None:
 
 
 def check_shown(page: str, printed: str, below: Block | None) -> None:
-    if below is not None and below.language == "text" and not below.recorded:
+    if below is None or below.language != "text":
+        return
+    if below.recorded:
+        assert counts(below.text) == counts(printed), f"{page}:{below.line}; it prints\n{printed}"
+    else:
         changed = differences(printed, below.text)
         assert not changed, f"{page}:{below.line}: {', '.join(changed)}; it prints\n{printed}"
+
+
+def counts(text: str) -> list[str]:
+    """How many calls were asked, computed, saved: equal whatever the model answers."""
+    return re.findall(r"([\d,]+|nothing)(?: model calls?)? *(?:\n|:)", text)
 
 
 def test_other_tests_are_there() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,13 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
         for match in LOADED.finditer(page.read_text("utf-8")):
             address = match[1] or match[2]
             assert "//" not in address, f"{page.name}: {address}"
+
+
+def test_pictures_are_what_is_drawn() -> None:
+    spec = spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    assert spec is not None and spec.loader is not None
+    pictures = module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    for draw in pictures.PICTURES:
+        path = pictures.FOLDER / f"{draw.__name__}.svg"
+        assert path.read_text("utf-8") == draw().svg(), "run `python docs/pictures.py`"
