@@ -91,8 +91,10 @@ class Walk:
         self.nodes: dict[str, Description] = {}
         self.watch = Watch()
         self._own = OwnCode()
-        is_class = isinstance(root, type)
-        self._own.add(root.__module__ if is_class else root.__globals__.get("__name__", ""))
+        if isinstance(root, type):
+            self._own.add(root.__module__)
+        else:  # another package's decorator may have wrapped it
+            self._own.add(inspect.unwrap(root).__globals__.get("__name__", ""))
         self._names: dict[int, str] = {}
         self._definitions: list[Any] = []  # alive: a temporary must not leave its id to another
         self._containers: list[int] = []

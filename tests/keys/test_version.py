@@ -263,6 +263,28 @@ def test_a_decorated_function_keeps_docstring_and_annotations(load: Loader) -> N
     assert len(versions) == 3
 
 
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator of another package than `app`."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+def test_another_packages_decorator_hides_nothing(load: Loader) -> None:
+    source = (
+        f"from {__name__} import decorated\ndef helper():\n    return 'hammer'\n"
+        "@decorated\n@decorated\ndef answer():\n    return helper() + 'nail'\n"
+    )
+    versions = {
+        code_version(load({"main.py": text, "__init__.py": ""}).answer)
+        for text in (source, source.replace("hammer", "saw"), source.replace("nail", "wood"))
+    }
+    assert len(versions) == 3
+
+
 def test_a_named_docstring_counts(load: Loader) -> None:
     source = "def ask():\n    'Ask.'\ndef answer():\n    return ask.__doc__\n"
     files = {"main.py": source, "__init__.py": ""}
