@@ -52,7 +52,7 @@ SCRIPTS: dict[str, Any] = {
     "docs/tools.md": asks_for_a_search,
 }
 PRINTED = {
-    "docs/langgraph.md": ["a\nb\na\n"],
+    "docs/langgraph.md": ["a\nb\na\n", "noting a\n5 a ['B']\na\n"],
     "docs/tools.md": ["nothing about salt\nnothing about tin\n"],
     "docs/engines.md": ["HELLO\n"],
 }
@@ -96,7 +96,7 @@ def test_blocks_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str])
 
 def run_python(page: str, block: Block) -> None:
     source = "\n" * block.line + block.text  # so that tracebacks name the page's lines
-    code = compile(source, str(ROOT / page), "exec")
+    code = compile(source, str(ROOT / page), "exec", dont_inherit=True)
     if (found := FILE_NAME.match(block.text)) is not None:
         Path(found[1]).write_text(block.text, "utf-8")
         if not found[1].startswith("test_"):

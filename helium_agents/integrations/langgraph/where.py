@@ -47,8 +47,8 @@ def session_loop(*, is_sync: bool, frame: Frame | None = None) -> SessionLoop | 
         return None
     if is_sync and runner.loop is running:
         raise SessionError(
-            "ChatHelium or a planned graph was called without await in the event loop of its "
-            "session, which would wait for itself: use ainvoke, astream or abatch there, or call "
-            "it in a thread (asyncio.to_thread)"
+            "ChatHelium, a cached node or a planned graph was called without await in the event "
+            "loop of its session, which would wait for itself: use ainvoke, astream or abatch "
+            "there, or call it in a thread (asyncio.to_thread)"
         )
     return SessionLoop(runner.loop, runner.thread_id, runner.loop is running)
