@@ -35,7 +35,7 @@ def simulate_coarsely(replay: Replay, machine: Machine, policy: Policy | None) -
         share = slice(first, None, machine.num_engines)
         forecast = Forecast(every.rows[share], every.piece_tokens, every.items[share])
         chosen = choose_policy(forecast, room).policy if policy is None else policy
-        seconds = max(seconds, simulate(forecast, room, chosen))
+        seconds = max(seconds, simulate(forecast, room, chosen).seconds)
     return Outcome(seconds, mean_s=None, p95_s=None, prefill_tokens=None, steps=None)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import click
 
 from helium_agents.capacity.outcome import measured
+from helium_agents.cli.explain_expected import expected_table
 from helium_agents.cli.options import echo_warning
 from helium_agents.cli.report import columns, count
 from helium_agents.diagnose.analyze import OperatorRow, by_operator
+from helium_agents.diagnose.expectations import expectations
 from helium_agents.diagnose.losses import Loss, losses
 from helium_agents.telemetry.progress import duration
 from helium_agents.trace import TracedRun, read_trace
@@ -34,6 +36,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
         run = read_trace(path)
         outcome, rows = measured(run), by_operator(run)
         found = losses(run, outcome.seconds)[:_MOST_LOSSES]
+        expected = expectations(run, rows)
     if as_json:
         report = {
             "trace": str(path),
@@ -41,6 +44,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
             "is_cut": run.is_cut,
             **asdict(outcome),
             "operators": [asdict(row) for row in rows],
+            "expectations": [asdict(each) for each in expected],
             "choices": run.choices,
             "losses": [asdict(loss) for loss in found],
         }
@@ -51,7 +55,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
     items = count(len(run.items), "row")
     click.echo(f"{path}: {items}, {calls}, {duration(outcome.seconds)}{parts}\n")
     click.echo(_table(rows))
-    click.echo(f"\n{_chosen(run)}")
+    click.echo(f"\n{expected_table(expected)}{_chosen(run)}")
     click.echo(_losses(found))
     if run.is_cut:
         echo_warning("the trace ends in the middle: its run goes on, or was killed")

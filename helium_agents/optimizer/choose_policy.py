@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from helium_agents.optimizer.expected import ExpectedSite, expected_sites
 from helium_agents.optimizer.forecast import Forecast
 from helium_agents.optimizer.policy import ALL_OPEN, AllOpen, AtMost, Peaks, PeaksFit, Policy
 from helium_agents.optimizer.simulate import SimulatedRoom, held_tokens, simulate
@@ -45,10 +46,12 @@ class Choice:
         policy: The one that is chosen.
         compared: All that were simulated, everything open first; empty where there was nothing to
             choose.
+        expected: What is expected of each call site under that policy.
     """
 
     policy: Policy = ALL_OPEN
     compared: tuple[Predicted, ...] = ()
+    expected: tuple[ExpectedSite, ...] = ()
 
     @property
     def gain(self) -> float:
@@ -81,26 +84,29 @@ def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
     """The policy for the rows of a forecast on one engine or several."""
     ours = _share(forecast, room.num_engines)
     if len(ours.rows) < 2 or sum(ours.piece_tokens) <= room.kv_tokens:
-        return Choice()  # nothing is ever evicted
+        return Choice(expected=expected_sites(ours))  # nothing is ever evicted
     policies = _portfolio(ours, replace(room, num_engines=1))
-    seconds = [simulate(ours, room, policy) for policy in policies]
+    runs = [simulate(ours, room, policy) for policy in policies]
+    seconds = [run.seconds for run in runs]
     gains = [seconds[0] / each for each in seconds]
     for share in _SMALLER:
         if max(gains) < LEAST_GAIN:
             break
         smaller = replace(room, kv_tokens=int(room.kv_tokens * share))
-        all_open_s = simulate(ours, smaller)
+        all_open_s = simulate(ours, smaller).seconds
         for index, policy in enumerate(policies):
             if gains[index] >= LEAST_GAIN:
-                gains[index] = min(gains[index], all_open_s / simulate(ours, smaller, policy))
+                seconds_s = simulate(ours, smaller, policy).seconds
+                gains[index] = min(gains[index], all_open_s / seconds_s)
     if room.num_engines > 1:
         policies = _portfolio(forecast, room, len(ours.rows))
     compared = tuple(map(Predicted, policies, seconds, gains))
     best = max(gains)
-    if best < LEAST_GAIN:
-        return Choice(ALL_OPEN, compared)
-    chosen = next(each for each in compared if each.gain >= best - _AS_GOOD)
-    return Choice(chosen.policy, compared)
+    chosen = 0
+    if best >= LEAST_GAIN:
+        chosen = next(index for index, gain in enumerate(gains) if gain >= best - _AS_GOOD)
+    expected = expected_sites(ours, runs[chosen].calls)
+    return Choice(policies[chosen], compared, expected)
 
 
 def _portfolio(

@@ -36,6 +36,7 @@ class ForecastCall:
         prompt_tokens: Of the whole prompt.
         output_tokens: Of the answer.
         question: Equal for calls that are computed once.
+        site: Where it is made: the operator in whose body.
     """
 
     inputs: tuple[int, ...]
@@ -44,6 +45,7 @@ class ForecastCall:
     prompt_tokens: int
     output_tokens: int
     question: Hashable
+    site: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def forecast(
     plan: LogicalPlan,
     output_tokens: Callable[[PlanNode], int],
     lengths: TextLengths = _USUAL,
+    site: Callable[[PlanNode], str] = lambda _: "",
 ) -> Forecast:
     """What a plan's model calls will ask, row by row.
 
@@ -72,6 +75,7 @@ def forecast(
         plan: Calls, inputs first; those without an item are left out.
         output_tokens: How long an answer will be.
         lengths: Characters of a token.
+        site: Where a call is made.
     """
     calls = [n for n in plan.nodes.values() if n.kind == "llm" and n.item is not None]
     symbols = _Symbols(output_tokens)
@@ -103,6 +107,7 @@ def forecast(
                 prompt_tokens=sum(piece_tokens[piece] for piece in prompt),
                 output_tokens=max(1, output_tokens(node)),
                 question=node.key or node.id,
+                site=site(node),
             )
         )
     items = sorted(rows)

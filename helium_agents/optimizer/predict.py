@@ -56,6 +56,7 @@ def predict(rows: Sequence[SeenRow], items: Sequence[int]) -> Forecast:
                     prompt_tokens=max(1, call.prompt_tokens),
                     output_tokens=max(1, call.output_tokens),
                     question=(copy, index),
+                    site=call.site,
                 )
             )
         predicted.append(calls)

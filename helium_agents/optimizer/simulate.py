@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 from helium_agents.optimizer.forecast import Forecast, ForecastCall
@@ -42,24 +42,50 @@ class SimulatedRoom:
     num_engines: int = 1
 
 
-def simulate(forecast: Forecast, room: SimulatedRoom, policy: Policy = ALL_OPEN) -> float:
-    """Seconds until all rows are done.
+@dataclass(slots=True)
+class SimulatedCall:
+    """A question that is computed.
+
+    Args:
+        call: The first call that asks it.
+        wanted_by: The calls that want it, by row and position.
+        is_done: Whether it is answered.
+        cached_tokens: Of its prompt, what the cache had.
+        begun_s: When the engine began, its prompt included.
+        end_s: When it was answered.
+    """
+
+    call: ForecastCall
+    wanted_by: list[tuple[int, int]]
+    is_done: bool = False
+    cached_tokens: int = 0
+    begun_s: float = 0.0
+    end_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What came of it.
+
+    Args:
+        seconds: Until all rows were done.
+        calls: What was computed.
+    """
+
+    seconds: float
+    calls: Collection[SimulatedCall]
+
+
+def simulate(forecast: Forecast, room: SimulatedRoom, policy: Policy = ALL_OPEN) -> Simulated:
+    """How rows go.
 
     Args:
         forecast: The rows.
         room: The engine.
         policy: Says which rows are begun beside others; with none open the next one always is.
     """
-    return _Run(forecast, room, policy).seconds()
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A question that is computed, and the calls that want it."""
-
-    call: ForecastCall
-    wanted_by: list[tuple[int, int]]
-    is_done: bool = False
+    run = _Run(forecast, room, policy)
+    return Simulated(run.seconds(), run.calls)
 
 
 class _Run:
@@ -82,8 +108,8 @@ class _Run:
                 for source in call.inputs:
                     needed_by[source].append(index)
             self._needed_by.append(needed_by)
-        self._asked: dict[Hashable, _Asked] = {}
-        self._ready: OrderedDict[int, _Asked] = OrderedDict()
+        self._asked: dict[Hashable, SimulatedCall] = {}
+        self._ready: OrderedDict[int, SimulatedCall] = OrderedDict()
         self._num_asked = 0
         self._coming: Counter[int] = Counter()  # prompts to come that have a piece
         for call in {call.question: call for row in self._rows for call in row}.values():
@@ -92,10 +118,17 @@ class _Run:
         self._cached: OrderedDict[int, None] = OrderedDict()  # others, the oldest first
         self._used_tokens = 0  # of all that is in use or cached
         self._in_use_tokens = 0
-        self._running: list[tuple[float, int, _Asked]] = []  # by the decode at which they end
+        self._running: list[
+            tuple[float, int, SimulatedCall]
+        ] = []  # by the decode at which they end
         self._context_tokens = 0.0
         self._now_s = 0.0
         self._num_decodes = 0.0
+
+    @property
+    def calls(self) -> Collection[SimulatedCall]:
+        """What was asked."""
+        return self._asked.values()
 
     def seconds(self) -> float:
         """Run it."""
@@ -124,7 +157,7 @@ class _Run:
         call = self._rows[row][index]
         asked = self._asked.get(call.question)
         if asked is None:
-            asked = self._asked[call.question] = _Asked(call, [(row, index)])
+            asked = self._asked[call.question] = SimulatedCall(call, [(row, index)])
             self._num_asked += 1
             self._ready[self._num_asked] = asked
         elif asked.is_done:
@@ -162,7 +195,8 @@ class _Run:
                 break
             del self._ready[number]
             self._hold(call)
-            start = call.prompt_tokens - new_tokens
+            start = asked.cached_tokens = call.prompt_tokens - new_tokens
+            asked.begun_s = self._now_s
             seconds += self._room.cost.prefill_seconds(new_tokens, start)
             batched += new_tokens
             end = self._num_decodes + call.output_tokens
@@ -179,12 +213,12 @@ class _Run:
         end = min(self._running[0][0], self._num_decodes + most_steps)
         self._now_s += max(0.0, end - self._num_decodes) * self._room.cost.seconds(step)
         self._num_decodes = max(self._num_decodes, end)
-        ended: list[_Asked] = []
+        ended: list[SimulatedCall] = []
         while self._running and self._running[0][0] <= self._num_decodes:
             _, _, asked = heapq.heappop(self._running)
             self._context_tokens -= asked.call.prompt_tokens + asked.call.output_tokens / 2
             self._let_go(asked.call)
-            asked.is_done = True
+            asked.is_done, asked.end_s = True, self._now_s
             ended.append(asked)
         for asked in ended:
             for row, index in asked.wanted_by:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from helium_agents.engines.engine import Completion, Request
@@ -22,6 +22,7 @@ from helium_agents.graph.node import Node
 from helium_agents.graph.plan import LogicalPlan, PlanNode
 from helium_agents.optimizer.choose_policy import Choice, choose_policy
 from helium_agents.optimizer.coming import Coming
+from helium_agents.optimizer.expected import expected_sites
 from helium_agents.optimizer.forecast import Forecast, forecast
 from helium_agents.optimizer.logical import plan_node
 from helium_agents.optimizer.policy import ALL_OPEN
@@ -203,6 +204,7 @@ class Planner:
                 time.perf_counter() - start_s,
                 tuple((str(each.policy), each.seconds, each.gain) for each in choice.compared),
                 source,
+                tuple(map(asdict, choice.expected)),
             )
         )
         return choice
@@ -211,7 +213,7 @@ class Planner:
         found = predict(learner.rows, self._items_ahead(learner))
         if learner.pauses:  # of which the simulator knows nothing
             self.expects_pauses = sum(found.piece_tokens) > room.kv_tokens * room.num_engines
-            return Choice()
+            return Choice(expected=expected_sites(found))
         # nobody can say which of a row's blocks are of no use any more
         return choose_policy(found, replace(room, drops_unused=False))
 
@@ -243,6 +245,7 @@ class Planner:
         ids: dict[Node, int] = {}
         nodes: list[PlanNode] = []
         lengths: dict[int, int] = {}
+        sites: dict[int, str] = {}
         num_characters = 0
         for item in sorted(self._rows)[:_MOST_ROWS]:
             turns: Counter[str] = Counter()
@@ -256,12 +259,18 @@ class Planner:
                 planned = plan_node(node, ids)
                 nodes.append(planned)
                 self._questions[node] = planned.key or planned.id
+                sites[planned.id] = site
                 lengths[planned.id] = self._length(site, turns[site] - 1, planned.max_tokens or 1)
                 num_characters += _num_characters(node)
             if len(nodes) > _MOST_CALLS or num_characters > _MOST_CHARACTERS:
                 break
         texts = text_lengths([_prompt(request) for request in islice(requests, _MOST_PROMPTS)])
-        return forecast(LogicalPlan(nodes, ()), lambda node: lengths[node.id], texts)
+        return forecast(
+            LogicalPlan(nodes, ()),
+            lambda node: lengths[node.id],
+            texts,
+            lambda node: sites[node.id],
+        )
 
     def _length(self, site: str, turn: int, most: int) -> int:
         """How long an answer will be: as the like ones were, or else as long as it may be."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Source = Literal["engine", "body", "memo", "earlier", "merged", "joined", "prefix"]
 """How a call got its answer: the engine computed it; the operator's body ran; the memo had it
@@ -143,6 +143,8 @@ class ScheduleChosen:
         compared: Of each policy that was looked at, in words: how long the rows are predicted to
             take under it, and its gain.
         source: Whence it is known what rows will ask.
+        expected: What is expected of each call site under the policy, by the names of
+            `optimizer.expected.ExpectedSite`.
     """
 
     policy: str
@@ -151,6 +153,7 @@ class ScheduleChosen:
     seconds: float
     compared: tuple[tuple[str, float, float], ...] = ()
     source: ScheduleSource = "declared calls"
+    expected: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,14 +88,16 @@ class TestSimulate:
         (call,) = found.rows[0]
         room = SimulatedRoom(8192, 64, COST)
         expected = COST.prefill_seconds(call.prompt_tokens) + 100 * (COST.step_s + COST.decode_s)
-        assert simulate(found, room) == pytest.approx(expected, rel=0.1)
+        assert simulate(found, room).seconds == pytest.approx(expected, rel=0.1)
 
     def test_a_limit_helps_where_prefixes_do_not_fit_and_only_there(self) -> None:
         rows = debate(16)
         total = sum(rows.piece_tokens)
         tight, wide = (SimulatedRoom(tokens, 64, COST) for tokens in (total // 3, 2 * total))
-        assert simulate(rows, tight, AtMost(4)) < 0.9 * simulate(rows, tight)
-        assert simulate(rows, wide, AtMost(4)) > simulate(rows, wide)
+        few, all_open = simulate(rows, tight, AtMost(4)), simulate(rows, tight)
+        assert few.seconds < 0.9 * all_open.seconds
+        few, all_open = simulate(rows, wide, AtMost(4)), simulate(rows, wide)
+        assert few.seconds > all_open.seconds
 
     @given(
         st.integers(1, 9), st.integers(1, 9), st.integers(300, 9000), st.integers(1, 40),
@@ -106,7 +108,7 @@ class TestSimulate:
         self, num_rows: int, limit: int, kv_tokens: int, slots: int, words: int
     ) -> None:
         room = SimulatedRoom(kv_tokens, slots, COST)
-        seconds = simulate(debate(num_rows, words), room, AtMost(limit))
+        seconds = simulate(debate(num_rows, words), room, AtMost(limit)).seconds
         assert seconds >= 2 * 32 * COST.step_s * 0.99
 
     def test_what_no_call_needs_any_more_goes_first_where_the_engine_is_told(self) -> None:
@@ -115,7 +117,7 @@ class TestSimulate:
         plain, told = (
             simulate(rows, replace(room, drops_unused=drops), AtMost(4)) for drops in (False, True)
         )
-        assert told < plain
+        assert told.seconds < plain.seconds
 
     def test_blocks_belong_to_the_piece_in_which_they_end(self) -> None:
         found = of(ask(1, 0, "a" * 400), ask(2, 0, "a" * 200 + "b" * 200))
@@ -180,9 +182,31 @@ class TestChoice:
         choice = choose_policy(rows, room)
         assert choice.policy != AllOpen()
         assert choice.gain >= 1.05
-        assert choice.predicted_s == simulate(rows, room, choice.policy)
+        assert choice.predicted_s == simulate(rows, room, choice.policy).seconds
         assert choice.explain().startswith(f"{choice.policy}: predicted to be {choice.gain:.2f}")
         assert all(str(each.policy) in choice.explain() for each in choice.compared)
+
+    def test_what_is_expected_of_call_sites_goes_with_the_choice(self) -> None:
+        nodes = [
+            ask(10 * row + n, row, f"{n} of {row % 4} " * 200) for row in range(8) for n in (1, 2)
+        ]
+        # rows 4 and 0 ask the same
+        nodes = [node._replace(key=b"%d" % (node.id % 40)) for node in nodes]
+        plan = LogicalPlan(nodes, ())
+        rows = forecast(plan, lambda _: 32, site=lambda node: f"expert {node.id % 10}")
+        room = SimulatedRoom(sum(rows.piece_tokens) // 3, 64, COST)
+        choice = choose_policy(rows, room)
+        run = simulate(rows, room, choice.policy)
+        assert [site.site for site in choice.expected] == ["expert 1", "expert 2"]
+        for site in choice.expected:
+            assert (site.num_rows, site.num_calls, site.num_computed) == (8, 8, 4)
+            assert site.output_tokens == 32 * 4 and site.prompt_tokens > 4 * 200
+            assert site.engine_s is not None and 0 < site.engine_s <= 4 * run.seconds
+        cached = sum(site.cached_tokens or 0 for site in choice.expected)
+        assert cached == sum(call.cached_tokens for call in run.calls)
+        unsimulated = choose_policy(rows, SimulatedRoom(10**6, 64, COST)).expected
+        assert [site.num_computed for site in unsimulated] == [4, 4]
+        assert all(site.cached_tokens is site.engine_s is None for site in unsimulated)
 
     def test_not_where_the_engine_computes_prompts_in_no_time(self) -> None:
         rows, free = debate(16), replace(COST, prefill_s=0.0, position_s=0.0)
