@@ -32,14 +32,15 @@ from helium_agents.engines.engine import (
 from helium_agents.engines.model_source import ModelSource, find_model
 from helium_agents.engines.vllm_answer import AnswerReader
 from helium_agents.engines.vllm_launched import Launched
+from helium_agents.engines.vllm_pieces import Pieces
 from helium_agents.engines.vllm_process import launch
-from helium_agents.engines.vllm_request import choice_of, sampling_params, translated
+from helium_agents.engines.vllm_request import sampling_params, translated
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
 from helium_agents.optimizer.step_cost import StepCost
 
 if TYPE_CHECKING:
-    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -67,8 +68,7 @@ class VLLM:
         tool_call_parser: Which of vLLM's parsers reads the calls of tools in an answer, e.g.
             ``"hermes"``. `None`: that which the model's chat template speaks of, where it is known.
         reasoning_parser: Which of vLLM's parsers tells reasoning from the answer, e.g.
-            ``"qwen3"``; then it is `reply.reasoning`. `None`: both are `reply.text`. With it, and
-            for calls with tools, a stream comes in one piece.
+            ``"qwen3"``; then it is `reply.reasoning`. `None`: both are `reply.text`.
         **engine_args: More fields of vLLM's `AsyncEngineArgs`; they override what is set here.
 
     Raises:
@@ -368,29 +368,23 @@ class VLLM:
             prompt = await self._render_there(request.messages, request.tools)
             request = replace(request, prompt_token_ids=prompt["prompt_token_ids"])
         self._check_length(request)
-        reader = asked = None
+        reader = None
         if request.tools or self._settings.reasoning_parser:
             reader = await self._read_with_parsers(engine)
-            asked, on_delta = reader.asked(request), None
-        pieces: list[list[CompletionOutput]] = [[] for _ in range(request.sampling.n)]
-        cached_tokens, first_token_s = 0, None
-        clock = asyncio.get_running_loop().time
-        params = sampling_params(request, on_delta is not None, asked)
+        pieces, cached_tokens = Pieces(request, on_delta, reader), 0
+        params = sampling_params(request, on_delta is not None, pieces.asked)
         outputs = _outputs(engine, prompt, request, params)
         async with engine.while_alive(), aclosing(outputs):
             async for output in outputs:
                 cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
-                if first_token_s is None and on_delta is not None:  # else only the end is told
-                    first_token_s = clock()
                 for piece in output.outputs:
-                    pieces[piece.index].append(piece)
-                    if on_delta is not None and piece.text:
-                        on_delta(Delta(piece.index, piece.text))
-        choices = tuple(map(choice_of, pieces))
-        if reader is not None and asked is not None:
-            choices = tuple(reader.read(choice, asked, request) for choice in choices)
-        num_tokens = len(request.prompt_token_ids)
-        return Completion(choices, cached_tokens, first_token_s, prompt_tokens=num_tokens)
+                    pieces.add(piece)
+        return Completion(
+            pieces.choices(),
+            cached_tokens,
+            pieces.first_token_s,
+            prompt_tokens=len(request.prompt_token_ids),
+        )
 
     def _check_length(self, request: Request) -> None:
         """Refuse what vLLM would silently answer with fewer tokens than were asked for."""

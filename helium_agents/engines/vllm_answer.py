@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ from helium_agents.errors import EngineStartError, RequestError
 
 if TYPE_CHECKING:
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.outputs import CompletionOutput
     from vllm.parser import Parser
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -123,6 +124,10 @@ class AnswerReader:
         written = tuple(WrittenCall(call.name, call.arguments) for call in calls or ())
         return replace(choice, text=text or "", reasoning=reasoning, tool_calls=written)
 
+    def stream(self, asked: ChatCompletionRequest, request: Request) -> StreamedText:
+        """What takes one answer's text out of its pieces."""
+        return StreamedText(self._new_parser(asked), asked, request.prompt_token_ids)
+
     def _new_parser(self, asked: ChatCompletionRequest) -> Parser:
         assert self._parser is not None
         return self._parser(
@@ -131,3 +136,41 @@ class AnswerReader:
             chat_template_kwargs=self._template_kwargs,
             model_config=self._config,
         )
+
+
+class StreamedText:
+    """An answer's text as it comes, without reasoning and calls of tools.
+
+    Args:
+        parser: vLLM's, of this answer alone.
+        asked: The request as the parser has adjusted it.
+        prompt_token_ids: By which it knows whether the prompt ends inside of reasoning.
+    """
+
+    def __init__(
+        self, parser: Parser, asked: ChatCompletionRequest, prompt_token_ids: Sequence[int]
+    ) -> None:
+        self._parser = parser
+        self._asked = asked
+        self._prompt_token_ids = list(prompt_token_ids)
+        self._held = ""  # white space, which the parser of the whole may drop at the end
+        self._told = ""
+
+    def add(self, piece: CompletionOutput) -> str:
+        """What the next piece of the answer adds to the text."""
+        found = self._parser.parse_delta(
+            piece.text,
+            list(piece.token_ids),
+            self._asked,
+            self._prompt_token_ids,
+            finished=piece.finish_reason is not None,
+        )
+        text = self._held + ((found.content if found is not None else None) or "")
+        ready = text.rstrip()
+        self._held = text[len(ready) :]
+        self._told += ready
+        return ready
+
+    def rest(self, text: str) -> str:
+        """What is missing at the end, given all of the text."""
+        return text.removeprefix(self._told) if text.startswith(self._told) else ""

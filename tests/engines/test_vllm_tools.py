@@ -96,6 +96,42 @@ async def test_calls_in_the_words_of_the_model_are_read(engine: VLLM) -> None:
     ]
 
 
+async def test_text_is_streamed_while_it_comes(engine: VLLM) -> None:
+    async with Session(engine):
+        call = llm(user("And in Rome?"), tools=TOOLS, max_tokens=20)
+        heard = [text async for text in call.stream()]
+        assert "".join(heard) == (await call).text
+        assert len(heard) > 3
+        forced = llm(user("a"), tools=TOOLS, tool_choice="forecast", max_tokens=200)
+        assert [text async for text in forced.stream()] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (
+            'So:\n<tool_call>\n{"name": "forecast", "arguments": {"city": "rome"}}\n</tool_call>',
+            "So:",
+        ),
+        ("<tool_call>no call</tool_call>", ""),
+        ("One <tool b\n\n", "One <tool b"),
+    ],
+)
+async def test_a_stream_has_no_calls_in_it(engine: VLLM, said: str, text: str) -> None:
+    from vllm.outputs import CompletionOutput
+
+    reader = AnswerReader(engine._running().llm, "random", None, None, {})
+    request = Request("a", (), [1], Sampling(), tools=tool_set(TOOLS).schemas)
+    asked = reader.asked(request)
+    stream, heard = reader.stream(asked, request), []
+    for at, character in enumerate(said):
+        reason = "stop" if at == len(said) - 1 else None
+        heard.append(stream.add(CompletionOutput(0, character, [1], None, None, reason)))
+    whole = reader.read(Choice(said, (1,), "stop"), asked, request)
+    assert "".join(heard) == text
+    assert "".join(heard) + stream.rest(whole.text) == whole.text
+
+
 async def test_reasoning_is_told_from_the_answer(engine: VLLM) -> None:
     reader = AnswerReader(engine._running().llm, "random", None, "granite", {})
     request = Request("a", (), [1], Sampling())

@@ -28,21 +28,22 @@ _REASONS: dict[str, FinishReason] = {
 
 
 class _Function(BaseModel):
-    name: str
-    arguments: str = ""
+    name: str | None = None
+    arguments: str | None = None
 
 
 class _Called(BaseModel):
-    function: _Function
+    """A call of a tool or, in a stream, what comes of the one at `index`."""
+
+    index: int | None = None
+    id: str | None = None
+    function: _Function = Field(default_factory=_Function)
 
 
-class _Text(BaseModel):
+class _Message(BaseModel):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-
-
-class _Message(_Text):
     tool_calls: list[_Called] | None = None
 
 
@@ -50,7 +51,7 @@ class _Piece(BaseModel):
     index: int = 0
     text: str | None = None
     message: _Message | None = None
-    delta: _Text | None = None
+    delta: _Message | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
@@ -66,9 +67,11 @@ class _Piece(BaseModel):
         return "" if said is None else said.reasoning or said.reasoning_content or ""
 
     @property
-    def calls(self) -> list[WrittenCall]:
-        found = (self.message.tool_calls if self.message is not None else None) or ()
-        return [WrittenCall(call.function.name, call.function.arguments) for call in found]
+    def calls(self) -> list[_Called]:
+        if self.message is not None:
+            whole = enumerate(self.message.tool_calls or ())
+            return [call.model_copy(update={"index": at}) for at, call in whole]
+        return [] if self.delta is None else self.delta.tool_calls or []
 
 
 class _Details(BaseModel):
@@ -136,7 +139,8 @@ class Gathered:
             self._texts[piece.index].append(piece.content)
             self._token_ids[piece.index] += piece.token_ids or ()
             self._reasonings[piece.index] += piece.reasoning
-            self._calls[piece.index] += piece.calls
+            for call in piece.calls:
+                _add_call(self._calls[piece.index], call)
             self._reasons[piece.index] = piece.finish_reason or self._reasons[piece.index]
             if piece.content:
                 yield Delta(piece.index, piece.content)
@@ -192,3 +196,16 @@ class Gathered:
             f"{self._place} computes another prompt than was sent: {len(seen)} tokens in place of "
             f"{len(sent)}, different from token {first} on"
         )
+
+
+def _add_call(calls: list[WrittenCall], came: _Called) -> None:
+    """Take a call, or what comes next of one, which its index tells or else its being the last."""
+    at = came.index
+    if at is None:
+        at = len(calls) if came.id is not None else len(calls) - 1
+    if not 0 <= at < len(calls):
+        at = len(calls)
+        calls.append(WrittenCall("", ""))
+    name, arguments = calls[at]
+    function = came.function
+    calls[at] = WrittenCall(function.name or name, arguments + (function.arguments or ""))

@@ -81,7 +81,7 @@ class LiveServer:
     async def _ask(self, request: Request, hear: OnDelta | None) -> Completion:
         """One attempt, put in another way where the server does not take the first."""
         while True:
-            is_streamed = hear is not None and not request.tools
+            is_streamed = hear is not None and request.tool_choice in ("auto", "none")
             path, body = self._dialect.phrase(request, is_streamed=is_streamed)
             answer, first_token_s = Gathered(request, self._place), None
             try:

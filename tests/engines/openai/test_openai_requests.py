@@ -170,6 +170,46 @@ async def test_tools_are_told_and_their_calls_found(
     assert "tools" not in second
 
 
+@pytest.mark.parametrize("has_index", [True, False])
+async def test_text_is_streamed_and_calls_come_at_the_end(
+    server: ScriptedServer, has_index: bool
+) -> None:
+    def add(first: int, second: int) -> int:
+        return first + second
+
+    def called(index: int, id_: str | None, **function: str) -> dict[str, Any]:
+        call = {"index": index} if has_index else {}
+        call |= {"function": function} | ({"id": id_} if id_ else {})
+        return {"tool_calls": [call]}
+
+    deltas = [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "hm"},
+        {"content": "I ask"},
+        {"content": " twice."},
+        called(0, "a", name="add", arguments=""),
+        called(0, None, arguments='{"first": 1, "sec'),
+        called(0, None, arguments='ond": 2}'),
+        called(1, "b", name="add", arguments='{"first": 3, "second": 4}'),
+    ]
+    choices = [{"index": 0, "delta": delta} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls"})
+    pages = [json.dumps({"choices": [choice]}) for choice in choices]
+    stream = "".join(f"data: {page}\n\n" for page in [*pages, "[DONE]"])
+    server.misbehaviours.append(Refusal(200, stream, {"content-type": "text/event-stream"}))
+    async with Session(OpenAIServer(server.url, MODEL)):
+        call = llm(user("1 + 2 and 3 + 4?"), tools=[add])
+        assert [text async for text in call.stream()] == ["I ask", " twice."]
+        reply = await call
+    assert (reply.text, reply.reasoning) == ("I ask twice.", "hm")
+    found = [(each.id, each.name, each.arguments) for each in reply.tool_calls]
+    assert found == [
+        ("call00000", "add", {"first": 1, "second": 2}),
+        ("call00001", "add", {"first": 3, "second": 4}),
+    ]
+    assert server.bodies[0]["stream"] is True
+
+
 async def test_images_go_in_the_messages(server: ScriptedServer) -> None:
     dot = image(b"\xff\xd8\xff\xe0 a dot")
     async with Session(OpenAIServer(server.url, MODEL, tokens_per_minute=100_000)):
