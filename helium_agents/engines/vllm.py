@@ -282,7 +282,10 @@ class VLLM:
         if self._engine is None:
             raise EngineError(f"engine {self.name!r} is not started")
         if asyncio.get_running_loop() is not self._loop:
-            raise EngineError(f"engine {self.name!r} was started in another event loop")
+            raise EngineError(
+                f"engine {self.name!r} was started in another event loop: close it there first, "
+                "or give each event loop an engine of its own"
+            )
         return self._engine
 
     @property

@@ -7,7 +7,6 @@ import contextvars
 import copy
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +167,7 @@ def test_a_closed_one_begins_anew(chat: ChatHelium) -> None:
     assert chat.invoke("a").text == "A"
     chat.close()
     chat.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "helium-langchain"]
+    assert not chat.engine.is_started
     assert chat.invoke("b").text == "B"
 
 

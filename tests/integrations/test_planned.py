@@ -6,6 +6,7 @@ import asyncio
 import operator
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -13,6 +14,7 @@ import pytest
 
 pytest.importorskip("langgraph", reason="pip install 'helium_agents[langgraph]'")
 
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
@@ -20,10 +22,12 @@ from langgraph.types import Command, Send, interrupt
 
 from helium_agents import MemoryStore, Session
 from helium_agents import operator as op
+from helium_agents.engines.engine import Completion, OnDelta, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import SessionError
 from helium_agents.graph.trace import entered_frame
-from helium_agents.integrations.langgraph import ChatHelium, planned, work
+from helium_agents.integrations.langgraph import ChatHelium, cached_node, planned, work
+from helium_agents.integrations.langgraph.loop_thread import LoopThread
 from helium_agents.runtime.profiles import decode_profile
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -89,6 +93,32 @@ async def test_router_send_loop_and_subgraph() -> None:
         assert [await app.ainvoke(each) for each in INPUTS] == expected
         states = [state async for state in app.astream(INPUTS[0], stream_mode="values")]
     assert states[-1] == expected[0]
+
+
+async def test_five_equal_sends_are_one_request_with_callbacks_of_their_own() -> None:
+    started: set[Any] = set()
+    ended: set[Any] = set()
+
+    class Runs(BaseCallbackHandler):
+        def on_chat_model_start(self, *_: Any, run_id: Any, **__: Any) -> None:
+            started.add(run_id)
+
+        def on_llm_end(self, *_: Any, run_id: Any, **__: Any) -> None:
+            ended.add(run_id)
+
+    async def note(state: State) -> State:
+        return {"notes": [(await model.ainvoke(state["text"])).text]}
+
+    engine, usage, model = ScriptedEngine(), UsageMetadataCallbackHandler(), ChatHelium()
+    graph: Any = StateGraph(State).add_node("note", note)
+    graph.add_conditional_edges(START, lambda _: [Send("note", {"text": "a b c"})] * 5)
+    app = planned(graph.compile(), engine)
+    found = await app.ainvoke({}, {"callbacks": [Runs(), usage]})
+    assert len(found["notes"]) == 5 and len({*found["notes"]}) == 1
+    assert engine.num_requests == 1
+    assert started == ended and len(started) == 5
+    (total,) = usage.usage_metadata.values()
+    assert (total["input_tokens"], total["output_tokens"]) == (4, 4)
 
 
 async def test_interrupt_and_resume() -> None:
@@ -199,6 +229,58 @@ def test_threads_that_run_it_at_once_share_a_session() -> None:
     assert (engine.num_requests, engine.num_starts) == (1, 1)
 
 
+def test_threads_may_have_one_engine_for_several_graphs_and_models() -> None:
+    """They run on one event loop, beyond which no engine can be used."""
+    loops: set[Any] = set()
+
+    class OfOneLoop(ScriptedEngine):
+        async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+            loops.add(asyncio.get_running_loop())
+            return await super().complete(request, on_delta)
+
+    engine = OfOneLoop()
+    model = ChatHelium(engine=engine)
+    runs = [partial(planned(asks(), engine).invoke, {"text": text}) for text in "abc"]
+    with ThreadPoolExecutor(4) as pool:
+        ended = [pool.submit(each) for each in (*runs, partial(model.invoke, "d"))]
+        assert all(each.result(timeout=30) for each in ended)
+    model.close()
+    assert (len(loops), engine.num_requests) == (1, 4)
+
+
+def test_twenty_threads_and_one_event_loop_after_another() -> None:
+    engine = ScriptedEngine()
+    app = planned(built(), engine)
+    expected = asyncio.run(app.ainvoke(INPUTS[0]))
+    assert asyncio.run(app.ainvoke(INPUTS[0])) == expected
+    threads = planned(asks(), engine)
+    with ThreadPoolExecutor(20) as pool:
+        found = pool.map(threads.invoke, [{"text": f"{number % 4}"} for number in range(20)])
+    assert len({each["notes"][0] for each in found}) == 4
+
+
+def test_a_graph_without_await_in_what_another_one_runs_says_so() -> None:
+    inner = planned(asks(), ScriptedEngine())
+
+    @cached_node(version="1")
+    async def node(state: State) -> State:
+        found: State = inner.invoke({"text": "a"})
+        return found
+
+    @cached_node(version="1")
+    async def streamed(state: State) -> State:
+        return {"notes": [str(each) for each in inner.stream({"text": "a"})]}
+
+    async def ask(each: Any) -> Any:
+        return await each({"text": "a"})
+
+    for each in node, streamed:
+        outer = LoopThread(ScriptedEngine(), {})
+        with pytest.raises(SessionError, match="use ainvoke"):
+            outer.submit(ask(each)).result()
+        outer.close()
+
+
 async def test_without_await_in_a_session_that_is_given() -> None:
     async with Session(engine_that_says("given")) as session:
         app = planned(asks(), session)
@@ -209,11 +291,12 @@ async def test_without_await_in_a_session_that_is_given() -> None:
 
 
 def test_a_stream_without_await_leaves_the_consumers_session_alone() -> None:
-    for _ in planned(asks(), engine_that_says("inner")).stream({"text": "a"}):
+    engine = engine_that_says("inner")
+    for _ in planned(asks(), engine).stream({"text": "a"}):
         assert entered_frame() is None
+        assert engine.is_started
         break
-    names = {thread.name for thread in threading.enumerate()}
-    assert "helium-langchain" not in names
+    assert not engine.is_started
 
 
 @pytest.mark.parametrize("way", ["astream", "astream_events"])

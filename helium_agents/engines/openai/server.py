@@ -250,7 +250,10 @@ class OpenAIServer:
         if self._live is None:
             raise EngineError(f"engine {self.name!r} is not started")
         if asyncio.get_running_loop() is not self._live.loop:
-            raise EngineError(f"engine {self.name!r} was started in another event loop")
+            raise EngineError(
+                f"engine {self.name!r} was started in another event loop: close it there first, "
+                "or give each event loop an engine of its own"
+            )
         return self._live
 
     # --- requests ------------------------------------------------------------------------------

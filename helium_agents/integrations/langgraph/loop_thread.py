@@ -1,9 +1,10 @@
-"""An event loop in a thread of its own, with a session that is open on it.
+"""Sessions on an event loop in a thread, for code that waits for its calls in threads of its own.
 
 Programs of LangChain call models from threads, from several event loops one after another, and
-from none. A session lives on one loop, so there is one for all of them. The thread is a daemon that
-is ended when the interpreter exits: an executor's (anyio's portal has one) is waited for before
-anything could close the session, so that a program which never closes its model would not end.
+from none. A session lives on one loop, and so does an engine. Hence there is one loop for all who
+need one in a process: sessions of several models and graphs may have one engine. It runs until the
+process ends, in a daemon thread: an executor's (anyio's portal has one) is waited for before
+anything could close a session, so that a program which never closes its model would not end.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import asyncio
 import os
 import threading
 import weakref
+from asyncio import AbstractEventLoop
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -26,7 +29,7 @@ _CLOSES_WITHIN_S = 60.0
 
 
 class LoopThread:
-    """The loop; it and its session begin with the first call, in a forked process anew.
+    """A session there; it begins with the first call, in a forked process anew.
 
     Args:
         engine: The session's engine, or `None` for the embedded model.
@@ -61,12 +64,10 @@ class LoopThread:
             self._lock, self._running, self._pid = threading.Lock(), None, os.getpid()
         with self._lock:
             if self._running is None:
-                self._running = running = _Running()
+                self._running = running = _Running(*_the_loop())
                 self._finalizer = weakref.finalize(self, running.end)
-            loop = self._running.loop
-            return Work(
-                asyncio.run_coroutine_threadsafe(self._in_session(self._running, work), loop)
-            )
+            running = self._running
+            return Work.on(running.loop, running.thread_id, self._in_session(running, work))
 
     async def _in_session(self, running: _Running, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -80,7 +81,7 @@ class LoopThread:
         return await session.run(lambda: work)
 
     def close(self) -> None:
-        """Close the session and end the thread; a later call begins anew. Idempotent."""
+        """Close the session; a later call begins anew. Idempotent."""
         with self._lock:
             if self._running is not None:
                 self._running = None
@@ -88,43 +89,61 @@ class LoopThread:
 
 
 class _Running:
-    """The thread, and what runs in it.
+    """The session while it lasts.
+
+    Args:
+        loop: Where.
+        thread_id: The thread that it runs in.
 
     Attributes:
-        loop: Its event loop.
         opening: The task that opens the session, once there is one.
     """
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, loop: AbstractEventLoop, thread_id: int) -> None:
+        self.loop = loop
+        self.thread_id = thread_id
         self.opening: asyncio.Task[Session] | None = None
         self._pid = os.getpid()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="helium-langchain", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-        self.loop.close()
 
     def end(self) -> None:
-        """Close the session, then the loop. The garbage collector may call it in any thread."""
+        """Close the session. The garbage collector may call it in any thread."""
         if self._pid != os.getpid():
             return  # it is the parent's
-        asyncio.run_coroutine_threadsafe(self._end(), self.loop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_CLOSES_WITHIN_S)
-        if self._error is not None:
-            raise self._error
+        closing = asyncio.run_coroutine_threadsafe(self._end(), self.loop)
+        is_there = threading.get_ident() == self.thread_id
+        if not is_there and wait([closing], _CLOSES_WITHIN_S).done:
+            closing.result()
 
     async def _end(self) -> None:
-        try:
-            if self.opening is not None:
-                await asyncio.wait([self.opening])
-                if not self.opening.cancelled() and self.opening.exception() is None:
-                    await self.opening.result().close()  # else who asked was told
-        except BaseException as error:  # told by whoever ends it
-            self._error = error
-        finally:
-            self.loop.stop()
+        if self.opening is not None:
+            await asyncio.wait([self.opening])
+            if not self.opening.cancelled() and self.opening.exception() is None:
+                await self.opening.result().close()  # else who asked was told
+
+
+class _Loop:
+    """The event loop of a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: AbstractEventLoop | None = None
+        self._thread_id = 0
+
+    def started(self) -> tuple[AbstractEventLoop, int]:
+        """It and its thread, while it runs."""
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                run = loop.run_forever
+                thread = threading.Thread(target=run, name="helium-langchain", daemon=True)
+                thread.start()
+                self._loop, self._thread_id = loop, thread.ident or 0
+            return self._loop, self._thread_id
+
+
+_loops: dict[int, _Loop] = {}
+"""By process: that of the parent does not run in a forked one."""
+
+
+def _the_loop() -> tuple[AbstractEventLoop, int]:
+    return _loops.setdefault(os.getpid(), _Loop()).started()

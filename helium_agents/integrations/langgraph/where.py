@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from helium_agents.errors import SessionError
 from helium_agents.graph.trace import Frame, entered_frame, root_frame
+from helium_agents.integrations.langgraph.work import WAITS_FOR_ITSELF
 from helium_agents.runtime.calls import Calls
 
 
@@ -46,9 +47,5 @@ def session_loop(*, is_sync: bool, frame: Frame | None = None) -> SessionLoop | 
     if not isinstance(runner, Calls):
         return None
     if is_sync and runner.loop is running:
-        raise SessionError(
-            "ChatHelium, a cached node or a planned graph was called without await in the event "
-            "loop of its session, which would wait for itself: use ainvoke, astream or abatch "
-            "there, or call it in a thread (asyncio.to_thread)"
-        )
+        raise SessionError(WAITS_FOR_ITSELF)
     return SessionLoop(runner.loop, runner.thread_id, runner.loop is running)

@@ -23,6 +23,12 @@ T = TypeVar("T")
 LOOKS_EVERY_S = 3.0
 """Of two looks at a loop the second may find it blocked."""
 
+WAITS_FOR_ITSELF = (
+    "ChatHelium, a cached node or a planned graph was called without await in the event loop of "
+    "its session, which would wait for itself: use ainvoke, astream or abatch there, or call it in "
+    "a thread (asyncio.to_thread)"
+)
+
 _END = object()
 
 Put = Callable[[Any], None]
@@ -34,17 +40,17 @@ class Work(Generic[T]):
 
     Args:
         future: Its end; cancelling it cancels the work.
-        watch: Sees whether the loop is blocked; `None` where it cannot be.
+        watch: Sees whether the loop is blocked.
     """
 
-    def __init__(self, future: Future[T], watch: LoopWatch | None = None) -> None:
+    def __init__(self, future: Future[T], watch: LoopWatch) -> None:
         self._future = future
         self._watch = watch
-        self._patience_s = None if watch is None else LOOKS_EVERY_S
+        self._patience_s = LOOKS_EVERY_S
 
     @staticmethod
     def on(loop: AbstractEventLoop, thread_id: int, work: Coroutine[Any, Any, T]) -> Work[T]:
-        """Begin some work on a loop on which other code runs, too."""
+        """Begin some work on a loop on which other code may run, too."""
         future = asyncio.run_coroutine_threadsafe(work, loop)
         return Work(future, LoopWatch(loop, thread_id))
 
@@ -52,11 +58,12 @@ class Work(Generic[T]):
         """Wait for the end; an interruption (Ctrl-C) cancels the work.
 
         Raises:
-            SessionError: The loop is blocked.
+            SessionError: The loop is blocked, or is the caller's own.
         """
         try:
+            self._watch.check_is_elsewhere()
             while not wait([self._future], self._patience_s).done:
-                self._look()
+                self._watch.look()
             return self._future.result()
         finally:
             self._future.cancel()
@@ -66,14 +73,10 @@ class Work(Generic[T]):
         future = asyncio.wrap_future(self._future)
         try:
             while not (await asyncio.wait([future], timeout=self._patience_s))[0]:
-                self._look()
+                self._watch.look()
             return future.result()
         finally:
             future.cancel()
-
-    def _look(self) -> None:
-        if self._watch is not None:
-            self._watch.look()
 
 
 def pieces(begin: Callable[[Put], Work[None]]) -> Iterator[Any]:
@@ -86,11 +89,12 @@ def pieces(begin: Callable[[Put], Work[None]]) -> Iterator[Any]:
     work = begin(queue.put)
     work._future.add_done_callback(lambda _: queue.put(_END))
     try:
+        work._watch.check_is_elsewhere()
         while True:
             try:
                 piece = queue.get(timeout=work._patience_s)
             except Empty:
-                work._look()
+                work._watch.look()
                 continue
             if piece is _END:
                 break
@@ -116,7 +120,7 @@ async def pieces_async(begin: Callable[[Put], Work[None]]) -> AsyncGenerator[Any
                 async with asyncio.timeout(work._patience_s):
                     piece = await queue.get()
             except TimeoutError:
-                work._look()
+                work._watch.look()
                 continue
             if piece is _END:
                 break
@@ -138,6 +142,11 @@ class LoopWatch:
         self._loop = loop
         self._thread_id = thread_id
         self._is_asked = False
+
+    def check_is_elsewhere(self) -> None:
+        """Raise if the caller is on the loop, for which he would wait without await."""
+        if asyncio._get_running_loop() is self._loop:
+            raise SessionError(WAITS_FOR_ITSELF)
 
     def look(self) -> None:
         """Ask the loop, unless it has still to answer.
