@@ -31,7 +31,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt
+	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt -r requirements/browser.txt
 	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
 	$(BIN)/python -m pytest -m "engine or slow"
 

@@ -46,6 +46,7 @@ LAYERS: dict[str, set[str]] = {
         "diagnose", "runtime", "memo", "engines", "graph", "keys", "telemetry", "errors", "trace",
         "optimizer",
     },
+    "viewer": {"viewer", "trace", "diagnose", "capacity", "errors"},
     "batch": {
         "batch", "runtime", "authoring", "memo", "engines", "graph", "keys", "telemetry", "errors",
         "trace",

@@ -18,6 +18,7 @@ from helium_agents.cli.run_command import run
 from helium_agents.cli.signals import Stopped
 from helium_agents.cli.simulate_command import simulate
 from helium_agents.cli.trace_command import trace
+from helium_agents.cli.view_command import view
 from helium_agents.errors import HeliumError, InputError, TraceError
 
 INTERRUPTED = 130
@@ -70,5 +71,5 @@ def main() -> None:
     """
 
 
-for command in (demo, examples_command, run, explain, simulate, trace, cache):
+for command in (demo, examples_command, run, explain, view, simulate, trace, cache):
     main.add_command(command)

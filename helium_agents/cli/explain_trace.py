@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from helium_agents.capacity.outcome import measured
 from helium_agents.cli.explain_expected import expected_table
 from helium_agents.cli.options import echo_warning
 from helium_agents.cli.report import columns, count
+from helium_agents.cli.told_if_long import told_if_long
 from helium_agents.diagnose.analyze import OperatorRow, by_operator
 from helium_agents.diagnose.expectations import expectations
 from helium_agents.diagnose.losses import Loss, losses
@@ -23,7 +22,6 @@ from helium_agents.telemetry.progress import duration
 from helium_agents.trace import TracedRun, read_trace
 
 _MOST_LOSSES = 3
-_PATIENCE_S = 2.0
 
 
 def analyze(path: Path, *, as_json: bool) -> None:
@@ -32,7 +30,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
     Raises:
         TraceError: It cannot be read.
     """
-    with _told_if_long(f"{path} is long: it is still being read and analyzed ..."):
+    with told_if_long(f"{path} is long: it is still being read and analyzed ..."):
         run = read_trace(path)
         outcome, rows = measured(run), by_operator(run)
         found = losses(run, outcome.seconds)[:_MOST_LOSSES]
@@ -76,18 +74,6 @@ def explain_choice(path: Path, *, as_json: bool) -> None:
     for choice in run.choices:
         click.echo(f"after {duration(choice['t'])}: {choice['policy']}")
         click.echo(compared(choice["policy"], choice["gain"], choice["compared"]))
-
-
-@contextmanager
-def _told_if_long(message: str) -> Iterator[None]:
-    """Tell a person of work that takes a while that it goes on."""
-    timer = threading.Timer(_PATIENCE_S, click.echo, [message], {"err": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def compared(policy: str, gain: float, others: Iterable[Sequence[Any]]) -> str:

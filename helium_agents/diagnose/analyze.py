@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from helium_agents.optimizer.prefix_tree import PrefixTree
@@ -76,10 +76,15 @@ class OperatorRow:
                 self.num_cut += reasons.count("length")
 
 
-def by_operator(run: TracedRun) -> list[OperatorRow]:
-    """The rows of a run, callers before what they call."""
+def by_operator(run: TracedRun, cacheable: Mapping[int, int] | None = None) -> list[OperatorRow]:
+    """The rows of a run, callers before what they call.
+
+    Args:
+        run: The run.
+        cacheable: Its `cacheable_tokens`, where they are there already.
+    """
     paths = Paths(run)
-    cacheable = cacheable_tokens(run)
+    cacheable = cacheable_tokens(run) if cacheable is None else cacheable
     rows: dict[tuple[str, ...], OperatorRow] = {}
     ready_s = ready_times(run)
     for call in run.calls:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -16,6 +16,7 @@ from itertools import pairwise
 from xxhash import xxh3_64_intdigest
 
 from helium_agents.diagnose.analyze import Paths, cacheable_tokens
+from helium_agents.optimizer.prefix_tree import num_shared_tokens
 from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from helium_agents.trace.run import TracedCall, TracedRun
 
@@ -43,22 +44,31 @@ class Loss:
         seconds: About how long it took.
         what: What was lost, in words.
         advice: What to do.
+        operator: In whose bodies; "" where it is the whole run's.
     """
 
     kind: str
     seconds: float
     what: str
     advice: str
+    operator: str = ""
 
 
-def losses(run: TracedRun, seconds: float) -> list[Loss]:
+def losses(
+    run: TracedRun, seconds: float, cacheable: Mapping[int, int] | None = None
+) -> list[Loss]:
     """The losses of a run that took so many seconds, the largest first.
 
     None takes longer than the run, though one may by a step cost that does not fit.
+
+    Args:
+        run: The run.
+        seconds: How long it took.
+        cacheable: Its `cacheable_tokens`, where they are there already.
     """
     if not run.computed:
         return []
-    found = _Losses(run)
+    found = _Losses(run, cacheable_tokens(run) if cacheable is None else cacheable)
     every = [
         *found.cache(), *found.layout(), *found.loops(), *found.cut(), *found.idle(),
         *found.repeated(),
@@ -73,10 +83,10 @@ def losses(run: TracedRun, seconds: float) -> list[Loss]:
 class _Losses:
     """What is known of a run."""
 
-    def __init__(self, run: TracedRun) -> None:
+    def __init__(self, run: TracedRun, cacheable: Mapping[int, int]) -> None:
         self._run = run
         self._calls = [call for call in run.computed if call.answer is not None]
-        self._cacheable = cacheable_tokens(run)
+        self._cacheable = cacheable
         self._concurrency = _mean_running(self._calls)
         busy_s = sum(seconds for _, seconds in self._concurrency) or 1.0
         running_s = sum(number * seconds for number, seconds in self._concurrency)
@@ -119,6 +129,7 @@ class _Losses:
                     "come after a part that differs, so that no cache can serve them",
                     "put what many calls share (a document, instructions) before what differs "
                     "(the question)",
+                    name,
                 )  # fmt: skip
 
     def loops(self) -> Iterator[Loss]:
@@ -134,8 +145,9 @@ class _Losses:
                 yield Loss(
                     "loop", sum(map(self._seconds, later)) / 2,
                     f"{name}: each of its {len(turns):,} runs makes {number} calls one after "
-                    "another, none fewer: a loop that always runs to its limit?",
+                    "another, none fewer, as a loop does that always runs to its limit",
                     "see whether what ends the loop can come true, or lower the limit",
+                    name,
                 )  # fmt: skip
 
     def cut(self) -> Iterator[Loss]:
@@ -150,6 +162,7 @@ class _Losses:
                     f"{name}: {len(cut):,} of {len(calls):,} answers were cut at {limit}",
                     "ask for shorter answers, raise max_tokens, or give a stop string: cut "
                     "answers cost all of their tokens",
+                    name,
                 )  # fmt: skip
 
     def idle(self) -> Iterator[Loss]:
@@ -226,8 +239,12 @@ def _is_chain(calls: Sequence[TracedCall]) -> bool:
     return all(later.asked_s >= earlier.end_s for earlier, later in pairwise(ordered))
 
 
-def _late_tokens(calls: Sequence[TracedCall], cacheable: dict[int, int]) -> int:
-    """Tokens that three prompts or more have, behind what they share with others from the start."""
+def _late_tokens(calls: Sequence[TracedCall], cacheable: Mapping[int, int]) -> int:
+    """Tokens that three prompts or more have, behind what they share with others from the start.
+
+    What a prompt shares with a later one is not late either.
+    """
+    starts = _shared_starts(calls)
     numbers: Counter[int] = Counter()
     windows: list[set[int]] = []
     for call in calls:
@@ -237,12 +254,24 @@ def _late_tokens(calls: Sequence[TracedCall], cacheable: dict[int, int]) -> int:
     found = 0
     for call in calls:
         assert call.answer is not None
-        rest = call.answer.prompt[cacheable.get(call.number, 0) :]
+        rest = call.answer.prompt[max(cacheable.get(call.number, 0), starts[call.number]) :]
         common = sum(numbers[window] >= 3 for window in _windows(rest))
         found += min(len(rest), common * _SAMPLED)
     if len(calls) < 3 or found < _WINDOW_TOKENS * len(calls) / 2:
         return 0
     return found - found // len(calls)  # one of them must be computed
+
+
+def _shared_starts(calls: Sequence[TracedCall]) -> dict[int, int]:
+    """Of each call: how many tokens its prompt has in common with another's, from the start."""
+    prompts = [(call.answer.prompt, call.number) for call in calls if call.answer]
+    prompts.sort(key=lambda each: each[0].tobytes())  # those with most in common are neighbours
+    found = dict.fromkeys((number for _, number in prompts), 0)
+    for (one, first), (other, second) in pairwise(prompts):
+        shared = num_shared_tokens(one, other)
+        found[first] = max(found[first], shared)
+        found[second] = max(found[second], shared)
+    return found
 
 
 def _windows(tokens: array[int]) -> set[int]:

@@ -8,7 +8,7 @@ through it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from helium_agents.diagnose.analyze import cacheable_tokens
@@ -64,9 +64,14 @@ class Prefixes:
     roots: list[PrefixNode]
 
 
-def prefixes(run: TracedRun) -> list[Prefixes]:
-    """The prefix tree of each model whose engine tells token ids."""
-    cacheable = cacheable_tokens(run)
+def prefixes(run: TracedRun, cacheable: Mapping[int, int] | None = None) -> list[Prefixes]:
+    """The prefix tree of each model whose engine tells token ids.
+
+    Args:
+        run: The run.
+        cacheable: Its `cacheable_tokens`, where they are there already.
+    """
+    cacheable = cacheable_tokens(run) if cacheable is None else cacheable
     models: dict[str, list[tuple[bytes, TracedCall]]] = {}
     for call in run.computed:
         if call.answer is not None and call.answer.prompt:
@@ -112,7 +117,7 @@ def _tree(calls: Sequence[TracedCall]) -> list[PrefixNode]:
 
 
 def _count(
-    roots: Sequence[PrefixNode], calls: Sequence[TracedCall], cacheable: dict[int, int]
+    roots: Sequence[PrefixNode], calls: Sequence[TracedCall], cacheable: Mapping[int, int]
 ) -> None:
     stack = list(roots)
     while stack:

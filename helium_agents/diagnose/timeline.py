@@ -31,8 +31,8 @@ class Phases:
         sent_s: When the engine began.
         first_token_s: When its prompt had been read.
         end_s: When its answer was there.
-        is_estimated: Whether `first_token_s` is what the prompt's tokens would take alone, since
-            the engine told no other.
+        is_estimated: Whether `first_token_s` is estimated, since the engine told none: the answer's
+            tokens at the end take what they would in an average step, and the prompt the rest.
         slot: Where it ran, counted from 0 in its model.
     """
 
@@ -48,7 +48,7 @@ class Phases:
 def phases_of(run: TracedRun) -> list[Phases]:
     """The requests of a run, in the order in which they were sent."""
     found = []
-    came = ready_times(run)
+    came, shares = ready_times(run), _ReadShares(run)
     slots: dict[str, _Slots] = defaultdict(_Slots)
     for call in sorted(_requests(run), key=lambda call: (call.sent_s or 0.0, call.number)):
         assert call.sent_s is not None
@@ -56,7 +56,7 @@ def phases_of(run: TracedRun) -> list[Phases]:
         first_s, is_estimated = call.first_token_s, False
         if first_s is None or not call.sent_s <= first_s <= end_s:
             is_estimated = True
-            first_s = min(end_s, call.sent_s + _prefill_s(run, call))
+            first_s = call.sent_s + shares.of(call) * (end_s - call.sent_s)
         slot = slots[call.model].take(call.sent_s, end_s)
         ready_s = min(call.sent_s, came[call.number])
         found.append(Phases(call, ready_s, call.sent_s, first_s, end_s, is_estimated, slot))
@@ -192,10 +192,27 @@ def _requests(run: TracedRun) -> Iterable[TracedCall]:
             yield call
 
 
-def _prefill_s(run: TracedRun, call: TracedCall) -> float:
-    """What reading a prompt takes alone."""
-    engine = run.engines.get(call.model)
-    known = None if engine is None else engine.cost
-    cost = STEP_COSTS["h100-8b"] if known is None else StepCost.from_dict(known)
-    new_tokens = call.prompt_tokens - call.cached_tokens
-    return cost.step_s + cost.prefill_seconds(new_tokens, call.cached_tokens)
+class _ReadShares:
+    """Of the time that a request is on an engine, the share in which its prompt is being read."""
+
+    def __init__(self, run: TracedRun) -> None:
+        self._run = run
+        spans = [(call.sent_s or 0.0, call.end_s) for call in _requests(run)]
+        busy_s, reached_s = 0.0, 0.0
+        for begin_s, end_s in sorted(spans):
+            busy_s += max(0.0, end_s - max(begin_s, reached_s))
+            reached_s = max(reached_s, end_s)
+        total_s = sum(end_s - begin_s for begin_s, end_s in spans)
+        self._batch = total_s / busy_s if busy_s else 1.0
+
+    def of(self, call: TracedCall) -> float:
+        engine = self._run.engines.get(call.model)
+        known = None if engine is None else engine.cost
+        cost = STEP_COSTS["h100-8b"] if known is None else StepCost.from_dict(known)
+        new_tokens = call.prompt_tokens - call.cached_tokens
+        read_s = cost.step_s + cost.prefill_seconds(new_tokens, call.cached_tokens)
+        write_s = call.output_tokens * (cost.step_s + cost.decode_s * self._batch)
+        seconds = call.end_s - (call.sent_s or 0.0)
+        if known is None or read_s + write_s >= seconds:
+            return read_s / (read_s + write_s)
+        return 1 - write_s / seconds

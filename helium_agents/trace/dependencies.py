@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -45,7 +45,7 @@ def steps_of(run: TracedRun) -> list[Step]:
 
     Calls that were remembered took no time and are left out, as are those that failed.
     """
-    spans = _Spans(run)
+    spans = _Spans(run, _is_step)
     begin_s = min((call.asked_s for call in run.calls), default=0.0)
     found = []
     for call in sorted(filter(_is_step, run.calls), key=lambda call: call.number):
@@ -54,10 +54,7 @@ def steps_of(run: TracedRun) -> list[Step]:
             for number in call.inputs
             if number in run.by_number and _is_step(run.by_number[number])
         )
-        after = spans.before(call)
-        for number in call.inputs:
-            after |= spans.leaves(number)
-        after |= set(declared)
+        after = spans.waited_for(call) | set(declared)
         if after:
             start_s = max(run.by_number[number].end_s for number in after)
         elif call.item in run.items and call.item is not None:
@@ -67,6 +64,21 @@ def steps_of(run: TracedRun) -> list[Step]:
         pause_s = max(0.0, call.asked_s - start_s)
         found.append(Step(call, tuple(sorted(after)), declared, pause_s))
     return found
+
+
+def waits_of(run: TracedRun) -> dict[int, tuple[int, ...]]:
+    """What each call waited for, by number: also those that were remembered or failed.
+
+    Calls of operators whose bodies ran are not in it: what was called in these is.
+    """
+    spans = _Spans(run, _is_shown)
+    return {
+        call.number: tuple(sorted(spans.waited_for(call))) for call in run.calls if _is_shown(call)
+    }
+
+
+def _is_shown(call: TracedCall) -> bool:
+    return call.kind == "llm" or call.source != "body"
 
 
 def _is_step(call: TracedCall) -> bool:
@@ -118,10 +130,16 @@ class _Level:
 
 
 class _Spans:
-    """The calls and bodies of a run, each with what it is in."""
+    """The calls and bodies of a run, each with what it is in.
 
-    def __init__(self, run: TracedRun) -> None:
+    Args:
+        run: The run.
+        is_step: Which calls count.
+    """
+
+    def __init__(self, run: TracedRun, is_step: Callable[[TracedCall], bool]) -> None:
         self._run = run
+        self._is_step = is_step
         self._spans: dict[int, _Span] = defaultdict(_Span)
         self._bodies = {call.number: call.body for call in run.calls}
         self._bodies |= {body.number: body.body for body in run.bodies.values()}
@@ -138,6 +156,13 @@ class _Spans:
                 members[body, call.item if not body else None].add(number)
                 number = body
         self._levels = {key: _Level(numbers, self._spans) for key, numbers in members.items()}
+
+    def waited_for(self, call: TracedCall) -> set[int]:
+        """The steps that a call waited for, those in the bodies of its inputs too."""
+        found = self.before(call)
+        for number in call.inputs:
+            found |= self.leaves(number)
+        return found
 
     def before(self, call: TracedCall) -> set[int]:
         """The steps that had ended when a call was asked, in its body and those around it."""
@@ -170,11 +195,11 @@ class _Spans:
 
     def _step_of(self, call: TracedCall) -> int | None:
         """The step that a model call is, or whose answer it took."""
-        if _is_step(call):
+        if self._is_step(call):
             return call.number
         leader = self._run.by_number.get(call.leader)
         if call.kind == "llm" and call.leader != call.number and leader is not None:
-            return leader.number if _is_step(leader) else None
+            return leader.number if self._is_step(leader) else None
         return None
 
     def _leading_body(self, call: TracedCall) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,7 @@ class TraceFile:
         try:
             file = os.open(self.path, flags, 0o600)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
                 end = self._end() if self.resume else 0
                 os.ftruncate(file, end)  # also what a killed run had begun to write
                 os.lseek(file, end, os.SEEK_SET)
@@ -130,6 +131,17 @@ class TraceFile:
             return
         except OSError as error:
             raise TraceError(f"the trace {self.path} cannot be read: {error.strerror}") from error
+
+
+def _lock(file: int) -> None:
+    """Take the lock of a trace; who looks whether a run goes on has it for a moment."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.01)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def close(file: int) -> None:

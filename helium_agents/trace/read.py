@@ -34,22 +34,8 @@ def read_trace(path: str | Path) -> TracedRun:
     Raises:
         TraceError: There is none, it is of a later version, or it is damaged.
     """
-    reader = _Reader()
-    try:
-        with open(path, "rb") as file:
-            check_header(file, str(path))
-            end = file.tell()
-            for chunk_end, chunk in chunks_in(file, str(path)):
-                reader.add_chunk(chunk)
-                end = chunk_end
-            reader.run.is_cut = end < file.seek(0, 2)
-    except OSError as error:
-        raise TraceError(f"the trace {path} cannot be read: {error.strerror}") from error
-    except (LookupError, TypeError, ValueError) as error:
-        raise TraceError(
-            f"the trace {path} has records of another form ({error!r}): read it with the version "
-            "of helium_agents that wrote it"
-        ) from error
+    reader = TraceReader(path)
+    reader.read()
     return reader.run
 
 
@@ -62,11 +48,21 @@ def is_trace(path: str | Path) -> bool:
         return False
 
 
-class _Reader:
-    """Puts the parts of a run together."""
+class TraceReader:
+    """Puts the parts of a run together; a file that grows can be read on.
 
-    def __init__(self) -> None:
+    Args:
+        path: The file.
+
+    Attributes:
+        run: What was read.
+        end: Where that ends in the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
         self.run = TracedRun()
+        self.end = 0
+        self._path = path
         self._answers: dict[str, TracedAnswer] = {}
         self._shift_s = 0.0
         self._end_s = 0.0
@@ -76,7 +72,33 @@ class _Reader:
         self._tokens: list[array[int]] = []
         self._texts: list[str] = []
 
-    def add_chunk(self, chunk: Mapping[str, Any]) -> None:
+    def read(self) -> None:
+        """Read on, to the end of the last whole chunk.
+
+        Raises:
+            TraceError: As `read_trace`.
+        """
+        path = self._path
+        try:
+            with open(path, "rb") as file:
+                if self.end:
+                    file.seek(self.end)
+                else:
+                    check_header(file, str(path))
+                    self.end = file.tell()
+                for self.end, chunk in chunks_in(file, str(path)):
+                    self._add_chunk(chunk)
+                self.run.is_cut = self.end < file.seek(0, 2)
+        except OSError as error:
+            raise TraceError(f"the trace {path} cannot be read: {error.strerror}") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise TraceError(
+                f"the trace {path} has records of another form ({error!r}): read it with the "
+                "version of helium_agents that wrote it"
+            ) from error
+        self.run.__dict__.pop("by_number", None)  # of the calls that were there before
+
+    def _add_chunk(self, chunk: Mapping[str, Any]) -> None:
         """Read a chunk's records."""
         self._tokens = [array("I", ids) for ids in decoded(chunk["tokens"])]
         self._texts = decoded(chunk["texts"])

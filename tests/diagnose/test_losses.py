@@ -142,3 +142,16 @@ def test_what_could_be_cached_is_whole_blocks_of_what_came_before() -> None:
     follow = [*start, *first.answer.outputs[0][:-1], *text(40)]
     run = made_run(first, call(2, 1, 2, prompt=follow), call(3, 2, 3, prompt=start))
     assert cacheable_tokens(run) == {1: 0, 2: 128, 3: 96}
+
+
+def test_what_a_row_asks_again_from_the_start_is_not_late() -> None:
+    documents = [text(600) for _ in range(10)]
+    calls, number = [], 100
+    for turn in range(3):
+        for item, document in enumerate(documents):
+            number += 1
+            prompt = [*document, *text(10)]
+            calls.append(call(number, turn, turn + 0.9, body=1 + item, item=item, prompt=prompt))
+    run = made_run(*calls, bodies=[(1 + item, "f:read", 0) for item in range(10)])
+    assert {each.kind for each in losses(run, 1.0)} >= {"cache"}
+    assert "layout" not in {each.kind for each in losses(run, 1.0)}

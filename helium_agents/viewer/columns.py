@@ -1,0 +1,127 @@
+"""The shown calls as columns: lists of one kind of thing, short as JSON and quick to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helium_agents.diagnose.analyze import Paths, ready_times
+from helium_agents.trace.run import TracedAnswer, TracedCall, TracedRun
+from helium_agents.viewer.analysis import Analysis
+
+Columns = dict[str, list[Any]]
+
+
+class Names:
+    """Texts that are told by their number, equal ones once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def add(self, text: str) -> int:
+        """The number of a text."""
+        return self._numbers.setdefault(text, len(self._numbers))
+
+    @property
+    def every(self) -> list[str]:
+        """All of them, by number."""
+        return list(self._numbers)
+
+
+def state_of(call: TracedCall) -> str:
+    """How a call came out, in the word that the page has for it."""
+    if call.error is not None:
+        return "failed"
+    return {"engine": "computed", "body": "computed", "earlier": "memo"}.get(
+        call.source, call.source
+    )
+
+
+def call_columns(analysis: Analysis, names: Names) -> Columns:
+    """The shown calls, by number; those of operators whose bodies ran are no calls of their own."""
+    run = analysis.shown
+    calls = sorted(
+        (call for call in run.calls if call.number in analysis.waits), key=lambda call: call.number
+    )
+    places = {call.number: place for place, call in enumerate(calls)}
+    phases = {each.call.number: each for each in analysis.requests}
+    ready_s, paths = ready_times(run), Paths(run)
+    answers: dict[int, int] = {}
+    columns: Columns = {}
+
+    def add(**values: Any) -> None:
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value)
+
+    for call in calls:
+        request, answer = phases.get(call.number), call.answer
+        add(
+            number=call.number,
+            state=names.add(state_of(call)),
+            source=names.add(call.source),
+            label=names.add(call.label),
+            path=names.add(" > ".join(paths.of(call.body))),
+            body=call.body,
+            item=call.item,
+            leader=None if call.leader == call.number else call.leader,
+            leader_place=places.get(call.leader) if call.leader != call.number else None,
+            model=names.add(call.model),
+            error=None if call.error is None else names.add(call.error),
+            asked=_seconds(call.asked_s),
+            ready=_seconds(ready_s.get(call.number, call.asked_s)),
+            sent=None if request is None else _seconds(request.sent_s),
+            first=None if request is None else _seconds(request.first_token_s),
+            estimated=request is not None and request.is_estimated,
+            end=_seconds(call.end_s),
+            slot=None if request is None else request.slot,
+            attempts=call.num_attempts,
+            prompt=call.prompt_tokens,
+            cached=call.cached_tokens,
+            cacheable=analysis.cacheable.get(call.number, call.cached_tokens),
+            output=call.output_tokens,
+            limit=None if answer is None else answer.max_tokens,
+            finish=None if answer is None else names.add(", ".join(answer.finish_reasons)),
+            after=[places[number] for number in analysis.waits[call.number] if number in places],
+            inputs=[places[number] for number in call.inputs if number in places],
+            answer=None if answer is None else answers.setdefault(id(answer), len(answers)),
+        )
+    return columns
+
+
+def item_columns(run: TracedRun) -> Columns:
+    """The items that have calls or failed without any, in the order of the input."""
+    with_calls = {call.item for call in run.calls}
+    items = [item for item in run.items.values() if item.item in with_calls or item.error]
+    items.sort(key=lambda item: item.index)
+    return {
+        "item": [item.item for item in items],
+        "index": [item.index for item in items],
+        "opened": [_seconds(item.opened_s) for item in items],
+        "ended": [None if item.ended_s is None else _seconds(item.ended_s) for item in items],
+        "error": [item.error for item in items],
+    }
+
+
+def content_of(analysis: Analysis) -> dict[str, Any]:
+    """Prompts and answers, each text once; read by the page when a call is opened first."""
+    texts = Names()
+    answers: dict[int, TracedAnswer] = {}
+    for call in sorted(analysis.shown.calls, key=lambda call: call.number):
+        if call.number in analysis.waits and call.answer is not None:
+            answers.setdefault(id(call.answer), call.answer)
+    found = []
+    for answer in answers.values():
+        messages = None
+        if answer.messages is not None:
+            messages = [(role, texts.add(text)) for role, text in answer.messages]
+        found.append(
+            {
+                "messages": messages,
+                "texts": [texts.add(text) for text in answer.texts or ()],
+                "tools": answer.tool_calls,
+            }
+        )
+    return {"answers": found, "texts": texts.every}
+
+
+def _seconds(time_s: float) -> float:
+    return round(time_s, 4)

@@ -1,0 +1,88 @@
+"""A run as the page's JSON: what is counted of it whole, and the shown calls in columns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from helium_agents.diagnose.analyze import Paths
+from helium_agents.trace.run import TracedRun
+from helium_agents.viewer.analysis import Analysis, rows_of
+from helium_agents.viewer.columns import Names, call_columns, item_columns, state_of
+from helium_agents.viewer.prefix_rows import late_parts, prefix_rows
+
+
+def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> dict[str, Any]:
+    """What the page shows of a run, without prompts and answers.
+
+    Args:
+        analysis: What is known of it.
+        name: What a person calls it.
+        is_running: Whether it goes on.
+    """
+    run, names = analysis.run, Names()
+    bounds = analysis.bounds
+    found = {
+        "name": name,
+        "is_running": is_running,
+        "is_cut": run.is_cut and not is_running,
+        "parts": [asdict(part) for part in run.parts],
+        "engines": [asdict(engine) for engine in run.engines.values()],
+        "choices": run.choices,
+        "is_part": analysis.shown is not run,
+        "num_calls": sum(_counts(run).values()),
+        "counts": _counts(run),
+        "num_items": len(run.items),
+        "num_failed_items": sum(item.error is not None for item in run.items.values()),
+        "num_shown_items": rows_of(analysis.shown.calls),
+        "outcome": asdict(analysis.outcome),
+        "bounds": None if bounds is None else asdict(bounds),
+        "tokens": _tokens(analysis),
+        "operators": [asdict(row) for row in analysis.operators],
+        "operator_waits": _operator_waits(analysis),
+        "losses": [asdict(loss) for loss in analysis.losses],
+        "late": late_parts(analysis.shown, analysis.losses),
+        "load": asdict(analysis.load),
+        "prefixes": [prefix_rows(tree) for tree in analysis.trees],
+        "items": item_columns(analysis.shown),
+        "calls": call_columns(analysis, names),
+    }
+    return {**found, "names": names.every}
+
+
+def _counts(run: TracedRun) -> dict[str, int]:
+    """The model calls of the whole run, by how they came out."""
+    found: dict[str, int] = {}
+    for call in run.calls:
+        if call.kind == "llm":
+            state = state_of(call)
+            found[state] = found.get(state, 0) + 1
+    return found
+
+
+def _tokens(analysis: Analysis) -> dict[str, int]:
+    """Of the prompts of the shown computed calls: all, hit, lost; and of their answers."""
+    calls = analysis.shown.computed
+    cached = sum(call.cached_tokens for call in calls)
+    could = sum(analysis.cacheable.get(call.number, call.cached_tokens) for call in calls)
+    return {
+        "prompt": sum(call.prompt_tokens for call in calls),
+        "hit": cached,
+        "lost": could - cached,
+        "output": sum(call.output_tokens for call in calls),
+    }
+
+
+def _operator_waits(analysis: Analysis) -> list[tuple[int, int, int]]:
+    """Of operators, as numbers in `operators`: whose answers whose calls waited for, how often."""
+    paths = Paths(analysis.shown)
+    places = {row.path: place for place, row in enumerate(analysis.operators)}
+    by_number = analysis.shown.by_number
+    found: dict[tuple[int, int], int] = {}
+    for number, waited in analysis.waits.items():
+        to = places.get(paths.of(by_number[number].body))
+        for each in waited:
+            start = places.get(paths.of(by_number[each].body))
+            if to is not None and start is not None:
+                found[start, to] = found.get((start, to), 0) + 1
+    return [(start, to, number) for (start, to), number in sorted(found.items())]

@@ -1,0 +1,107 @@
+// The selected call: its times and tokens, what it was asked and answered, and whom it waited for.
+"use strict";
+
+const details = {
+  async show(page, at, focus = true) {
+    const run = page.run;
+    const box = document.getElementById("details");
+    page.selected = at;
+    const calls = run.calls;
+    const heading = h("h2", { tabindex: "-1" }, `Call ${calls.number[at]} · ${run.title(at)}`);
+    box.replaceChildren(
+      h("div.details-head", {}, heading,
+        h("button.plain", { click: () => details.hide(page), "aria-label": "Close" }, "✕")),
+      h("p", {}, stateLabel(run.state(at)), ` · ${STATES[run.state(at)].tells}`),
+      details.links(page, at),
+      run.word("error", at) ? h("pre.error", {}, run.word("error", at)) : null,
+      h("dl.facts", {}, details.facts(run, at).flatMap(([name, value]) => [
+        h("dt", {}, name), h("dd", {}, value)])),
+      h("div.conversation", {}, h("p.quiet", {}, "Reading ...")),
+    );
+    box.hidden = false;
+    document.body.classList.add("has-details");
+    if (focus) heading.focus({ preventScroll: true });
+    for (const part of page.parts) part.select?.(at);
+    const talk = await run.conversation(at);
+    if (page.selected === at) box.querySelector(".conversation")?.replaceWith(details.talk(talk));
+  },
+
+  hide(page) {
+    document.getElementById("details").hidden = true;
+    document.body.classList.remove("has-details");
+    page.selected = null;
+    for (const part of page.parts) part.select?.(null);
+  },
+
+  links(page, at) {
+    const { run } = page;
+    const { leader, leader_place: place, item, after } = run.calls;
+    const found = [h("button", { click: () => page.showRow(item[at], at) },
+      `Show in ${run.rowLabel(item[at])}`)];
+    if (place[at] != null) {
+      found.push(h("button", { "data-leader": true, click: () => page.showRow(item[place[at]], place[at]) },
+        `Go to the call that asked: ${leader[at]}, ${run.rowLabel(item[place[at]])}`));
+    }
+    if (after[at].length) {
+      found.push(h("span", {}, "waited for ", after[at].slice(0, 12).flatMap((each) => [
+        h("button.link", { click: () => details.show(page, each) }, String(run.calls.number[each])), " "])));
+    }
+    return h("p.links", {}, found);
+  },
+
+  facts(run, at) {
+    const { calls } = run;
+    const found = [["asked", `after ${seconds(calls.asked[at])}`]];
+    if (calls.sent[at] != null) {
+      const about = calls.estimated[at] ? "about " : "";
+      found.push(
+        ["queued", seconds(calls.sent[at] - calls.ready[at])],
+        ["prompt read in", about + seconds(calls.first[at] - calls.sent[at])],
+        ["answered in", about + seconds(calls.end[at] - calls.first[at])]);
+    }
+    found.push(["prompt", `${count(calls.prompt[at], "token")}, ${whole.format(calls.cached[at])} from the cache`
+      + (run.lost(at) ? `, ${whole.format(run.lost(at))} lost` : "")]);
+    const limit = calls.limit[at] == null ? "" : ` of at most ${whole.format(calls.limit[at])}`;
+    const finish = run.word("finish", at);
+    const isCut = finish.includes("length") ? ", cut there" : "";
+    found.push(["answer", `${count(calls.output[at], "token")}${limit}${isCut}`]);
+    if (run.word("model", at)) found.push(["model", run.word("model", at)]);
+    if (calls.attempts[at] > 1) found.push(["asked an engine", `${calls.attempts[at]} times`]);
+    found.push(["operators", run.word("path", at) || "none"]);
+    return found;
+  },
+
+  talk(talk) {
+    if (talk == null) {
+      return h("p.quiet", {}, "No engine was asked, so the trace has no prompt of this call.");
+    }
+    if (talk.messages == null) {
+      return h("p.quiet", {}, "Texts were not kept: the run was traced with --trace-content off.");
+    }
+    const block = (role, text) => h("section.message", { "data-role": role },
+      h("h3", {}, role), h("pre", { tabindex: "0" }, text));
+    const answers = talk.replies.map((text, at) =>
+      block(talk.replies.length > 1 ? `answer ${at + 1}` : "answer", text));
+    const tools = talk.tools.flat().map(([name, given]) => block(`calls tool ${name}`, given));
+    return h("div.conversation", {},
+      talk.messages.map(([role, text]) => block(role, text)), answers, tools);
+  },
+};
+
+// A few lines about a call, for a pointer that is over it
+function callTip(run, at) {
+  const { calls } = run;
+  const lines = [h("strong", {}, `${run.title(at)} · call ${calls.number[at]}`),
+    h("div", {}, stateLabel(run.state(at)), ` · ${run.rowLabel(calls.item[at])}`)];
+  if (calls.sent[at] != null) {
+    const about = calls.estimated[at] ? "about " : "";
+    lines.push(h("div", {}, `queued ${seconds(calls.sent[at] - calls.ready[at])}, prompt ${about}`
+      + `${seconds(calls.first[at] - calls.sent[at])}, answer ${seconds(calls.end[at] - calls.first[at])}`));
+  }
+  if (calls.prompt[at]) {
+    lines.push(h("div", {}, `${count(calls.prompt[at], "prompt token")}, ${percent(calls.cached[at], calls.prompt[at])} `
+      + `cached; ${count(calls.output[at], "token")} of answer`));
+  }
+  if (run.word("error", at)) lines.push(h("div", {}, shortened(run.word("error", at), 200)));
+  return lines;
+}

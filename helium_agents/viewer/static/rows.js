@@ -1,0 +1,134 @@
+// The executed DAG: operators first, then the calls of one row with what they waited for.
+"use strict";
+
+const MOST_BOXES = 300;
+
+function rowsPart(page) {
+  const { run } = page;
+  const items = [...run.items.item];
+  if (run.byItem.has(null)) items.push(null);
+  let shown = items[0] ?? null;
+  const graph = h("div", { id: "row-graph" });
+  const title = h("h3", { "aria-live": "polite" });
+  const picker = h("input", { type: "number", min: 1, id: "row-number",
+    change: () => show(run.items.item[run.items.index.indexOf(Number(picker.value) - 1)]) });
+  const step = (by) => show(items[Math.min(items.length - 1, Math.max(0, items.indexOf(shown) + by))]);
+  const lasted = (item) => {
+    const at = run.rowOf.get(item);
+    return at == null || run.items.ended[at] == null ? -1 : run.items.ended[at] - run.items.opened[at];
+  };
+
+  function show(item, selected = null) {
+    if (item === undefined || !items.includes(item)) {
+      title.textContent = "No calls of this row are in the page";
+      return;
+    }
+    shown = item;
+    const at = run.rowOf.get(item);
+    if (at != null) picker.value = run.items.index[at] + 1;
+    const calls = run.byItem.get(item) ?? [];
+    const took = lasted(item) >= 0 ? `, ${seconds(lasted(item))}` : "";
+    title.textContent = `${item == null ? "Calls outside of rows" : run.rowLabel(item).replace("row", "Row")}: ${count(calls.length, "call")}${took}`;
+    graph.replaceChildren(rowGraph(page, calls));
+    if (at != null && run.items.error[at]) graph.prepend(h("pre.error", {}, run.items.error[at]));
+    mark(selected);
+  }
+
+  function mark(at) {
+    for (const box of graph.querySelectorAll(".box.selected")) box.classList.remove("selected");
+    const box = at == null ? null : graph.querySelector(`.box[data-id="c${at}"]`);
+    if (box) { box.classList.add("selected"); box.scrollIntoView({ block: "nearest", inline: "center" }); }
+  }
+
+  const failed = items.find((item) => run.items.error[run.rowOf.get(item)] || run.byItem.get(item)?.some((at) => run.state(at) === "failed"));
+  const slowest = items.reduce((best, item) => (lasted(item) > lasted(best) ? item : best), items[0] ?? null);
+  const element = h("section", { "aria-label": "Operators and rows" },
+    h("h2", {}, "Operators"),
+    h("p.quiet", {}, "Solid arrows: whose answers whose calls waited for. Dotted: who calls whom. ↻: calls that wait for others of the same operator, as in a loop."),
+    operatorGraph(page),
+    h("h2", {}, "The calls of a row"),
+    h("p.controls", {}, h("label", { for: "row-number" }, "Row "), picker,
+      h("button", { click: () => step(-1) }, "‹ previous"), h("button", { click: () => step(1) }, "next ›"),
+      h("button", { click: () => show(slowest) }, "slowest"),
+      failed === undefined ? null : h("button", { click: () => show(failed) }, "first with a failure")),
+    title, graph);
+  show(shown);
+  return { element, show, select: mark };
+}
+
+function operatorGraph(page) {
+  const { operators, operator_waits: waits } = page.run;
+  const edges = waits.map(([from, to, number]) => ({ from: `o${from}`, to: `o${to}`, kind: "data", note: whole.format(number) }));
+  operators.forEach((row, at) => {
+    const caller = operators.findIndex((other) => other.path.length === row.path.length - 1
+      && other.path.every((name, place) => name === row.path[place]));
+    if (caller >= 0 && row.path.length > 1) edges.push({ from: `o${caller}`, to: `o${at}`, kind: "call" });
+  });
+  const nodes = operators.map((row, at) => {
+    const name = row.path[row.path.length - 1] ?? "outside of operators";
+    const saved = row.num_merged + row.num_remembered;
+    const note = row.num_calls ? `${count(row.num_calls, "call")}${saved ? `, ${whole.format(saved)} saved` : ""}` : "calls operators only";
+    return {
+      id: `o${at}`, title: name, note, state: row.num_failed ? "failed" : "", mark: row.num_failed ? "✕" : "",
+      label: `${name}: ${note}`,
+      open: () => { page.filter({ operator: name }); page.open("table"); },
+      tip: () => operatorTip(name, row),
+    };
+  });
+  return graphOf("Operators", nodes, edges);
+}
+
+function operatorTip(name, row) {
+  const computed = Math.max(1, row.num_computed);
+  return [h("strong", {}, name),
+    h("div", {}, `${whole.format(row.num_computed)} computed, ${whole.format(row.num_merged)} merged or joined, `
+      + `${whole.format(row.num_remembered)} remembered, ${whole.format(row.num_failed)} failed`),
+    h("div", {}, `${percent(row.cached_tokens, row.prompt_tokens)} of ${whole.format(row.prompt_tokens)} prompt tokens from the cache`),
+    h("div", {}, `a call: queued ${seconds(row.queued_s / computed)}, on the engine ${seconds(row.engine_s / computed)}`),
+    h("div.quiet", {}, "Click for its calls.")];
+}
+
+function rowGraph(page, calls) {
+  const { run } = page;
+  const shown = calls.slice(0, MOST_BOXES);
+  const inside = new Set(shown);
+  const nodes = shown.map((at) => callBox(page, at));
+  const edges = [];
+  const guests = new Map();
+  for (const at of shown) {
+    for (const before of run.calls.after[at]) {
+      if (inside.has(before)) edges.push({ from: `c${before}`, to: `c${at}`, kind: run.calls.inputs[at].includes(before) ? "input" : "data" });
+    }
+    const leader = run.calls.leader_place[at];
+    if (leader == null) continue;
+    if (!inside.has(leader)) guests.set(leader, callBox(page, leader, true));
+    edges.push({ from: `c${leader}`, to: `c${at}`, kind: "answer" });
+  }
+  nodes.push(...guests.values());
+  const rest = calls.length - shown.length;
+  return h("div", {}, graphOf("Calls of the row", nodes, edges),
+    rest ? h("p.quiet", {}, `${count(rest, "later call")} of the row not drawn; the table has them.`) : null);
+}
+
+function callBox(page, at, isGuest = false) {
+  const { run } = page;
+  const { calls } = run;
+  const state = run.state(at);
+  const where = isGuest ? `${run.rowLabel(calls.item[at])} · ` : "";
+  const tokens = calls.prompt[at] ? `${whole.format(calls.prompt[at])} → ${whole.format(calls.output[at])} tokens` : STATES[state].word;
+  const time = calls.sent[at] == null ? "" : ` · ${seconds(run.took(at))}`;
+  return {
+    id: `c${at}`, state, mark: STATES[state].mark, title: run.title(at), note: where + tokens + time,
+    label: `Call ${calls.number[at]}, ${run.title(at)}, ${STATES[state].word}, ${where}${tokens}${time}`,
+    says: run.calls.answer[at] == null ? null : saidBy(run, at),
+    open: () => details.show(page, at),
+    tip: () => callTip(run, at),
+  };
+}
+
+// The beginning of an answer, or "" where texts were not kept
+async function saidBy(run, at) {
+  const talk = await run.conversation(at);
+  const said = talk.replies[0] || talk.tools.flat().map(([name]) => `${name}(…)`).join(", ");
+  return said ? `“${said.replace(/\s+/g, " ")}”` : "";
+}

@@ -1,0 +1,217 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helium_agents import Session
+from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.viewer.runs import ViewedRuns
+from helium_agents.viewer.server import ViewerServer
+from tests.viewer.conftest import html, in_thread
+from tests.viewer.planted import PLANTED, plant
+from tests.viewer.traces import EVIL, answer, long_run, write_run, written_page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+Show = Callable[..., Any]
+
+
+def texts(tab: Any, selector: str) -> list[str]:
+    found: list[str] = tab.locator(selector).all_inner_texts()
+    return found
+
+
+def listed(tab: Any) -> str:
+    return str(tab.inner_text("#num-listed"))
+
+
+def test_it_opens_from_a_file_without_a_network(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"), offline=True)
+    assert tab.title() == "run.trace · helium view"
+    assert tab.inner_text("#num-calls") == "15"
+    assert "1 failed" in tab.inner_text("#head")
+    assert len(texts(tab, "#row-graph .box")) == 3
+
+
+def test_calls_are_filtered_and_sorted(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    tab.click("#tab-table")
+    assert listed(tab) == "15 calls"
+    tab.select_option("[data-filter=operator]", "expert")
+    assert listed(tab) == "10 calls of 15"
+    tab.select_option("[data-filter=operator]", "")
+    tab.fill("[data-filter=text]", "sum up for 3")
+    tab.wait_for_selector("#num-listed:text-is('1 call of 15')")
+    tab.fill("[data-filter=text]", "")
+    tab.wait_for_selector("#num-listed:text-is('15 calls')")
+    tab.click("button:text-is('call')")
+    numbers = [int(each) for each in texts(tab, ".lines .line > div:first-child")]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+def test_a_call_shows_what_was_asked_as_text(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    tab.click("#row-graph .box >> nth=0")
+    tab.wait_for_selector("#details .message")
+    assert EVIL in tab.inner_text("#details .message pre >> nth=0")
+    assert tab.title() == "run.trace · helium view"
+    tab.keyboard.press("Escape")
+    assert tab.is_hidden("#details")
+
+
+def test_a_merged_call_leads_to_the_one_that_asked(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    tab.click("#tab-table")
+    states = tab.eval_on_selector_all(
+        "[data-filter=state] option", "all => all.map(one => one.value)"
+    )
+    shared = next(state for state in states if state in ("merged", "joined"))
+    tab.select_option("[data-filter=state]", shared)
+    tab.click(".lines .line >> nth=0")
+    mine = tab.inner_text("#details h2")
+    tab.click("[data-leader]")
+    assert tab.inner_text("#details h2") != mine
+    assert "an engine computed it" in tab.inner_text("#details")
+    assert tab.locator("#row-graph .box.selected").count() == 1
+
+
+def test_a_failed_row_says_why(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    assert "1 failed" in tab.inner_text("#head")
+    tab.fill("#row-number", "5")
+    tab.keyboard.press("Enter")
+    assert "five is <b>unlucky</b>" in tab.inner_text("#panel-rows")
+
+
+EVIDENCE = {
+    "layout": ("#layout-advice", "32 prompts", "ask_contract"),
+    "loop": ("#panel-rows", "Row 1: 6 calls", "improve"),
+    "cache": ("#panel-prefixes .legend", "read again", ""),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_problem_is_found_from_the_page(name: str, show: Show, tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    tab = show(html(in_thread(plant, name, tmp_path)))
+    first = tab.locator("#losses > li").first
+    assert first.get_attribute("data-loss") == name
+    assert "What to do:" in first.inner_text()
+    first.get_by_role("button").click()
+    where, evidence, operator = EVIDENCE[name]
+    assert evidence in tab.inner_text(where) and operator in tab.inner_text(where)
+    if name == "cache":
+        assert tab.locator(".prefixes .block rect.lost").count() >= 10
+
+
+def test_two_runs_stand_side_by_side(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace", traces / "again.trace"))
+    assert tab.get_attribute("#tab-compare", "aria-selected") == "true"
+    assert "the same was asked as before, and not remembered" in tab.inner_text("#reasons")
+    tab.click("#reasons button >> nth=0")
+    assert tab.is_visible("#details .message")
+    tab.select_option("#which", "0")
+    assert tab.title() == "run.trace · helium view"
+
+
+@contextmanager
+def served(*paths: Path) -> Iterator[str]:
+    with ViewerServer(ViewedRuns(paths)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_what_is_new_comes_while_the_run_goes_on(show: Show, tmp_path: Path) -> None:
+    path, begun, seen = tmp_path / "run.trace", threading.Event(), threading.Event()
+
+    async def run() -> None:
+        async with Session(ScriptedEngine(), trace=path) as session:
+            await session.run(answer, 0)
+            begun.set()
+            await asyncio.to_thread(seen.wait, 60)
+            await session.run(answer, 2)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert begun.wait(60)
+        with served(path) as address:
+            tab = show(address)
+            tab.wait_for_selector("#num-calls:text-is('3')")
+            assert "goes on" in tab.inner_text("#head")
+            tab.click("#tab-table")
+            seen.set()
+            tab.wait_for_selector("#num-calls:text-is('6')")
+            assert tab.get_attribute("#tab-table", "aria-selected") == "true", (
+                "it stays where it was"
+            )
+            tab.wait_for_selector("#head:not(:has-text('goes on'))")
+            tab.context.close()
+    finally:
+        seen.set()
+        thread.join()
+
+
+def test_a_run_that_was_resumed_is_one(show: Show, tmp_path: Path) -> None:
+    path = tmp_path / "run.trace"
+    in_thread(write_run, path, [0, 1])
+    with open(path, "ab") as file:
+        file.write(b"CHNK what a killed run had begun to write"[:9])
+    in_thread(write_run, path, [2, 3], resume=True)
+    tab = show(html(path))
+    assert "went on once" in tab.inner_text("#main")
+    assert tab.inner_text("#num-calls") == "12"
+
+
+def test_many_calls_are_in_the_page_as_far_as_they_are_seen(show: Show, tmp_path: Path) -> None:
+    tab = show(written_page(long_run(10_000), tmp_path / "long.html"))
+    tab.click("#tab-table")
+    assert listed(tab) == "10,000 calls"
+    assert tab.locator(".lines .line").count() < 60
+    tab.focus(".scroller")
+    tab.keyboard.press("End")
+    tab.wait_for_selector('.lines .line[data-call="10000"]')
+    assert tab.locator(".lines .line").count() < 60
+    tab.click("#tab-timeline")
+    assert tab.locator("#panel-timeline canvas").count() == 4
+
+
+def test_everything_is_reached_by_the_keyboard(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    tab.focus("#row-graph .box[tabindex='0']")
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("Enter")
+    assert "answer" in tab.inner_text("#details h2")
+    tab.keyboard.press("Escape")
+    tab.focus("#tab-rows")
+    tab.keyboard.press("ArrowRight")
+    assert tab.evaluate("document.activeElement.id") == "tab-timeline"
+    tab.keyboard.press("ArrowLeft")
+    tab.keyboard.press("ArrowLeft")
+    assert tab.evaluate("document.activeElement.id") == "tab-table"
+    tab.focus(".scroller")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Enter")
+    assert tab.is_visible("#details")
+
+
+def test_texts_may_be_missing(show: Show, tmp_path: Path) -> None:
+    in_thread(write_run, tmp_path / "run.trace", [0], content=False)
+    tab = show(html(tmp_path / "run.trace"))
+    tab.click("#row-graph .box >> nth=0")
+    tab.wait_for_selector("#details:has-text('Texts were not kept')")
+    tab.click("#tab-prefixes")
+    assert tab.locator(".prefixes .block").count() > 0
