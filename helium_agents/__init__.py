@@ -24,12 +24,14 @@ from helium_agents.graph.reply import Choice, Reply
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
+from helium_agents.optimizer.speculation_budget import Budget
 from helium_agents.runtime.options import SessionOptions
 from helium_agents.runtime.run import run
 from helium_agents.runtime.session import Session
 
 __all__ = [
     "VLLM",
+    "Budget",
     "Choice",
     "HeliumError",
     "Image",

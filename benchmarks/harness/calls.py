@@ -161,6 +161,9 @@ class _Recorder:
     def waiting(self) -> str:
         return "nothing waits: calls are only recorded"
 
+    def on_effect(self) -> None:
+        """Nothing is undone here."""
+
     def start(self, node: Node) -> None:
         raise ValueError("a workflow of the benchmarks must not start calls, only await them")
 

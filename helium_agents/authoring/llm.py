@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from inspect import iscoroutinefunction
 from types import UnionType
 from typing import Any, TypeVar, overload
 
 from helium_agents.authoring.messages import Message, content_parts
 from helium_agents.authoring.tool_schema import ToolLike, tool_set
 from helium_agents.errors import ImpureCall, PromptError, RequestError
-from helium_agents.graph.arguments import wrong_flag, wrong_name, wrong_retries, wrong_timeout
+from helium_agents.graph.arguments import (
+    shown,
+    wrong_flag,
+    wrong_name,
+    wrong_retries,
+    wrong_timeout,
+)
 from helium_agents.graph.image import Image
 from helium_agents.graph.llm_node import LlmCall, LlmNode, Part
 from helium_agents.graph.node import Node
@@ -20,10 +27,13 @@ from helium_agents.graph.reply_schema import reply_schema
 from helium_agents.graph.sampling import Sampling, sampling_of, stop_strings
 from helium_agents.graph.tool_call import Beside
 from helium_agents.graph.tools import ToolSet
-from helium_agents.graph.trace import entered_frame, root_frame
+from helium_agents.graph.trace import Frame, entered_frame, root_frame
 from helium_agents.graph.values import Slot
 
 S = TypeVar("S")
+
+Predict = str | Callable[[Any], Any]
+"""Guesses an answer: the name of an engine, or a function of the messages."""
 
 
 @overload
@@ -47,6 +57,7 @@ def llm(
     tool_choice: str = ...,
     retries: int = ...,
     timeout: float | None = ...,
+    predict: Predict | None = ...,
 ) -> Ref[Reply[None]]: ...
 @overload
 def llm(
@@ -67,6 +78,7 @@ def llm(
     share: bool = ...,
     retries: int = ...,
     timeout: float | None = ...,
+    predict: Predict | None = ...,
 ) -> Ref[Reply[S]]: ...
 @overload
 def llm(
@@ -87,6 +99,7 @@ def llm(
     share: bool = ...,
     retries: int = ...,
     timeout: float | None = ...,
+    predict: Predict | None = ...,
 ) -> Ref[Reply[Any]]: ...
 def llm(
     *messages: Message,
@@ -108,6 +121,7 @@ def llm(
     tool_choice: str = "auto",
     retries: int = 2,
     timeout: float | None = None,
+    predict: Predict | None = None,
 ) -> Ref[Any]:
     """Ask a model; `await` the returned Ref for the `Reply`.
 
@@ -142,6 +156,13 @@ def llm(
             fit `schema` is drawn anew; a greedy one is not, since it would come out the same.
         timeout: Seconds this waiter grants the call, counted from when its turn has come: an int
             or float above 0.
+        predict: Guesses the answer, in no time, from the messages (each has `role` and
+            `content`). While the call is open inside a pure operator, what comes after it may be
+            computed as if the guess were right (see `Session(speculate=...)`); results are those
+            that they would be without. It returns one answer, or a list of pairs of an answer and
+            its probability; `None` for no guess. An answer is a text; with `schema=` a value of it;
+            with `tools=` also a `ToolCall` or a list of them. Or the name of a smaller one of the
+            session's engines, which is asked the same.
 
     Raises:
         PromptError: The messages or the schema are malformed.
@@ -186,6 +207,9 @@ def llm(
     )
     if tools is not None or tool_choice != "auto":
         call.tools = _tools(tools, tool_choice, schema, n)
+    if predict is not None:
+        _check_predict(predict, frame, n)
+        call.predict = predict
     node = LlmNode(frame, call, inputs)
     if frame.runner is not None:
         frame.runner.on_created(node)
@@ -272,6 +296,18 @@ def _tools(tools: Any, choice: Any, schema: Any, n: int) -> ToolSet:
     if n != 1:
         raise RequestError(f"n={n} does not go with tools=: make the call {n} times instead")
     return tool_set(tools, choice)
+
+
+def _check_predict(predict: Any, frame: Frame, n: int) -> None:
+    if n != 1:
+        raise RequestError(f"n={n} does not go with predict=, which guesses one answer")
+    if isinstance(predict, str) and frame.runner is not None:
+        frame.runner.models[predict]
+    elif not (isinstance(predict, str) or callable(predict)) or iscoroutinefunction(predict):
+        raise RequestError(
+            f"predict={shown(predict)} must be a function that is not async, or the name of an "
+            "engine of the session"
+        )
 
 
 def _check_options(model: Any, share: Any, retries: Any, timeout: Any) -> None:

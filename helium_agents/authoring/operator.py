@@ -54,6 +54,7 @@ class Operator(Generic[P, T]):
         retries: int = 0,
         retry_on: RetryOn = RETRIED,
         timeout: float | None = None,
+        predict: Callable[..., Any] | None = None,
     ) -> None:
         _check_function(fn, is_pure=pure)
         wrong = (
@@ -63,6 +64,7 @@ class Operator(Generic[P, T]):
             or wrong_retries(retries)
             or _wrong_classes(retry_on)
             or wrong_timeout(timeout)
+            or _wrong_predict(predict, is_pure=pure)
         )
         if wrong is not None:
             raise OperatorDefinitionError(f"@operator on {_name_of(fn)}: {wrong}")
@@ -79,6 +81,7 @@ class Operator(Generic[P, T]):
             retries=retries,
             retry_on=retry_on if isinstance(retry_on, tuple) else (retry_on,),
             timeout_s=timeout,
+            predict=predict,
         )
         # Of the function itself: what it wraps may have another signature or other defaults.
         self._signature = inspect.signature(fn, follow_wrapped=False)
@@ -228,6 +231,7 @@ def operator(
     retries: int = ...,
     retry_on: RetryOn = ...,
     timeout: float | None = ...,
+    predict: Callable[..., Any] | None = ...,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Operator[P, T]]: ...
 def operator(
     fn: Callable[..., Any] | None = None,
@@ -239,6 +243,7 @@ def operator(
     retries: int = 0,
     retry_on: RetryOn = RETRIED,
     timeout: float | None = None,
+    predict: Callable[..., Any] | None = None,
 ) -> Any:
     """Make an async function an operator: its calls become nodes of the session's plan.
 
@@ -261,6 +266,10 @@ def operator(
             them all, for which write ``retry_on=Exception``.
         timeout: Seconds a waiter grants one call, all attempts together, counted from when its
             body begins: an int or float above 0.
+        predict: Of a pure operator: guesses the result from the arguments, in no time. While a call
+            runs, what comes after it may be computed as if the guess were right (see
+            `Session(speculate=...)`); results are those that they would be without. It returns one
+            value, or a list of pairs of a value and its probability; `None` for no guess.
 
     Raises:
         OperatorDefinitionError: The function is not a coroutine function, or an option is of the
@@ -268,7 +277,7 @@ def operator(
     """
     options = {
         "pure": pure, "version": version, "name": name, "retries": retries, "retry_on": retry_on,
-        "timeout": timeout,
+        "timeout": timeout, "predict": predict,
     }  # fmt: skip
     if fn is None:
         return lambda fn: Operator(fn, **options)  # type: ignore[arg-type]
@@ -309,6 +318,14 @@ def _wrong_classes(retry_on: Any) -> str | None:
     if all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
         return None
     return f"retry_on={shown(retry_on)} must be a class of exceptions, or a tuple of such classes"
+
+
+def _wrong_predict(predict: Any, *, is_pure: bool) -> str | None:
+    if predict is None:
+        return None
+    if not callable(predict) or inspect.iscoroutinefunction(predict):
+        return f"predict={shown(predict)} must be a function that is not async"
+    return None if is_pure else "predict= is for pure operators, which may be run early: pure=True"
 
 
 def _name_of(fn: Any) -> str:

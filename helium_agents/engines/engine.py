@@ -88,6 +88,7 @@ class Request:
             `function`, which has `name`, `parameters` and perhaps `description`.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of the one to call.
         on_moved: Called when it is wanted for another item, and `item` says which.
+        is_guess: Whether nobody has asked for it yet: it is in nobody's way, and the first to go.
     """
 
     request_id: str
@@ -106,6 +107,7 @@ class Request:
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str = "auto"
     on_moved: Callable[[], None] = nobody
+    is_guess: bool = False
 
     @property
     def max_tokens(self) -> int:

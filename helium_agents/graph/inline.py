@@ -49,7 +49,11 @@ def check_may_await(node: Node, frame: Frame | None) -> None:
     Raises:
         ImpureCall: The frame is pure; the call is an unseeded draw, or of a plain operator.
     """
-    if frame is None or not frame.is_pure or not (node.is_drawn or not node.is_planned):
+    if frame is None or not frame.is_pure:
+        return
+    if node.frame.runner is not frame.runner and node.outcome is None and frame.runner is not None:
+        frame.runner.on_effect()
+    if not node.is_drawn and node.is_planned:
         return
     if node.frame.is_pure and not node.is_drawn:
         return  # made in here, where it was refused or need not be

@@ -36,6 +36,7 @@ class LlmCall:
         timeout_s: Seconds that a waiter grants, counted from when its turn has come.
         tools: What the model may call, or `None`.
         beside: What each message has beside its text; empty where none has anything.
+        predict: Guesses the answer from the messages; see `llm`. It is no part of the key.
     """
 
     messages: tuple[tuple[str, tuple[Part, ...]], ...]
@@ -48,6 +49,7 @@ class LlmCall:
     timeout_s: float | None = None
     tools: ToolSet | None = None
     beside: tuple[Beside | None, ...] = ()
+    predict: Callable[[Any], Any] | str | None = None
 
 
 class LlmNode(Node):

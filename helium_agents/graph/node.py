@@ -44,6 +44,7 @@ class Body:
         retry_on: The classes of exceptions that are worth a further attempt.
         timeout_s: Seconds that a waiter grants one call, all attempts together, counted from when
             the body begins.
+        predict: Guesses the result from the arguments; see `operator`.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Body:
         retries: int,
         retry_on: tuple[type[BaseException], ...],
         timeout_s: float | None,
+        predict: Callable[..., Any] | None = None,
     ) -> None:
         self.fn = fn
+        self.predict = predict
         self.name = name
         self.is_pure = is_pure
         self.explicit_version = explicit_version

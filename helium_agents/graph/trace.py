@@ -102,6 +102,10 @@ class Runner(Protocol):
         """While a tool runs, in a frame."""
         ...
 
+    def on_effect(self) -> None:
+        """Code in a pure frame is about to do what a run that is only a guess may not do."""
+        ...
+
     def wait(self, node: Call) -> Coroutine[Any, Any, Any]:
         """The value of a pure or LLM node, computing it if needed."""
         ...
@@ -227,6 +231,12 @@ def open_runners() -> list[Runner]:
     """The sessions that are open in this process, on whatever event loop."""
     roots = [root for each in list(_open_roots.values()) for root in each]
     return [root.runner for root in roots if root.runner is not None]
+
+
+def check_effect(frame: Frame | None) -> None:
+    """Something is about to happen that a run which is only a guess may not do: it ends here."""
+    if frame is not None and frame.is_pure and frame.runner is not None:
+        frame.runner.on_effect()
 
 
 def root_frame() -> Frame:

@@ -29,7 +29,7 @@ from helium_agents.graph.outcome import Failure, Value
 from helium_agents.graph.plan import COMPUTE
 from helium_agents.graph.ref import value_of
 from helium_agents.graph.tool_call import ToolCall
-from helium_agents.graph.trace import Frame, entered_frame
+from helium_agents.graph.trace import Frame, check_effect, entered_frame
 from helium_agents.optimizer.logical import logical_plan
 from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import Rule, substitute_known
@@ -43,6 +43,8 @@ from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.settle import Settler
+from helium_agents.runtime.speculation import Speculation
+from helium_agents.runtime.stakes import Stakes
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.runtime.waiting import OpenMap, RunningTool, waiting
@@ -67,6 +69,7 @@ class Calls:
         shares: Whether calls may be merged, joined and remembered.
         executed: Keeps every call, or `None`.
         run_id: Identifies the run's draws.
+        stakes: What guesses are worth, or `None` where nothing is guessed.
 
     Attributes:
         models: The session's models by name.
@@ -93,6 +96,7 @@ class Calls:
         shares: bool,
         executed: ExecutedPlan | None,
         run_id: str,
+        stakes: Stakes | None,
     ) -> None:
         self.root = Frame(self, level=("run", run_id))
         self.state: Literal["open", "closing", "closed"] = "open"
@@ -103,6 +107,10 @@ class Calls:
         self.models = engines
         self._dispatcher = dispatcher
         self._answers = answers if substitute_known in rules else None  # what rules may put in
+        speculation = None
+        if stakes is not None and self._answers is not None:
+            made_of = engines, dispatcher, self.flights, self._answers, tasks, context
+            speculation = Speculation(*made_of, stakes, emit)
         self._executor = Executor(
             engines,
             dispatcher,
@@ -114,6 +122,7 @@ class Calls:
             shares=shares,
             emit=emit if is_watched else None,
             number=self._number,
+            speculation=speculation,
         )
         self._tasks = tasks
         self._context = context
@@ -201,9 +210,13 @@ class Calls:
             )
         )
 
+    def on_effect(self) -> None:
+        """Nothing: what runs in the session itself is no guess."""
+
     def start(self, node: Node) -> None:
         """Demand a call on the session's own behalf; its error, if any, stays with its Ref."""
         self.check_open()
+        check_effect(entered_frame())
         if node.is_planned:
             self.flights.want(self.flights.ask(node, node.frame.item))
         else:

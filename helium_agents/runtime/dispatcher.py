@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import chain
 from typing import TypeVarTuple
 
@@ -19,11 +19,14 @@ from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.schedule import Schedule
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.idle_requests import IdleRequests
 from helium_agents.runtime.learners import Mapped
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.request_queue import RequestQueue
 
 Args = TypeVarTuple("Args")
+
+Early = Callable[[Request], Awaitable[Completion | None]]
 
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
@@ -60,9 +63,15 @@ class Dispatcher:
         self._items: set[int] = set()  # that have not ended
         self._open_items: set[int] = set()  # for which something has been sent, too
         self._queues: dict[str | None, RequestQueue] = {}  # by name; an engine may have several
+        self._idle: dict[RequestQueue, IdleRequests] = {}  # where there were any
 
-    async def complete(self, request: Request) -> Completion:
+    async def complete(self, request: Request, early: Early | None = None) -> Completion:
         """Compute a request when its turn has come.
+
+        Args:
+            request: The request.
+            early: Gives the completion of an equal one that was made before anybody asked for it,
+                or `None` where nothing has come of it.
 
         Raises:
             TokenBudgetExceeded: It does not fit in what is left of the budget.
@@ -77,13 +86,17 @@ class Dispatcher:
         if is_learned:
             self._plan(Planner.ask, request, asyncio.get_running_loop().time())
         try:
-            self._send(queue, request)
-            if request in queue.ready:
-                await queue.turn(request)
-            sent_s = asyncio.get_running_loop().time()
-            completion = await queue.fleet.complete(request)
+            if early is not None:
+                sent_s = asyncio.get_running_loop().time()
+                completion = await early(request)
+            if completion is None:
+                self._send(queue, request)
+                if request in queue.ready:
+                    await queue.turn(request)
+                sent_s = asyncio.get_running_loop().time()
+                completion = await queue.fleet.complete(request)
+                queue.note_prefill(request, completion, sent_s)
             used_tokens = completion.prompt_tokens + completion.output_tokens
-            queue.note_prefill(request, completion, sent_s)
         finally:
             now_s = asyncio.get_running_loop().time()
             if is_learned:
@@ -95,7 +108,21 @@ class Dispatcher:
             for each in self._queues.values():
                 if each.ready:
                     self._send(each)
+            for idle in self._idle.values():
+                idle.send()
         return completion
+
+    def idle_requests(self, model: str | None) -> IdleRequests:
+        """Takes requests of a model that nobody has asked for yet."""
+        queue = self._queues.get(model) or self._add_queue(model)
+        if queue not in self._idle:
+            self._idle[queue] = IdleRequests(queue)
+        return self._idle[queue]
+
+    def num_demanded(self, model: str | None) -> int:
+        """How many requests of a model were asked for and are not answered."""
+        queue = self._queues.get(model)
+        return 0 if queue is None else len(queue.ready) + len(queue.running)
 
     def item_began(self, item: int, mapped: Mapped) -> None:
         """An item of a top-level map begins: requests may come that are wanted for it."""
@@ -175,6 +202,8 @@ class Dispatcher:
             self._reserved_tokens += num_tokens
             self._num_sent += 1
             queue.send(request, num_tokens)
+            if queue in self._idle:
+                self._idle[queue].make_room()
 
     def _begin(self, queue: RequestQueue, request: Request, item: int) -> None:
         """Take note that a request of an item is sent."""

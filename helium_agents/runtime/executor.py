@@ -16,31 +16,26 @@ from typing import Any
 
 from helium_agents.engines.engine import (
     Capacity,
-    ChatMessage,
     Completion,
     Request,
     a_request,
     nobody,
 )
 from helium_agents.errors import (
-    EncodingError,
     InvalidReply,
-    PromptError,
     RefMisuse,
     TransientEngineError,
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.inline import run_body
-from helium_agents.graph.llm_node import LlmCall, LlmNode
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.plan import Known, Prefix, Same
-from helium_agents.graph.ref import LEAK_MARK, value_of
+from helium_agents.graph.ref import value_of
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
-from helium_agents.graph.values import as_text
-from helium_agents.keys.encoding import encode_result
 from helium_agents.optimizer.optimize import Cut, Join, PhysicalPlan
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.alarm import set_done
@@ -51,8 +46,10 @@ from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
+from helium_agents.runtime.known_inputs import chat_of, check_result, with_inputs
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
+from helium_agents.runtime.speculation import Speculation
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import EngineDescribed, Observer, RequestAnswered, Source
 
@@ -74,6 +71,7 @@ class Executor:
         shares: Whether it may join an equal one in flight.
         emit: Takes events, or `None` where nobody but the summary does.
         number: Gives a call that nobody has made but us its number.
+        speculation: Guesses what calls come to, or `None`.
     """
 
     def __init__(
@@ -89,6 +87,7 @@ class Executor:
         shares: bool,
         emit: Observer | None,
         number: Callable[[Node], None],
+        speculation: Speculation | None,
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
@@ -100,6 +99,7 @@ class Executor:
         self._shares = shares
         self._emit = emit
         self._number = number
+        self._speculation = speculation
         self._described: dict[Fleet, tuple[Capacity | None, StepCost | None]] = {}
         self._request_ids = count()
 
@@ -243,7 +243,7 @@ class Executor:
                 return
             flight.next_input += 1
         asked = flight.node
-        node = _with_inputs(asked) if inputs else asked
+        node = with_inputs(asked) if inputs else asked
         if node is asked or not self._shares or not self._is_elsewhere(flight, asked, node):
             self._run(flight, self._compute(flight, asked, node))
 
@@ -347,9 +347,10 @@ class Executor:
     async def _run_pure(self, flight: Flight, node: OperatorNode) -> Any:
         """Run a pure operator's body."""
         flight.doing = "its body runs"
-        tally = Tally()
+        tally, speculation = Tally(), self._speculation
+        work = partial(run_body, node, flight.item, tally, on_begin=flight.begin)
         try:
-            value = await run_body(node, flight.item, tally, on_begin=flight.begin)
+            value = await (work() if speculation is None else speculation.run(flight, node, work))
         finally:
             flight.calls_below = tally.num_calls
         check_result(node, value)
@@ -383,7 +384,7 @@ class Executor:
     async def _ask(self, flight: Flight, node: LlmNode) -> Answer:
         """Ask the engine, again where it may help."""
         call, usage = node.call, flight.usage
-        messages = _chat(call)
+        messages = chat_of(call)
         tools = () if call.tools is None else call.tools.schemas
         flight.doing = "waits for its engine to render the prompt"
         prompt = await self._engines[call.model].render(messages, tools)
@@ -406,8 +407,11 @@ class Executor:
                 tools=tools,
                 tool_choice="auto" if call.tools is None else call.tools.choice,
             )
+            early = None
+            if self._speculation is not None and self._speculation.bodies:
+                early = self._speculation.ask(flight, node, request)
             try:
-                completion = await self._dispatcher.complete(request)
+                completion = await self._dispatcher.complete(request, early)
             except TransientEngineError:
                 if attempt >= _most_retries(flight):
                     raise
@@ -452,15 +456,6 @@ class Executor:
         )
 
 
-def _chat(call: LlmCall) -> tuple[ChatMessage, ...]:
-    """A conversation whose inputs are known, as an engine gets it."""
-    texts = [(role, "".join(map(str, parts))) for role, parts in call.messages]
-    if not call.beside:  # nearly always
-        return tuple([ChatMessage(*text) for text in texts])
-    pairs = zip(texts, call.beside, strict=True)
-    return tuple([ChatMessage(*text, *(beside or ())) for text, beside in pairs])
-
-
 def _most_retries(flight: Flight) -> int:
     """The most that any of the calls grants that the flight answers: no key tells it."""
     return max(node.call.retries for node, _ in flight.nodes if isinstance(node, LlmNode))
@@ -468,32 +463,3 @@ def _most_retries(flight: Flight) -> int:
 
 def _may_pass(outcome: Outcome) -> bool:
     return isinstance(outcome, Failure) and isinstance(outcome.error, TransientEngineError)
-
-
-def _with_inputs(node: Node) -> Node:
-    values = [source.outcome.get() for source in node.inputs if source.outcome is not None]
-    if isinstance(node, LlmNode):
-        return node.with_values(tuple(map(_text_of, values, node.inputs)))
-    assert isinstance(node, OperatorNode)
-    return node.with_values(tuple(values))
-
-
-def _text_of(value: Any, source: Node) -> str:
-    text = as_text(value, f"the value of {source.label}(...) in a prompt")
-    if LEAK_MARK in text:
-        raise PromptError(
-            f"the value of {source.label}(...) in a prompt contains the representation of a Ref "
-            f"instead of its value: await it in {source.label}"
-        )
-    return text
-
-
-def check_result(node: Node, value: Any) -> None:
-    """Refuse a result of a pure operator that cannot be shared."""
-    try:
-        encode_result(value)
-    except EncodingError as error:
-        raise EncodingError(
-            f"{node.label}(...) is pure, so its result is shared and remembered, but {error}",
-            error.path,
-        ) from error.__cause__

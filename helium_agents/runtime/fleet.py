@@ -193,6 +193,8 @@ class Fleet:
                 try:
                     completion = await line.complete(request, is_alone=is_alone)
                 except EngineDied as error:
+                    if request.is_guess:
+                        raise  # it may be to blame, and nobody has asked for it
                     num_deaths += 1
                     is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
                     if is_alone and is_proven and line.end is None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from helium_agents.errors import SessionError
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.rules import RULES, Rule
 from helium_agents.optimizer.schedule import FewOpen, Schedule
+from helium_agents.optimizer.speculation_budget import Budget
 from helium_agents.runtime.answers import MEMO_MODES, MemoMode
 from helium_agents.trace.file import TraceFile
 
@@ -41,6 +42,10 @@ class SessionOptions(TypedDict, total=False):
         record: Keep every call for `explain()`; memory then grows with the run.
         trace: A file that is to keep what happens, or a `TraceFile`, which says how; `helium
             simulate` and `helium explain --analyze` read it.
+        speculate: Whether calls inside pure operators may be computed before they are asked for,
+            while an earlier one is open whose answer is guessed: "auto" (where that is known to be
+            worth it), "off", or a `Budget(...)`, which says how much may be guessed. What comes out
+            is the same. Nothing is guessed with `token_budget=`, or where nothing is remembered.
     """
 
     memo: str | Path | Store | None
@@ -52,6 +57,7 @@ class SessionOptions(TypedDict, total=False):
     schedule: Schedule | None
     record: bool
     trace: str | Path | TraceFile | None
+    speculate: Literal["auto", "off"] | Budget
 
 
 _DEFAULTS = SessionOptions(
@@ -64,6 +70,7 @@ _DEFAULTS = SessionOptions(
     schedule=None,
     record=False,
     trace=None,
+    speculate="auto",
 )
 
 
@@ -84,6 +91,9 @@ def all_options(given: SessionOptions) -> SessionOptions:
     check_functions("rules", options["rules"])
     if token_budget is not None and (type(token_budget) is not int or token_budget < 1):
         raise SessionError(f"token_budget={token_budget!r} must be a whole number, at least 1")
+    speculate = options["speculate"]
+    if not (isinstance(speculate, Budget) or speculate in ("auto", "off")):
+        raise SessionError(f'speculate={speculate!r} must be "auto", "off", or a Budget(...)')
     schedule_of(options)
     trace_of(options)
     return options

@@ -33,6 +33,7 @@ from helium_agents.graph.inline import awaitable
 from helium_agents.graph.plan import LogicalPlan
 from helium_agents.graph.trace import (
     Frame,
+    check_effect,
     entered,
     entered_frame,
     offer_root,
@@ -45,6 +46,7 @@ from helium_agents.memo.store import Store
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.rules import substitute_known
 from helium_agents.optimizer.schedule import FewOpen, Schedule
+from helium_agents.optimizer.speculation_budget import Budget
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.calls import Calls, not_open
 from helium_agents.runtime.dispatcher import Dispatcher
@@ -60,6 +62,7 @@ from helium_agents.runtime.options import (
     trace_of,
 )
 from helium_agents.runtime.planner import Planner
+from helium_agents.runtime.stakes import Stakes
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Event, Observer
 from helium_agents.telemetry.summary import Summary
@@ -213,6 +216,7 @@ class Session:
             shares=options["share"],
             executed=self._executed,
             run_id=self.run_id,
+            stakes=self._stakes(engines, dispatcher),
         )
         self._maps = Maps(
             calls,
@@ -223,6 +227,16 @@ class Session:
             is_watched=self._is_watched,
         )
         return calls
+
+    def _stakes(self, engines: EnginePool, dispatcher: Dispatcher) -> Stakes | None:
+        """What guesses are worth; `None` where there are none."""
+        options = self._options
+        speculate = options["speculate"]
+        is_remembered = options["memo_mode"] in ("read-write", "refresh") and options["share"]
+        if speculate == "off" or not is_remembered or options["token_budget"] is not None:
+            return None
+        budget = speculate if isinstance(speculate, Budget) else Budget()
+        return Stakes(budget, engines, dispatcher, is_cautious=speculate == "auto")
 
     def _open_store(self) -> Store | None:
         memo, mode = self._options["memo"], self._options["memo_mode"]
@@ -424,6 +438,7 @@ class Session:
             ValueError: `on_error` or `read_ahead` is out of range.
         """
         self._opened().check_open()
+        check_effect(entered_frame())
         return Map(
             self._maps,
             fn,

@@ -52,11 +52,11 @@ class Settler:
         for node, source in flight.nodes:
             if node.outcome is not None or node.flight not in (flight, None):
                 continue  # was left, and then asked again: that is another computation
-            delivered = _deliver(node, outcome)
+            own = delivered(node, outcome)
             num_spared = self._spare_inputs(node) if node.inputs else 0
             if node.is_planned and not flight.is_left:  # else it was reported then
-                self._report(flight, node, source, delivered, num_spared)
-            node.settle(delivered)
+                self._report(flight, node, source, own, num_spared)
+            node.settle(own)
         if flight.stream is not None:
             answer = outcome.value if isinstance(outcome, Value) else None
             text = answer.choices[0].text if isinstance(answer, Answer | Reply) else None
@@ -153,7 +153,7 @@ class Settler:
         return num_calls
 
 
-def _deliver(node: Node, outcome: Outcome) -> Outcome:
+def delivered(node: Node, outcome: Outcome) -> Outcome:
     """The outcome of one call: its own copy of what is shared."""
     if isinstance(outcome, Failure):
         return outcome

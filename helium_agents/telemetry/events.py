@@ -324,6 +324,26 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
         return "" if self.body is None else self.body.name
 
 
+class Speculated(NamedTuple):
+    """What was computed before anybody had asked for it was asked for, or is given up.
+
+    Args:
+        label: What a person calls the call.
+        source: Who guessed what made it likely: "predict" (the program's own function), ...
+        probability: Of that guess, as who guessed saw it.
+        is_used: Whether it was asked for.
+        saved_s: How long it had been computed by then.
+        wasted_tokens: That an engine computed for it for nothing.
+    """
+
+    label: str
+    source: str
+    probability: float
+    is_used: bool
+    saved_s: float
+    wasted_tokens: int
+
+
 Event = (
     EngineStarting
     | EngineStarted
@@ -339,5 +359,6 @@ Event = (
     | RequestAnswered
     | ToolEnded
     | CallSettled
+    | Speculated
 )
 Observer = Callable[[Event], None]

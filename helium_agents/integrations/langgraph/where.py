@@ -7,7 +7,7 @@ from asyncio import AbstractEventLoop
 from typing import NamedTuple
 
 from helium_agents.errors import SessionError
-from helium_agents.graph.trace import Frame, entered_frame, root_frame
+from helium_agents.graph.trace import Frame, check_effect, entered_frame, root_frame
 from helium_agents.integrations.langgraph.work import WAITS_FOR_ITSELF
 from helium_agents.runtime.calls import Calls
 
@@ -43,8 +43,10 @@ def session_loop(*, is_sync: bool, frame: Frame | None = None) -> SessionLoop | 
         running = asyncio.get_running_loop()
     except RuntimeError:
         running = None
-    runner = (frame or entered_frame() or root_frame()).runner
+    frame = frame or entered_frame() or root_frame()
+    runner = frame.runner
     if not isinstance(runner, Calls):
+        check_effect(frame)
         return None
     if is_sync and runner.loop is running:
         raise SessionError(WAITS_FOR_ITSELF)

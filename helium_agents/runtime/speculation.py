@@ -1,0 +1,350 @@
+"""Speculation: while a call is open, the body that awaits it goes on as if the answer were known.
+
+When a call is asked inside the body of a pure operator, and somebody guesses what it will come to,
+a shadow of that body is run. What the shadow asks is computed early, where the budget says that it
+is worth it, and is there when the body itself comes to ask it. Nothing else is seen of a shadow:
+none of its answers is kept, reported or paid for before the session has asked for it.
+
+A guess that turns out wrong ends its shadow, and with it what was guessed on top of it. All guesses
+of a body end with the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from helium_agents.engines.engine import Completion, Request
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.outcome import Outcome, Value
+from helium_agents.graph.trace import Models
+from helium_agents.runtime.answers import Answers
+from helium_agents.runtime.dispatcher import Dispatcher, Early
+from helium_agents.runtime.early_answers import EarlyAnswer, EarlyAnswers
+from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.flight import Flight
+from helium_agents.runtime.flights import Flights
+from helium_agents.runtime.predicted import Predicted, by_user, is_right, of_answer
+from helium_agents.runtime.record import Answer
+from helium_agents.runtime.shadow import Shadow
+from helium_agents.runtime.stakes import Stakes
+from helium_agents.runtime.tasks import Tasks
+from helium_agents.runtime.trial import Body, Trial
+from helium_agents.telemetry.events import Observer, Speculated
+
+T = TypeVar("T")
+
+
+class Speculation:
+    """A session's guesses.
+
+    Args:
+        engines: The session's engines.
+        dispatcher: Takes requests.
+        flights: The session's unfinished calls.
+        answers: What is remembered.
+        tasks: The session's tasks.
+        context: Where they run.
+        stakes: Says what is worth it.
+        emit: Takes events.
+
+    Attributes:
+        bodies: Those that run, by their calls: where there are none, there is nothing to guess.
+    """
+
+    def __init__(
+        self,
+        engines: EnginePool,
+        dispatcher: Dispatcher,
+        flights: Flights,
+        answers: Answers,
+        tasks: Tasks,
+        context: Context,
+        stakes: Stakes,
+        emit: Observer,
+    ) -> None:
+        self.bodies: dict[Node, Body] = {}
+        self._engines = engines
+        self._flights = flights
+        self._answers = answers
+        self._tasks = tasks
+        self._context = context
+        self._stakes = stakes
+        self._emit = emit
+        self._early = EarlyAnswers(
+            engines, dispatcher, tasks, context, self._is_worth, self._note_dropped
+        )
+        self._trials: dict[Shadow, Trial] = {}
+
+    # --- what the session asks -----------------------------------------------------------------
+
+    async def run(self, flight: Flight, node: OperatorNode, work: Callable[[], Awaitable[T]]) -> T:
+        """The value of a pure operator: what it came to early, or what running its body gives."""
+        early = self._claim(node)
+        if early is not None:
+            flight.begin()
+            if await self._early.taken(early):
+                value: T = early.value
+                return value
+        self._asked(flight, node, None)
+        body = Body(node)
+        origin = node if node.origin is None else node.origin
+        self.bodies[origin] = body
+        try:
+            return await work()
+        finally:
+            del self.bodies[origin]
+            while body.trials:
+                self._end(body.trials[-1])
+            self._early.leave(body)
+
+    def ask(self, flight: Flight, node: LlmNode, request: Request) -> Early | None:
+        """A model is about to be asked, in its flight's task: guess what it will say.
+
+        Returns:
+            What gives its answer, where that is early.
+        """
+        early = self._claim(node)
+        self._asked(flight, node, request)
+        return None if early is None else partial(self._completion, early, flight)
+
+    def _claim(self, node: Node) -> EarlyAnswer | None:
+        """The early answer of a call that is about to be computed, there or under way."""
+        early = self._early.claim(node)
+        if early is not None:
+            self._report(early, is_used=True)
+        return early
+
+    async def _completion(
+        self, early: EarlyAnswer, flight: Flight, request: Request
+    ) -> Completion | None:
+        flight.begin_attempt()
+        flight.doing = "waits for its answer, which was asked before it was"
+        if early.request is not None:
+            early.request.item, early.request.describe = request.item, request.describe
+        return early.value if await self._early.taken(early) else None
+
+    def _asked(self, flight: Flight, node: Node, request: Request | None) -> None:
+        """A call is about to be computed, in its flight's task: guess what it will come to."""
+        assert flight.task is not None
+        for body in self._bodies_of(flight):
+            until_s = self._stakes.expect(body, node, request)
+            if request is not None:
+                body.prompt = tuple(request.prompt_token_ids)
+            site = self._stakes.site(body, node)
+            self._guess(body, node, site, until_s, None)
+            flight.task.add_done_callback(partial(self._learn, flight, node, site, body))
+
+    def _bodies_of(self, flight: Flight) -> list[Body]:
+        """The bodies that await a flight."""
+        found: dict[Body, None] = {}
+        for waiter in flight.waiters:
+            node = None if waiter.frame is None else waiter.frame.node
+            body = None if node is None else self.bodies.get(node)
+            if body is not None:
+                found[body] = None
+        return [*found]
+
+    # --- guessing ------------------------------------------------------------------------------
+
+    def _guess(
+        self, body: Body, node: Node, site: str, until_s: float, above: Trial | None
+    ) -> None:
+        """Try what is guessed of a call."""
+        if node.key is None or not self._stakes.may_guess(node, site):
+            return
+        if isinstance(node, LlmNode) and isinstance(node.call.predict, str):
+            self._ask_smaller(body, node, node.call.predict, site, until_s, above)
+            return
+        for predicted in self._predictions(node):
+            self._try(body, node, site, until_s, predicted, above)
+
+    def _ask_smaller(
+        self, body: Body, node: LlmNode, model: str, site: str, until_s: float, above: Trial | None
+    ) -> None:
+        """Ask another engine the same, and take for a guess what it says in time."""
+        call = replace(node.call, model=model, predict=None)
+        early = self._early.ask(LlmNode(body.node.frame, call), body)
+
+        def answered(_: Any) -> None:
+            if early.is_there and body in self.bodies.values():
+                for predicted in of_answer(node, _outcome(early), f"engine {model}"):
+                    self._try(body, node, site, until_s, predicted, above)
+
+        early.ended.add_done_callback(answered)
+
+    def _predictions(self, node: Node) -> list[Predicted]:
+        assert isinstance(node, LlmNode | OperatorNode)
+        asked = node.call if isinstance(node, LlmNode) else node.body
+        if asked.predict is None:
+            return []
+        try:
+            return by_user(node)
+        except Exception as error:
+            message = f"predict= of {node.label} failed, so nothing is guessed"
+            context = {"message": message, "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+            return []
+
+    def _try(
+        self,
+        body: Body,
+        node: Node,
+        site: str,
+        until_s: float,
+        predicted: Predicted,
+        above: Trial | None,
+    ) -> None:
+        chance = self._stakes.chance(site, predicted.guess)
+        known: dict[bytes, Outcome] = {}
+        if above is not None:
+            chance, known = chance * above.shadow.probability, above.shadow.known
+        if chance < self._stakes.least_probability or self._is_tried(body, node, predicted):
+            return
+        assert node.key is not None
+        shadow = Shadow(self, known | {node.key: predicted.outcome}, chance)
+        again = shadow.again(body.node)
+        if again.key != body.node.key:  # the body has changed its arguments
+            return
+        trial = Trial(body, node, site, predicted, shadow, until_s, above=above)
+        self._trials[shadow] = trial
+        body.trials.append(trial)
+        shadow.task = self._tasks.spawn(shadow.run(again), self._context.copy())
+
+    def _is_tried(self, body: Body, node: Node, predicted: Predicted) -> bool:
+        return any(
+            trial.node.key == node.key and trial.predicted.guess.value == predicted.guess.value
+            for trial in body.trials
+        )
+
+    def _end(self, trial: Trial) -> None:
+        """Nothing more comes of a trial, and of those on top of it."""
+        if self._trials.pop(trial.shadow, None) is None:
+            return
+        trial.body.trials.remove(trial)
+        trial.shadow.end()
+        for each in [each for each in trial.body.trials if each.above is trial]:
+            self._end(each)
+        self._early.leave(trial.shadow)
+
+    # --- the truth -----------------------------------------------------------------------------
+
+    def _learn(
+        self, flight: Flight, node: Node, site: str, body: Body, _: asyncio.Task[None]
+    ) -> None:
+        """A call of the session has ended."""
+        self._stakes.learn(node, site, flight.usage, flight.outcome)
+        self._judge(body, node, flight.outcome)
+
+    def _judge(self, body: Body, node: Node, truth: Outcome | None) -> None:
+        """It is known what a call came to: end the trials that guessed otherwise."""
+        for trial in [*body.trials]:
+            if trial.node.key != node.key or trial.is_right is not None:
+                continue
+            trial.is_right = is_right(node, trial.predicted.outcome, truth)
+            if isinstance(truth, Value):
+                self._stakes.note(trial.site, trial.predicted.guess, trial.is_right)
+            if not trial.is_right:
+                self._end(trial)
+
+    # --- what shadows ask ----------------------------------------------------------------------
+
+    @property
+    def models(self) -> Models:
+        """The session's models."""
+        return self._engines
+
+    def is_composite(self, node: OperatorNode) -> bool:
+        """Whether a pure operator's body calls others, so that the shadow runs it for itself."""
+        return not self._early.may_be_leaf(node)
+
+    def calls_others(self, node: OperatorNode) -> None:
+        """The body of a pure operator has made a call."""
+        self._early.no_leaf(node)
+
+    async def answer(self, node: Node, shadow: Shadow) -> Outcome | None:
+        """What a call comes to, from wherever it is there first; `None`: the shadow must end."""
+        assert node.key is not None
+        while (trial := self._trials.get(shadow)) is not None:
+            found = self._answers.look_up(node)
+            if found is not None:
+                return Value(found.value)
+            flight = self._flights.under_way.get(node.key)
+            if flight is not None and flight.task is not None:
+                await asyncio.wait((flight.task,))
+                return flight.outcome
+            early = self._begin(node, trial)
+            if early is None:
+                return None
+            await asyncio.wait((early.ended,))
+            if early.is_there:
+                return _outcome(early)
+            if early.error is not None:
+                return None
+        return None
+
+    def _begin(self, node: Node, trial: Trial) -> EarlyAnswer | None:
+        """Want the early answer of a call, which begins if it has not."""
+        assert node.key is not None
+        early = self._early.find(node.key)
+        if early is not None:
+            self._early.want(early, trial.shadow)
+            return early
+        if trial.is_right:  # the body itself is about to ask it
+            return None
+        if isinstance(node, LlmNode):
+            early = self._early.ask(node, trial.shadow)
+        else:
+            assert isinstance(node, OperatorNode)
+            early = self._early.run(node, trial.shadow)
+        early.stake = trial, None
+        site = self._stakes.site(trial.body, node)
+        self._guess(trial.body, node, site, self._stakes.expect(trial.body, node, None), trial)
+        early.ended.add_done_callback(partial(self._judge_early, trial.body, node, early))
+        return early
+
+    def _judge_early(self, body: Body, node: Node, early: EarlyAnswer, _: Any) -> None:
+        if early.is_there:
+            self._judge(body, node, _outcome(early))
+
+    def _is_worth(self, early: EarlyAnswer, node: LlmNode, request: Request) -> bool:
+        """Whether to make a request early."""
+        if early.stake is None:  # a smaller engine's, which is there to guess
+            return True
+        trial: Trial = early.stake[0]
+        if trial.shadow.is_over:
+            return False
+        stake = self._stakes.stake(trial, node, request)
+        early.stake = trial, stake
+        return stake is not None
+
+    def _note_dropped(self, early: EarlyAnswer) -> None:
+        self._report(early, is_used=False)
+
+    def _report(self, early: EarlyAnswer, *, is_used: bool) -> None:
+        """An early answer was asked for, or never will be."""
+        if early.stake is None:
+            return
+        (trial, stake), early.stake = early.stake, None
+        saved_s = early.seconds if is_used else 0.0
+        num_tokens = self._stakes.settle(stake, early, saved_s, is_used=is_used)
+        if early.sent_s is not None:
+            guess = trial.predicted.guess
+            self._emit(
+                Speculated(
+                    early.label, guess.source, guess.probability, is_used, saved_s, num_tokens
+                )
+            )
+
+
+def _outcome(early: EarlyAnswer) -> Value:
+    """What a call came to early, before its own form is made of it."""
+    value = early.value
+    if isinstance(value, Completion):
+        value = Answer(value.choices, value.prompt_tokens, value.output_tokens)
+    return Value(value)

@@ -1,0 +1,169 @@
+"""Stakes: what an early call may win and cost, from what is seen of the calls of a session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from xxhash import xxh3_64_hexdigest
+
+from helium_agents.engines.engine import Request
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.outcome import Outcome, Value
+from helium_agents.optimizer.guesses import Guess
+from helium_agents.optimizer.speculation_budget import Budget, BudgetState, Stake
+from helium_agents.optimizer.speculation_cost import (
+    GuessedCall,
+    Outlook,
+    outlook,
+    request_seconds,
+)
+from helium_agents.runtime.dispatcher import Dispatcher
+from helium_agents.runtime.early_answers import EarlyAnswer
+from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.trial import Body, Trial
+from helium_agents.telemetry.events import Usage
+
+_TOOL_S = 0.2
+"""What an operator takes of which none has ended yet."""
+
+_BLIND_S = 1.0
+"""What is won where nobody knows what a step costs: a user who gave a budget takes the chance."""
+
+_BLOCK_TOKENS = 16
+_NEWEST = 0.2
+"""Weight of the newest of what is averaged."""
+
+
+class Stakes:
+    """A session's budget, and what it needs to know.
+
+    Args:
+        budget: What is allowed.
+        engines: The session's engines.
+        dispatcher: Knows what they have to do.
+        is_cautious: Whether to guess nothing where nobody knows what a step of the engine costs.
+    """
+
+    def __init__(
+        self, budget: Budget, engines: EnginePool, dispatcher: Dispatcher, *, is_cautious: bool
+    ) -> None:
+        self.least_probability = budget.least_probability
+        self._budget = BudgetState(budget)
+        self._engines = engines
+        self._dispatcher = dispatcher
+        self._is_cautious = is_cautious
+        self._output_tokens: dict[str, float] = {}  # by site
+        self._seconds: dict[str, float] = {}  # of operators, by site
+
+    # --- what is known -------------------------------------------------------------------------
+
+    def site(self, body: Body, node: Node) -> str:
+        """What calls have in common of which one tells about another."""
+        caller = body.node.body.identity
+        if isinstance(node, LlmNode):
+            call = node.call
+            first = call.messages[0] if call.messages[0][0] == "system" else None
+            asked = repr((call.model, call.json_schema, first, call.tools and call.tools.schemas))
+            return f"{caller} llm {xxh3_64_hexdigest(asked.encode())}"
+        assert isinstance(node, OperatorNode)
+        return f"{caller} {node.body.identity}"
+
+    def expect(self, body: Body, node: Node, request: Request | None) -> float:
+        """When a call that begins now will have ended, by the event loop's clock."""
+        now_s = asyncio.get_running_loop().time()
+        site = self.site(body, node)
+        if not isinstance(node, LlmNode):
+            return now_s + self._seconds.get(site, _TOOL_S)
+        cost = self._engines[node.call.model].cost
+        if cost is None:
+            return now_s + _BLIND_S
+        prompt = body.prompt if request is None else request.prompt_token_ids
+        call = self._call(body, node, site, prompt)
+        num_running = self._dispatcher.num_demanded(node.call.model)
+        return now_s + request_seconds(cost, call, num_running)
+
+    def learn(self, node: Node, site: str, usage: Usage, outcome: Outcome | None) -> None:
+        """A call has ended."""
+        if not isinstance(outcome, Value):
+            return
+        if isinstance(node, LlmNode):
+            new_tokens = usage.prompt_tokens - usage.cached_tokens
+            self._budget.demanded(new_tokens + usage.output_tokens)
+            _average(self._output_tokens, site, usage.output_tokens)
+        elif usage.end_s is not None:
+            _average(self._seconds, site, usage.end_s - usage.asked_s)
+
+    def note(self, site: str, guess: Guess, is_right: bool) -> None:
+        """The truth of a guess is known."""
+        self._budget.note(site, guess, is_right)
+
+    # --- what is worth it ----------------------------------------------------------------------
+
+    def may_guess(self, node: Node, site: str) -> bool:
+        """Whether anything may be guessed of a call at all."""
+        model = node.call.model if isinstance(node, LlmNode) else None
+        if self._is_cautious and self._engines[model].cost is None:
+            return False
+        return not self._budget.is_off(site)
+
+    def chance(self, site: str, guess: Guess) -> float:
+        """How probable a guess is at least."""
+        return self._budget.probability(site, guess)
+
+    def stake(self, trial: Trial, node: LlmNode, request: Request) -> Stake | None:
+        """Whether to ask a call early in the shadow of a trial; `None` if it is not worth it."""
+        body, guess = trial.body, trial.predicted.guess
+        prompt = request.prompt_token_ids
+        call = self._call(body, node, self.site(body, node), prompt)
+        cost = self._engines[node.call.model].cost
+        if cost is None:
+            new_tokens = call.prompt_tokens - call.cached_tokens
+            found = Outlook(_BLIND_S, 0.0, new_tokens + call.output_tokens)
+        else:
+            window_s = trial.until_s - asyncio.get_running_loop().time()
+            num_demanded = self._dispatcher.num_demanded(node.call.model)
+            found = outlook(cost, call, max(0.0, window_s), num_demanded)
+        if trial.above is not None:  # it is won only if what is guessed above is right, too
+            found = found._replace(saved_s=found.saved_s * trial.above.shadow.probability)
+        return self._budget.worth(trial.site, guess, found)
+
+    def settle(
+        self, stake: Stake | None, early: EarlyAnswer, saved_s: float, *, is_used: bool
+    ) -> int:
+        """What has come of an early answer; how many tokens were computed for nothing."""
+        if is_used:
+            if stake is not None:
+                self._budget.used(stake, saved_s)
+            return 0
+        num_tokens = 0 if early.tokens is None else early.tokens
+        if stake is not None:
+            if early.tokens is None:  # it was aborted, nobody knows where
+                num_tokens = round(stake.outlook.tokens)
+            self._budget.wasted(stake, num_tokens)
+        return num_tokens
+
+    def _call(self, body: Body, node: LlmNode, site: str, prompt: Sequence[int]) -> GuessedCall:
+        most = node.call.sampling.max_tokens
+        return GuessedCall(
+            len(prompt),
+            _num_shared(body.prompt, prompt),
+            min(most, self._output_tokens.get(site, most)),
+        )
+
+
+def _num_shared(one: Sequence[int], two: Sequence[int]) -> int:
+    """How many of their first tokens are the same, as far as whole blocks are."""
+    shared = 0
+    while shared < min(len(one), len(two)):
+        end = shared + _BLOCK_TOKENS
+        if list(one[shared:end]) != list(two[shared:end]):
+            break
+        shared = end
+    return min(shared, len(one), len(two))
+
+
+def _average(known: dict[str, float], site: str, value: float) -> None:
+    before = known.get(site, value)
+    known[site] = before + _NEWEST * (value - before)

@@ -1,0 +1,50 @@
+"""A trial: a guess of what an open call comes to, and the run of its body as if it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.runtime.predicted import Predicted
+from helium_agents.runtime.shadow import Shadow
+
+
+@dataclass(eq=False, slots=True)
+class Body:
+    """The body of a pure operator that runs.
+
+    Args:
+        node: The call, with its inputs' values.
+        trials: What is guessed in it.
+        prompt: The last that was asked in it: the next one is likely to begin with it.
+    """
+
+    node: OperatorNode
+    trials: list[Trial] = field(default_factory=list)
+    prompt: Sequence[int] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Trial:
+    """A guess that is tried.
+
+    Args:
+        body: Where.
+        node: The call that is open.
+        site: Where it is made, for what is learned.
+        predicted: What it is guessed to come to.
+        shadow: The run of the body as if it did.
+        until_s: When the truth is expected, by the event loop's clock.
+        is_right: Whether it came to that; `None` while it is open.
+        above: The trial in whose shadow the call is open; `None` where it is the session's own.
+    """
+
+    body: Body
+    node: Node
+    site: str
+    predicted: Predicted
+    shadow: Shadow
+    until_s: float
+    is_right: bool | None = None
+    above: Trial | None = None

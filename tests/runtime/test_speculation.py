@@ -1,0 +1,627 @@
+"""Speculation: what a body will ask is there when it asks it; nothing else is seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+from gate import ticks, until
+
+from helium_agents import Budget, Session, ToolCall, gather, llm, operator, prompt, run_tools, user
+from helium_agents.engines.engine import Request
+from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
+from helium_agents.errors import EngineDied, SessionError
+from helium_agents.memo.memory import MemoryStore
+from helium_agents.telemetry.events import Speculated
+
+pytestmark = pytest.mark.usefixtures("quiet_loop")
+
+LAVISH = Budget(max_extra_tokens=1e9, least_probability=0.0)
+
+
+class Doors:
+    """A script that answers each question by its words, when the test opens it.
+
+    Questions that are not closed are answered at once.
+    """
+
+    def __init__(self, *closed: str, **answers: str) -> None:
+        self._doors = {question: asyncio.Event() for question in closed}
+        self._answers = answers
+
+    def open(self, question: str) -> None:
+        self._doors[question].set()
+
+    async def __call__(self, request: Request) -> str:
+        question = request.messages[-1].content
+        if question in self._doors:
+            await self._doors[question].wait()
+        return self._answers.get(question, f"re {question}")
+
+
+def asked(engine: ScriptedEngine) -> list[str]:
+    return [request.messages[-1].content for request in engine.requests]
+
+
+def says(answer: Any) -> Callable[..., Any]:
+    return lambda *_: answer
+
+
+@operator(pure=True)
+async def two_steps(question: str, guess: str) -> str:
+    first = await llm(user(question), predict=says(guess))
+    return (await llm(user(f"then {first.text}"))).text
+
+
+# --- guesses that are right and wrong -------------------------------------------------------------
+
+
+async def test_what_follows_a_right_guess_is_there_when_it_is_asked() -> None:
+    doors = Doors("q", q="yes")
+    engine, events = ScriptedEngine(doors), []
+    async with Session(engine, speculate=LAVISH, observers=[events.append]) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "yes"))
+        await until(lambda: len(engine.requests) == 2)
+        await ticks()
+        assert asked(engine) == ["q", "then yes"]
+        assert session.summary.num_computed == 0, "nothing is reported before it is asked"
+        assert "then yes" not in session.waiting()
+        doors.open("q")
+        assert await answer == "re then yes"
+        assert engine.num_requests == 2
+        assert session.summary.num_computed == 2
+    (event,) = [event for event in events if isinstance(event, Speculated)]
+    assert (event.source, event.is_used, event.wasted_tokens) == ("predict", True, 0)
+
+
+async def test_a_wrong_guess_is_aborted_and_its_answers_are_kept_nowhere() -> None:
+    doors, store = Doors("q", "then no", q="yes"), MemoryStore()
+    engine, events = ScriptedEngine(doors), []
+    options: Any = {"memo": store, "run_id": "r", "observers": [events.append]}
+    async with Session(engine, speculate=LAVISH, **options) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "no"))
+        await until(lambda: len(engine.requests) == 2)
+        doors.open("q")
+        assert await answer == "re then yes"
+        assert asked(engine) == ["q", "then no", "then yes"]
+        assert len(engine.aborted) == 1
+    (event,) = [event for event in events if isinstance(event, Speculated)]
+    assert not event.is_used and event.wasted_tokens > 0
+    plain = MemoryStore()
+    async with Session(
+        ScriptedEngine(Doors(q="yes")), speculate="off", memo=plain, run_id="r"
+    ) as session:
+        await session.run(two_steps, "q", "no")
+    assert kept_in(store) == kept_in(plain)
+
+
+def kept_in(store: MemoryStore) -> dict[bytes, tuple[str, bytes, bytes]]:
+    """What is kept, apart from when."""
+    return {key: (label, *rest) for key, (label, _, _, *rest) in store._kept.items()}
+
+
+async def test_an_answer_that_is_under_way_early_is_waited_for_and_asked_once() -> None:
+    doors = Doors("q", "then yes", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "yes"))
+        await until(lambda: len(engine.requests) == 2)
+        doors.open("q")
+        await ticks(50)
+        assert "asked before it was" in session.waiting()
+        doors.open("then yes")
+        assert await answer == "re then yes"
+        assert engine.num_requests == 2 and engine.aborted == []
+
+
+async def test_guesses_on_top_of_guesses() -> None:
+    @operator(pure=True)
+    async def chain() -> str:
+        text = "0"
+        for _ in range(4):
+            text = (await llm(user(text), predict=lambda said: f"re {said[-1].content}")).text
+        return text
+
+    doors = Doors("0")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(chain))
+        await until(lambda: len(engine.requests) == 4)
+        assert asked(engine) == ["0", "re 0", "re re 0", "re re re 0"]
+        doors.open("0")
+        assert await answer == "re re re re 0"
+        assert engine.num_requests == 4
+
+
+async def test_several_guesses_take_both_branches() -> None:
+    @operator(pure=True)
+    async def branch() -> str:
+        kind = await llm(
+            user("kind"),
+            schema=Literal["red", "blue"],
+            predict=says([("red", 0.6), ("blue", 0.4)]),
+        )
+        return (await llm(user(kind.parsed))).text
+
+    doors = Doors("kind", kind='"blue"')
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(branch))
+        await until(lambda: len(engine.requests) == 3)
+        assert asked(engine) == ["kind", "red", "blue"]
+        doors.open("kind")
+        assert await answer == "re blue"
+        assert engine.num_requests == 3
+
+
+async def test_a_smaller_engine_guesses() -> None:
+    doors = Doors("q", q="yes")
+    small = ScriptedEngine(Doors(q="yes"), name="small", identity="small")
+
+    @operator(pure=True)
+    async def steps() -> str:
+        first = await llm(user("q"), predict="small")
+        return (await llm(user(f"then {first.text}"))).text
+
+    engines = {"big": (big := ScriptedEngine(doors)), "small": small}
+    async with Session(engines, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await until(lambda: len(big.requests) == 2)
+        assert asked(small) == ["q"]
+        doors.open("q")
+        assert await answer == "re then yes"
+        assert big.num_requests == 2 and session.summary.num_computed == 2
+
+
+async def test_a_guess_of_which_the_smaller_engine_is_not_sure_is_not_tried() -> None:
+    doors = Doors("q", q="yes")
+
+    @operator(pure=True)
+    async def steps() -> str:
+        first = await llm(user("q"), predict=says([("yes", 0.1)]))
+        return (await llm(user(f"then {first.text}"))).text
+
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=Budget(max_extra_tokens=1e9)) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await ticks(200)
+        assert asked(engine) == ["q"]
+        doors.open("q")
+        assert await answer == "re then yes"
+
+
+async def test_tokens_for_wrong_guesses_are_limited() -> None:
+    doors = Doors("q", q="yes")
+    engine = ScriptedEngine(doors)
+    budget = Budget(max_extra_tokens=0.0)
+    async with Session(engine, speculate=budget) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "no"))
+        await ticks(200)
+        assert asked(engine) == ["q"]
+        doors.open("q")
+        assert await answer == "re then yes"
+
+
+# --- operators and tools --------------------------------------------------------------------------
+
+
+class Slow:
+    """Pure work that ends when the test says so, and is counted."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.may_end = asyncio.Event()
+
+    def __helium_version__(self) -> bytes:
+        return b"1"
+
+    async def work(self, what: str) -> str:
+        self.started.append(what)
+        await self.may_end.wait()
+        return f"<{what}>"
+
+
+def tool_of(slow: Slow) -> Any:
+    @operator(pure=True, version="1")
+    async def tool(what: str) -> str:
+        return await slow.work(what)
+
+    return tool
+
+
+async def test_a_pure_tool_runs_while_the_model_has_not_said_so_yet() -> None:
+    slow, doors = Slow(), Doors("q", q="go")
+    tool = tool_of(slow)
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        first = await llm(user("q"), predict=says("go"))
+        return (await llm(user(await tool(first.text)))).text
+
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await until(lambda: slow.started)
+        slow.may_end.set()
+        await until(lambda: len(engine.requests) == 2)
+        doors.open("q")
+        assert await answer == "re <go>"
+        assert slow.started == ["go"] and engine.num_requests == 2
+        assert session.summary.operators_by_source == {"body": 2}
+
+
+async def test_a_tool_that_runs_early_is_waited_for_once_its_kind_is_known() -> None:
+    slow, doors = Slow(), Doors("q1", "q2", q1="one", q2="two")
+    tool = tool_of(slow)
+
+    @operator(pure=True, version="1")
+    async def steps(question: str, guess: str) -> str:
+        first = await llm(user(question), predict=says(guess))
+        return await tool(first.text)
+
+    async with Session(ScriptedEngine(doors), speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps, "q1", "one"))
+        await until(lambda: slow.started)
+        slow.may_end.set()
+        await ticks()
+        doors.open("q1")
+        assert await answer == "<one>"
+        slow.may_end.clear()
+        answer = asyncio.create_task(session.run(steps, "q2", "two"))
+        await until(lambda: len(slow.started) == 2)
+        doors.open("q2")
+        await ticks(50)
+        slow.may_end.set()
+        assert await answer == "<two>"
+        assert slow.started == ["one", "two"]
+
+
+async def test_an_operator_that_calls_others_runs_for_itself_and_what_it_calls_is_there() -> None:
+    doors = Doors("q", q="go")
+    runs: list[str] = []
+
+    @operator(pure=True, version="1")
+    async def inner(text: str) -> str:
+        runs.append(text)
+        first, second = await gather(llm(user(f"a {text}")), llm(user(f"b {text}")))
+        return first.text + second.text
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        first = await llm(user("q"), predict=says("go"))
+        return await inner(first.text)
+
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await until(lambda: len(engine.requests) == 3)
+        await ticks(50)
+        doors.open("q")
+        assert await answer == "re a gore b go"
+        assert engine.num_requests == 3
+        assert session.summary.calls_by_source == {"engine": 3}
+        assert session.summary.operators_by_source == {"body": 2}
+
+
+async def test_a_result_that_is_guessed_of_an_operator() -> None:
+    slow = Slow()
+
+    @operator(pure=True, version="1", predict=lambda what: f"<{what}>")
+    async def tool(what: str) -> str:
+        return await slow.work(what)
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        return (await llm(user(await tool("x")))).text
+
+    engine = ScriptedEngine()
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await until(lambda: engine.requests)
+        assert asked(engine) == ["<x>"]
+        slow.may_end.set()
+        await answer
+        assert engine.num_requests == 1 and slow.started == ["x"]
+
+
+async def test_tools_that_are_no_pure_operators_run_as_often_as_without() -> None:
+    runs: list[str] = []
+
+    def plain(what: str) -> str:
+        runs.append(what)
+        return what
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        reply = await llm(user("q"), tools=[plain], predict=says(ToolCall("plain", {"what": "x"})))
+        messages = await run_tools(reply, [plain])
+        return (await llm(user("q"), *messages)).text
+
+    doors = Doors("q")
+
+    async def script(request: Request) -> Any:
+        await doors(request)
+        return ScriptedReply(tool_calls=[ToolCall("plain", {"what": "x"})])
+
+    async with Session(ScriptedEngine(script), speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await ticks(200)
+        assert runs == []
+        doors.open("q")
+        await answer
+        assert runs == ["x"]
+
+
+# --- where a shadow ends --------------------------------------------------------------------------
+
+
+async def test_a_guess_of_an_operator_that_draws_or_calls_plain_ones_ends_without_a_trace() -> None:
+    runs: list[str] = []
+
+    @operator
+    async def plain() -> None:
+        runs.append("plain")
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        first = await llm(user("q"), predict=says("no"))
+        if first.text == "no":
+            await gather(plain(), llm(user("draw"), temperature=1))
+        return (await llm(user(f"then {first.text}"))).text
+
+    doors = Doors("q", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await ticks(200)
+        doors.open("q")
+        assert await answer == "re then yes"
+        assert asked(engine) == ["q", "then yes"] and runs == []
+
+
+async def test_what_is_outside_a_body_is_not_demanded_by_a_guess() -> None:
+    outside: dict[str, Any] = {}
+    runs: list[Any] = []
+
+    @operator(pure=True, version="1")
+    async def steps(how: str) -> str:
+        first = await llm(user(f"q {how}"), predict=says("no"))
+        if first.text == "no":
+            match how:
+                case "await":
+                    await outside["ref"]
+                case "start":
+                    outside["ref"].start()
+                case "stream":
+                    [piece async for piece in outside["ref"].stream()]
+                case "map":
+                    [row async for row in outside["session"].map(runs.append, [1])]
+        return (await llm(user(f"then {first.text}"))).text
+
+    for how in ("await", "start", "stream", "map"):
+        doors = Doors(f"q {how}", **{f"q {how}": "yes"})
+        engine = ScriptedEngine(doors)
+        async with Session(engine, speculate=LAVISH) as session:
+            outside |= {"ref": llm(user("outside")), "session": session}
+            answer = asyncio.create_task(session.run(steps, how))
+            await ticks(200)
+            doors.open(f"q {how}")
+            assert await answer == "re then yes"
+            assert asked(engine) == [f"q {how}", "then yes"] and runs == []
+
+
+async def test_a_wrong_guess_may_make_a_body_loop_or_fail_or_exit() -> None:
+    @operator(pure=True, version="1")
+    async def steps(how: str) -> str:
+        first = await llm(user("q"), predict=says("no"))
+        while first.text == "no" and how == "loop":
+            first = await llm(user("q"))
+        if first.text == "no":
+            raise SystemExit(1) if how == "exit" else ValueError("no such thing")
+        return first.text
+
+    for how in ("loop", "exit", "fail"):
+        doors = Doors("q", q="yes")
+        async with Session(ScriptedEngine(doors), speculate=LAVISH) as session:
+            answer = asyncio.create_task(session.run(steps, how))
+            await ticks(2000)
+            doors.open("q")
+            assert await answer == "yes"
+
+
+async def test_a_task_that_a_guess_has_left_behind_does_nothing_more() -> None:
+    seen: list[str] = []
+    held = asyncio.Event()
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        first = await llm(user("q"), predict=says("no"))
+
+        async def later() -> None:
+            await held.wait()
+            await llm(user("later"))
+            seen.append(first.text)
+
+        if first.text == "no":
+            tasks.append(asyncio.create_task(later()))
+        return first.text
+
+    tasks: list[Any] = []
+    doors = Doors("q", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await until(lambda: tasks)
+        doors.open("q")
+        await answer
+        held.set()
+        await asyncio.wait(tasks)
+        assert tasks[0].cancelled() and seen == [] and asked(engine) == ["q"]
+
+
+async def test_a_body_that_changes_its_arguments_is_not_guessed() -> None:
+    @operator(pure=True, version="1")
+    async def steps(texts: list[str]) -> str:
+        texts.append("more")
+        first = await llm(user(" ".join(texts)), predict=says("no"))
+        return (await llm(user(f"then {first.text}"))).text
+
+    doors = Doors("a more")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps, ["a"]))
+        await ticks(200)
+        doors.open("a more")
+        assert await answer == "re then re a more"
+        assert asked(engine) == ["a more", "then re a more"]
+
+
+async def test_refs_in_prompts_and_arguments_are_answered_early_too() -> None:
+    slow = Slow()
+    slow.may_end.set()
+    tool = tool_of(slow)
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        first = await llm(user("q"), predict=says("yes"))
+        seen = llm(user(prompt("see {a}", a=llm(user(f"look {first.text}")))))
+        return "".join([piece async for piece in llm(user(await tool.defer(seen))).stream()])
+
+    doors = Doors("q", q="yes", **{"look yes": "L", "see L": "S"})
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await until(lambda: len(engine.requests) == 3)
+        await ticks(100)
+        doors.open("q")
+        await answer
+        assert asked(engine)[:3] == ["q", "look yes", "see L"]
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed", "closed", "timeout"])
+async def test_no_guess_outlives_the_call_that_it_is_made_for(how: str) -> None:
+    doors = Doors("q", "then no", "forever")
+
+    @operator(pure=True, version="1", timeout=0.01 if how == "timeout" else None)
+    async def steps() -> str:
+        async def other() -> None:
+            await ticks(100)
+            if how == "failed":
+                raise ValueError("failed")
+            await llm(user("forever"))
+
+        async def main() -> str:
+            first = await llm(user("q"), predict=says("no"))
+            return (await llm(user(f"then {first.text}"))).text
+
+        await asyncio.gather(main(), other())
+        return ""
+
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await until(lambda: "then no" in asked(engine))
+        if how == "cancelled":
+            answer.cancel()
+        if how != "closed":
+            with pytest.raises((ValueError, TimeoutError, asyncio.CancelledError)):
+                await answer
+            await ticks(50)
+            assert engine.num_open == (1 if how == "failed" else 0), session.waiting()
+    assert engine.num_open == 0
+    if how == "closed":
+        with pytest.raises(SessionError):
+            await answer
+
+
+async def test_an_engine_that_dies_is_not_asked_a_guess_again() -> None:
+    doors = Doors("q", "then no", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "no"))
+        await until(lambda: len(engine.requests) == 2)
+        with pytest.warns(RuntimeWarning, match="died"):
+            engine.die(EngineDied("out of memory"))
+            await until(lambda: len(engine.requests) == 3)
+        doors.open("q")
+        assert await answer == "re then yes"
+        assert asked(engine) == ["q", "then no", "q", "then yes"]
+
+
+async def test_an_early_answer_that_was_asked_for_outlives_its_engine() -> None:
+    doors = Doors("q", "then yes", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "yes"))
+        await until(lambda: len(engine.requests) == 2)
+        doors.open("q")
+        await ticks(50)
+        with pytest.warns(RuntimeWarning, match="died"):
+            engine.die(EngineDied("out of memory"))
+            await until(lambda: len(engine.requests) == 3)
+        doors.open("then yes")
+        assert await answer == "re then yes"
+
+
+async def test_who_leaves_an_answer_that_he_found_under_way_leaves_nothing_behind() -> None:
+    doors = Doors("q", "then yes", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "yes"))
+        await until(lambda: len(engine.requests) == 2)
+        doors.open("q")
+        await until(lambda: "asked before it was" in session.waiting())
+        answer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answer
+        await ticks()
+        assert engine.num_open == 0
+
+
+# --- where nothing is guessed ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"speculate": "off"},
+        {"speculate": "auto"},
+        {"speculate": LAVISH, "memo_mode": "off"},
+        {"speculate": LAVISH, "share": False},
+        {"speculate": LAVISH, "rules": ()},
+        {"speculate": LAVISH, "token_budget": 10**6},
+    ],
+    ids=str,
+)
+async def test_nothing_is_guessed(options: Any) -> None:
+    doors = Doors("q", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, **options) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "yes"))
+        await ticks(200)
+        assert asked(engine) == ["q"]
+        doors.open("q")
+        assert await answer == "re then yes"
+
+
+async def test_what_a_predictor_raises_is_told_to_the_event_loop_and_changes_nothing() -> None:
+    problems: list[Any] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+
+    @operator(pure=True, version="1")
+    async def steps(predict: str) -> str:
+        wrong = {"raises": lambda said: 1 / 0, "tells no text": says(7)}[predict]
+        return (await llm(user(predict), predict=wrong)).text
+
+    async with Session(ScriptedEngine(), speculate=LAVISH) as session:
+        for wrong in ("raises", "tells no text"):
+            assert await session.run(steps, wrong)
+    assert ["predict= of llm failed" in problem["message"] for problem in problems] == [True, True]
+    loop.set_exception_handler(before)
