@@ -31,7 +31,8 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt -r requirements/browser.txt
+	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt \
+	  -r requirements/browser.txt -r requirements/notebook.txt
 	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
 	$(BIN)/python -m pytest -m "engine or slow"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from html import escape
 from typing import Any, Final, Literal, NamedTuple
 
 from helium_agents.errors import HeliumError
@@ -140,6 +141,10 @@ class LogicalPlan:
         for node in nodes:
             self.nodes[node.id] = node
         self.sinks = tuple(sinks)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{escape(self.explain())}</pre>"
 
     def __len__(self) -> int:
         return len(self.nodes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Generator
+from html import escape
 from typing import Any, NoReturn, TypeVar
 
 from helium_agents.errors import RefAttributeError, RefMisuse, SessionError
@@ -122,6 +123,12 @@ class Ref(Coroutine[Any, Any, T_co]):
     def __repr__(self) -> str:
         state = "pending" if self.node.outcome is None else type(self.node.outcome).__name__.lower()
         return f"{LEAK_MARK}of {self.node.label}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows, where a cell's last line makes a Ref and does not await it."""
+        state = "not answered yet" if self.node.outcome is None else "which has ended"
+        label = escape(self.node.label)
+        return f"a call of <code>{label}</code>, {state}: write <code>await</code> before it"
 
     def __str__(self) -> str:
         self._refuse("text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Generic, Literal, TypeVar
 
 from helium_agents.graph.tool_call import ToolCall, WrittenCall
@@ -82,3 +83,9 @@ class Reply(Generic[T]):
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answers, and the calls of tools."""
+        asked = (f"{call.name}({call.text})" for call in self.tool_calls)
+        parts = (escape(text) for text in (*self.texts, *asked) if text)
+        return "".join(f'<pre style="white-space: pre-wrap">{part}</pre>' for part in parts)

@@ -1,4 +1,4 @@
-"""Live progress of a session on a terminal, or a line now and then elsewhere; an observer.
+"""Live progress of a session on a terminal or in a notebook, or a line now and then; an observer.
 
 Events only move counters. A thread of its own draws them, so that the display lives while an
 engine is starting or a workflow keeps the event loop busy.
@@ -6,6 +6,7 @@ engine is starting or a workflow keeps the event loop busy.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from helium_agents.telemetry.events import EngineStarted, EngineStarting, Event, MapOpened
+from helium_agents.telemetry.notebook import CellOutput, is_in_notebook
 from helium_agents.telemetry.summary import Summary
 
 _DRAW_INTERVAL_S = 0.2
@@ -36,15 +38,15 @@ class Progress:
 
     Args:
         name: What is running.
-        file: Where to show it, usually ``sys.stderr``.
+        file: Where to show it; by default in the output of a notebook's cell, or else on stderr.
         clock: Seconds that only grow.
-        plain_interval_s: Seconds between lines where `file` is no terminal.
+        plain_interval_s: Seconds between lines where it is neither a notebook nor a terminal.
     """
 
     def __init__(
         self,
         name: str,
-        file: TextIO,
+        file: TextIO | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         plain_interval_s: float = _PLAIN_INTERVAL_S,
@@ -56,9 +58,12 @@ class Progress:
         self._num_items: int | None = None
         self.set_status("preparing")
         self._history: deque[tuple[float, int, int]] = deque()  # time, items, output tokens
-        self._console = Console(file=file, highlight=False)
-        self._is_live = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._interval_s = _DRAW_INTERVAL_S if self._is_live else plain_interval_s
+        self._cell = CellOutput() if file is None and is_in_notebook() else None
+        self._console = Console(file=file or sys.stderr, highlight=False, force_jupyter=False)
+        is_live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._is_live = is_live and self._cell is None
+        is_drawn = self._is_live or self._cell is not None
+        self._interval_s = _DRAW_INTERVAL_S if is_drawn else plain_interval_s
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._is_done = threading.Event()
         self._thread = threading.Thread(target=self._draw_until_done, name="progress", daemon=True)
@@ -66,6 +71,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._is_live:
             self._live.start()
+        self._draw_in_cell()  # this thread's cell is the one that is run
         self._thread.start()
         return self
 
@@ -73,6 +79,7 @@ class Progress:
         self._is_done.set()
         self._thread.join()
         self._live.stop()
+        self._draw_in_cell()
 
     def __call__(self, event: Event) -> None:
         """Take note of one event."""
@@ -147,7 +154,9 @@ class Progress:
     def _draw_until_done(self) -> None:
         while not self._is_done.wait(self._interval_s):
             self.remember_rate()
-            if self._is_live:
+            if self._cell is not None:
+                self._draw_in_cell()
+            elif self._is_live:
                 picture = Table.grid(expand=True)
                 picture.add_row(ProgressBar(total=self._num_items, completed=self._num_closed))
                 picture.add_row(Text(self.line(), style="dim"))
@@ -155,6 +164,10 @@ class Progress:
                 self._live.update(Constrain(picture, width), refresh=True)
             else:
                 self._console.print(self.line(), soft_wrap=True, markup=False)
+
+    def _draw_in_cell(self) -> None:
+        if self._cell is not None:
+            self._cell.show(self._num_closed, self._num_items, self.line())
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from html import escape
 
 from helium_agents.errors import RefCancelled
 from helium_agents.telemetry.events import (
@@ -149,6 +150,18 @@ class Summary:
             "choosing_s": round(self.choosing_s, 3),
         }
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the counts that are not zero."""
+        shown = {
+            name: value for name, value in self.as_dict().items() if value not in (0, "", None)
+        }
+        cells = (
+            f"<tr><th style='text-align: left'>{escape(name.replace('_', ' '))}</th>"
+            f"<td>{escape(_shown(value))}</td></tr>"
+            for name, value in shown.items()
+        )
+        return f"<table>{''.join(cells)}</table>"
+
     def _count_call(self, call: CallSettled) -> None:
         if isinstance(call.error, RefCancelled):
             self.num_cancelled_calls += 1
@@ -165,3 +178,9 @@ class Summary:
         else:
             self.saved_prompt_tokens += usage.prompt_tokens
             self.saved_output_tokens += usage.output_tokens
+
+
+def _shown(value: str | float | None) -> str:
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"

@@ -214,7 +214,7 @@ class TracedBody:
     body: int
 
 
-@dataclass
+@dataclass(repr=False)
 class TracedRun:
     """A run.
 
@@ -253,6 +253,14 @@ class TracedRun:
     def by_number(self) -> dict[int, TracedCall]:
         """The calls by number."""
         return {call.number: call for call in self.calls}
+
+    def __repr__(self) -> str:
+        parts = "" if len(self.parts) == 1 else f", {len(self.parts)} parts"
+        num_computed, num_failed = len(self.computed), sum(c.error is not None for c in self.calls)
+        return (
+            f"<TracedRun: {len(self.items):,} rows, {len(self.calls):,} calls, {num_computed:,} "
+            f"computed, {num_failed:,} failed, {len(self.tools):,} tools{parts}>"
+        )
 
     def unix_s(self, time_s: float) -> float:
         """When something was, in Unix time; each part's clock is set by its own beginning."""

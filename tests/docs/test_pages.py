@@ -31,6 +31,7 @@ TESTED_BY = {
     "README.md": "tests/test_readme.py",
     "benchmarks/README.md": "tests/benchmarks/test_bench_readme.py",
     "docs/images.md": "tests/authoring/test_images.py",
+    "docs/notebooks.md": "tests/docs/test_notebooks_page.py",
     "docs/servers.md": "tests/engines/openai/test_openai_docs.py",
 }
 """Whose Python needs more than a scripted engine; their commands are checked here."""

@@ -79,6 +79,7 @@ async def test_it_tells_calls_as_events_do(tmp_path: Path) -> None:
         assert call.end_s - call.asked_s == pytest.approx(usage.end_s - usage.asked_s)
     assert [item.index for item in run.items.values()] == [0, 1]
     assert all(item.closed_s is not None and item.error is None for item in run.items.values())
+    assert repr(run) == "<TracedRun: 2 rows, 12 calls, 8 computed, 0 failed, 0 tools>"
 
 
 async def test_it_has_prompts_and_answers_as_the_engine_had_them(tmp_path: Path) -> None:
