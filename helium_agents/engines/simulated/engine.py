@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completion, OnDelta, Request
+from helium_agents.engines.engine import (
+    Capacity,
+    ChatMessage,
+    Choice,
+    Completion,
+    Delta,
+    OnDelta,
+    Request,
+)
 from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.scheduler import Limits, Progress, SimulatedScheduler
@@ -131,6 +139,10 @@ class SimulatedEngine:
         """The first tokens."""
         return Choice("", choice.token_ids[:max_tokens], "length")
 
+    def piece(self, request: Request, number: int) -> str:
+        """What the n-th token of an answer, from 0, adds to its text; nothing by itself."""
+        return ""
+
     async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
         """Answer when its last step ends.
 
@@ -149,7 +161,9 @@ class SimulatedEngine:
                 f"{most} tokens that the simulated engine holds"
             )
         loop = asyncio.get_running_loop()
-        waiter = self._waiting[request.request_id] = _Waiter(request, tokens, loop.create_future())
+        waiter = self._waiting[request.request_id] = _Waiter(
+            request, tokens, loop.create_future(), on_delta
+        )
         self._free_s = max(self._free_s, loop.time()) + self.cost.request_s
         loop.call_at(self._free_s, self._arrive, waiter)
         try:
@@ -223,6 +237,13 @@ class SimulatedEngine:
             if waiter is not None and waiter.first_token_s is None:
                 waiter.first_token_s = loop.time()
                 waiter.cached_tokens = cached_tokens
+        for request_id in progress.given:
+            waiter = self._waiting.get(request_id)
+            if waiter is not None and waiter.on_delta is not None:
+                piece = self.piece(waiter.request, waiter.num_given)
+                waiter.num_given += 1
+                if piece:
+                    waiter.on_delta(Delta(0, piece))
         for request_id in progress.finished:
             waiter = self._waiting.get(request_id)
             if waiter is not None:
@@ -236,6 +257,8 @@ class _Waiter:
     request: Request
     tokens: list[int]
     done: asyncio.Future[None]
+    on_delta: OnDelta | None
+    num_given: int = 0
     first_token_s: float | None = None
     cached_tokens: int = 0
 

@@ -51,11 +51,13 @@ class Progress:
         step: What was computed.
         first: Requests that got their first token, with the prompt tokens that were cached.
         finished: Requests whose answers are complete.
+        given: Requests that got a token.
     """
 
     step: Step
     first: dict[str, int]
     finished: tuple[str, ...]
+    given: tuple[str, ...]
 
 
 @dataclass
@@ -165,7 +167,8 @@ class SimulatedScheduler:
         finished = tuple(each for each in request_ids if each not in self._scheduler.requests)
         for request_id in finished:
             del self._open[request_id]
-        return Progress(step, first, finished)
+        given = tuple(each for each, ids in zip(request_ids, sampled, strict=True) if ids)
+        return Progress(step, first, finished, given)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Speculation in virtual time: programs whose answers can be guessed as often as one wants."""

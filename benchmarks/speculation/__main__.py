@@ -1,0 +1,108 @@
+"""What speculation wins and costs, in the exact simulator.
+
+    python -m benchmarks.speculation --programs react --open 1,2 --seeds 7 --json speculation.json
+
+Each line compares pairs of runs with those of the same seed without speculation: the time of items
+(p50 and p95), the tokens that the engine computed, and the mean time of calls of others that come
+beside in a run of their own. Runs that FILE has are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.speculation.measure import Cell, Run, run
+from benchmarks.speculation.programs import PROGRAMS
+from benchmarks.speculation.results import Result, read, report, write
+from benchmarks.speculation.systems import SYSTEMS, System
+from helium_agents.optimizer.step_cost import STEP_COSTS
+
+OTHERS_PER_S = {"h100-8b": 4.0, "cpu-small": 1.0, "cpu-medium": 0.3}
+"""Calls of others, which keep an engine busy for about a third of its time."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulate, and print tables."""
+    options = _parser().parse_args(arguments)
+    known = read(options.json) if options.json else []
+    results: list[Result] = []
+    for cell, system, seed in _runs(options):
+        found = _find(known, cell, system, seed)
+        if found is None:
+            found = _result(cell, system, seed)
+            known.append(found)
+            if options.json:
+                write(options.json, known)
+        results.append(found)
+    print(report(results))
+
+
+def _runs(options: argparse.Namespace) -> Iterator[tuple[Cell, System, int]]:
+    programs = {each.name: each for each in PROGRAMS}
+    systems = {each.name: each for each in SYSTEMS}
+    for cost in options.costs.split(","):
+        for program in options.programs.split(","):
+            for usual in map(float, options.usual.split(",")):
+                for num_open in map(int, options.open.split(",")):
+                    cell = Cell(programs[program], cost, usual, num_open)
+                    for seed in range(1, options.seeds + 1):
+                        for name in options.systems.split(","):
+                            if name != "all branches" or programs[program].answers:
+                                yield cell, systems[name], seed
+
+
+def _find(known: Sequence[Result], cell: Cell, system: System, seed: int) -> Result | None:
+    key = (cell.cost, cell.program.name, cell.usual, cell.num_open)
+    for each in known:
+        if (each.cell, each.system, each.seed) == (key, system.name, seed):
+            return each
+    return None
+
+
+def _result(cell: Cell, system: System, seed: int) -> Result:
+    alone = run(cell, system, seed)
+    beside = run(cell, system, seed, OTHERS_PER_S[cell.cost])
+    for found in (alone, beside):
+        _check(cell, system, seed, found)
+    return Result(
+        cell.program.name,
+        cell.cost,
+        cell.usual,
+        cell.num_open,
+        system.name,
+        seed,
+        alone.p(50),
+        alone.p(95),
+        alone.tokens,
+        beside.others_mean_s,
+    )
+
+
+_texts: dict[tuple[Cell, int], Sequence[str]] = {}
+
+
+def _check(cell: Cell, system: System, seed: int, found: Run) -> None:
+    """Raise unless all systems return the same."""
+    if _texts.setdefault((cell, seed), found.texts) != found.texts:
+        raise AssertionError(f"{system.name} returns other texts than others: {cell}, seed {seed}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speculation", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    names = ",".join(each.name for each in PROGRAMS)
+    parser.add_argument("--programs", default=names, metavar="NAMES", help=names)
+    parser.add_argument("--costs", default="h100-8b,cpu-medium", help=", ".join(STEP_COSTS))
+    parser.add_argument("--usual", default="0.9", help="how often an unknown is as usual")
+    parser.add_argument("--open", default="1,2,4,8", help="items that are open at once")
+    systems = ",".join(each.name for each in SYSTEMS)
+    parser.add_argument("--systems", default=systems, metavar="NAMES", help=systems)
+    parser.add_argument("--seeds", type=int, default=7, help="pairs of each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the runs, and go on")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
