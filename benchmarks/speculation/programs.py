@@ -212,13 +212,14 @@ def item_of(messages: Sequence[ChatMessage]) -> str:
 
 
 _VERDICTS = ("pass", "figures", "sums", "style")
+_REVIEWS = tuple({"verdict": verdict, "remarks": ""} for verdict in _VERDICTS)
 
 PROGRAMS = (
     Program("react", _react, _says_react),
     Program("classify", _classify, _says(["figures"], KINDS), KINDS),
     Program("guard", _guard, _says([True], (True, False)), (True, False)),
     Program("reflect", _reflect, _says(["figures", "pass"], _VERDICTS), _VERDICTS),
-    Program("review", _review, _says(["pass"], _VERDICTS), _VERDICTS),
+    Program("review", _review, _says(["pass"], _VERDICTS), _REVIEWS),
 )
 """A ReAct loop with tools of 50 to 500 ms; a dispatcher before a specialist; a guard before an
 answer; a critic whose verdict alone decides; and one that says its verdict first, then why."""

@@ -37,7 +37,8 @@ def _the_answer(program: Program, truth: Truth) -> Options:
     def predict(messages: Sequence[ChatMessage]) -> Any:
         said = truth(messages)
         if said.calls:
-            return [(ToolCall(name, json.loads(text)), 1.0) for name, text in said.calls]
+            calls = [ToolCall(name, json.loads(text), text=text) for name, text in said.calls]
+            return [(calls, 1.0)]
         return [(json.loads(said.text) if program.answers else said.text, 1.0)]
 
     return {"predict": predict}

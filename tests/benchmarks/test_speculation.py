@@ -48,7 +48,7 @@ async def test_a_decision_is_as_usual_as_often_as_it_should(program: Program) ->
         decided = [said.text for said in answers if said.hidden_tokens or "verdict" in said.text]
         schema = json.dumps({"enum": [*program.answers]})
         values = [json.loads(text) for text in decided]
-        values = [each["verdict"] if isinstance(each, dict) else each for each in values]
+        values = [each | {"remarks": ""} if isinstance(each, dict) else each for each in values]
         assert all(closed_value(schema, json.dumps(each)) for each in values)
         most = max(values.count(each) for each in program.answers)
         assert low <= most <= high
