@@ -29,13 +29,14 @@ class ReplySchema:
         asked: What the caller gave: a type that pydantic validates, or the text of a JSON schema.
 
     Attributes:
+        asked: As given.
         json_schema: The JSON schema as text.
     """
 
-    __slots__ = ("_asked", "_parse", "json_schema")
+    __slots__ = ("_parse", "asked", "json_schema")
 
     def __init__(self, asked: Any, json_schema: str, parse: Callable[[str], Any]) -> None:
-        self._asked = asked
+        self.asked = asked
         self.json_schema = json_schema
         self._parse = parse
 
@@ -49,7 +50,7 @@ class ReplySchema:
         return self._parse(text)
 
     def __repr__(self) -> str:
-        return shown(self._asked)
+        return shown(self.asked)
 
 
 def reply_schema(asked: Any) -> ReplySchema:
