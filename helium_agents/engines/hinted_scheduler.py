@@ -11,7 +11,8 @@ an agent has left behind that has just ended, and that nobody will ask for again
   come will begin with.
 
 What is of no use any more goes to the front of the queue of free blocks, unless somebody uses it.
-Nothing else changes: what is computed, and whether, is vLLM's business.
+Nothing else changes: what is computed, and whether, is vLLM's business. Hints may come from anybody
+who asks a server: wrong ones cost time only, and what is no hint counts as not said.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from helium_agents.engines.step_report import with_report
 
@@ -59,17 +61,14 @@ def with_hints(scheduler: type[Any]) -> type[Any]:
             self._sessions: OrderedDict[Any, list[tuple[Any, Any]]] = OrderedDict()
 
         def add_request(self, request: Any) -> None:
-            hints = _hints(request)
-            kept_tokens = hints.get("helium_kept_tokens", ())
-            for index, session in enumerate(hints.get("helium_ended", ())):
-                kept = int(kept_tokens[index]) if index < len(kept_tokens) else 0
-                first = -(-kept // self.block_size)
+            for session, kept_tokens in _hints(request).ended:
+                first = -(-kept_tokens // self.block_size)
                 self._let_go(self._sessions.pop(session, [])[first:])
             super().add_request(request)
 
         def _free_request_blocks(self, request: Any) -> None:
             hints = _hints(request)
-            session = hints.get("helium_session")
+            session = hints.session
             groups = self.kv_cache_manager.get_blocks(request.request_id).blocks
             if session is not None and request.is_finished() and len(groups) == 1:
                 self._sessions[session] = [(block, block.block_hash) for block in groups[0]]
@@ -77,9 +76,9 @@ def with_hints(scheduler: type[Any]) -> type[Any]:
                 if len(self._sessions) > _MOST_SESSIONS:
                     self._sessions.popitem(last=False)
             super()._free_request_blocks(request)
-            used_tokens = hints.get("helium_used_tokens")
+            used_tokens = hints.used_tokens
             if used_tokens is not None and request.is_finished() and len(groups) == 1:
-                first = -(-int(used_tokens) // self.block_size)
+                first = -(-used_tokens // self.block_size)
                 self._let_go([(block, block.block_hash) for block in groups[0][first:]])
 
         def _let_go(self, blocks: list[tuple[Any, Any]]) -> None:
@@ -99,6 +98,28 @@ def with_hints(scheduler: type[Any]) -> type[Any]:
     return HintedScheduler
 
 
-def _hints(request: Any) -> dict[str, Any]:
+class _Hints(NamedTuple):
+    session: str | int | None = None
+    ended: Sequence[tuple[str | int, int]] = ()
+    """With the tokens of each that are kept."""
+
+    used_tokens: int | None = None
+
+
+def _hints(request: Any) -> _Hints:
+    """What a request says, without what is malformed."""
     sampling = request.sampling_params
-    return (sampling.extra_args or {}) if sampling is not None else {}
+    said = (sampling.extra_args or {}) if sampling is not None else {}
+    session = said.get("helium_session")
+    ended, kept = (said.get(name) for name in ("helium_ended", "helium_kept_tokens"))
+    ended, kept = (each if isinstance(each, list | tuple) else () for each in (ended, kept))
+    pairs = zip(ended, map(_count, [*kept, *[0] * len(ended)]), strict=False)
+    return _Hints(
+        session if isinstance(session, str | int) else None,
+        [(each, num_kept or 0) for each, num_kept in pairs if isinstance(each, str | int)],
+        _count(said.get("helium_used_tokens")),
+    )
+
+
+def _count(value: Any) -> int | None:
+    return max(0, value) if isinstance(value, int) else None

@@ -101,7 +101,8 @@ def _check_can_start() -> None:
         raise EngineStartError(
             "vLLM is not installed. Ask a server that runs already, by OpenAIServer(...) or on the "
             "command line --server URL; or install it, on a machine with a GPU by "
-            f"pip install 'helium_agents[vllm]', without one by {cpu_installation()}"
+            "pip install 'helium_agents[vllm]', without one, and best in an environment of its "
+            f"own, since it needs exact versions of what else is there, by {cpu_installation()}"
         )
 
 

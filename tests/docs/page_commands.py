@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import zip_longest
 
@@ -61,6 +62,9 @@ def check_exists(words: list[str]) -> None:
             assert set(extras) <= _EXTRAS.keys(), words
         case ["python", "-m", module, *_]:
             assert find_spec(module), f"python -m {module}"
+        case ["vllm", "serve", *arguments]:
+            module, _, name = arguments[arguments.index("--scheduler-cls") + 1].rpartition(".")
+            assert hasattr(import_module(module), name), words
         case _:
             pytest.fail(f"{shlex.join(words)!r} is not run: say why, <!-- not run: ... -->")
 

@@ -214,6 +214,32 @@ class TestEngine:
 
 
 class TestHints:
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"helium_session": ["a"], "helium_ended": "b"},
+            {"helium_ended": 7, "helium_kept_tokens": 7},
+            {"helium_ended": [["b"], None], "helium_kept_tokens": ["x", 0]},
+            {"helium_used_tokens": "many"},
+            {"helium_used_tokens": float("nan"), "helium_kept_tokens": {}},
+        ],
+    )
+    def test_what_is_no_hint_counts_as_not_said(self, said: dict[str, Any]) -> None:
+        """A server's scheduler must not fail by what anybody may send it."""
+
+        async def cached_tokens(hints: dict[str, Any] | None) -> list[int]:
+            simulated = engine(kv_tokens=3 * 128 + 32)
+            await simulated.start()
+            found = []
+            for start in (0, 1000, 2000, 3000, 1000, 0):
+                prompt = list(range(start, start + 128))
+                request = Request(f"r{len(found)}", (), prompt, Sampling(max_tokens=1), hints=hints)
+                found.append((await simulated.complete(request)).cached_tokens)
+            return found
+
+        expected = run_in_virtual_time(cached_tokens(None))
+        assert run_in_virtual_time(cached_tokens(said)) == expected and any(expected)
+
     def test_whatever_is_hinted_all_are_answered_where_little_fits(self) -> None:
         """Prompts that share beginnings, of which few fit, with hints that are often wrong."""
 

@@ -65,10 +65,7 @@ class Dialect:
             if self._template_kwargs:
                 body["chat_template_kwargs"] = self._template_kwargs
         if request.tools:
-            choice: Any = request.tool_choice
-            if choice not in ("auto", "none", "required"):
-                choice = {"type": "function", "function": {"name": choice}}
-            body |= {"tools": list(request.tools), "tool_choice": choice}
+            body |= self._told(request)
         body |= self._sampled(request.sampling)
         if request.json_schema is not None:
             schema = {"name": "reply", "schema": json.loads(request.json_schema)}
@@ -82,6 +79,20 @@ class Dialect:
             if request.priority and self._takes_priority:
                 body["priority"] = request.priority
         return path, body | self._extra_body
+
+    def _told(self, request: Request) -> dict[str, Any]:
+        """The tools, and which is to be called."""
+        choice: Any = request.tool_choice
+        tools = list(request.tools)
+        if choice not in ("auto", "none") and self.is_vllm:
+            # a call that must be made has arguments that fit; without "strict" they may be anything
+            tools = [
+                {"type": "function", "function": {"strict": True, **tool["function"]}}
+                for tool in tools
+            ]
+        if choice not in ("auto", "none", "required"):
+            choice = {"type": "function", "function": {"name": choice}}
+        return {"tools": tools, "tool_choice": choice}
 
     def learn(self, refusal: str) -> bool:
         """Adapt to what a server refused; whether there is anything new to try.
