@@ -8,8 +8,13 @@ site. Nothing is loaded from the network, neither by the build nor by a page.
 
 from __future__ import annotations
 
+import re
+
 import click
 from sphinx.application import Sphinx
+
+_OPTION = re.compile(r"(?<!option::)(?<!,)([ (])(--[a-z][a-z-]+)")
+_ASTERISK = re.compile(r"(?<!\*)\*(?!\*)")
 
 project = "helium_agents"
 author = "the authors of helium_agents"
@@ -33,7 +38,7 @@ nitpick_ignore_regex = [("py:class", ".*")]
 show_warning_types = True
 
 myst_heading_anchors = 3
-smartquotes = False  # options keep their two dashes
+smartquotes_action = "D"  # a dash between an argument and what it means; quotes stay
 default_role = "code"  # docstrings have single backticks, as Markdown has
 
 autodoc_typehints = "signature"
@@ -54,14 +59,22 @@ def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.connect("sphinx-click-process-epilog", _as_code)
     for part in ("description", "options", "arguments"):
-        app.connect(f"sphinx-click-process-{part}", _with_asterisks)
+        app.connect(f"sphinx-click-process-{part}", _as_meant)
 
 
 def _as_code(app: Sphinx, context: click.Context, lines: list[str]) -> None:
     """Examples and exit codes of a command keep their columns."""
-    lines[:] = [f"{line}:\n" if line.endswith(":") else f"  {line}" for line in lines]
+    bare = [line.removeprefix("|").removeprefix(" ") for line in lines]
+    lines.clear()
+    for line in bare:
+        lines.extend(
+            ["", line, "", ".. code-block:: text", ""] if line.endswith(":") else [f"  {line}"]
+        )
 
 
-def _with_asterisks(app: Sphinx, context: click.Context, lines: list[str]) -> None:
-    """An asterisk in the help of a command means itself."""
-    lines[:] = [line.replace("*", "\\*") for line in lines]
+def _as_meant(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """In the help of a command an asterisk is one, and other options are code."""
+    parts = "\n".join(lines).split("`")  # every other one is code already
+    for number in range(0, len(parts), 2):
+        parts[number] = _OPTION.sub(r"\1``\2``", _ASTERISK.sub(r"\\*", parts[number]))
+    lines[:] = "`".join(parts).split("\n") if lines else []
