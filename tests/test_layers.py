@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,6 +228,20 @@ def test_the_public_names_are_complete() -> None:
     assert set(helium_agents.__all__) == imported
     for name in helium_agents.__all__:
         assert getattr(helium_agents, name).__doc__, name
+
+
+@pytest.mark.parametrize("package", ["", ".batch", ".trace", ".integrations.langgraph"])
+def test_the_public_names_have_a_place_in_the_api_page(package: str) -> None:
+    page = (ROOT.parent / "docs" / "api.rst").read_text("utf-8")
+    placed = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", page, re.MULTILINE))
+    (names,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(MODULES[PACKAGE + package].read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    of_errors = {name for name in names if hasattr(errors, name)}  # the page has the whole module
+    missing = set(names) - placed - of_errors
+    assert not missing, f"docs/api.rst needs a line `.. autoclass:: NAME` for {missing}"
 
 
 def test_every_error_is_one_of_ours_and_says_what_it_is() -> None:

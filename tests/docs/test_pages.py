@@ -125,6 +125,13 @@ def counts(text: str) -> list[str]:
     return re.findall(r"([\d,]+|nothing)(?: model calls?)? *(?:\n|:)", text)
 
 
+def test_every_page_is_in_the_contents() -> None:
+    contents = (ROOT / "docs" / "index.md").read_text("utf-8")
+    for path in (ROOT / "docs").glob("*.md"):
+        place = f"\n{path.stem}\n"
+        assert path.stem == "index" or place in contents, f"name {path.stem} in docs/index.md"
+
+
 def test_other_tests_are_there() -> None:
     for page, test in TESTED_BY.items():
         assert Path(page).name in (ROOT / test).read_text(), test
