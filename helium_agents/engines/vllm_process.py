@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from helium_agents.engines.cpu_installation import cpu_installation
+from helium_agents.engines.cpu_installation import TORCH_INDEX, cpu_installation
 from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.engine_processes import EngineProcesses
 from helium_agents.engines.step_report import STEPS_VARIABLE, StepReport
@@ -150,6 +150,12 @@ def _explained(error: Exception, log: EngineLog) -> EngineStartError:
         return EngineStartError(f"vLLM is installed but cannot be imported: {text}")
     if isinstance(error, ValidationError):
         text = _first_fault(error)
+    if "failed to be inspected" in text and importlib.util.find_spec("torchvision") is None:
+        text = (
+            f"{text} vLLM's code for models that see images often needs torchvision: install the "
+            f"one that fits torch (without a GPU with --index-url {TORCH_INDEX}), or give "
+            "VLLM(..., model_impl='transformers')"
+        )
     return EngineStartError(f"vLLM did not start: {text or type(error).__name__}")
 
 
