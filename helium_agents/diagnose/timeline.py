@@ -196,7 +196,11 @@ class _ReadShares:
     """Of the time that a request is on an engine, the share in which its prompt is being read."""
 
     def __init__(self, run: TracedRun) -> None:
-        self._run = run
+        self._costs = {
+            model: StepCost.from_dict(engine.cost)
+            for model, engine in run.engines.items()
+            if engine.cost is not None
+        }
         spans = [(call.sent_s or 0.0, call.end_s) for call in _requests(run)]
         busy_s, reached_s = 0.0, 0.0
         for begin_s, end_s in sorted(spans):
@@ -206,9 +210,8 @@ class _ReadShares:
         self._batch = total_s / busy_s if busy_s else 1.0
 
     def of(self, call: TracedCall) -> float:
-        engine = self._run.engines.get(call.model)
-        known = None if engine is None else engine.cost
-        cost = STEP_COSTS["h100-8b"] if known is None else StepCost.from_dict(known)
+        known = self._costs.get(call.model)
+        cost = known or STEP_COSTS["h100-8b"]
         new_tokens = call.prompt_tokens - call.cached_tokens
         read_s = cost.step_s + cost.prefill_seconds(new_tokens, call.cached_tokens)
         write_s = call.output_tokens * (cost.step_s + cost.decode_s * self._batch)

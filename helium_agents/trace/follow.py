@@ -37,7 +37,7 @@ class FollowedTrace:
         try:
             status = os.stat(self._path)
         except OSError as error:
-            raise TraceError(f"the trace {self._path} cannot be read: {error.strerror}") from error
+            raise self._unreadable(error) from error
         identity = status.st_dev, status.st_ino
         if identity != self._identity or status.st_size < self._reader.end:
             self._reader = TraceReader(self._path)
@@ -50,10 +50,19 @@ class FollowedTrace:
 
     @property
     def is_written(self) -> bool:
-        """Whether a run has it open."""
-        with open(self._path, "rb") as file:
-            try:
+        """Whether a run has it open.
+
+        Raises:
+            TraceError: It is gone.
+        """
+        try:
+            with open(self._path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise self._unreadable(error) from error
         return False
+
+    def _unreadable(self, error: OSError) -> TraceError:
+        return TraceError(f"the trace {self._path} cannot be read: {error.strerror}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from helium_agents.diagnose.analyze import Paths, ready_times
@@ -45,7 +47,6 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
     places = {call.number: place for place, call in enumerate(calls)}
     phases = {each.call.number: each for each in analysis.requests}
     ready_s, paths = ready_times(run), Paths(run)
-    answers: dict[int, int] = {}
     columns: Columns = {}
 
     def add(**values: Any) -> None:
@@ -82,7 +83,7 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             finish=None if answer is None else names.add(", ".join(answer.finish_reasons)),
             after=[places[number] for number in analysis.waits[call.number] if number in places],
             inputs=[places[number] for number in call.inputs if number in places],
-            answer=None if answer is None else answers.setdefault(id(answer), len(answers)),
+            answered=answer is not None,
         )
     return columns
 
@@ -105,9 +106,12 @@ def content_of(analysis: Analysis) -> dict[str, Any]:
     """Prompts and answers, each text once; read by the page when a call is opened first."""
     texts = Names()
     answers: dict[int, TracedAnswer] = {}
-    for call in sorted(analysis.shown.calls, key=lambda call: call.number):
+    places: dict[int, int] = {}
+    of_calls: dict[int, int] = {}
+    for call in analysis.shown.calls:
         if call.number in analysis.waits and call.answer is not None:
             answers.setdefault(id(call.answer), call.answer)
+            of_calls[call.number] = places.setdefault(id(call.answer), len(places))
     found = []
     for answer in answers.values():
         messages = None
@@ -120,7 +124,17 @@ def content_of(analysis: Analysis) -> dict[str, Any]:
                 "tools": answer.tool_calls,
             }
         )
-    return {"answers": found, "texts": texts.every}
+    return {"answers": found, "texts": texts.every, "of_calls": of_calls}
+
+
+def tool_rows(run: TracedRun, calls: Iterable[TracedCall]) -> list[dict[str, Any]]:
+    """The calls of tools, of the items that some calls are of."""
+    items = {call.item for call in calls}
+    return [
+        {**asdict(tool), "begun_s": _seconds(tool.begun_s), "end_s": _seconds(tool.end_s)}
+        for tool in run.tools
+        if tool.item in items
+    ]
 
 
 def _seconds(time_s: float) -> float:

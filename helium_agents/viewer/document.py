@@ -8,7 +8,7 @@ from typing import Any
 from helium_agents.diagnose.analyze import Paths
 from helium_agents.trace.run import TracedRun
 from helium_agents.viewer.analysis import Analysis, rows_of
-from helium_agents.viewer.columns import Names, call_columns, item_columns, state_of
+from helium_agents.viewer.columns import Names, call_columns, item_columns, state_of, tool_rows
 from helium_agents.viewer.prefix_rows import late_parts, prefix_rows
 
 
@@ -32,7 +32,11 @@ def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> d
         "is_part": analysis.shown is not run,
         "num_calls": sum(_counts(run).values()),
         "counts": _counts(run),
+        "moments": [asdict(moment) for moment in run.moments],
+        "tools": tool_rows(run, analysis.shown.calls),
+        "num_rows": run.num_rows,
         "num_items": len(run.items),
+        "num_ended_items": sum(item.closed_s is not None for item in run.items.values()),
         "num_failed_items": sum(item.error is not None for item in run.items.values()),
         "num_shown_items": rows_of(analysis.shown.calls),
         "outcome": asdict(analysis.outcome),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -23,6 +24,8 @@ _LOOKED_AT = 8
 
 _WORDS = 12
 _HEAD = 100
+_LONG = 20_000
+"""So many characters of a prompt are compared with another."""
 
 
 def prefix_rows(tree: Prefixes) -> dict[str, Any]:
@@ -134,9 +137,9 @@ def _late_part(texts: Sequence[str]) -> tuple[str, str, int] | None:
     like = sorted(range(len(some)), key=lambda at: -len(windows[at] & mine))
     other = next(at for at in like if at != place)
     start = len(_common_start([some[place], some[other]]))
-    one, two = some[place][start:].split(" "), some[other][start:].split(" ")
+    one, two = (re.findall(r"\S+\s*", some[at][start : start + _LONG]) for at in (place, other))
     match = SequenceMatcher(None, one, two, autojunk=False).find_longest_match()
-    shared = " ".join(one[match.a : match.a + match.size])
+    shared = "".join(one[match.a : match.a + match.size]).strip()
     middle = shared[len(shared) // 3 : len(shared) * 2 // 3]
     shared = shared[shared[:_HEAD].rfind("\n") + 1 :]  # a line's end may be the same by chance
     before = some[place][start : some[place].index(shared, start)]

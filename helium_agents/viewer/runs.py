@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,10 @@ from helium_agents.trace.follow import FollowedTrace
 from helium_agents.viewer.analysis import MOST_CALLS, Analysis, analyzed
 from helium_agents.viewer.columns import content_of
 from helium_agents.viewer.document import document_of
+
+_SPARED = 10
+"""While a run goes on, so many times as long as working it out took passes before that is done
+again: its machine has other work."""
 
 
 class ViewedRuns:
@@ -80,20 +85,27 @@ class _ViewedRun:
         self._most_calls = most_calls
         self._analysis: Analysis | None = None
         self._version = 0
+        self._next_s = 0.0
 
     def analysis(self) -> Analysis:
-        run = self._trace.read()
-        if self._analysis is None or self._version != self._trace.version:
-            self._analysis = analyzed(run, rows=self._rows, most_calls=self._most_calls)
-            self._version = self._trace.version
+        """What is known of the run, anew where there is more and it is time."""
+        is_due = not self.is_running() or time.monotonic() >= self._next_s
+        if self._analysis is None or is_due:
+            run = self._trace.read()
+            if self._analysis is None or self._version != self._trace.version:
+                begun_s = time.monotonic()
+                self._analysis = analyzed(run, rows=self._rows, most_calls=self._most_calls)
+                self._version = self._trace.version
+                ended_s = time.monotonic()
+                self._next_s = ended_s + _SPARED * (ended_s - begun_s)
         return self._analysis
 
     def is_running(self) -> bool:
         return self._trace.is_written
 
     def tag(self) -> str:
-        self._trace.read()
-        return f"{self._trace.version}{'r' if self.is_running() else 's'}"
+        self.analysis()
+        return f"{self._version}{'r' if self.is_running() else 's'}"
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -57,6 +57,11 @@ class Run {
       times?.forEach((time, at) => { if (time != null) times[at] = Math.max(0, time - begin); });
     }
     for (const part of this.parts) part.start_s = Math.max(0, part.start_s - begin);
+    for (const moment of this.moments) moment.at_s = Math.max(0, moment.at_s - begin);
+    for (const tool of this.tools) {
+      tool.begun_s = Math.max(0, tool.begun_s - begin);
+      tool.end_s = Math.max(0, tool.end_s - begin);
+    }
   }
 
   word(column, at) {
@@ -94,17 +99,21 @@ class Run {
     return Math.max(0, this.calls.end[at] - this.calls.ready[at]);
   }
 
-  // Prompts and answers are read when they are first needed.
-  async texts() {
+  // Prompts and answers are read when they are first needed, and again when a call is not in them.
+  async texts(number) {
     this.content ??= loaded(`content-${this.place}`);
-    return this.content;
+    const found = await this.content;
+    if (number === undefined || number in found.of_calls || found.asked === this.tag) return found;
+    found.asked = this.tag;
+    this.content = null;
+    return this.texts(number);
   }
 
   async conversation(at) {
-    const answer = this.calls.answer[at];
-    if (answer == null) return null;
-    const { answers, texts } = await this.texts();
-    const found = answers[answer];
+    if (!this.calls.answered[at]) return null;
+    const number = this.calls.number[at];
+    const { answers, texts, of_calls: places } = await this.texts(number);
+    const found = answers[places[number]];
     if (!found?.messages) return { messages: null, replies: [], tools: [] };
     return {
       messages: found.messages.map(([role, text]) => [role, texts[text]]),

@@ -42,7 +42,9 @@ class Page {
   head() {
     const { run } = this;
     const parts = run.parts.length > 1 ? `, in ${run.parts.length} parts` : "";
-    const items = run.num_items ? `${count(run.num_items, "row")}${run.num_failed_items ? `, ${run.num_failed_items} failed` : ""} · ` : "";
+    const ended = run.num_ended_items;
+    const rows = run.num_rows ?? run.num_items;
+    const items = rows ? `${ended < rows ? `${whole.format(ended)} of ` : ""}${count(rows, "row")}${run.num_failed_items ? `, ${run.num_failed_items} failed` : ""} · ` : "";
     return [h("div.name", {}, h("h1", {}, run.name),
       run.is_running ? h("span.live", { role: "status" }, "● goes on") : null,
       h("span.quiet", {}, `${items}${count(run.num_calls, "call")} · ${seconds(run.outcome.seconds)}${parts}`)),
@@ -56,6 +58,7 @@ class Page {
     const { run } = this;
     const found = [];
     if (run.is_cut) found.push("The trace ends in the middle: its run was killed. What it had written until then is here.");
+    found.push(...run.moments.map(momentText).filter(Boolean));
     if (run.parts.length > 1) {
       const starts = run.parts.slice(1).map((part) => seconds(part.start_s));
       found.push(`The run was stopped and went on ${run.parts.length - 1 === 1 ? "once" : `${run.parts.length - 1} times`} (after ${starts.join(", ")}); all parts are shown as one run.`);
@@ -116,6 +119,13 @@ class Page {
   }
 }
 
+function momentText({ kind, at_s: at, subject, detail, num_open: open }) {
+  const why = detail ? `: ${detail}` : "";
+  if (kind === "engine lost") return `The engine ${subject} died after ${seconds(at)} with ${count(open, "open request")}, which were asked again${why}`;
+  if (kind === "misfit") return `What earlier runs had taught of ${subject} did not fit this one${why}`;
+  return "";
+}
+
 async function main() {
   const names = await loaded("runs");
   const runs = await Promise.all(names.map(async (_, at) => new Run(at, await loaded(`run-${at}`))));
@@ -137,7 +147,10 @@ async function follow(page) {
       let isNew = false;
       for (const [at, run] of page.runs.entries()) {
         const found = await fetched(`run-${at}`, run.tag);
-        if (found) { page.runs[at] = new Run(at, found); isNew = true; }
+        if (!found) continue;
+        page.runs[at] = new Run(at, found);
+        page.runs[at].content = run.content;  // of calls that have ended nothing changes
+        isNew = true;
       }
       if (isNew && page.comparison) page.comparison = await loaded("comparison");
       if (isNew) page.draw();

@@ -105,9 +105,30 @@ function rowGraph(page, calls) {
     edges.push({ from: `c${leader}`, to: `c${at}`, kind: "answer" });
   }
   nodes.push(...guests.values());
+  addTools(run, shown, nodes, edges);
   const rest = calls.length - shown.length;
   return h("div", {}, graphOf("Calls of the row", nodes, edges),
     rest ? h("p.quiet", {}, `${count(rest, "later call")} of the row not drawn; the table has them.`) : null);
+}
+
+// Tools stand between the call of their body that ended last before them and what was asked next.
+function addTools(run, shown, nodes, edges) {
+  const { body, asked, end, item } = run.calls;
+  run.tools.forEach((tool, place) => {
+    if (!shown.length || tool.item !== item[shown[0]]) return;
+    const near = shown.filter((at) => body[at] === tool.body);
+    const before = near.filter((at) => end[at] <= tool.begun_s + 1e-3).sort((one, other) => end[other] - end[one])[0];
+    const after = near.filter((at) => asked[at] >= tool.end_s - 1e-3).sort((one, other) => asked[one] - asked[other])[0];
+    const id = `t${place}`;
+    const took = seconds(tool.end_s - tool.begun_s);
+    nodes.push({ id, title: tool.name, note: `tool · ${took}`, state: tool.error ? "failed" : "tool", mark: tool.error ? "✕" : "⚙",
+      label: `Tool ${tool.name}, ${took}${tool.error ? `, failed: ${tool.error}` : ""}`,
+      tip: () => [h("strong", {}, `tool ${tool.name}`), h("div", {}, took), h("pre", {}, shortened(tool.error ?? tool.arguments ?? "", 400))] });
+    const direct = edges.findIndex((edge) => edge.kind === "data" && edge.from === `c${before}` && edge.to === `c${after}`);
+    if (direct >= 0) edges.splice(direct, 1);
+    if (before !== undefined) edges.push({ from: `c${before}`, to: id, kind: "data" });
+    if (after !== undefined) edges.push({ from: id, to: `c${after}`, kind: "data" });
+  });
 }
 
 function callBox(page, at, isGuest = false) {
@@ -120,7 +141,7 @@ function callBox(page, at, isGuest = false) {
   return {
     id: `c${at}`, state, mark: STATES[state].mark, title: run.title(at), note: where + tokens + time,
     label: `Call ${calls.number[at]}, ${run.title(at)}, ${STATES[state].word}, ${where}${tokens}${time}`,
-    says: run.calls.answer[at] == null ? null : saidBy(run, at),
+    says: run.calls.answered[at] ? saidBy(run, at) : null,
     open: () => details.show(page, at),
     tip: () => callTip(run, at),
   };

@@ -134,7 +134,7 @@ function isWanted(run, at, wanted, talks) {
   if (wanted.finish && run.word("finish", at) !== wanted.finish) return false;
   if (wanted.row && (item == null || run.items.index[run.rowOf.get(item)] + 1 !== Number(wanted.row))) return false;
   if (wanted.error && !run.word("error", at).toLowerCase().includes(wanted.error)) return false;
-  return !wanted.text || hasText(talks, run.calls.answer[at], wanted);
+  return !wanted.text || hasText(talks, talks.of_calls[run.calls.number[at]], wanted);
 }
 
 function hasText(talks, answer, { text, hits }) {

@@ -54,7 +54,7 @@ function timelinePart(page) {
   const element = h("section", { "aria-label": "Timeline" },
     h("p.quiet", {}, "Drag to zoom in, double-click to see all; with the keyboard ← → + − 0. Click a bar for its call."
       + (estimated ? " Where the engine told no first token, where a prompt had been read is estimated from what a step costs; it includes reading those of others." : "")),
-    h("p.controls", {}, h("label", { for: "lanes" }, "Requests: "), kind, partLegend()),
+    h("p.controls", {}, h("label", { for: "lanes" }, "Requests: "), kind, partLegend(run)),
     h("div", { tabindex: "0", role: "application", "aria-label": "Timeline: zoom with plus and minus, move with the arrow keys; the table has all of it as text", keydown: keys }, holder));
   new ResizeObserver(([entry]) => {
     const width = Math.max(300, entry.contentRect.width);
@@ -70,8 +70,8 @@ const CAPTIONS = {
   bars: "Each request",
 };
 
-function partLegend() {
-  const keys = { queue: "held back until it fits", read: "waiting in the engine and prompt read", write: "answer written", failed: "failed" };
+function partLegend(run) {
+  const keys = { queue: "held back until it fits", read: "waiting in the engine and prompt read", write: "answer written", failed: "failed", ...(run.tools.length ? { tool: "tool (on rows)" } : {}) };
   return h("span.legend", {}, Object.entries(keys).map(([key, word]) =>
     h("span", {}, h("span.swatch", { "data-bar": key, "aria-hidden": "true" }), word)));
 }
@@ -152,7 +152,7 @@ function lanesOf(run, bars, byRow) {
   const rows = new Map();
   for (const at of bars) if (!rows.has(run.calls.item[at])) rows.set(run.calls.item[at], rows.size);
   const names = [...rows.keys()];
-  return { number: rows.size, of: (at) => rows.get(run.calls.item[at]), name: (lane) => names[lane] === undefined ? "" : run.rowLabel(names[lane]) };
+  return { number: rows.size, ofItem: (item) => rows.get(item), of: (at) => rows.get(run.calls.item[at]), name: (lane) => names[lane] === undefined ? "" : run.rowLabel(names[lane]) };
 }
 
 function barChart(page, bars, byRow, width, zoomed, selected) {
@@ -194,7 +194,7 @@ function drawBars(chart, run, bars, lanes, selected) {
   const { min, max } = chart.scales.x;
   const lane = Math.abs(chart.valToPos(1, "y", true) - chart.valToPos(0, "y", true));
   const tall = Math.max(1, lane * 0.76);
-  const fills = { queue: color("queue"), read: color("read"), write: color("write"), failed: color("failed") };
+  const fills = { queue: color("queue"), read: color("read"), write: color("write"), failed: color("failed"), tool: color("tool") };
   const x = (time) => chart.valToPos(time, "x", true);
   ctx.save();
   ctx.beginPath();
@@ -205,6 +205,11 @@ function drawBars(chart, run, bars, lanes, selected) {
     const left = x(from);
     ctx.fillRect(left, top, Math.max(x(to) - left, 1), height);
   };
+  for (const tool of lanes.ofItem ? run.tools : []) {
+    const own = lanes.ofItem(tool.item);
+    if (own === undefined || tool.end_s < min || tool.begun_s > max) continue;
+    part(tool.begun_s, tool.end_s, chart.valToPos(own, "y", true) - tall * 0.2, tall * 0.4, fills.tool);
+  }
   for (const at of bars) {
     if (end[at] < min || ready[at] > max) continue;
     const middle = chart.valToPos(lanes.of(at), "y", true);
