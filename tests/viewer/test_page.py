@@ -165,7 +165,7 @@ def ask(server: ViewerServer, path: str, **headers: str) -> tuple[int, dict[str,
 
 def test_the_server_gives_the_page_and_its_data(server: ViewerServer) -> None:
     status, _, text = ask(server, f"/{server.secret}/")
-    assert status == 200 and b"data-name=\"" not in text.partition(b"<script>")[0]
+    assert status == 200 and b'data-name="' not in text.partition(b"<script>")[0]
     status, headers, data = ask(server, f"/{server.secret}/run-0")
     assert status == 200 and json.loads(gzip.decompress(data))["num_calls"] == 15
     status, _, data = ask(server, f"/{server.secret}/run-0", **{"If-None-Match": headers["ETag"]})
