@@ -32,7 +32,7 @@ types: setup
 
 tests: setup
 	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt \
-	  -r requirements/browser.txt -r requirements/notebook.txt
+	  -r requirements/browser.txt -r requirements/notebook.txt -r requirements/otel.txt
 	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
 	$(BIN)/python -m pytest -m "engine or slow"
 

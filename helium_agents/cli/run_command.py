@@ -81,6 +81,12 @@ _EXIT_CODES = examples(
     help="Whether the trace has the texts of prompts and answers. [default: on]",
 )
 @click.option(
+    "--otlp",
+    metavar="URL",
+    help="Send spans and metrics to this OpenTelemetry collector, e.g. http://localhost:4318. "
+    "[default: as OTEL_EXPORTER_OTLP_ENDPOINT says]",
+)
+@click.option(
     "--on-error",
     type=click.Choice(["raise", "collect"]),
     default="raise",

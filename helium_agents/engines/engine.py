@@ -7,7 +7,7 @@ in `WholeEngine`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -89,6 +89,8 @@ class Request:
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of the one to call.
         on_moved: Called when it is wanted for another item, and `item` says which.
         is_guess: Whether nobody has asked for it yet: it is in nobody's way, and the first to go.
+        headers: What an engine behind HTTP sends along, by name: its caller's trace;
+            `None` for nothing.
     """
 
     request_id: str
@@ -108,6 +110,7 @@ class Request:
     tool_choice: str = "auto"
     on_moved: Callable[[], None] = nobody
     is_guess: bool = False
+    headers: Mapping[str, str] | None = None
 
     @property
     def max_tokens(self) -> int:

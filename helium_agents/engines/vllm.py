@@ -76,6 +76,7 @@ class VLLM:
             `max_model_tokens` does not fit into `kv_tokens`.
     """
 
+    provider = "vllm"
     follows_schemas = True
     calls_tools = True
     takes_images = True  # where its model does, which is known once it is started

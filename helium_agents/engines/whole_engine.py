@@ -136,6 +136,19 @@ class WholeEngine:
         return getattr(self._own, "cost", None)
 
     @property
+    def provider(self) -> str:
+        """What computes its answers, as OpenTelemetry's `gen_ai.provider.name` has it.
+
+        Without it "custom".
+        """
+        return getattr(self._own, "provider", "custom")
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of the server that it asks; without it there is none."""
+        return getattr(self._own, "server", None)
+
+    @property
     def limits_memory(self) -> bool:
         """Whether it has `answers_last`."""
         return hasattr(self._own, "answers_last")

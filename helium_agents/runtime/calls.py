@@ -35,6 +35,7 @@ from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import Rule, substitute_known
 from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.answers import Answers, Found
+from helium_agents.runtime.bodies import Bodies
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executed_plan import ExecutedPlan
@@ -48,7 +49,14 @@ from helium_agents.runtime.stakes import Stakes
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.runtime.waiting import OpenMap, RunningTool, waiting
-from helium_agents.telemetry.events import Observer, Planned, ToolEnded
+from helium_agents.telemetry.events import (
+    BodyBegan,
+    BodyEnded,
+    CallMade,
+    Observer,
+    Planned,
+    ToolEnded,
+)
 
 _HITS_BETWEEN_YIELDS = 64
 
@@ -79,6 +87,7 @@ class Calls:
         maps: The open maps, for `waiting`.
         loop: The event loop of the session.
         thread_id: The thread that it runs in.
+        bodies: The operator calls that events name.
     """
 
     def __init__(
@@ -102,7 +111,8 @@ class Calls:
         self.state: Literal["open", "closing", "closed"] = "open"
         self.maps: dict[OpenMap, None] = {}
         self.is_open = True  # as a field of its own, since every call asks
-        settler = self._settler = Settler(emit, engines, answers)
+        self.bodies = Bodies()
+        settler = Settler(emit, engines, answers, self.bodies)
         self.flights = Flights(self._plan, settler.settle, settler.report_left, self._closed_before)
         self.models = engines
         self._dispatcher = dispatcher
@@ -123,6 +133,7 @@ class Calls:
             emit=emit if is_watched else None,
             number=self._number,
             speculation=speculation,
+            bodies=self.bodies,
         )
         self._tasks = tasks
         self._context = context
@@ -159,23 +170,36 @@ class Calls:
             self._planner.declare(node)
         if self._is_watched:
             self._number(node)
+            if node.is_planned and node.frame.node is None and node.frame.item is None:
+                self._emit(CallMade(node.number))
             if self._executed is not None:
                 self._executed.add(node)
 
     def _number(self, node: Node) -> None:
         """Tell a call from the others, where somebody observes."""
         if self._is_watched:
-            node.number = next(self._numbers)
+            node.number = self.next_number()
+
+    def next_number(self) -> int:
+        """A number that no other call, tool or workflow of the session has."""
+        return next(self._numbers)
 
     def on_awaited(self, node: Node) -> None:
         """A plain operator is about to run in its awaiter's task."""
         if not self.is_open or _get_running_loop() is not self._loop:
             self.check_open()
         self._plain[node] = None
+        if self._is_watched and isinstance(node, OperatorNode):
+            item = node.frame.item
+            self._emit(BodyBegan(self.bodies.of(node), None if item is None else item.rank))
 
     def on_ended(self, node: Node) -> None:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         self._plain.pop(node, None)
+        if self._is_watched and node.outcome is not None:
+            outcome = node.outcome
+            error = outcome.error if isinstance(outcome, Failure) else None
+            self._emit(BodyEnded(node.number, error))
 
     @contextmanager
     def running_tool(self, frame: Frame, call: ToolCall, *, is_operator: bool) -> Iterator[None]:
@@ -205,7 +229,7 @@ class Calls:
                 begun_s=tool.since_s,
                 ended_s=self._loop.time(),
                 error=error,
-                body=self._settler.body_around(frame),
+                body=self.bodies.around(frame),
                 item=None if frame.item is None else frame.item.rank,
             )
         )

@@ -11,7 +11,7 @@ from helium_agents.errors import SessionError
 from helium_agents.keys.encoding import fingerprint
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.supervised_engine import Spawn
-from helium_agents.telemetry.events import Observer
+from helium_agents.telemetry.events import ModelOpened, Observer
 
 
 class EnginePool(dict[str | None, Fleet]):
@@ -41,6 +41,7 @@ class EnginePool(dict[str | None, Fleet]):
             self.setdefault(None, fleets[ids])
             self[name] = fleets[ids]
         self.identity = b""
+        self._emit = emit
         self._each = tuple(fleets.values())
         self.limits_memory = any(fleet.limits_memory for fleet in self._each)
 
@@ -100,6 +101,7 @@ class EnginePool(dict[str | None, Fleet]):
         self.identity = fingerprint(*(fleet.identity for fleet in self._each))
         for fleet in self._each:
             fleet.open()
+            self._emit(ModelOpened(fleet.name, fleet.provider, fleet.server))
 
     async def close(self) -> None:
         """The session ends: stop the engines that none uses any more."""

@@ -40,6 +40,7 @@ from helium_agents.optimizer.optimize import Cut, Join, PhysicalPlan
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable
+from helium_agents.runtime.bodies import Bodies
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
@@ -51,7 +52,14 @@ from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
 from helium_agents.runtime.speculation import Speculation
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.telemetry.events import EngineDescribed, Observer, RequestAnswered, Source
+from helium_agents.telemetry.events import (
+    BodyBegan,
+    EngineDescribed,
+    Observer,
+    RequestAnswered,
+    RequestBegan,
+    Source,
+)
 
 FIRST_BACKOFF_S = 0.1
 """Wait before the first retry of a transient engine error; it doubles each time."""
@@ -72,6 +80,7 @@ class Executor:
         emit: Takes events, or `None` where nobody but the summary does.
         number: Gives a call that nobody has made but us its number.
         speculation: Guesses what calls come to, or `None`.
+        bodies: The operator calls that events name.
     """
 
     def __init__(
@@ -88,6 +97,7 @@ class Executor:
         emit: Observer | None,
         number: Callable[[Node], None],
         speculation: Speculation | None,
+        bodies: Bodies,
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
@@ -100,6 +110,7 @@ class Executor:
         self._emit = emit
         self._number = number
         self._speculation = speculation
+        self._bodies = bodies
         self._described: dict[Fleet, tuple[Capacity | None, StepCost | None]] = {}
         self._request_ids = count()
 
@@ -348,6 +359,9 @@ class Executor:
         """Run a pure operator's body."""
         flight.doing = "its body runs"
         tally, speculation = Tally(), self._speculation
+        asked = flight.node
+        if self._emit is not None and isinstance(asked, OperatorNode):
+            self._emit(BodyBegan(self._bodies.of(asked), _rank_of(asked)))
         work = partial(run_body, node, flight.item, tally, on_begin=flight.begin)
         try:
             value = await (work() if speculation is None else speculation.run(flight, node, work))
@@ -386,6 +400,7 @@ class Executor:
         call, usage = node.call, flight.usage
         messages = chat_of(call)
         tools = () if call.tools is None else call.tools.schemas
+        headers = None if self._emit is None else self._begin_request(self._emit, flight)
         flight.doing = "waits for its engine to render the prompt"
         prompt = await self._engines[call.model].render(messages, tools)
         for attempt in count():
@@ -406,6 +421,7 @@ class Executor:
                 on_attempt=flight.begin_attempt,
                 tools=tools,
                 tool_choice="auto" if call.tools is None else call.tools.choice,
+                headers=headers,
             )
             early = None
             if self._speculation is not None and self._speculation.bodies:
@@ -432,6 +448,16 @@ class Executor:
                 request.on_attempt = request.on_moved = nobody
         raise AssertionError("unreachable")
 
+    def _begin_request(self, emit: Observer, flight: Flight) -> dict[str, str]:
+        """Say that an engine is about to be asked; gives what is to be sent along over HTTP."""
+        asked, headers = flight.node, dict[str, str]()
+        assert isinstance(asked, LlmNode)
+        call, body = asked.call, self._bodies.around(asked.frame)
+        model = self._engines[call.model].name
+        rank = _rank_of(asked)
+        emit(RequestBegan(asked.number, body, rank, model, call.sampling, headers))
+        return headers
+
     def _tell(self, emit: Observer, request: Request, completion: Completion) -> None:
         """Say what an engine has answered, and what it is able to do where that is news."""
         fleet = self._engines[request.model]
@@ -454,6 +480,12 @@ class Executor:
                 [choice.tool_calls for choice in choices],
             )
         )
+
+
+def _rank_of(node: Node) -> int | None:
+    """The top-level item that a call was made for; `None` outside of any."""
+    item = node.frame.item
+    return None if item is None else item.rank
 
 
 def _most_retries(flight: Flight) -> int:

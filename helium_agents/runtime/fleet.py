@@ -102,6 +102,16 @@ class Fleet:
         self.made_of = self._first.identity_parts()
 
     @property
+    def provider(self) -> str:
+        """What computes the answers."""
+        return self._first.provider
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of the server that is asked, if one is."""
+        return self._first.server
+
+    @property
     def answers_last(self) -> AnswersLast:
         """How long answers may be remembered: as long as the least certain engine says."""
         return shortest(engine.answers_last for engine in self._engines)
@@ -154,7 +164,8 @@ class Fleet:
                 f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
                 "calls_tools): tell the model of them in the prompt, or use an engine that does"
             )
-        if not self._first.takes_images and any(message.images for message in messages):
+        has_images = any(message.images for message in messages)
+        if has_images and not self._first.takes_images:
             raise RequestError(
                 f"image(...): the engine of {self.name!r} takes no images (it has no "
                 "takes_images): use one whose model was trained to see them"

@@ -49,7 +49,14 @@ from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.learners import Mapped
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened, Observer
+from helium_agents.telemetry.events import (
+    ItemClosed,
+    ItemOpened,
+    MapOpened,
+    Observer,
+    WorkflowBegan,
+    WorkflowEnded,
+)
 
 T = TypeVar("T")
 
@@ -90,6 +97,8 @@ class Maps:
     Attributes:
         open: Those of which something is open.
         ranks: Counts the rows that are read.
+        next_number: Gives a map its number.
+        bodies: The operator calls that events name.
     """
 
     def __init__(
@@ -111,6 +120,8 @@ class Maps:
         self.is_watched = is_watched
         self.open = calls.maps
         self.ranks = count()
+        self.next_number = calls.next_number
+        self.bodies = calls.bodies
         self._calls = calls
 
     @property
@@ -259,6 +270,12 @@ class MapRun:
         num_items = len(rows) if isinstance(rows, Sized) else None
         num_done = len(done) if isinstance(done, Sized) else 0
         maps.emit(MapOpened(num_items, caller.item is not None, num_done))
+        self._number = 0  # of a map that has a workflow's events
+        if maps.is_watched and caller.item is None:
+            self._number = maps.next_number()
+            name = getattr(fn, "__name__", "a function")
+            body = None if caller.node is None else maps.bodies.of(caller.node)
+            maps.emit(WorkflowBegan(self._number, name, num_items, body))
         self._mapped = Mapped(fn, None if num_items is None else num_items - num_done)
         self._open_items: dict[int, Item] = {}
         self._doing = "waits for its next row"
@@ -404,8 +421,12 @@ class MapRun:
         self._note_end()
 
     def _note_end(self) -> None:
-        if self._pump_task.done() and not self._tasks:
-            self._maps.open.pop(self, None)
+        if not self._pump_task.done() or self._tasks:
+            return
+        self._maps.open.pop(self, None)
+        if self._number and not self._num_uncommitted:
+            self._maps.emit(WorkflowEnded(self._number, self._source_error))
+            self._number = 0
 
     def _cancelled(self, when: str) -> Exception:
         """The error of what was cancelled, though not by closing the map."""
@@ -473,7 +494,7 @@ class MapRun:
     async def _run_item(self, item: Item, frame: Frame) -> None:
         maps = self._maps
         if maps.is_watched:
-            maps.emit(ItemOpened(item.index, item.is_nested, item.rank))
+            maps.emit(ItemOpened(item.index, item.is_nested, item.rank, self._number))
         outcome: Outcome
         try:
             token = enter(frame)
@@ -508,6 +529,7 @@ class MapRun:
         if commit_error is not None and isinstance(outcome, Value):
             outcome = Failure(commit_error)
         self._finish(item, outcome)
+        self._note_end()
 
     def _finish(self, item: Item, outcome: Outcome) -> None:
         failure = outcome.error if isinstance(outcome, Failure) else None

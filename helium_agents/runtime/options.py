@@ -17,6 +17,7 @@ from helium_agents.optimizer.rules import RULES, Rule
 from helium_agents.optimizer.schedule import FewOpen, Schedule
 from helium_agents.optimizer.speculation_budget import Budget
 from helium_agents.runtime.answers import MEMO_MODES, MemoMode
+from helium_agents.telemetry.otel.settings import Otlp, as_otlp
 from helium_agents.trace.file import TraceFile
 
 
@@ -46,6 +47,10 @@ class SessionOptions(TypedDict, total=False):
             while an earlier one is open whose answer is guessed: "auto" (where that is known to be
             worth it), "off", or a `Budget(...)`, which says how much may be guessed. What comes out
             is the same. Nothing is guessed with `token_budget=`, or where nothing is remembered.
+        otlp: The URL of an OpenTelemetry collector that gets spans and metrics, or an `Otlp`, which
+            says more; `True`: as the environment's `OTEL_*` say; `False`: none. By default they go
+            where the application sends its own, if it has set up OpenTelemetry, or else to the
+            collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names, if it does.
     """
 
     memo: str | Path | Store | None
@@ -58,6 +63,7 @@ class SessionOptions(TypedDict, total=False):
     record: bool
     trace: str | Path | TraceFile | None
     speculate: Literal["auto", "off"] | Budget
+    otlp: str | bool | Otlp | None
 
 
 _DEFAULTS = SessionOptions(
@@ -71,6 +77,7 @@ _DEFAULTS = SessionOptions(
     record=False,
     trace=None,
     speculate="auto",
+    otlp=None,
 )
 
 
@@ -96,6 +103,7 @@ def all_options(given: SessionOptions) -> SessionOptions:
         raise SessionError(f'speculate={speculate!r} must be "auto", "off", or a Budget(...)')
     schedule_of(options)
     trace_of(options)
+    as_otlp(options["otlp"])
     return options
 
 

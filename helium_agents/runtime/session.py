@@ -18,10 +18,11 @@ from collections.abc import (
     Container,
     Coroutine,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from types import CodeType, TracebackType
 from typing import Any, Literal, TypeVar, Unpack, overload
 
@@ -64,7 +65,9 @@ from helium_agents.runtime.options import (
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.stakes import Stakes
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.telemetry.events import Event, Observer
+from helium_agents.telemetry.events import Event, Observer, WorkflowBegan, WorkflowEnded
+from helium_agents.telemetry.otel.opening import open_spans
+from helium_agents.telemetry.otel.settings import as_otlp
 from helium_agents.telemetry.summary import Summary
 from helium_agents.trace.writer import TraceWriter
 
@@ -126,9 +129,8 @@ class Session:
         if self._executed is not None:
             self._observers += (self._executed,)
         self._trace = trace_of(self._options)
-        # by more than the summary
-        self._is_watched = len(self._observers) > 1 or self._trace is not None
-        self._emit: Observer = self._tell_all if self._is_watched else self.summary
+        self._is_watched = False  # by more than the summary
+        self._emit: Observer = self.summary
         self._calls: Calls | None = None  # once it is open
         self._early_state: Literal["new", "opening", "closed"] = "new"
         self._tasks = Tasks()
@@ -185,6 +187,13 @@ class Session:
             writer = TraceWriter(self._trace, about)
             self._resources.push_async_callback(writer.close)
             self._observers += (writer,)
+        spans = open_spans(as_otlp(options["otlp"]), self.run_id, self.summary)
+        if spans is not None:
+            self._resources.push_async_callback(spans.close)
+            self._observers += (spans,)
+        self._is_watched = len(self._observers) > 1
+        if self._is_watched:
+            self._emit = self._tell_all
         engines = EnginePool(self._engines, self._spawn_in_session, self._emit)
         store = self._open_store()
         answers = self._open_answers(engines, store)
@@ -382,8 +391,24 @@ class Session:
             raise ImpureCall("session.run(...) was called inside a pure operator: drop pure=True")
         # Unseeded draws of one call of `run` are not those of another.
         ordinal = calls.root.next_ordinal("root", None)
-        with entered(Frame(calls, calls.root, ("root", ordinal) if ordinal else ("root",))):
+        frame = Frame(calls, calls.root, ("root", ordinal) if ordinal else ("root",))
+        with self._as_workflow(fn), entered(frame):
             return await awaitable(fn, *args, **kwargs)
+
+    @contextmanager
+    def _as_workflow(self, fn: Callable[..., Any]) -> Iterator[None]:
+        if not self._is_watched:
+            yield
+            return
+        number, error = self._opened().next_number(), None
+        self._emit(WorkflowBegan(number, getattr(fn, "__name__", "a function"), is_run=True))
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._emit(WorkflowEnded(number, error))
 
     @overload
     def map(

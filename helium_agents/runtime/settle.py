@@ -9,23 +9,22 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 from helium_agents.engines.engine import Choice
 from helium_agents.errors import RefCancelled
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
-from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.node import Node
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
-from helium_agents.graph.trace import Frame
 from helium_agents.keys.freeze import freeze
 from helium_agents.runtime.answers import Answers
+from helium_agents.runtime.bodies import Bodies
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.record import Answer
-from helium_agents.telemetry.events import CallSettled, Observer, OperatorCall, Source
+from helium_agents.telemetry.events import BodyEnded, CallSettled, Observer, Source
 
 
 class Settler:
@@ -35,12 +34,15 @@ class Settler:
         emit: Takes events.
         engines: The session's engines, for their names.
         answers: What is remembered, or `None`.
+        bodies: The operator calls that events name.
     """
 
-    def __init__(self, emit: Observer, engines: EnginePool, answers: Answers | None) -> None:
+    def __init__(
+        self, emit: Observer, engines: EnginePool, answers: Answers | None, bodies: Bodies
+    ) -> None:
         self._emit = emit
         self._engines = engines
-        self._bodies: WeakKeyDictionary[Node, OperatorCall] = WeakKeyDictionary()
+        self._bodies = bodies
         self._answers = answers
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
@@ -63,12 +65,15 @@ class Settler:
             flight.stream.close(text)
 
     def report_left(self, flight: Flight) -> None:
-        """Model calls that were asked, and then left by all who waited for them."""
+        """What was begun, and then left by all who waited for it."""
         flight.usage.end_s = asyncio.get_running_loop().time()
         for node, source in flight.nodes:
             if isinstance(node, LlmNode) and not node.draws_again:
                 left = RefCancelled(f"{describe(node)} was left by all who waited for it")
                 self._report(flight, node, source, Failure(left), 0)
+            elif node.number and source == "engine":
+                left = RefCancelled(f"{describe(node)} was left by all who waited for it")
+                self._emit(BodyEnded(node.number, left))
 
     def _report(
         self,
@@ -106,7 +111,7 @@ class Settler:
             error=outcome.error if isinstance(outcome, Failure) else None,
             calls_below=calls_below,
             call=node.number,
-            body=self.body_around(node.frame) if is_watched else None,
+            body=self._bodies.around(node.frame) if is_watched else None,
             leader=(flight.leader or flight.node).number,
             item=None if item is None else item.rank,
             model=model,
@@ -115,20 +120,6 @@ class Settler:
         self._emit(event)
         if isinstance(node, LlmNode) and node.on_settled is not None:
             node.on_settled(event)
-
-    def body_around(self, frame: Frame) -> OperatorCall | None:
-        """The operator call whose body a frame is in; one object for all of that body."""
-        inner: list[OperatorNode] = []
-        found = None
-        for caller in frame.callers():
-            found = self._bodies.get(caller)
-            if found is not None:
-                break
-            inner.append(caller)
-        for caller in reversed(inner):
-            found = OperatorCall(caller.number, caller.body.identity, found)
-            self._bodies[caller] = found
-        return found
 
     def _spare_inputs(self, node: Node) -> int:
         """Note that a call is answered though some of its inputs were never asked.

@@ -85,7 +85,7 @@ class Speculation:
 
     async def run(self, flight: Flight, node: OperatorNode, work: Callable[[], Awaitable[T]]) -> T:
         """The value of a pure operator: what it came to early, or what running its body gives."""
-        early = self._claim(node)
+        early = self._claim(flight, node)
         if early is not None:
             flight.begin()
             if await self._early.taken(early):
@@ -109,15 +109,15 @@ class Speculation:
         Returns:
             What gives its answer, where that is early.
         """
-        early = self._claim(node)
+        early = self._claim(flight, node)
         self._asked(flight, node, request)
         return None if early is None else partial(self._completion, early, flight)
 
-    def _claim(self, node: Node) -> EarlyAnswer | None:
+    def _claim(self, flight: Flight, node: Node) -> EarlyAnswer | None:
         """The early answer of a call that is about to be computed, there or under way."""
         early = self._early.claim(node)
         if early is not None:
-            self._report(early, is_used=True)
+            self._report(early, flight)
         return early
 
     async def _completion(
@@ -324,20 +324,21 @@ class Speculation:
         return stake is not None
 
     def _note_dropped(self, early: EarlyAnswer) -> None:
-        self._report(early, is_used=False)
+        self._report(early, None)
 
-    def _report(self, early: EarlyAnswer, *, is_used: bool) -> None:
-        """An early answer was asked for, or never will be."""
+    def _report(self, early: EarlyAnswer, flight: Flight | None) -> None:
+        """An early answer was asked for by a flight, or never will be."""
         if early.stake is None:
             return
         (trial, stake), early.stake = early.stake, None
+        is_used, call = flight is not None, 0 if flight is None else flight.node.number
         saved_s = early.seconds if is_used else 0.0
         num_tokens = self._stakes.settle(stake, early, saved_s, is_used=is_used)
         if early.sent_s is not None:
             guess = trial.predicted.guess
             self._emit(
                 Speculated(
-                    early.label, guess.source, guess.probability, is_used, saved_s, num_tokens
+                    early.label, guess.source, guess.probability, is_used, saved_s, num_tokens, call
                 )
             )
 

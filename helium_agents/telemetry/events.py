@@ -68,6 +68,54 @@ class EngineDescribed:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelOpened:
+    """A session begins to use a model.
+
+    Args:
+        model: What a person calls it.
+        provider: What computes its answers, as `gen_ai.provider.name` has it.
+        server: Host and port of the server that it is asked at; `None` for an engine of this
+            machine.
+    """
+
+    model: str
+    provider: str
+    server: tuple[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowBegan:
+    """A `map` that is inside no item of another, or a `session.run`, began.
+
+    Args:
+        number: Its number in the session; no call has the same.
+        name: What a person calls its function.
+        num_rows: How many rows it has; `None` where the input has no length, and for a run.
+        body: The operator call in whose body it is; `None` outside of any.
+        is_run: Whether it is a run, whose calls are made where it is told.
+    """
+
+    number: int
+    name: str
+    num_rows: int | None = None
+    body: OperatorCall | None = None
+    is_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowEnded:
+    """Nothing of a workflow is open any more; see `WorkflowBegan`.
+
+    Args:
+        number: Its number.
+        error: What the run failed with, or what the reading of rows did; `None` if nothing.
+    """
+
+    number: int
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
 class MapOpened:
     """A `map` began.
 
@@ -90,11 +138,13 @@ class ItemOpened:
         index: Its position in the input of its map, from 0.
         is_nested: Whether its map is inside an item of another.
         item: The top-level item that it is or belongs to, by how many were read before it.
+        workflow: The number of its map; 0 where that is inside an item of another.
     """
 
     index: int
     is_nested: bool
     item: int = 0
+    workflow: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +248,19 @@ class Usage:
     output_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SpansLost:
+    """Spans could not be sent to where OpenTelemetry was to send them.
+
+    Args:
+        num_spans: How many.
+        reason: Why, as far as is known.
+    """
+
+    num_spans: int
+    reason: str
+
+
 class CallMissed(NamedTuple):
     """A call of a session with a memo is about to be computed, for want of a remembered answer.
 
@@ -279,6 +342,60 @@ class ToolEnded:
     item: int | None
 
 
+class CallMade(NamedTuple):
+    """A pure or model call was made outside of any operator and row.
+
+    Args:
+        call: The call's number in the session.
+    """
+
+    call: int
+
+
+class BodyBegan(NamedTuple):
+    """An operator's body is about to run, for the first time if it is retried.
+
+    Args:
+        body: The call.
+        item: As in `CallSettled`.
+    """
+
+    body: OperatorCall
+    item: int | None
+
+
+class BodyEnded(NamedTuple):
+    """A plain operator has ended, or a pure one was left by all who waited for it.
+
+    Args:
+        call: The call's number.
+        error: What it failed with, or `None`.
+    """
+
+    call: int
+    error: BaseException | None
+
+
+class RequestBegan(NamedTuple):
+    """A model call is about to be asked of an engine; its `CallSettled` follows.
+
+    Args:
+        call: The call's number.
+        body: As in `CallSettled`.
+        item: As in `CallSettled`.
+        model: What a person calls the model.
+        sampling: How the answer is sampled, as `llm` names it.
+        headers: What an engine behind HTTP sends along, by name; an observer may add to it.
+    """
+
+    call: int
+    body: OperatorCall | None
+    item: int | None
+    model: str
+    sampling: Any
+    headers: dict[str, str]
+
+
 class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs four times as much
     """A pure or model call has its outcome.
 
@@ -334,6 +451,7 @@ class Speculated(NamedTuple):
         is_used: Whether it was asked for.
         saved_s: How long it had been computed by then.
         wasted_tokens: That an engine computed for it for nothing.
+        call: The number of the call that asked for it; 0 where none did.
     """
 
     label: str
@@ -342,6 +460,7 @@ class Speculated(NamedTuple):
     is_used: bool
     saved_s: float
     wasted_tokens: int
+    call: int = 0
 
 
 Event = (
@@ -349,13 +468,21 @@ Event = (
     | EngineStarted
     | EngineLost
     | EngineDescribed
+    | ModelOpened
+    | WorkflowBegan
+    | WorkflowEnded
     | MapOpened
     | ItemOpened
     | ItemClosed
     | Planned
     | ScheduleChosen
     | ProfileMisfit
+    | SpansLost
     | CallMissed
+    | CallMade
+    | BodyBegan
+    | BodyEnded
+    | RequestBegan
     | RequestAnswered
     | ToolEnded
     | CallSettled

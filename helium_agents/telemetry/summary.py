@@ -14,6 +14,7 @@ from helium_agents.telemetry.events import (
     ItemClosed,
     ProfileMisfit,
     ScheduleChosen,
+    SpansLost,
 )
 
 
@@ -45,6 +46,7 @@ class Summary:
             nothing was.
         misfits: What of earlier runs did not fit this one, in words.
         choosing_s: Seconds spent on such choices.
+        num_lost_spans: Spans that could not be sent to OpenTelemetry's collector.
     """
 
     num_items: int = 0
@@ -66,6 +68,7 @@ class Summary:
     predicted_s: float | None = None
     misfits: list[str] = field(default_factory=list)
     choosing_s: float = 0.0
+    num_lost_spans: int = 0
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
@@ -87,6 +90,8 @@ class Summary:
             self.choosing_s += event.seconds
         elif isinstance(event, ProfileMisfit):
             self.misfits.append(event.reason)
+        elif isinstance(event, SpansLost):
+            self.num_lost_spans += event.num_spans
 
     @property
     def num_calls(self) -> int:
@@ -148,6 +153,7 @@ class Summary:
             "profile_misfits": "; ".join(self.misfits),
             "predicted_gain": round(self.predicted_gain, 3),
             "choosing_s": round(self.choosing_s, 3),
+            "lost_spans": self.num_lost_spans,
         }
 
     def _repr_html_(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -69,7 +69,9 @@ class Connection:
         """Close all connections; requests that are open fail."""
         await self._client.aclose()
 
-    async def pages(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Page, None]:
+    async def pages(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Page, None]:
         """What the server answers: one page, or those of a stream as they come.
 
         The time until the next one is bounded here, since any byte that trickles in, a comment of a
@@ -81,7 +83,7 @@ class Connection:
             TransientEngineError: No page came in time.
             EngineError: It was refused; a `RequestError` where the request is at fault.
         """
-        async with aclosing(self._pages(path, body)) as pages:
+        async with aclosing(self._pages(path, body, headers)) as pages:
             while True:
                 try:
                     async with asyncio.timeout(self._timeout_s):
@@ -94,10 +96,14 @@ class Connection:
                     return
                 yield page
 
-    async def _pages(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Page, None]:
+    async def _pages(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None
+    ) -> AsyncGenerator[Page, None]:
         content = json.dumps(body, separators=(",", ":")).encode()
         try:
-            async with self._client.stream("POST", path, content=content) as response:
+            async with self._client.stream(
+                "POST", path, content=content, headers=headers
+            ) as response:
                 if response.status_code != 200:
                     text = (await response.aread()).decode("utf-8", "replace")
                     raise failure_of(

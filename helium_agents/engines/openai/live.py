@@ -85,7 +85,7 @@ class LiveServer:
             path, body = self._dialect.phrase(request, is_streamed=is_streamed)
             answer, first_token_s = Gathered(request, self._place), None
             try:
-                async with aclosing(self._connection.pages(path, body)) as pages:
+                async with aclosing(self._connection.pages(path, body, request.headers)) as pages:
                     async for page in pages:
                         for delta in answer.add(page):
                             first_token_s = first_token_s or self.loop.time()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from helium_agents.engines.engine import (
     AnswersLast,
@@ -122,6 +123,20 @@ class OpenAIServer:
     def name(self) -> str:
         """What a person calls the model."""
         return self._name
+
+    @property
+    def provider(self) -> str:
+        """Whose API it is: "vllm" where that is known, else "openai"."""
+        is_vllm = self._settings.source is not None
+        if self._live is not None:
+            is_vllm = self._live.about.is_vllm
+        return "vllm" if is_vllm else "openai"
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """Host and port of the server."""
+        url = urlsplit(self._settings.base_url)
+        return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
 
     @cached_property
     def _identity(self) -> ServerIdentity:

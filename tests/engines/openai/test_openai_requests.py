@@ -23,6 +23,7 @@ from helium_agents import (
 from helium_agents.engines.engine import ChatMessage, Completion, Delta, Request, Sampling
 from helium_agents.errors import EngineError, RequestError
 from helium_agents.optimizer.park import Park
+from helium_agents.telemetry.events import Event, ModelOpened, RequestBegan
 
 
 async def completed(
@@ -45,6 +46,23 @@ async def test_messages_go_as_they_are(server: ScriptedServer) -> None:
         {"role": "user", "content": "hello"},
     ]
     assert (body["model"], body["max_tokens"], body["temperature"]) == (MODEL, 40, 0.0)
+
+
+async def test_headers_of_a_request_are_sent(server: ScriptedServer) -> None:
+    opened: list[ModelOpened] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, RequestBegan):
+            event.headers["traceparent"] = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+        elif isinstance(event, ModelOpened):
+            opened.append(event)
+
+    async with Session(OpenAIServer(server.url, MODEL), observers=[observe]):
+        await llm(user("hello"))
+    (headers,) = server.headers
+    assert headers["traceparent"] == "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    assert opened == [ModelOpened(MODEL, "openai", ("127.0.0.1", port))]
 
 
 async def test_token_ids_go_where_there_are_any(server: ScriptedServer) -> None:

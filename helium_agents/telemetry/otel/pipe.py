@@ -1,0 +1,199 @@
+"""The run's end of the pipe to the helper process.
+
+Records are set aside, encoded together a few times a second, and written as far as the pipe takes
+them. Nothing here waits for the helper while the run goes on: what it is too slow for is kept up to
+a bound and then dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+
+from helium_agents.telemetry.otel.context import Place
+from helium_agents.telemetry.otel.records import LENGTH_BYTES, Closed, Ended, Record, Told
+
+_EVERY_S = 0.1
+_MOST_TOGETHER = 512
+_MOST_BYTES = 8 * 2**20
+
+_CLOSE_S, _CLOSE_IN_TROUBLE_S, _MOST_CLOSE_S = 15.0, 1.0, 60.0
+"""How long the session's end waits: for the next news of the helper; for all, where the collector
+is known not to answer; for all at most."""
+
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from helium_agents.telemetry.otel.helper import main; main({parent})"
+)
+
+
+class Pipe:
+    """Sends records to a helper process, which it starts.
+
+    Args:
+        environ: The environment of the helper, which says where spans go.
+        place: What a person calls the collector.
+    """
+
+    def __init__(self, environ: Mapping[str, str], place: str) -> None:
+        self._place = place
+        self._loop = asyncio.get_running_loop()
+        program = _PROGRAM.format(path=sys.path, parent=os.getpid())
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environ,
+            start_new_session=True,  # signals to the run's group are not for it
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        os.set_blocking(self._stdin.fileno(), False)
+        os.set_blocking(self._stdout.fileno(), False)
+        self._loop.add_reader(self._stdout.fileno(), self._hear)
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._records: list[Record] = []  # set aside
+        self._timer: asyncio.TimerHandle | None = None
+        self._backlog = bytearray()  # encoded
+        self._is_writing = False  # once the pipe takes more
+        self._is_closing = self._is_gone = self._has_warned = False
+        self._news = asyncio.Event()
+        self._heard = b""
+        self._num_spans = self._num_delivered = 0
+        self._reason = ""
+
+    def put(self, record: Record) -> None:
+        """Set a record aside."""
+        if type(record) is Ended:
+            self._num_spans += 1
+        if self._is_gone:
+            return
+        self._records.append(record)
+        if len(self._records) >= _MOST_TOGETHER:
+            self._send()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_EVERY_S, self._send)
+
+    def traceparent(self, place: Place) -> str:
+        """The ids are ours."""
+        return place.traceparent
+
+    async def close(self, end_ns: int) -> tuple[int, str]:
+        """Send what is left, and wait a while until the helper has sent it on."""
+        self.put(Closed(end_ns))
+        self._is_closing = True
+        self._send()
+        start_s = self._loop.time()
+        while not self._is_gone:
+            self._news.clear()
+            most_s = _CLOSE_IN_TROUBLE_S if self._reason else _MOST_CLOSE_S
+            left_s = min(start_s + most_s - self._loop.time(), _CLOSE_S)
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._news.wait()
+            except TimeoutError:
+                break
+        await self._end()
+        num_lost = self._num_spans - self._num_delivered
+        if num_lost:
+            self._reason = self._reason or "its helper process did not send them in time"
+            self._warn()
+        return num_lost, self._reason
+
+    async def _end(self) -> None:
+        """End the helper, if it has not."""
+        if not self._is_gone:
+            self._process.kill()
+            self._lose("")
+        self._loop.remove_reader(self._stdout.fileno())
+        await asyncio.to_thread(self._process.wait)
+        with suppress(BrokenPipeError):
+            self._stdin.close()
+        self._stdout.close()
+
+    # --- to the helper -------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Encode what was set aside, and write it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        records, self._records = self._records, []
+        if self._is_gone:
+            return
+        if records and len(self._backlog) < _MOST_BYTES:
+            data = self._encode(records)
+            self._backlog += len(data).to_bytes(LENGTH_BYTES, "big")
+            self._backlog += data
+        if not self._is_writing:
+            self._write()
+
+    def _write(self) -> None:
+        """Write as much as the pipe takes; the rest as soon as it takes more."""
+        try:
+            num_bytes = os.write(self._stdin.fileno(), self._backlog)
+        except BlockingIOError:
+            num_bytes = 0
+        except OSError:
+            self._lose("its helper process has ended")
+            return
+        del self._backlog[:num_bytes]
+        if self._backlog and not self._is_writing:
+            self._is_writing = True
+            self._loop.add_writer(self._stdin.fileno(), self._write)
+        elif not self._backlog:
+            self._stop_writing()
+            if self._is_closing:
+                self._stdin.close()
+
+    def _stop_writing(self) -> None:
+        if self._is_writing:
+            self._is_writing = False
+            self._loop.remove_writer(self._stdin.fileno())
+
+    def _lose(self, reason: str) -> None:
+        """Nobody takes records any more."""
+        self._is_gone = True
+        self._reason = self._reason or reason
+        self._stop_writing()
+        self._backlog.clear()
+        self._news.set()
+
+    # --- from the helper -----------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        """Take what the helper tells: lines of JSON, or that it has ended."""
+        try:
+            piece = os.read(self._stdout.fileno(), 2**16)
+        except BlockingIOError:
+            return
+        if not piece:
+            self._loop.remove_reader(self._stdout.fileno())
+            self._lose("" if self._is_closing else "its helper process has ended")
+            return
+        *lines, self._heard = (self._heard + piece).split(b"\n")
+        for line in lines:
+            told = msgspec.json.decode(line, type=Told)
+            self._num_delivered, self._reason = told.delivered, told.reason
+            if told.lost:
+                self._warn()
+        self._news.set()
+
+    def _warn(self) -> None:
+        """Say once that spans are lost: no answer depends on them, so the run goes on."""
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"spans cannot be sent to {self._place}: {self._reason}. The run goes on without "
+                "them, and its summary says how many are lost",
+                RuntimeWarning,
+                stacklevel=2,
+            )
