@@ -58,6 +58,6 @@ def measured(run: TracedRun) -> Outcome:
             if item.ended_s is not None and start_s <= item.ended_s < end_s
         ]
         seconds += max([call.end_s for call in calls] + [ended_s for _, ended_s in items]) - first_s
-        item_s += [ended_s - max(opened_s, first_s) for opened_s, ended_s in items]
+        item_s += [max(0.0, ended_s - max(opened_s, first_s)) for opened_s, ended_s in items]
     prefill_tokens = sum(call.prompt_tokens - call.cached_tokens for call in run.computed)
     return outcome_of(seconds, item_s, prefill_tokens=prefill_tokens, steps=None)

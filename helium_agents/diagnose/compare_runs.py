@@ -171,10 +171,11 @@ def _again(old: Mapping[_Place, TracedCall], new: Mapping[_Place, TracedCall]) -
 
 def _reason(known: TracedCall, call: TracedCall) -> tuple[str, tuple[Difference, ...]]:
     """Why a call was computed though the earlier run had one in its place."""
+    if known.answer is None:
+        return _REMEMBERED, ()
     stored, asked = _provenance(known), _provenance(call)
     if stored is None or asked is None:
-        same = known.answer is not None and call.answer is not None
-        if same and known.answer and call.answer and known.answer.prompt == call.answer.prompt:
+        if call.answer is not None and known.answer.prompt == call.answer.prompt:
             return _ASKED_THE_SAME, ()
         return _UNKNOWN, ()
     found = differences(stored, asked)
@@ -185,6 +186,10 @@ def _reason(known: TracedCall, call: TracedCall) -> tuple[str, tuple[Difference,
     return f"{fields} {verb} from what was asked before", found
 
 
+_REMEMBERED = (
+    "it was remembered before, so that the trace does not tell what was asked; now it was not: "
+    "there was no memo or another one, or something else was asked"
+)
 _UNKNOWN = "the texts of one of them were not kept, so that nobody knows in what they differ"
 _ASKED_THE_SAME = (
     "the same was asked as before, and not remembered: there was no memo or another one, or these "

@@ -69,16 +69,23 @@ def steps_of(run: TracedRun) -> list[Step]:
 def waits_of(run: TracedRun) -> dict[int, tuple[int, ...]]:
     """What each call waited for, by number: also those that were remembered or failed.
 
-    Calls of operators whose bodies ran are not in it: what was called in these is.
+    Calls of operators whose bodies ran are not in it: what was called in these is. What was
+    remembered took no time, by which to tell what waited for it: declared inputs alone are known.
     """
-    spans = _Spans(run, _is_shown)
-    return {
-        call.number: tuple(sorted(spans.waited_for(call))) for call in run.calls if _is_shown(call)
-    }
+    spans = _Spans(run, _takes_time)
+    shown = {call.number: call for call in run.calls if call.kind == "llm" or call.source != "body"}
+    found = {}
+    for number, call in shown.items():
+        after = {each for each in call.inputs if each in shown}
+        if _takes_time(call):
+            after |= spans.waited_for(call)
+        found[number] = tuple(sorted(after))
+    return found
 
 
-def _is_shown(call: TracedCall) -> bool:
-    return call.kind == "llm" or call.source != "body"
+def _takes_time(call: TracedCall) -> bool:
+    is_shared = call.source in ("merged", "joined")
+    return is_shared or (call.kind == "llm" and call.source == "engine")
 
 
 def _is_step(call: TracedCall) -> bool:

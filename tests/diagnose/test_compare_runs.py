@@ -84,3 +84,9 @@ def test_without_a_cost_there_are_no_bounds() -> None:
     run = made_run(call(1, 0, 4))
     run.engines["tiny"] = replace(run.engines["tiny"], cost=None)
     assert bounds_of(run, {}) is None
+
+
+def test_of_what_was_remembered_before_the_prompt_is_not_known() -> None:
+    before = run_of(asked(2, "Why?", source="memo"))
+    (reason,) = compare_runs(before, run_of(asked(2, "Why?"))).reasons
+    assert reason.reason.startswith("it was remembered before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helium_agents.trace.dependencies import steps_of
+from helium_agents.trace.dependencies import steps_of, waits_of
 from helium_agents.trace.run import TracedRun
 from tests.trace.made import call, made_run
 
@@ -92,3 +92,14 @@ def test_a_shorter_answer_is_there_when_the_longer_one_is() -> None:
 def test_a_long_chain_takes_no_time() -> None:
     run = made_run(*(call(number, number, number + 1) for number in range(1, 3000)))
     assert after(run)[2000] == {1999}
+
+
+def test_what_was_remembered_waited_for_its_declared_inputs() -> None:
+    run = made_run(
+        call(1, 0, 0, source="memo"),
+        call(2, 0.1, 0.1, source="memo"),
+        call(3, 0.2, 0.2, source="memo", inputs=(1,)),
+        call(4, 0.3, 1),
+        call(5, 1.1, 2, source="merged", leader=4),
+    )
+    assert waits_of(run) == {1: (), 2: (), 3: (1,), 4: (), 5: (4,)}

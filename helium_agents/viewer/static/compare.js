@@ -23,7 +23,7 @@ function comparePart(page) {
       comparison.operators.map((row) => [row.name, pair(row.calls), pair(row.computed), pair(row.read_tokens), pair(row.output_tokens), row.engine_s.map(seconds).join(" → ")])),
     h("h2", {}, "Calls that changed most"),
     comparison.changes.length ? h("ul.changes", {}, comparison.changes.map((each) => changeItem(page, each)))
-      : h("p.quiet", {}, "No call was computed in both runs."));
+      : h("p.quiet", {}, "No call that both runs computed took notably longer or shorter."));
   return { element };
 }
 

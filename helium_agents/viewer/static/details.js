@@ -8,7 +8,7 @@ const details = {
     page.selected = at;
     const calls = run.calls;
     const heading = h("h2", { tabindex: "-1" }, `Call ${calls.number[at]} · ${run.title(at)}`);
-    box.replaceChildren(
+    box.replaceChildren(h("div", {},
       h("div.details-head", {}, heading,
         h("button.plain", { click: () => details.hide(page), "aria-label": "Close" }, "✕")),
       h("p", {}, stateLabel(run.state(at)), ` · ${STATES[run.state(at)].tells}`),
@@ -17,7 +17,7 @@ const details = {
       h("dl.facts", {}, details.facts(run, at).flatMap(([name, value]) => [
         h("dt", {}, name), h("dd", {}, value)])),
       h("div.conversation", {}, h("p.quiet", {}, "Reading ...")),
-    );
+    ));
     box.hidden = false;
     document.body.classList.add("has-details");
     if (focus) heading.focus({ preventScroll: true });
@@ -52,6 +52,7 @@ const details = {
   facts(run, at) {
     const { calls } = run;
     const found = [["asked", `after ${seconds(calls.asked[at])}`]];
+    if (calls.ready[at] - calls.asked[at] > 1e-3) found.push(["ready", `after ${seconds(calls.ready[at])}, when what it needs was there`]);
     if (calls.sent[at] != null) {
       const about = calls.estimated[at] ? "about " : "";
       found.push(

@@ -93,7 +93,7 @@ function axes(hasTime) {
 }
 
 function chartOptions(run, name, width, height, zoomed) {
-  return { width, height, padding: [8, 14, 0, 0], class: `chart-${name}`, legend: { show: false }, ms: 1,
+  return { width, height, padding: [8, 14, 6, 0], class: `chart-${name}`, legend: { show: false }, ms: 1,
     cursor: { sync: { key: `time-${run.place}` }, drag: { x: true, y: false }, points: { show: false }, y: false },
     hooks: { setScale: [(chart, key) => { if (key === "x") zoomed(chart); }], init: [(chart) => { chart.helium = name; }] } };
 }
