@@ -133,6 +133,13 @@ def test_every_page_is_in_the_contents() -> None:
         assert path.stem == "index" or place in contents, f"name {path.stem} in docs/index.md"
 
 
+def test_every_package_is_where_it_is_said_to_be() -> None:
+    page = (ROOT / "docs" / "contributing.md").read_text("utf-8")
+    found = {path.parent.name for path in (ROOT / "helium_agents").glob("*/__init__.py")}
+    missing = {name for name in found if f"\n  {name}/" not in page}
+    assert not missing, f"docs/contributing.md says what is where, but not of {missing}"
+
+
 def test_other_tests_are_there() -> None:
     for page, test in TESTED_BY.items():
         assert Path(page).name in (ROOT / test).read_text(), test
