@@ -42,7 +42,7 @@ class Review(BaseModel):
     remarks: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """A program, and what a model says to it.
 
@@ -84,7 +84,7 @@ def page_text(page: str) -> str:
 
 
 def _react(options: Options) -> Workflow:
-    @operator(pure=True, version="1")
+    @operator(pure=True, version="1", predict=page_text if options else None)
     async def lookup(page: str) -> str:
         """Read a page; it says which one to read next."""
         await asyncio.sleep(0.05 * 10 ** seeded("page", page).random())  # 50 to 500 ms

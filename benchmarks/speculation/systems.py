@@ -11,6 +11,7 @@ from benchmarks.speculation.engine import Truth
 from benchmarks.speculation.programs import Options, Program
 from helium_agents.engines.engine import ChatMessage
 from helium_agents.graph.tool_call import ToolCall
+from helium_agents.optimizer.speculation_budget import Budget
 
 
 @dataclass(frozen=True)
@@ -44,4 +45,11 @@ def _the_answer(program: Program, truth: Truth) -> Options:
     return {"predict": predict}
 
 
-SYSTEMS = (System("off"),)
+_FREE = Budget(max_extra_tokens=1e9, caution=0.0, least_probability=0.0)
+
+SYSTEMS = (
+    System("off", {"speculate": "off"}),
+    System("auto", {"speculate": "auto"}),
+    System("all branches", {"speculate": _FREE}, _every_answer),
+    System("oracle", {"speculate": _FREE}, _the_answer),
+)

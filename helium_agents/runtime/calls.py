@@ -30,6 +30,7 @@ from helium_agents.graph.plan import COMPUTE
 from helium_agents.graph.ref import value_of
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame, check_effect, entered_frame
+from helium_agents.optimizer.guesses import Histogram
 from helium_agents.optimizer.logical import logical_plan
 from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import Rule, substitute_known
@@ -42,6 +43,7 @@ from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
+from helium_agents.runtime.learned_guesses import LearnedGuesses
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.speculation import Speculation
@@ -120,7 +122,8 @@ class Calls:
         speculation = None
         if stakes is not None and self._answers is not None:
             made_of = engines, dispatcher, self.flights, self._answers, tasks, context
-            speculation = Speculation(*made_of, stakes, emit)
+            learned = LearnedGuesses(_nothing if planner is None else planner.histograms)
+            speculation = Speculation(*made_of, stakes, learned, emit)
         self._executor = Executor(
             engines,
             dispatcher,
@@ -409,6 +412,10 @@ async def _ignore_outcome(node: Node) -> None:
 
 def _is_running(node: Node) -> bool:
     return isinstance(node, OperatorNode) and node.is_running
+
+
+def _nothing(_: int) -> Sequence[Histogram]:
+    return ()
 
 
 def _alarm(node: Node, timeout_s: float) -> Alarm:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.optimizer.drift import Drift
+from helium_agents.optimizer.guesses import Histogram
 from helium_agents.optimizer.profile import MOST_ROWS, Profile, SeenRow, held_share
 from helium_agents.runtime.row_log import RowLog
 
@@ -85,6 +86,13 @@ class Learner:
                 if lengths.number >= LEAST_ROWS:
                     return lengths.mean
         return None
+
+    @property
+    def histograms(self) -> Sequence[Histogram]:
+        """How often which closed answer came: in this run, and in earlier ones, if these fit."""
+        if self.known is None or self.misfit:
+            return (self.fresh.answers,)
+        return self.fresh.answers, self.known.answers
 
     def learned(self) -> Profile:
         """All that is known now: this run's alone, if it does not fit to earlier ones."""

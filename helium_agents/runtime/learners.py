@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from helium_agents.engines.engine import Completion, Request
 from helium_agents.errors import MemoError
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.memo.store import Store
+from helium_agents.optimizer.guesses import Histogram
 from helium_agents.runtime.learner import LEAST_ROWS, Learner
 from helium_agents.runtime.profiles import load_profile, name_of, save_profile, workflow_key
 
@@ -83,6 +84,11 @@ class Learners:
             return str(caller.body.identity).partition(":")[2]
         mapped = self._mapped.get(item)
         return "" if mapped is None else name_of(mapped.fn).partition(":")[2]
+
+    def histograms(self, item: int) -> Sequence[Histogram]:
+        """How often which closed answer came in rows like an open one: in this run, and before."""
+        mapped = self._mapped.get(item)
+        return () if mapped is None else (mapped.learner or self._find(mapped)).histograms
 
     def ask(self, request: Request, now_s: float) -> None:
         """A call of a row is asked."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
@@ -24,6 +24,7 @@ from helium_agents.optimizer.choose_policy import Choice, choose_policy
 from helium_agents.optimizer.coming import Coming
 from helium_agents.optimizer.expected import expected_sites
 from helium_agents.optimizer.forecast import Forecast, forecast
+from helium_agents.optimizer.guesses import Histogram
 from helium_agents.optimizer.logical import plan_node
 from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.predict import predict
@@ -75,6 +76,10 @@ class Planner:
         self._coming: Coming | None = None
         self._questions: dict[Hashable, Hashable] = {}  # by declared call
         self._sent: set[Hashable] = set()  # declared calls
+
+    def histograms(self, item: int) -> Sequence[Histogram]:
+        """How often which closed answer came in rows like an open one: in this run, and before."""
+        return self._learners.histograms(item)
 
     # --- what happens ---------------------------------------------------------------------------
 

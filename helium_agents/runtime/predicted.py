@@ -14,6 +14,7 @@ from helium_agents.graph.outcome import Outcome, Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.keys.encoding import digest, encode_result, freeze
+from helium_agents.optimizer.closed_values import closed_value
 from helium_agents.optimizer.guesses import Guess
 from helium_agents.runtime.known_inputs import chat_of
 from helium_agents.runtime.record import Answer
@@ -60,14 +61,18 @@ def of_answer(
     return [Predicted(Guess(_text(answer.value), probability, source), answer)]
 
 
-def is_right(node: Node, guessed: Value, truth: Outcome | None) -> bool:
+def is_right(node: Node, predicted: Predicted, truth: Outcome | None) -> bool:
     """Whether a call came to what was guessed, as far as its own form of it tells."""
     if not isinstance(truth, Value):
         return False
-    if isinstance(node, LlmNode):
-        ours, theirs = guessed.value.choices[0], truth.value.choices[0]
-        return bool(_said(node, ours) == _said(node, theirs))
-    return encode_result(guessed.value) == encode_result(truth.value)
+    guess, guessed = predicted
+    if not isinstance(node, LlmNode):
+        return encode_result(guessed.value) == encode_result(truth.value)
+    theirs = truth.value.choices[0]
+    if not guessed.value.choices:  # a part of an answer is guessed
+        assert node.call.json_schema is not None
+        return closed_value(node.call.json_schema, theirs.text) == guess.value
+    return bool(_said(node, guessed.value.choices[0]) == _said(node, theirs))
 
 
 def _are_pairs(found: Any) -> bool:

@@ -18,17 +18,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from helium_agents.engines.engine import Completion, Request
+from helium_agents.engines.engine import Completion, Delta, OnDelta, Request
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome, Value
 from helium_agents.graph.trace import Models
+from helium_agents.optimizer.closed_values import forced_value
+from helium_agents.optimizer.guesses import Guess
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.dispatcher import Dispatcher, Early
 from helium_agents.runtime.early_answers import EarlyAnswer, EarlyAnswers
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.flights import Flights
+from helium_agents.runtime.learned_guesses import LearnedGuesses, closed_guess, has_closed_part
 from helium_agents.runtime.predicted import Predicted, by_user, is_right, of_answer
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.shadow import Shadow
@@ -38,6 +41,9 @@ from helium_agents.runtime.trial import Body, Trial
 from helium_agents.telemetry.events import Observer, Speculated
 
 T = TypeVar("T")
+
+_SURE = 0.97
+"""Of what the beginning of an answer says about the rest of its closed part."""
 
 
 class Speculation:
@@ -51,6 +57,7 @@ class Speculation:
         tasks: The session's tasks.
         context: Where they run.
         stakes: Says what is worth it.
+        learned: Guesses where the user does not.
         emit: Takes events.
 
     Attributes:
@@ -66,6 +73,7 @@ class Speculation:
         tasks: Tasks,
         context: Context,
         stakes: Stakes,
+        learned: LearnedGuesses,
         emit: Observer,
     ) -> None:
         self.bodies: dict[Node, Body] = {}
@@ -75,6 +83,7 @@ class Speculation:
         self._tasks = tasks
         self._context = context
         self._stakes = stakes
+        self._learned = learned
         self._emit = emit
         self._early = EarlyAnswers(
             engines, dispatcher, tasks, context, self._is_worth, self._note_dropped
@@ -138,6 +147,8 @@ class Speculation:
                 body.prompt = tuple(request.prompt_token_ids)
             site = self._stakes.site(body, node)
             self._guess(body, node, site, until_s, None)
+            if request is not None and isinstance(node, LlmNode) and has_closed_part(node):
+                _listen(request, partial(self._heard, body, node, site, until_s))
             flight.task.add_done_callback(partial(self._learn, flight, node, site, body))
 
     def _bodies_of(self, flight: Flight) -> list[Body]:
@@ -161,7 +172,10 @@ class Speculation:
         if isinstance(node, LlmNode) and isinstance(node.call.predict, str):
             self._ask_smaller(body, node, node.call.predict, site, until_s, above)
             return
-        for predicted in self._predictions(node):
+        found = self._predictions(body, node, site, above)
+        if above is None and found:
+            body.guessed[node.key] = found
+        for predicted in found:
             self._try(body, node, site, until_s, predicted, above)
 
     def _ask_smaller(
@@ -178,11 +192,13 @@ class Speculation:
 
         early.ended.add_done_callback(answered)
 
-    def _predictions(self, node: Node) -> list[Predicted]:
+    def _predictions(
+        self, body: Body, node: Node, site: str, above: Trial | None
+    ) -> list[Predicted]:
         assert isinstance(node, LlmNode | OperatorNode)
         asked = node.call if isinstance(node, LlmNode) else node.body
         if asked.predict is None:
-            return []
+            return self._learned.of(body, node, site, above)
         try:
             return by_user(node)
         except Exception as error:
@@ -216,6 +232,20 @@ class Speculation:
         body.trials.append(trial)
         shadow.task = self._tasks.spawn(shadow.run(again), self._context.copy())
 
+    def _heard(self, body: Body, node: LlmNode, site: str, until_s: float, text: str) -> bool:
+        """An answer begins like this; whether its closed part is known now."""
+        assert node.call.json_schema is not None
+        value = forced_value(node.call.json_schema, text)
+        if value is None or body not in self.bodies.values():
+            return value is not None
+        for predicted in closed_guess(node, Guess(value, _SURE, "prefix")):
+            for trial in [*body.trials]:
+                is_same = trial.node.key == node.key and trial.above is None
+                if is_same and trial.predicted.guess.value != value:
+                    self._end(trial)
+            self._try(body, node, site, until_s, predicted, None)
+        return True
+
     def _is_tried(self, body: Body, node: Node, predicted: Predicted) -> bool:
         return any(
             trial.node.key == node.key and trial.predicted.guess.value == predicted.guess.value
@@ -238,17 +268,20 @@ class Speculation:
         self, flight: Flight, node: Node, site: str, body: Body, _: asyncio.Task[None]
     ) -> None:
         """A call of the session has ended."""
-        self._stakes.learn(node, site, flight.usage, flight.outcome)
-        self._judge(body, node, flight.outcome)
+        truth = flight.outcome
+        self._stakes.learn(node, site, flight.usage, truth)
+        self._learned.learn(body, node, site, truth)
+        for predicted in body.guessed.pop(node.key or b"", ()):
+            if isinstance(truth, Value):
+                self._stakes.note(site, predicted.guess, is_right(node, predicted, truth))
+        self._judge(body, node, truth)
 
     def _judge(self, body: Body, node: Node, truth: Outcome | None) -> None:
         """It is known what a call came to: end the trials that guessed otherwise."""
         for trial in [*body.trials]:
             if trial.node.key != node.key or trial.is_right is not None:
                 continue
-            trial.is_right = is_right(node, trial.predicted.outcome, truth)
-            if isinstance(truth, Value):
-                self._stakes.note(trial.site, trial.predicted.guess, trial.is_right)
+            trial.is_right = is_right(node, trial.predicted, truth)
             if not trial.is_right:
                 self._end(trial)
 
@@ -341,6 +374,26 @@ class Speculation:
                     early.label, guess.source, guess.probability, is_used, saved_s, num_tokens, call
                 )
             )
+
+
+def _listen(request: Request, on_text: Callable[[str], bool]) -> None:
+    """Have somebody told of an answer as far as it is there, until that says that it is enough."""
+    begin = request.on_attempt
+
+    def on_attempt() -> OnDelta:
+        hearer, text, is_enough = begin(), "", False
+
+        def on_delta(delta: Delta) -> None:
+            nonlocal text, is_enough
+            if not is_enough:
+                text += delta.text
+                is_enough = on_text(text)
+            if hearer is not None:
+                hearer(delta)
+
+        return on_delta
+
+    request.on_attempt = on_attempt
 
 
 def _outcome(early: EarlyAnswer) -> Value:

@@ -18,11 +18,15 @@ class Body:
         node: The call, with its inputs' values.
         trials: What is guessed in it.
         prompt: The last that was asked in it: the next one is likely to begin with it.
+        last: The closed answers that came in it last, by site.
+        guessed: What was guessed of calls that are open, by key.
     """
 
     node: OperatorNode
     trials: list[Trial] = field(default_factory=list)
     prompt: Sequence[int] = ()
+    last: dict[str, str] = field(default_factory=dict)
+    guessed: dict[bytes, list[Predicted]] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
