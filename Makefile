@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo docs test quick lint types tests release-check fuzz overhead bench bench-quick setup clean
+.PHONY: help demo docs test quick lint types pyright tests release-check langgraph-tests fuzz overhead bench bench-quick setup clean
 
 help:  ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: setup  ## Questions about a dozen documents, answers and a score; again: nothing is computed.
 	$(BIN)/helium demo
@@ -18,7 +18,7 @@ docs: setup  ## The documentation site: docs/_build/index.html
 	@$(PIP) -r requirements/bench.txt -r requirements/docs.txt
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build
 
-test: lint types tests  ## Lint, types, and all tests, real engine included.
+test: lint types pyright tests  ## Lint, types, and all tests, real engine included.
 
 quick: lint types  ## Lint, types, and the tests without the real engine, under 90 seconds.
 	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
@@ -29,6 +29,11 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/typing/mypy.ini tests/typing
+
+pyright: setup  ## What users write, checked by pyright, too.
+	@$(PIP) -r requirements/bench.txt -r requirements/pyright.txt
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --project tests/typing
 
 tests: setup
 	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt \
@@ -38,6 +43,10 @@ tests: setup
 
 release-check: setup  ## The wheel in an empty environment: runs an example on a server.
 	$(BIN)/python -m tests.release
+
+langgraph-tests: setup  ## LangGraph's own tests of its cache, with ours; fetches them.
+	@$(PIP) -r requirements/bench.txt
+	$(BIN)/python -m tests.langgraph_own
 
 fuzz: setup  ## 20,000 random programs against the plain program; about ten minutes.
 	$(BIN)/python -m tests.fuzz --cases 20000

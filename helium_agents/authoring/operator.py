@@ -221,7 +221,17 @@ class BoundOperator(Generic[P, T]):
 
 
 @overload
-def operator(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Operator[P, T]: ...
+def operator(
+    fn: Callable[P, Coroutine[Any, Any, T]],
+    /,
+    *,
+    pure: bool = ...,
+    version: str | None = ...,
+    name: str | None = ...,
+    retries: int = ...,
+    retry_on: RetryOn = ...,
+    timeout: float | None = ...,
+) -> Operator[P, T]: ...
 @overload
 def operator(
     *,

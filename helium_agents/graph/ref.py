@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Generator
 from html import escape
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from helium_agents.errors import RefAttributeError, RefMisuse, SessionError
 from helium_agents.graph.inline import check_may_await, run_inline
@@ -155,16 +155,19 @@ class Ref(Coroutine[Any, Any, T_co]):
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         self._refuse("something to be pickled")
 
-    def __iter__(self) -> NoReturn:
-        self._refuse("a sequence")
+    if not TYPE_CHECKING:  # a checker refuses both itself; knowing these it would take a Ref for
+        # whatever has attributes, and find the value of a task of one to be `Never`
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith(("__", "cr_", "gi_", "ag_")):  # what asyncio and inspect probe for
-            raise AttributeError(name)
-        raise RefAttributeError(
-            f"{self.node.label}(...) was not awaited: .{name} is an attribute of its value. "
-            f"Write `(await {self.node.label}(...)).{name}`"
-        )
+        def __iter__(self) -> NoReturn:
+            self._refuse("a sequence")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith(("__", "cr_", "gi_", "ag_")):  # what asyncio and inspect probe for
+                raise AttributeError(name)
+            raise RefAttributeError(
+                f"{self.node.label}(...) was not awaited: .{name} is an attribute of its value. "
+                f"Write `(await {self.node.label}(...)).{name}`"
+            )
 
     def _refuse(self, use: str) -> NoReturn:
         raise RefMisuse(
