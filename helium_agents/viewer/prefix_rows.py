@@ -44,6 +44,7 @@ def prefix_rows(tree: Prefixes) -> dict[str, Any]:
         "hit": [node.hit_tokens for node, _ in nodes],
         "lost": [node.lost_tokens for node, _ in nodes],
         "parent": [parent for _, parent in nodes],
+        "reach": [_mean_tokens(tree.calls[node.begin : node.end]) for node, _ in nodes],
         "text": texts,
     }
 
@@ -66,6 +67,10 @@ def _largest(roots: Sequence[PrefixNode]) -> list[tuple[PrefixNode, int]]:
         push(node.children, len(found))
         found.append((node, parent))
     return found
+
+
+def _mean_tokens(calls: Sequence[TracedCall]) -> int:
+    return round(sum(call.prompt_tokens for call in calls) / len(calls))
 
 
 def _weight(node: PrefixNode) -> int:

@@ -40,6 +40,12 @@ def test_it_has_each_example_once(tmp_path: Path) -> None:
     }
 
 
+def test_it_has_the_page_of_the_viewer_with_its_licences(wheel: Path) -> None:
+    static = wheel / "helium_agents" / "viewer" / "static"
+    names = {path.name for path in static.rglob("*")}
+    assert {"page.html", "page.css", "main.js", "uPlot.iife.min.js", "LICENSES.txt"} <= names
+
+
 def test_an_editable_one_has_no_copy_that_would_grow_old(tmp_path: Path) -> None:
     names = names_in_wheel("editable", tmp_path)
     assert not {name for name in names if name.endswith((".py", ".jsonl"))}

@@ -153,11 +153,11 @@ def test_what_is_new_comes_while_the_run_goes_on(show: Show, tmp_path: Path) -> 
             tab.wait_for_selector("#num-calls:text-is('3')")
             assert "goes on" in tab.inner_text("#head")
             tab.click("#tab-table")
+            tab.select_option("#filter-operator", "expert")
             seen.set()
             tab.wait_for_selector("#num-calls:text-is('6')")
-            assert tab.get_attribute("#tab-table", "aria-selected") == "true", (
-                "it stays where it was"
-            )
+            assert tab.get_attribute("#tab-table", "aria-selected") == "true"
+            assert tab.input_value("#filter-operator") == "expert" and listed(tab) == "4 calls of 6"
             tab.wait_for_selector("#head:not(:has-text('goes on'))")
             tab.context.close()
     finally:

@@ -10,6 +10,7 @@ class Page {
     this.comparison = comparison;
     this.at = runs.length - 1;
     this.selected = null;
+    this.kept = {};  // what a person has chosen, for when the page is drawn anew
     this.tab = runs.length > 1 ? "compare" : "rows";
   }
 
@@ -22,6 +23,7 @@ class Page {
     document.getElementById("head").replaceChildren(...this.head());
     const main = document.getElementById("main");
     const scroll = scrollY;
+    const focused = document.activeElement?.id;
     this.made = {};
     for (const [name, [, make]] of Object.entries(PARTS)) {
       if (name !== "compare" || this.comparison) this.made[name] = make(this);
@@ -36,6 +38,7 @@ class Page {
       ...Object.values(this.panels));
     this.open(this.made[this.tab] ? this.tab : "rows");
     scrollTo(0, scroll);
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
     document.body.dataset.ready = this.run.tag ?? "yes";
   }
 
@@ -91,6 +94,7 @@ class Page {
 
   use(at) {
     this.at = at;
+    this.kept = {};
     details.hide(this);
     this.draw();
   }

@@ -43,7 +43,8 @@ function tokensTile(run) {
 function timeTile(run) {
   const took = run.outcome.seconds;
   const rows = [["as it was", took, "was"]];
-  if (run.bounds) {
+  const fits = run.bounds && Math.max(run.bounds.work_s, run.bounds.chain_s) <= 1.1 * took;
+  if (fits) {
     const { work_s: work, lost_s: lost, chain_s: chain } = run.bounds;
     if (lost > 0.01 * took) rows.push(["reading again what was lost", lost, "lost"]);
     rows.push(["engine always full, nothing lost", work, "bound"], ["longest chain of calls, alone", chain, "bound"]);
@@ -57,7 +58,9 @@ function timeTile(run) {
         h("th", { scope: "row" }, name),
         h("td", {}, h("span.line", { "data-part": kind, "--share": value / most })),
         h("td.number", {}, seconds(value)))))),
-    run.bounds ? h("p.quiet", {}, "No order of the calls is faster than the two lower lines, by what a step of the engine was measured to take.") : null);
+    run.bounds ? h("p.quiet", {}, fits
+      ? "No order of the calls is faster than the two lower lines, by what a step of the engine was measured to take."
+      : "By what a step of the engine was measured to take it could not have been so fast: no bound can be told.") : null);
 }
 
 function lossList(page) {

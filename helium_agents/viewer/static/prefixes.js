@@ -2,7 +2,7 @@
 "use strict";
 
 const TREE = { width: 900, height: 460 };
-const LEAST = 1.2;
+const MARKED = 4;  // lower blocks have no room for an edge or stripes
 
 function prefixesPart(page) {
   const { run } = page;
@@ -14,7 +14,8 @@ function prefixesPart(page) {
     treeDrawing(page, tree, panel)));
   const element = h("section", { "aria-label": "Shared prefixes" },
     h("p.quiet", {}, "Each line is a prompt, read from left to right; prompts that begin alike stand together, and what they share is one block. Its area is the tokens that were asked."),
-    h("p.legend", {}, [["hit", "from the cache"], ["lost", "read again: lost, or not yet there"], ["new", "read first"]].map(([key, word]) =>
+    h("p.legend", {}, [["hit", "from the cache"], ["lost", "read again: lost, or not yet there"], ["new", "read first"],
+      ...(trees.some((tree) => TREE.height / tree.num_prompts < 0.4) ? [["rest", "goes on in ways too many to draw"]] : [])].map(([key, word]) =>
       h("span", {}, h("span.swatch", { "data-part": key, "aria-hidden": "true" }), word))),
     trees.length ? h("div.beside", {}, h("div", {}, drawings), h("div", {}, layoutAdvice(page), panel))
       : h("p.quiet", {}, "No engine told token ids of its prompts, so nobody knows what they share."));
@@ -29,6 +30,12 @@ function treeDrawing(page, tree, panel) {
     svg("defs", {}, svg("pattern", { id: `lost-${page.run.place}`, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
       svg("rect", { width: 6, height: 6, class: "lost" }), svg("line", { x1: 0, y1: 0, x2: 0, y2: 6, class: "stripe" }))));
   let isFirst = true;
+  const isThin = high < 0.4;
+  for (let at = 0; isThin && at < tree.begin.length; at++) {
+    const prompts = tree.end[at] - tree.begin[at];
+    if (prompts * high < 0.4) continue;
+    drawing.append(svg("rect", { class: "rest", x: tree.stop[at] * wide, y: tree.begin[at] * high, width: Math.max(0, tree.reach[at] - tree.stop[at]) * wide, height: prompts * high }));
+  }
   for (let at = 0; at < tree.begin.length; at++) {
     const width = (tree.stop[at] - tree.start[at]) * wide;
     const height = (tree.end[at] - tree.begin[at]) * high;
@@ -52,11 +59,11 @@ function block(page, tree, at, panel, { x, y, width, height }, isFirst) {
   for (const [part, number] of [["hit", tree.hit[at]], ["lost", tree.lost[at]], ["new", tokens - tree.hit[at] - tree.lost[at]]]) {
     const tall = (height * number) / Math.max(1, tokens);
     if (tall <= 0) continue;
-    const fill = part === "lost" ? `url(#lost-${page.run.place})` : null;
+    const fill = part === "lost" && height > MARKED ? `url(#lost-${page.run.place})` : null;
     group.append(svg("rect", { class: part, fill, x, y: top, width: Math.max(0.5, width - 0.6), height: tall }));
     top += tall;
   }
-  group.append(svg("rect", { class: "edge", x, y, width: Math.max(0.5, width - 0.6), height: Math.max(0.3, height - (height > LEAST * 2 ? 0.6 : 0)) }));
+  group.append(svg("rect", { class: height > MARKED ? "edge" : "edge thin", x, y, width: Math.max(0.5, width - 0.6), height: Math.max(0.3, height) }));
   return group;
 }
 

@@ -7,7 +7,7 @@ function rowsPart(page) {
   const { run } = page;
   const items = [...run.items.item];
   if (run.byItem.has(null)) items.push(null);
-  let shown = items[0] ?? null;
+  let shown = items.includes(page.kept.item) ? page.kept.item : (items[0] ?? null);
   const graph = h("div", { id: "row-graph" });
   const title = h("h3", { "aria-live": "polite" });
   const picker = h("input", { type: "number", min: 1, id: "row-number",
@@ -24,6 +24,7 @@ function rowsPart(page) {
       return;
     }
     shown = item;
+    page.kept.item = item;
     const at = run.rowOf.get(item);
     if (at != null) picker.value = run.items.index[at] + 1;
     const calls = run.byItem.get(item) ?? [];
@@ -52,7 +53,7 @@ function rowsPart(page) {
       h("button", { click: () => show(slowest) }, "slowest"),
       failed === undefined ? null : h("button", { click: () => show(failed) }, "first with a failure")),
     title, graph);
-  show(shown);
+  show(shown, page.selected);
   return { element, show, select: mark };
 }
 

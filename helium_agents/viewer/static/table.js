@@ -22,18 +22,25 @@ const COLUMNS = [
 function tablePart(page) {
   const { run } = page;
   let places = [];
-  let sorting = { key: "number", isDown: false };
-  let focused = 0;
-  const inputs = filterInputs(run, apply);
+  let { sorting, focused, top } = { sorting: { key: "number", isDown: false }, focused: 0, top: 0, ...page.kept.table };
+  const inputs = filterInputs(run, refilter);
+  for (const [name, value] of Object.entries(page.kept.filter ?? {})) inputs[name].value = value;
   const told = h("span", { id: "num-listed", role: "status" });
   const body = h("div.lines", { role: "presentation" });
   const heads = COLUMNS.map((column) => h(column.isText ? "div" : "div.number", { role: "columnheader", "aria-sort": "none" },
     h("button.plain", { click: () => sort(column.key) }, column.title)));
-  const scroller = h("div.scroller", { tabindex: "0", role: "table", "aria-label": "Calls; arrow keys move, Enter opens one", scroll: () => paint(), keydown: keys },
+  const scroller = h("div.scroller", { tabindex: "0", role: "table", "aria-label": "Calls; arrow keys move, Enter opens one", id: "calls", scroll: () => paint(), keydown: keys },
     h("div.line.heads", { role: "row" }, heads), body);
+
+  function refilter() {
+    focused = top = 0;
+    scroller.scrollTop = 0;
+    return apply();
+  }
 
   async function apply() {
     const wanted = readFilter(inputs);
+    page.kept.filter = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value]));
     const found = [];
     const talks = wanted.text ? await run.texts() : null;
     for (let at = 0; at < run.size; at++) if (isWanted(run, at, wanted, talks)) found.push(at);
@@ -41,8 +48,6 @@ function tablePart(page) {
     order();
     const rest = run.is_part ? ` of ${whole.format(run.num_calls)}; the others are counted, not listed` : "";
     told.textContent = `${count(places.length, "call")}${places.length < run.size ? ` of ${whole.format(run.size)}` : rest}`;
-    focused = 0;
-    scroller.scrollTop = 0;
     paint();
   }
 
@@ -62,6 +67,7 @@ function tablePart(page) {
   }
 
   function paint() {
+    if (scroller.clientHeight) page.kept.table = { sorting, focused, top: scroller.scrollTop };
     const first = Math.max(0, Math.floor(scroller.scrollTop / LINE) - 6);
     const last = Math.min(places.length, first + Math.ceil((scroller.clientHeight || 600) / LINE) + 14);
     body.style.height = `${places.length * LINE}px`;
@@ -97,10 +103,14 @@ function tablePart(page) {
   apply();
   const element = h("section", { "aria-label": "Calls" }, h("p.controls.filters", {}, Object.entries(inputs).map(([name, input]) =>
     h("label", {}, `${FILTER_NAMES[name]} `, input)), told), scroller);
-  return { element, shown: paint, select: paint,
+  const shown = () => {
+    scroller.scrollTop = top;
+    paint();
+  };
+  return { element, shown, select: paint,
     filter(values) {
       for (const [name, input] of Object.entries(inputs)) input.value = values[name] ?? "";
-      return apply();
+      return refilter();
     } };
 }
 
@@ -108,7 +118,7 @@ const FILTER_NAMES = { operator: "operator", state: "outcome", finish: "ended by
 
 function filterInputs(run, apply) {
   const distinct = (value) => [...new Set(Array.from({ length: run.size }, (_, at) => value(at)))].filter(Boolean).sort();
-  const select = (name, values, word = (value) => value) => h("select", { "data-filter": name, change: apply },
+  const select = (name, values, word = (value) => value) => h("select", { "data-filter": name, id: `filter-${name}`, change: apply },
     h("option", { value: "" }, "all"), values.map((value) => h("option", { value }, word(value))));
   let timer = 0;
   const later = () => { clearTimeout(timer); timer = setTimeout(apply, 150); };
@@ -116,9 +126,9 @@ function filterInputs(run, apply) {
     operator: select("operator", distinct((at) => run.operator(at))),
     state: select("state", distinct((at) => run.state(at)), (state) => `${STATES[state].mark} ${STATES[state].word}`),
     finish: select("finish", distinct((at) => run.word("finish", at))),
-    row: h("input", { type: "number", min: 1, "data-filter": "row", input: later }),
-    error: h("input", { type: "search", "data-filter": "error", placeholder: "part of it", input: later }),
-    text: h("input", { type: "search", "data-filter": "text", placeholder: "in prompt or answer", input: later }),
+    row: h("input", { type: "number", min: 1, "data-filter": "row", id: "filter-row", input: later }),
+    error: h("input", { type: "search", "data-filter": "error", id: "filter-error", placeholder: "part of it", input: later }),
+    text: h("input", { type: "search", "data-filter": "text", id: "filter-text", placeholder: "in prompt or answer", input: later }),
   };
 }
 

@@ -9,13 +9,13 @@ function timelinePart(page) {
   const charts = [];
   const holder = h("div.charts");
   const bars = barsOf(run);
-  let byRow = false;
-  let selected = null;
-  const kind = h("select", { id: "lanes", change: () => { byRow = kind.value === "row"; draw(); } },
-    h("option", { value: "slot" }, "a line for each engine slot"), h("option", { value: "row" }, "a line for each row"));
+  let byRow = page.kept.lanes === "row";
+  let selected = page.selected;
+  const kind = h("select", { id: "lanes", change: () => { page.kept.lanes = kind.value; byRow = kind.value === "row"; draw(); } },
+    h("option", { value: "slot" }, "a line for each engine slot"), h("option", { value: "row", selected: byRow }, "a line for each row"));
 
   function draw() {
-    const range = charts[0] ? { min: charts[0].scales.x.min, max: charts[0].scales.x.max } : null;
+    const range = page.kept.range;
     for (const chart of charts.splice(0)) chart.destroy();
     holder.replaceChildren();
     if (!run.load.times.length) {
@@ -26,7 +26,7 @@ function timelinePart(page) {
     for (const each of loadCharts(run)) charts.push(lineChart(each, run, width, zoomed));
     charts.push(barChart(page, bars, byRow, width, zoomed, () => selected));
     charts.forEach((chart, at) => holder.append(h("figure", {}, h("figcaption", {}, CAPTIONS[chart.helium] ?? ""), chart.root)));
-    if (range) charts[0].setScale("x", range);
+    if (range && range.max - range.min < 0.99 * run.end) charts[0].setScale("x", range);
   }
 
   let isZooming = false;
@@ -35,6 +35,7 @@ function timelinePart(page) {
     isZooming = true;
     const { min, max } = from.scales.x;
     for (const chart of charts) if (chart !== from) chart.setScale("x", { min, max });
+    page.kept.range = max - min < 0.99 * run.end ? { min, max } : null;
     isZooming = false;
   }
 
