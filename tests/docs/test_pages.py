@@ -33,6 +33,7 @@ TESTED_BY = {
     "docs/images.md": "tests/authoring/test_images.py",
     "docs/notebooks.md": "tests/docs/test_notebooks_page.py",
     "docs/servers.md": "tests/engines/openai/test_openai_docs.py",
+    "docs/telemetry.md": "tests/telemetry/test_telemetry_page.py",
 }
 """Whose Python needs more than a scripted engine; their commands are checked here."""
 
