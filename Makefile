@@ -38,8 +38,8 @@ pyright: setup  ## What users write, checked by pyright, too.
 tests: setup
 	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt \
 	  -r requirements/browser.txt -r requirements/notebook.txt -r requirements/otel.txt
-	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
-	$(BIN)/python -m pytest -m "engine or slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engine"
+	$(BIN)/python -m pytest -m engine
 
 release-check: setup  ## The wheel in an empty environment: runs an example on a server.
 	$(BIN)/python -m tests.release

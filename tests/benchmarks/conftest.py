@@ -1,4 +1,4 @@
-"""The benchmarks' own tests measure: what runs beside them would disturb them."""
+"""The benchmarks' own tests: they take minutes together."""
 
 from __future__ import annotations
 

@@ -60,7 +60,13 @@ async def test_peers_over_http_give_the_plain_programs_results(cache_home: Path)
     assert set(os.listdir("/dev/shm")) <= before[1]
 
 
-async def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_server_that_cannot_start_says_why_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_module = tmp_path / "vllm" / "entrypoints" / "openai" / "api_server.py"
+    server_module.parent.mkdir(parents=True)
+    server_module.write_text("import sys\nsys.exit(f'no such model: {sys.argv}')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # vLLM itself takes half a minute to say so
     before = set(psutil.Process().children(recursive=True))
     server = Server(["--model", str(tmp_path / "missing")])
     with pytest.raises(RuntimeError, match="the vLLM server ended at its start") as failed:

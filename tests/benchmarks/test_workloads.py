@@ -20,6 +20,7 @@ from benchmarks.workloads.trading_roles import DESKS
 from helium_agents import Session
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.graph.sampling import Sampling
 
 NUM_CALLS = {
@@ -134,7 +135,11 @@ def test_distinct_rows_have_no_copies_and_equal_sizes(workload: Workload) -> Non
 
 
 @every_workload
-async def test_a_session_gives_what_the_graph_gives(workload: Workload) -> None:
+def test_a_session_gives_what_the_graph_gives(workload: Workload) -> None:
+    run_in_virtual_time(compare(workload))  # agents wait for their tools
+
+
+async def compare(workload: Workload) -> None:
     rows = workload.rows(Inputs(num_items=2))
     by_hand = []
     num_distinct = 0
