@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from helium_agents.diagnose.analyze import short_name
 from helium_agents.trace.run import TracedCall, TracedItem, TracedRun, TracedTool
@@ -26,6 +27,7 @@ class Span:
             is known but what was called in it, and for what is outside of rows.
         around: What it is inside of; `None` for a row.
         lane: Beside which others it stands, from 0.
+        depth: How many spans it is inside of.
     """
 
     name: str
@@ -34,6 +36,11 @@ class Span:
     what: TracedItem | TracedCall | TracedTool | None
     around: Span | None
     lane: int = 0
+    depth: int = 0
+
+    def __post_init__(self) -> None:
+        if self.around is not None:
+            self.depth = self.around.depth + 1
 
 
 def rows_as_spans(run: TracedRun) -> Iterator[list[Span]]:
@@ -55,7 +62,7 @@ class _Row:
         self, run: TracedRun, item: TracedItem | None, calls: list[TracedCall | TracedTool]
     ) -> None:
         self._run = run
-        begin_s = min(map(self._start_of, calls), default=0.0)
+        begin_s = min((self._times(each)[0] for each in calls), default=0.0)
         end_s = max((each.end_s for each in calls), default=begin_s)
         if item is None:
             self._outer = Span("outside of rows", begin_s, end_s, None, None)
@@ -80,71 +87,70 @@ class _Row:
 
     def spans(self) -> list[Span]:
         """All of them, each in its lane."""
+        for span in sorted(self._spans, key=lambda span: -span.depth):
+            if span.around is not None:
+                span.around.start_s = min(span.around.start_s, span.start_s)
+                span.around.end_s = max(span.around.end_s, span.end_s)
+        self._spans.sort(key=lambda span: (span.start_s, -span.end_s, span.depth))
+        lanes = _Lanes()
         for span in self._spans:
-            around = span.around
-            while around is not None:
-                around.start_s = min(around.start_s, span.start_s)
-                around.end_s = max(around.end_s, span.end_s)
-                around = around.around
-        self._spans.sort(key=lambda span: (span.start_s, -span.end_s, _depth(span)))
-        lanes: list[list[Span]] = []
-        for span in self._spans:
-            span.lane = next(
-                (lane for lane, open_ in enumerate(lanes) if _fits(span, open_)), len(lanes)
-            )
-            if span.lane == len(lanes):
-                lanes.append([])
-            lanes[span.lane].append(span)
+            lanes.put(span)
         return self._spans
 
     def _body(self, number: int, inside: TracedCall | TracedTool) -> Span:
         """The span of an operator's body; the row's where there is none."""
-        if not number:
-            return self._outer
-        found = self._bodies.get(number)
-        if found is None:
-            body, own = self._run.bodies.get(number), self._own.get(number)
-            if own is not None:
-                found = self._add(own.label, own, self._body(own.body, own))
-            elif body is None:
-                return self._outer
-            else:
-                around = self._body(body.body, inside)
-                found = Span(
-                    short_name(body.name), self._start_of(inside), inside.end_s, None, around
-                )
-                self._spans.append(found)
-            self._bodies[number] = found
-        return found
+        run, inner = self._run, []  # bodies that have no span yet, the innermost first
+        while number and number not in self._bodies:
+            body, own = run.bodies.get(number), self._own.get(number)
+            if body is None and own is None:
+                break
+            inner.append(number)
+            number = own.body if own is not None else body.body if body is not None else 0
+        span = self._bodies.get(number, self._outer)
+        for number in reversed(inner):
+            own = self._own.get(number)
+            name = short_name(run.bodies[number].name) if own is None else own.label
+            span = Span(name, *self._times(own or inside), own, span)
+            self._spans.append(span)
+            self._bodies[number] = span
+        return span
 
     def _add(self, name: str, what: TracedCall | TracedTool, around: Span) -> Span:
-        span = Span(name, self._start_of(what), what.end_s, what, around)
+        span = Span(name, *self._times(what), what, around)
         self._spans.append(span)
         return span
 
-    def _start_of(self, what: TracedCall | TracedTool) -> float:
+    def _times(self, what: TracedCall | TracedTool) -> tuple[float, float]:
+        """When it began, and when it had ended."""
         if isinstance(what, TracedTool):
-            return what.begun_s
+            return what.begun_s, what.end_s
         known = self._run.by_number
         came_s = (known[number].end_s for number in what.inputs if number in known)
-        return min(what.end_s, max([what.asked_s, *came_s]))
+        return min(what.end_s, max([what.asked_s, *came_s])), what.end_s
 
 
-def _depth(span: Span) -> int:
-    depth = 0
-    while span.around is not None:
-        span, depth = span.around, depth + 1
-    return depth
+class _Lanes:
+    """The lanes of a row; spans are put into them in the order in which they begin."""
 
+    def __init__(self) -> None:
+        self._open: list[list[Span]] = []  # by lane, outer ones first
+        self._ends: list[tuple[float, int]] = []  # when the outermost span of each lane ends
 
-def _fits(span: Span, open_: list[Span]) -> bool:
-    """Whether a span can be put into a lane, of which those are dropped that have ended."""
-    while open_ and open_[-1].end_s <= span.start_s and not _is_inside(span, open_[-1]):
-        open_.pop()
-    return not open_ or (open_[-1].end_s >= span.end_s and _is_inside(span, open_[-1]))
-
-
-def _is_inside(span: Span | None, other: Span) -> bool:
-    while span is not None and span is not other:
-        span = span.around
-    return span is not None
+    def put(self, span: Span) -> None:
+        """Put a span on the one that it is in, where nothing else is open there, or else aside."""
+        around = span.around
+        if around is not None:
+            open_ = self._open[around.lane]
+            while open_ and open_[-1] is not around and open_[-1].end_s <= span.start_s:
+                open_.pop()
+            if open_ and open_[-1] is around:
+                span.lane = around.lane
+                open_.append(span)
+                return
+        if self._ends and self._ends[0][0] <= span.start_s:
+            span.lane = heappop(self._ends)[1]
+        else:
+            span.lane = len(self._open)
+            self._open.append([])
+        self._open[span.lane] = [span]
+        heappush(self._ends, (span.end_s, span.lane))

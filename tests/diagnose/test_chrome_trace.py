@@ -85,6 +85,15 @@ def test_what_is_in_a_body_is_inside_of_it() -> None:
     assert [span.name for span in rest] == ["outside of rows", "llm"]
 
 
+def test_lanes_are_used_again_and_many_calls_at_once_are_no_trouble() -> None:
+    run = made_run(call(1, 0, 2), call(2, 1, 3), call(3, 2, 4), call(4, 3, 5))
+    ((row, *calls),) = rows_as_spans(run)
+    assert row.lane == 0 and [span.lane for span in calls] == [0, 1, 0, 1]
+    many = made_run(*(call(number, 0, number, item=None) for number in range(1, 5_001)))
+    (spans,) = rows_as_spans(many)
+    assert len({span.lane for span in spans}) == 5_000
+
+
 def test_a_call_begins_when_its_inputs_are_there() -> None:
     run = made_run(call(1, 0, 2), call(2, 0, 3, inputs=(1,)))
     ((_, _, later),) = rows_as_spans(run)
@@ -153,3 +162,10 @@ def test_what_happened_to_the_run_is_marked() -> None:
 
 def test_nothing_is_a_trace_too() -> None:
     assert {each["ph"] for each in chrome_trace_events(made_run())} <= {"M"}
+
+
+def test_operators_may_be_nested_deeply() -> None:
+    depth = 5_000
+    bodies = [(number, "flow:agent", number - 1) for number in range(1, depth + 1)]
+    (spans,) = rows_as_spans(made_run(call(depth + 1, 0, 1, body=depth), bodies=bodies))
+    assert len(spans) == depth + 2 and {span.lane for span in spans} == {0}
