@@ -3,6 +3,7 @@
 python -m tests.fuzz --cases 20000 --jobs 2   # all seeds from 0
 python -m tests.fuzz --only 748               # one case again
 python -m tests.fuzz --self-check             # the plain program against itself
+python -m tests.fuzz --guesses --cases 2000   # with speculation
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ _CASE_S = 30.0
 
 def main() -> int:
     arguments = _arguments()
-    options = {"is_self_check": arguments.self_check, "ignored": tuple(arguments.ignore)}
+    options = {
+        "is_self_check": arguments.self_check,
+        "guesses": arguments.guesses,
+        "ignored": tuple(arguments.ignore),
+    }
     if arguments.only is None:
         seeds = range(arguments.seed, arguments.seed + arguments.cases)
     else:
@@ -61,6 +66,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=int, metavar="SEED", help="run this case alone")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--self-check", action="store_true", help="the plain program with itself")
+    text = "sessions that speculate, with calls that are guessed right and wrong"
+    parser.add_argument("--guesses", action="store_true", help=text)
     text = "failures of each kind to make small (1)"
     parser.add_argument("--shrink", type=int, default=1, metavar="N", help=text)
     text = "problems not to look at, e.g. 'own exception'; may be given again"
@@ -86,14 +93,14 @@ def _report(failures: dict[int, list[str]], arguments: Any, options: dict[str, A
         if num_of_kind[kind] <= arguments.shrink and kind != "crash":
             chosen.append(seed)
         elif arguments.only is not None or kind == "crash":
-            _print(case_of(seed), problems)
+            _print(case_of(seed, guesses=arguments.guesses), problems)
         else:
             print(_in_short(seed, problems))
     work = partial(shrunk, **options)
     for seed, result in work_off(work, chosen, arguments.jobs, SHRINK_S + _CASE_S):
         if isinstance(result, Crash):
             print(f"\nseed {seed} could not be made smaller: {result.text}")
-            _print(case_of(seed), failures[seed])
+            _print(case_of(seed, guesses=arguments.guesses), failures[seed])
         else:
             _print(result.case, result.problems)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from helium_agents import Ref, Session, gather, llm, operator, prompt, user
 from helium_agents.authoring.operator import Operator
+from helium_agents.errors import InvalidReply
+from helium_agents.graph.reply_schema import reply_schema
+from tests.fuzz.model import answer_to
 
 
 class Api(Protocol):
@@ -42,10 +45,13 @@ class Api(Protocol):
 class Library:
     """The package."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, guesses: str | None = None) -> None:
         self._session = session
+        self._guesses = guesses
 
     def ask(self, text: str, inputs: list[Any], **options: Any) -> Ref[Any]:
+        if self._guesses is not None and options.get("n", 1) == 1:
+            options["predict"] = partial(guess_of, self._guesses, options)
         slots = {f"slot{number}": value for number, value in enumerate(inputs)}
         template = " ".join([text, *(f"{{{name}}}" for name in slots)])
         return llm(user(prompt(template, **slots) if slots else template), **options)
@@ -71,6 +77,22 @@ class Library:
         return ref.node.is_planned and not ref.node.inputs
 
     def ring(self, size: int) -> list[Any] | None:
+        return None
+
+
+def guess_of(kind: str, options: dict[str, Any], messages: Any) -> Any:
+    """What a program predicts of a call: what the model will say, something else, or both."""
+    schema = options.get("schema")
+    asked = None if schema is None else reply_schema(schema)
+    seed = options.get("seed") if options.get("temperature") else None
+    text = answer_to(messages, seed, asked and asked.json_schema, is_draw=False)
+    other = answer_to((*messages, messages[0]), seed, asked and asked.json_schema, is_draw=False)
+    if kind == "mixed":
+        kind = ("right", "wrong", "both", "none")[len(messages[-1].content) % 4]
+    texts = {"right": [text], "wrong": [other], "both": [other, text], "none": []}[kind]
+    try:
+        return [(each if asked is None else asked.parse(each), 0.5) for each in texts]
+    except InvalidReply:
         return None
 
 

@@ -239,6 +239,8 @@ def is_countable(case: Case) -> bool:
     """Whether all that is begun is waited for, so that the number of requests is determined."""
     if case.config.observer == "odd" or any(map(_always_ends_others, all_parts(case))):
         return False
+    if case.config.dies_at is not None:
+        return False  # what is open then is asked again
     if not case.is_calm and any(map(_ends_others_on_failure, all_parts(case))):
         return False
     started = {part.name for part in all_parts(case) if isinstance(part, Make) and part.is_started}

@@ -101,6 +101,7 @@ class Generator:
         self.num_names = 0
         self.budget = rng.choice([6, 10, 16, 26])
         self.num_topics = rng.choice([1, 2, 3, 6])
+        self.follows = 0.15  # how often a question has an answer in it
 
     def has(self, feature: str, chance: float = 1.0) -> bool:
         return feature in self.features and self.rng.random() < chance
@@ -150,7 +151,7 @@ class Generator:
         return Ask(
             text,
             slots=self.inputs(view),
-            awaited=(rng.choice(names),) if names and rng.random() < 0.15 else (),
+            awaited=(rng.choice(names),) if names and rng.random() < self.follows else (),
             draw=draw,
             max_tokens=rng.choice([2, 4, 64]) if self.has("lengths") and not schema else 64,
             schema=schema,
@@ -414,6 +415,34 @@ class Generator:
             steps.append(Await(names, how))
         return tuple(steps)
 
+    def pure_program(self) -> Block:
+        """Pure operators whose calls follow from one another: there something can be guessed."""
+        rng = self.rng
+        self.features -= {"start", "leave", "outer draw"}
+        self.features |= {"pure"}
+        self.num_topics, self.follows = 12, 0.6
+        steps: list[Step] = []
+        for _ in range(rng.choice([1, 2, 3])):
+            self.budget = rng.choice([6, 10, 16])
+            view = View().of_pure()
+            body = self.block(view, rng.choice([3, 5, 8]))
+            if view.names:
+                body += (Await((rng.choice(view.names).name,), catches=False),)
+            if rng.random() < 0.3:
+                steps.append(
+                    Map(tuple(range(rng.choice([1, 3]))), body, "pure", on_error="collect")
+                )
+            else:
+                steps.append(Make(self.name(), Op(body, is_pure=True)))
+        names = tuple(step.name for step in steps if isinstance(step, Make))
+        if not names:
+            return tuple(steps)
+        together = (Await(names, rng.choice(["await", "tasks", "gather_exceptions"])),)
+        if self.has("cancel", 0.5):
+            ticks = rng.choice([3, 8, 13, 30, 60])
+            return (*steps, Cancel(together, ticks), *together)
+        return (*steps, *together)
+
 
 def config_of(rng: random.Random) -> Config:
     """How the optimised session is made."""
@@ -431,11 +460,29 @@ def config_of(rng: random.Random) -> Config:
     )
 
 
-def case_of(seed: int) -> Case:
-    """The case of a seed."""
+def case_of(seed: int, *, guesses: bool = False) -> Case:
+    """The case of a seed.
+
+    Args:
+        seed: Any number.
+        guesses: Whether calls are guessed, and engines die, in a session that speculates.
+    """
     rng = random.Random(seed)
     is_calm = rng.random() < 0.35
     program: Any = ()
     while not program:
-        program = Generator(rng, is_calm=is_calm).program()
-    return Case(seed, program, config_of(rng), is_calm)
+        generator = Generator(rng, is_calm=is_calm)
+        program = generator.pure_program() if guesses else generator.program()
+    case = Case(seed, program, config_of(rng), is_calm)
+    if not guesses:
+        return case
+    config = replace(
+        case.config,
+        rules=RULE_NAMES,
+        memo="warm" if rng.random() < 0.2 else "memory",
+        share=True,
+        memo_mode="read-write",
+        guesses=rng.choice(["right", "wrong", "mixed", "mixed"]),
+        dies_at=None if is_calm or rng.random() < 0.7 else rng.randrange(1, 12),
+    )
+    return replace(case, config=config)

@@ -16,12 +16,13 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from xxhash import xxh3_64_hexdigest
 
-from helium_agents.engines.engine import Request
+from helium_agents.engines.engine import ChatMessage, Request
 from helium_agents.errors import RequestError, TransientEngineError
 
 MARK = re.compile(r"~\d+~")
@@ -103,8 +104,12 @@ class Model:
     async def __call__(self, request: Request) -> str:
         question = request.messages[-1].content
         number = self._asked[question]
-        self._asked[question] += 1
+        is_guess = request.is_guess
+        self._asked[question] += not is_guess
         await self._delay(question, number)
+        if is_guess and not request.is_guess:  # asked for meanwhile: from now on it counts
+            number = self._asked[question]
+            self._asked[question] += 1
         kind = question.partition(" ")[0]
         if kind == "never":
             await asyncio.Event().wait()
@@ -127,11 +132,18 @@ class Model:
 def _answer(request: Request) -> str:
     sampling = request.sampling
     is_draw = not sampling.is_deterministic
-    asked = MARK.sub("~", repr((request.messages, sampling.seed, request.json_schema)))
+    return answer_to(request.messages, sampling.seed, request.json_schema, is_draw=is_draw)
+
+
+def answer_to(
+    messages: Sequence[ChatMessage], seed: int | None, json_schema: str | None, *, is_draw: bool
+) -> str:
+    """What the model says."""
+    asked = MARK.sub("~", repr((messages, seed, json_schema)))
     digest = xxh3_64_hexdigest(asked.encode())
-    if request.json_schema is not None:
-        return _json_answer(json.loads(request.json_schema), int(digest, 16), is_draw)
-    marks = "".join(MARK.findall(" ".join(content for _, content, *_ in request.messages)))
+    if json_schema is not None:
+        return _json_answer(json.loads(json_schema), int(digest, 16), is_draw)
+    marks = "".join(MARK.findall(" ".join(content for _, content, *_ in messages)))
     if is_draw:
         marks += f"~{next(_draws):06}~"
     return marks + " ".join(digest[start : start + 2] for start in range(0, 12, 2))

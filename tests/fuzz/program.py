@@ -363,6 +363,8 @@ class Config:
         observer: `None`, "watches", or what it raises: "own" or "odd".
         is_recorded: `record=` of `Session`.
         has_capacity: Whether the engine claims a small KV cache.
+        guesses: What the program predicts of its calls: "right", "wrong", "mixed"; `None` nothing.
+        dies_at: The number of the request at which the engine is killed.
     """
 
     rules: tuple[str, ...]
@@ -372,6 +374,8 @@ class Config:
     observer: str | None = None
     is_recorded: bool = False
     has_capacity: bool = False
+    guesses: str | None = None
+    dies_at: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from helium_agents import Session
-from helium_agents.engines.engine import Capacity, Request
+from helium_agents import Budget, Session
+from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.optimizer.rules import RULES
 from tests.fuzz.api import Library
@@ -30,6 +30,7 @@ MOST_S = 2.0
 _MOST_REAL_S = 10.0
 STUCK = ("hang", "blocked", "lost")
 """Kinds of problems after which nothing else can be said of a run."""
+_DIED = "died (death 1 in this session"
 _UNAWAITED = "never awaited, so it did not run"
 
 
@@ -49,6 +50,7 @@ class Result:
         num_open: Requests that were open when the program had ended, before the session closed.
         caught: What the program caught, and where.
         seconds: Of computing.
+        num_guesses: Requests that nobody had asked for when they ended.
     """
 
     outcome: Any = None
@@ -58,11 +60,28 @@ class Result:
     num_open: int = 0
     caught: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    num_guesses: int = 0
 
     @property
     def is_stuck(self) -> bool:
         """Whether it did not come to its end."""
         return any(problem.startswith(STUCK) for problem in self.problems)
+
+
+_PLAIN = Config(rules=())
+_LAVISH = Budget(max_extra_tokens=1e9, least_probability=0.0)
+
+
+class _MortalEngine(ScriptedEngine):
+    """One that is killed when it gets a certain request."""
+
+    dies_at: int | None = None
+
+    async def complete(self, request: Request, on_delta: Any = None) -> Completion:
+        if self.num_requests + 1 == self.dies_at:
+            self.dies_at = None
+            asyncio.get_running_loop().call_soon(self.die)
+        return await super().complete(request, on_delta)
 
 
 def run_plain(program: Block, delay_seed: int) -> Result:
@@ -89,9 +108,11 @@ def run_as(program: Block, delay_seed: int, config: Config, memo: Any) -> Result
         "memo_mode": config.memo_mode,
         "record": config.is_recorded,
         "observers": [] if config.observer is None else [_Observer(config.observer)],
+        "speculate": "off" if config.guesses is None else _LAVISH,
     }
     capacity = Capacity(256, 16, 4096, 8) if config.has_capacity else None
-    return run(program, delay_seed, options, capacity, is_real=config.memo == "lmdb")
+    is_real = config.memo == "lmdb"
+    return run(program, delay_seed, options, capacity, is_real=is_real, config=config)
 
 
 def run(
@@ -101,6 +122,7 @@ def run(
     capacity: Capacity | None = None,
     *,
     is_real: bool = False,
+    config: Config = _PLAIN,
 ) -> Result:
     """Run a program in a session made with these options.
 
@@ -110,9 +132,12 @@ def run(
         options: Those of the session.
         capacity: That of the engine.
         is_real: Whether time is real; threads need it so.
+        config: What is guessed, and when the engine dies.
     """
     result = Result()
-    _run(program, ScriptedEngine(Model(delay_seed), capacity=capacity), options, is_real, result)
+    engine = _MortalEngine(Model(delay_seed), capacity=capacity)
+    engine.dies_at = config.dies_at
+    _run(program, engine, options, is_real, result, config.guesses)
     if result.problems:
         _bury()
     return result
@@ -124,12 +149,14 @@ def _run(
     options: dict[str, Any],
     is_real: bool,
     result: Result,
+    guesses: str | None,
 ) -> None:
     loop: asyncio.AbstractEventLoop = asyncio.new_event_loop() if is_real else VirtualLoop()
     start_s = time.process_time()
     most_s = _MOST_REAL_S if is_real else None
-    _in_loop(loop, _main(program, engine, options, result), result, most_s)
-    result.requests = engine.requests
+    _in_loop(loop, _main(program, engine, options, result, guesses), result, most_s)
+    result.requests = [request for request in engine.requests if not request.is_guess]
+    result.num_guesses = len(engine.requests) - len(result.requests)
     result.seconds = time.process_time() - start_s
 
 
@@ -173,12 +200,16 @@ async def _reference_main(program: Block, engine: ScriptedEngine, result: Result
 
 
 async def _main(
-    program: Block, engine: ScriptedEngine, options: dict[str, Any], result: Result
+    program: Block,
+    engine: ScriptedEngine,
+    options: dict[str, Any],
+    result: Result,
+    guesses: str | None,
 ) -> None:
     world, not_ours = new_world(), asyncio.all_tasks()
     try:
         async with Session(engine, **options) as session:
-            result.outcome = await run_program(Library(session), program)
+            result.outcome = await run_program(Library(session, guesses), program)
             result.num_open = engine.num_open
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -253,7 +284,8 @@ def _watched(loop: asyncio.AbstractEventLoop, result: Result) -> Iterator[None]:
     texts = [str(warning.message) for warning in caught]
     result.unawaited = sorted(text for text in texts if _UNAWAITED in text)
     if not result.is_stuck:
-        result.problems += [f"warning: {text}" for text in texts if _UNAWAITED not in text]
+        unexpected = [text for text in texts if _UNAWAITED not in text and _DIED not in text]
+        result.problems += [f"warning: {text}" for text in unexpected]
 
 
 def _bury() -> None:

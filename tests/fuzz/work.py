@@ -21,9 +21,11 @@ class Shrunk:
     problems: list[str]
 
 
-def problems_of(seed: int, *, is_self_check: bool, ignored: tuple[str, ...]) -> list[str]:
+def problems_of(
+    seed: int, *, is_self_check: bool, guesses: bool, ignored: tuple[str, ...]
+) -> list[str]:
     """What is wrong with the case of a seed, apart from the ignored kinds."""
-    return _problems(case_of(seed), is_self_check, ignored)
+    return _problems(case_of(seed, guesses=guesses), is_self_check, ignored)
 
 
 def _problems(case: Case, is_self_check: bool, ignored: tuple[str, ...]) -> list[str]:
@@ -33,20 +35,21 @@ def _problems(case: Case, is_self_check: bool, ignored: tuple[str, ...]) -> list
     return [p for p in problems if not kind_of(p).endswith(ignored)] if ignored else problems
 
 
-def shrunk(seed: int, *, is_self_check: bool, ignored: tuple[str, ...]) -> Shrunk:
+def shrunk(seed: int, *, is_self_check: bool, guesses: bool, ignored: tuple[str, ...]) -> Shrunk:
     """The case of a seed, made small."""
+    original = case_of(seed, guesses=guesses)
 
     def kinds(case: Case) -> set[str]:
         return {kind_of(problem) for problem in _problems(case, is_self_check, ignored)}
 
-    problems = problems_of(seed, is_self_check=is_self_check, ignored=ignored)
+    problems = _problems(original, is_self_check, ignored)
     if not problems:
-        return Shrunk(case_of(seed), ["vanished: it failed before, and does not now"])
+        return Shrunk(original, ["vanished: it failed before, and does not now"])
     wanted = kind_of(problems[0])
 
     def fails(case: Case) -> bool:
         # a smaller program must still be one whose results are determined
         return wanted in kinds(case) and (is_self_check or not check(case, is_self_check=True))
 
-    case = shrink(case_of(seed), fails, SHRINK_S)
+    case = shrink(original, fails, SHRINK_S)
     return Shrunk(case, _problems(case, is_self_check, ignored))
