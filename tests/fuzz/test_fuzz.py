@@ -10,24 +10,27 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
-from tests.fuzz.check import check
+from helium_agents import MemoryStore
+from tests.fuzz.check import check, is_countable
 from tests.fuzz.clock import Deadlock, VirtualLoop
 from tests.fuzz.generate import case_of
 from tests.fuzz.pool import Crash, work_off
 from tests.fuzz.program import Ask, Await, Case, Config, Make, Raise, Together, text_of
+from tests.fuzz.run import run_as
 from tests.fuzz.shrink import repaired, shrink
 
 NUM_CASES, NUM_QUICK, NUM_AT_ONCE = 300, 100, 25
 
 
-def failures_of(seeds: range, *, is_self_check: bool = False) -> str:
+def failures_of(seeds: range, *, is_self_check: bool = False, guesses: bool = False) -> str:
     """Every failing case of some seeds as text."""
     texts: list[str] = []
     for seed in seeds:
-        case = case_of(seed)
+        case = case_of(seed, guesses=guesses)
         problems = check(case, is_self_check=is_self_check)
         if problems:
             texts.append("\n".join([str(case), *dict.fromkeys(problems)]))
@@ -44,6 +47,32 @@ def failures_of(seeds: range, *, is_self_check: bool = False) -> str:
 def test_optimised_equals_plain(first: int) -> None:
     failures = failures_of(range(first, first + NUM_AT_ONCE))
     assert not failures, failures
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(first, marks=[pytest.mark.slow] * (first >= 50))
+        for first in range(0, 200, NUM_AT_ONCE)
+    ],
+)
+def test_with_guesses_right_and_wrong_it_is_the_same(first: int) -> None:
+    failures = failures_of(range(first, first + NUM_AT_ONCE), guesses=True)
+    assert not failures, failures
+
+
+def test_the_memo_has_the_same_with_guesses_and_without() -> None:
+    num_guesses = 0
+    for seed in range(500, 540):
+        case = case_of(seed, guesses=True)
+        config = replace(case.config, dies_at=None)
+        if is_countable(replace(case, config=config)):
+            with_guesses, without = MemoryStore(), MemoryStore()
+            run = run_as(case.program, seed, config, with_guesses)
+            num_guesses += run.num_guesses
+            run_as(case.program, seed, replace(config, guesses=None), without)
+            assert set(with_guesses._kept) == set(without._kept), str(case)
+    assert num_guesses > 20
 
 
 def test_the_plain_program_agrees_with_itself_under_other_delays() -> None:

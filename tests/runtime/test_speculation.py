@@ -9,11 +9,23 @@ from typing import Any, Literal
 import pytest
 from gate import ticks, until
 
-from helium_agents import Budget, Session, ToolCall, gather, llm, operator, prompt, run_tools, user
-from helium_agents.engines.engine import Request
+from helium_agents import (
+    Budget,
+    Session,
+    ToolCall,
+    agent_loop,
+    gather,
+    llm,
+    operator,
+    prompt,
+    run_tools,
+    user,
+)
+from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 from helium_agents.errors import EngineDied, SessionError
 from helium_agents.memo.memory import MemoryStore
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from helium_agents.telemetry.events import Speculated
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -625,3 +637,127 @@ async def test_what_a_predictor_raises_is_told_to_the_event_loop_and_changes_not
             assert await session.run(steps, wrong)
     assert ["predict= of llm failed" in problem["message"] for problem in problems] == [True, True]
     loop.set_exception_handler(before)
+
+
+# --- what is learned ------------------------------------------------------------------------------
+
+
+class Verdicts(ScriptedEngine):
+    """Says "good" of whatever it is to judge, once the test lets it; its steps have a cost."""
+
+    cost: StepCost | None = STEP_COSTS["h100-8b"]
+
+    def __init__(self) -> None:
+        self.may_judge = asyncio.Event()
+        super().__init__(self._script)
+
+    async def _script(self, request: Request) -> str:
+        if request.json_schema is None:
+            return "fine"
+        await self.may_judge.wait()
+        return '"good"'
+
+
+@operator(pure=True, version="1")
+async def judged(text: str) -> str:
+    verdict = await llm(user(f"judge {text}"), schema=Literal["bad", "good"])
+    return (await llm(user(f"{verdict.parsed} {text}"))).text
+
+
+async def learned(session: Session, engine: Verdicts) -> asyncio.Task[str]:
+    """A call of `judged` that is open, after others like it."""
+    engine.may_judge.set()
+    for number in range(20):
+        await session.run(judged, f"{number}")
+    engine.may_judge.clear()
+    engine.requests.clear()
+    answer = asyncio.create_task(session.run(judged, "new"))
+    await until(lambda: engine.requests)
+    await ticks(200)
+    return answer
+
+
+async def test_answers_with_few_values_are_guessed_by_those_that_came_before() -> None:
+    engine = Verdicts()
+    async with Session(engine, speculate="auto") as session:
+        answer = await learned(session, engine)
+        assert asked(engine) == ["judge new", "good new"]
+        engine.may_judge.set()
+        assert await answer == "fine" and engine.num_requests == 42
+
+
+async def test_without_knowing_what_a_step_costs_nothing_is_guessed_by_itself() -> None:
+    engine = Verdicts()
+    engine.cost = None
+    async with Session(engine, speculate="auto") as session:
+        answer = await learned(session, engine)
+        assert asked(engine) == ["judge new"]
+        engine.may_judge.set()
+        await answer
+
+
+async def test_the_call_of_a_tool_that_usually_follows_is_guessed_and_the_tool_runs_early() -> None:
+    runs: list[tuple[str, int]] = []
+
+    @operator(pure=True, version="1")
+    async def page(book: str, number: int) -> str:
+        """A page."""
+        runs.append((book, number))
+        return f"page {number} of {book}"
+
+    may_ask = asyncio.Event()
+
+    async def script(request: Request) -> ScriptedReply:
+        await may_ask.wait()
+        turn = sum(message.role == "tool" for message in request.messages)
+        if turn == 3:
+            return ScriptedReply("done")
+        arguments = {"book": request.messages[0].content, "number": turn + 1}
+        return ScriptedReply(tool_calls=[ToolCall("page", arguments)])
+
+    @operator(pure=True, version="1")
+    async def read(book: str) -> str:
+        return (await agent_loop(user(book), tools=[page])).text
+
+    async with Session(ScriptedEngine(script), speculate=LAVISH) as session:
+        may_ask.set()
+        for number in range(10):
+            assert await session.run(read, f"book {number}") == "done"
+        may_ask.clear()
+        answer = asyncio.create_task(session.run(read, "new"))
+        await until(lambda: ("new", 3) in runs)
+        may_ask.set()
+        assert await answer == "done"
+        assert [runs.count(("new", number)) for number in (1, 2, 3)] == [1, 1, 1]
+
+
+# --- where an engine is idle ----------------------------------------------------------------------
+
+
+async def test_a_guess_waits_for_a_slot_and_gives_it_back_to_what_is_asked() -> None:
+    doors = Doors("q", "then no", "a", "b", q="yes")
+    engine = ScriptedEngine(doors, capacity=Capacity(10**6, 16, 10**6, max_requests=3))
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "no"))
+        await until(lambda: asked(engine) == ["q", "then no"])
+        others = [asyncio.ensure_future(llm(user(text))) for text in "ab"]
+        await until(lambda: asked(engine) == ["q", "then no", "a", "b"])
+        await until(lambda: engine.num_open == 3)
+        assert len(engine.aborted) == 1
+        doors.open("a")
+        await until(lambda: asked(engine)[4:] == ["then no"])
+        doors.open("b")
+        doors.open("q")
+        assert await answer == "re then yes"
+        await asyncio.gather(*others)
+
+
+async def test_a_guess_does_not_go_where_its_cache_would_be_anothers() -> None:
+    doors = Doors("q", q="yes")
+    engine = ScriptedEngine(doors, capacity=Capacity(300, 16, 10**6, max_requests=8))
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(two_steps, "q", "yes"))
+        await ticks(200)
+        assert asked(engine) == ["q"]
+        doors.open("q")
+        assert await answer == "re then yes"
