@@ -89,6 +89,9 @@ class EarlyAnswer:
         return 0 if self.request is None or self.sent_s is None else None
 
 
+Work = Callable[[EarlyAnswer], Coroutine[Any, Any, Any]]
+
+
 class EarlyAnswers:
     """All early answers of a session.
 
@@ -145,18 +148,16 @@ class EarlyAnswers:
         self.want(early, wanted_by)
         return early
 
-    def _begin(
-        self, key: bytes, label: str, work: Callable[[EarlyAnswer], Coroutine[Any, Any, Any]]
-    ) -> EarlyAnswer:
+    def _begin(self, key: bytes, label: str, work: Work) -> EarlyAnswer:
         ended = asyncio.get_running_loop().create_future()
         early = self._by_key[key] = EarlyAnswer(key, label, ended)
         early.task = self._tasks.spawn(
-            self._compute(early, work(early)), self._context.copy(), partial(self._end, early)
+            self._compute(early, work), self._context.copy(), partial(self._end, early)
         )
         return early
 
-    async def _compute(self, early: EarlyAnswer, work: Coroutine[Any, Any, Any]) -> None:
-        early.value = await work
+    async def _compute(self, early: EarlyAnswer, work: Work) -> None:
+        early.value = await work(early)
         early.end_s = asyncio.get_running_loop().time()
         early.is_there = True
 

@@ -52,7 +52,7 @@ def test_optimised_equals_plain(first: int) -> None:
 @pytest.mark.parametrize(
     "first",
     [
-        pytest.param(first, marks=[pytest.mark.slow] * (first >= 50))
+        pytest.param(first, marks=[pytest.mark.slow] * (first >= 25))
         for first in range(0, 200, NUM_AT_ONCE)
     ],
 )
@@ -63,7 +63,7 @@ def test_with_guesses_right_and_wrong_it_is_the_same(first: int) -> None:
 
 def test_the_memo_has_the_same_with_guesses_and_without() -> None:
     num_guesses = 0
-    for seed in range(500, 540):
+    for seed in range(500, 520):
         case = case_of(seed, guesses=True)
         config = replace(case.config, dies_at=None)
         if is_countable(replace(case, config=config)):
@@ -72,7 +72,7 @@ def test_the_memo_has_the_same_with_guesses_and_without() -> None:
             num_guesses += run.num_guesses
             run_as(case.program, seed, replace(config, guesses=None), without)
             assert set(with_guesses._kept) == set(without._kept), str(case)
-    assert num_guesses > 20
+    assert num_guesses > 5
 
 
 def test_the_plain_program_agrees_with_itself_under_other_delays() -> None:
