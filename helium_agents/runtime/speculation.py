@@ -12,7 +12,8 @@ of a body end with the body.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -169,14 +170,15 @@ class Speculation:
         """Try what is guessed of a call."""
         if node.key is None or not self._stakes.may_guess(node, site):
             return
-        if isinstance(node, LlmNode) and isinstance(node.call.predict, str):
-            self._ask_smaller(body, node, node.call.predict, site, until_s, above)
-            return
-        found = self._predictions(body, node, site, above)
-        if above is None and found:
-            body.guessed[node.key] = found
-        for predicted in found:
-            self._try(body, node, site, until_s, predicted, above)
+        with _told_if_it_fails(node):
+            if isinstance(node, LlmNode) and isinstance(node.call.predict, str):
+                self._ask_smaller(body, node, node.call.predict, site, until_s, above)
+                return
+            found = self._predictions(body, node, site, above)
+            if above is None and found:
+                body.guessed[node.key] = found
+            for predicted in found:
+                self._try(body, node, site, until_s, predicted, above)
 
     def _ask_smaller(
         self, body: Body, node: LlmNode, model: str, site: str, until_s: float, above: Trial | None
@@ -199,13 +201,7 @@ class Speculation:
         asked = node.call if isinstance(node, LlmNode) else node.body
         if asked.predict is None:
             return self._learned.of(body, node, site, above)
-        try:
-            return by_user(node)
-        except Exception as error:
-            message = f"predict= of {node.label} failed, so nothing is guessed"
-            context = {"message": message, "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
-            return []
+        return by_user(node)
 
     def _try(
         self,
@@ -233,7 +229,13 @@ class Speculation:
         shadow.task = self._tasks.spawn(shadow.run(again), self._context.copy())
 
     def _heard(self, body: Body, node: LlmNode, site: str, until_s: float, text: str) -> bool:
-        """An answer begins like this; whether its closed part is known now."""
+        """An answer begins like this; whether no more of it is to be heard."""
+        with _told_if_it_fails(node):
+            return self._guess_by(body, node, site, until_s, text)
+        return True
+
+    def _guess_by(self, body: Body, node: LlmNode, site: str, until_s: float, text: str) -> bool:
+        """Try the closed part of an answer, if its beginning tells; whether it does."""
         assert node.call.json_schema is not None
         value = forced_value(node.call.json_schema, text)
         if value is None or body not in self.bodies.values():
@@ -374,6 +376,17 @@ class Speculation:
                     early.label, guess.source, guess.probability, is_used, saved_s, num_tokens, call
                 )
             )
+
+
+@contextmanager
+def _told_if_it_fails(node: Node) -> Iterator[None]:
+    """Tell the event loop of what goes wrong in guessing: the call itself is as it was without."""
+    try:
+        yield
+    except Exception as error:
+        message = f"nothing is guessed of {node.label}, since guessing (predict=, perhaps) failed"
+        context = {"message": message, "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _listen(request: Request, on_text: Callable[[str], bool]) -> None:
