@@ -25,7 +25,6 @@ def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> d
     found = {
         "name": name,
         "is_running": is_running,
-        "is_cut": run.is_cut and not is_running,
         "parts": [asdict(part) for part in run.parts],
         "engines": [asdict(engine) for engine in run.engines.values()],
         "choices": run.choices,

@@ -215,3 +215,11 @@ def test_texts_may_be_missing(show: Show, tmp_path: Path) -> None:
     tab.wait_for_selector("#details:has-text('Texts were not kept')")
     tab.click("#tab-prefixes")
     assert tab.locator(".prefixes .block").count() > 0
+
+
+def test_rows_without_an_end_are_told(show: Show, tmp_path: Path) -> None:
+    run = long_run(40)
+    run.items[3].closed_s = None
+    tab = show(written_page(run, tmp_path / "run.html"))
+    assert "Of 1 row the trace does not tell the end" in tab.inner_text("#main")
+    assert "3 of 4 rows" in tab.inner_text("#head")

@@ -15,7 +15,7 @@ function comparePart(page) {
   const text = (value) => typeof value === "number" ? whole.format(value) : value;
   const element = h("section", { "aria-label": "Comparison" },
     h("h2", {}, `${before.name}, then ${after.name}`),
-    plainTable(["", before.name, after.name, "times as fast, or as few"], rows.map((row) => row.map(text))),
+    plainTable(["figure", before.name, after.name, "times as fast, or as few"], rows.map((row) => row.map(text))),
     h("h2", {}, "Computed again, and why"),
     reasonList(page),
     h("h2", {}, "Operators"),

@@ -60,7 +60,10 @@ class Page {
   notes() {
     const { run } = this;
     const found = [];
-    if (run.is_cut) found.push("The trace ends in the middle: its run was killed. What it had written until then is here.");
+    const missing = (run.num_rows ?? run.num_items) - run.num_ended_items;
+    if (!run.is_running && missing > 0) {
+      found.push(`Of ${count(missing, "row")} the trace does not tell the end: the run was stopped, or killed within a second of it.`);
+    }
     found.push(...run.moments.map(momentText).filter(Boolean));
     if (run.parts.length > 1) {
       const starts = run.parts.slice(1).map((part) => seconds(part.start_s));

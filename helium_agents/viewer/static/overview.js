@@ -23,7 +23,7 @@ function callsTile(run) {
   const total = Object.values(run.counts).reduce((sum, number) => sum + number, 0);
   const parts = Object.entries(STATES).map(([key, state]) => ({
     key, ...state, number: run.counts[key] ?? 0 }));
-  return h("article.tile", {}, h("h3", {}, "Model calls"),
+  return h("article.tile", {}, h("h2", {}, "Model calls"),
     h("p.figure", { id: "num-calls" }, whole.format(total)),
     shareBar("Model calls", parts, total));
 }
@@ -35,7 +35,7 @@ function tokensTile(run) {
     { key: "lost", mark: "▨", word: "read again", number: lost, tells: "read before, and lost or not yet there" },
     { key: "new", mark: "▭", word: "read first", number: prompt - hit - lost, tells: "nothing before began so" },
   ];
-  return h("article.tile", {}, h("h3", {}, "Prompt tokens of computed calls"),
+  return h("article.tile", {}, h("h2", {}, "Prompt tokens of computed calls"),
     h("p.figure", {}, whole.format(prompt), h("small", {}, ` + ${whole.format(output)} answered`)),
     shareBar("Prompt tokens", parts, prompt));
 }
@@ -51,7 +51,7 @@ function timeTile(run) {
   }
   const most = Math.max(...rows.map(([, value]) => value), 1e-9);
   const mean = run.outcome.mean_s;
-  return h("article.tile", {}, h("h3", {}, "Time"),
+  return h("article.tile", {}, h("h2", {}, "Time"),
     h("p.figure", {}, seconds(took), mean == null ? null : h("small", {}, ` · a row ${seconds(mean)}, 95% within ${seconds(run.outcome.p95_s)}`)),
     h("table.bounds", {}, h("caption.hidden", {}, "The time beside what it could be at least"),
       h("tbody", {}, rows.map(([name, value, kind]) => h("tr", {},
