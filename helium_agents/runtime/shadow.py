@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Protocol
 from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.inline import check_may_await, run_body
 from helium_agents.graph.node import Node, OperatorNode
-from helium_agents.graph.outcome import Outcome, Value
+from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame, Models, Tally, entered_frame
 from helium_agents.runtime.known_inputs import with_inputs
@@ -43,11 +43,10 @@ class World(Protocol):
         ...
 
     async def answer(self, node: Node, shadow: Shadow) -> Outcome | None:
-        """What a call comes to, before its own form is made of it; `None`: the shadow must end."""
-        ...
+        """What a call comes to, before its own form is made of it; `None`: the shadow must end.
 
-    def is_composite(self, node: OperatorNode) -> bool:
-        """Whether a pure operator's body calls others, so that the shadow runs it for itself."""
+        Where a pure operator's body calls others, that runs in the shadow.
+        """
         ...
 
     def calls_others(self, node: OperatorNode) -> None:
@@ -85,11 +84,14 @@ class Shadow:
     async def run(self, node: OperatorNode) -> None:
         """Run the body of a call that `again` gave; what it comes to does not matter."""
         try:
-            await run_body(node, None, Tally(), on_begin=_not_timed)
+            await run_body(node, None, Tally(), on_begin=self.not_timed)
         except KeyboardInterrupt:
             raise
         except BaseException:  # what is guessed may be what the body cannot have, or exits for
             self.end()
+
+    def not_timed(self) -> None:
+        """Nobody's time-outs hold in it: a guess waits longer for its turn than what is asked."""
 
     def end(self) -> None:
         """Nothing more may come of it."""
@@ -167,13 +169,7 @@ class Shadow:
             self._stop()
         outcome = self.known.get(node.key)
         if outcome is None:
-            if isinstance(node, OperatorNode) and self._world.is_composite(node):
-                return Value(await run_body(node, None, Tally(), on_begin=_not_timed))
             outcome = await self._world.answer(node, self)
             if outcome is None or self.is_over:
                 self._stop()
         return delivered(node, outcome)
-
-
-def _not_timed() -> None:
-    """Its time-outs are those of nobody: a guess waits for its turn longer than what is asked."""

@@ -20,10 +20,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from helium_agents.engines.engine import Completion, Delta, OnDelta, Request
+from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome, Value
-from helium_agents.graph.trace import Models
+from helium_agents.graph.trace import Models, Tally
 from helium_agents.optimizer.closed_values import forced_value
 from helium_agents.optimizer.guesses import Guess
 from helium_agents.runtime.answers import Answers
@@ -42,6 +43,9 @@ from helium_agents.runtime.trial import Body, Trial
 from helium_agents.telemetry.events import Observer, Speculated
 
 T = TypeVar("T")
+
+_MOST_TRIALS = 16
+"""So many at once in a body: guesses on top of guesses are soon too many to look at."""
 
 _SURE = 0.97
 """Of what the beginning of an answer says about the rest of its closed part."""
@@ -216,7 +220,9 @@ class Speculation:
         known: dict[bytes, Outcome] = {}
         if above is not None:
             chance, known = chance * above.shadow.probability, above.shadow.known
-        if chance < self._stakes.least_probability or self._is_tried(body, node, predicted):
+        if chance < self._stakes.least_probability or len(body.trials) >= _MOST_TRIALS:
+            return
+        if self._is_tried(body, node, predicted):
             return
         assert node.key is not None
         shadow = Shadow(self, known | {node.key: predicted.outcome}, chance)
@@ -294,10 +300,6 @@ class Speculation:
         """The session's models."""
         return self._engines
 
-    def is_composite(self, node: OperatorNode) -> bool:
-        """Whether a pure operator's body calls others, so that the shadow runs it for itself."""
-        return not self._early.may_be_leaf(node)
-
     def calls_others(self, node: OperatorNode) -> None:
         """The body of a pure operator has made a call."""
         self._early.no_leaf(node)
@@ -313,6 +315,8 @@ class Speculation:
             if flight is not None and flight.task is not None:
                 await asyncio.wait((flight.task,))
                 return flight.outcome
+            if isinstance(node, OperatorNode) and not self._early.may_be_leaf(node):
+                return Value(await run_body(node, None, Tally(), on_begin=shadow.not_timed))
             early = self._begin(node, trial)
             if early is None:
                 return None

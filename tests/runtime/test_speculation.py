@@ -297,6 +297,7 @@ async def test_an_operator_that_calls_others_runs_for_itself_and_what_it_calls_i
     @operator(pure=True, version="1")
     async def inner(text: str) -> str:
         runs.append(text)
+        await ticks(3)
         first, second = await gather(llm(user(f"a {text}")), llm(user(f"b {text}")))
         return first.text + second.text
 
@@ -310,6 +311,7 @@ async def test_an_operator_that_calls_others_runs_for_itself_and_what_it_calls_i
         answer = asyncio.create_task(session.run(steps))
         await until(lambda: len(engine.requests) == 3)
         await ticks(50)
+        assert len(runs) == 2, "as one that calls none, and then for itself"
         doors.open("q")
         assert await answer == "re a gore b go"
         assert engine.num_requests == 3
