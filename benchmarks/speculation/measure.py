@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from statistics import mean
 
 from benchmarks.harness.statistics import percentile
-from benchmarks.speculation.engine import ScriptEngine
+from benchmarks.speculation.engine import Said, ScriptEngine
 from benchmarks.speculation.programs import Program, Workflow, item_text, words
 from benchmarks.speculation.systems import System
 from benchmarks.workloads.texts import seeded
 from helium_agents import Session, llm, user
+from helium_agents.engines.engine import ChatMessage
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.step_cost import STEP_COSTS
 
@@ -66,42 +67,69 @@ class Run:
         return mean(self.others_s)
 
 
-def run(cell: Cell, system: System, seed: int, others_per_s: float = 0.0) -> Run:
+@dataclass(frozen=True)
+class Company:
+    """Calls that come beside, in which there is nothing to guess.
+
+    Items then come by the clock: were they opened when others end, a system that is faster would
+    have more of them in the same time, and the others would wait for those.
+
+    Args:
+        calls_per_s: How many calls.
+        item_s: From one item to the next.
+    """
+
+    calls_per_s: float
+    item_s: float
+
+
+def run(cell: Cell, system: System, seed: int, company: Company | None = None) -> Run:
     """Run a cell in virtual time.
 
     Args:
         cell: What is run.
         system: How.
         seed: Of the items and of what the model says.
-        others_per_s: Calls a second that come beside, in which there is nothing to guess.
+        company: What comes beside, if anything.
     """
-    return run_in_virtual_time(_run(cell, system, seed, others_per_s))
+    return run_in_virtual_time(_run(cell, system, seed, company))
 
 
-async def _run(cell: Cell, system: System, seed: int, others_per_s: float) -> Run:
+async def _run(cell: Cell, system: System, seed: int, company: Company | None) -> Run:
     truth = cell.program.truth(seed, cell.usual)
-    engine = ScriptEngine(STEP_COSTS[cell.cost], truth)
+    engine = ScriptEngine(STEP_COSTS[cell.cost], lambda chat: _says_beside(chat) or truth(chat))
     await engine.start()
     workflow = cell.program.make(system.options(cell.program, truth))
     async with Session(engine, **system.session) as session:
         await _map(session, workflow, range(-NUM_LEARNING, 0), cell, seed)
         before, beside = engine.counts.prefill_tokens + engine.counts.requests, list[float]()
-        others = asyncio.create_task(_others(session, others_per_s, seed, beside))
-        found = await _map(session, workflow, range(NUM_ITEMS), cell, seed)
-        others.cancel()
-        await asyncio.wait([others])
+        if company is None:
+            found = await _map(session, workflow, range(NUM_ITEMS), cell, seed)
+        else:
+            others = asyncio.create_task(_others(company.calls_per_s, seed, beside))
+            found = await _map(session, workflow, range(NUM_ITEMS), cell, seed, company.item_s)
+            others.cancel()
+            await asyncio.wait([others])
         tokens = engine.counts.prefill_tokens + engine.counts.requests - before
     item_s, texts = zip(*found, strict=True)
     return Run(item_s, beside, tokens, texts)
 
 
 async def _map(
-    session: Session, workflow: Workflow, numbers: Iterable[int], cell: Cell, seed: int
+    session: Session,
+    workflow: Workflow,
+    numbers: Sequence[int],
+    cell: Cell,
+    seed: int,
+    item_s: float | None = None,
 ) -> list[tuple[float, str]]:
-    """How long each item took, so many at once, and what it returned."""
-    clock, open_ = asyncio.get_running_loop().time, asyncio.Semaphore(cell.num_open)
+    """How long each item took, and what it returned; so many at once, or each by the clock."""
+    clock = asyncio.get_running_loop().time
+    open_ = asyncio.Semaphore(cell.num_open if item_s is None else len(numbers))
 
     async def work(number: int) -> tuple[float, str]:
+        if item_s is not None:
+            await asyncio.sleep(item_s * (number - numbers[0]))
         async with open_:
             began_s = clock()
             text = await workflow(item_text(seed, number))
@@ -110,18 +138,24 @@ async def _map(
     return [each async for each in session.map(work, numbers)]
 
 
-async def _others(session: Session, per_s: float, seed: int, took_s: list[float]) -> None:
+async def _others(per_s: float, seed: int, took_s: list[float]) -> None:
     """Calls that come beside, for as long as this is not cancelled."""
-    if not per_s:
-        return
     clock, draws = asyncio.get_running_loop().time, seeded("others", seed)
 
     async def call(number: int) -> None:
         began_s = clock()
-        await llm(user(f"other {seed} {number}: {words(100, 'other', seed, number)}"))
+        await llm(user(f"{_BESIDE} {number}: {words(20, 'other', seed, number)}"))
         took_s.append(clock() - began_s)
 
     async with asyncio.TaskGroup() as group:
         for number in count():
             await asyncio.sleep(draws.expovariate(per_s))
             group.create_task(call(number))
+
+
+_BESIDE = "call beside"
+
+
+def _says_beside(messages: Sequence[ChatMessage]) -> Said | None:
+    """A short answer to a call beside."""
+    return Said("one two three four five") if messages[0].content.startswith(_BESIDE) else None

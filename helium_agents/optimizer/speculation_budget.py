@@ -28,13 +28,15 @@ class Budget:
     """How much may be guessed.
 
     A guess is made where what it wins, times how probable it is at least, is more than what it
-    costs, times how probable it is not.
+    costs, times how probable it is not. If it is right, what it takes from demanded calls would be
+    taken from such calls later anyway; but those that wait now are slower by it, so a part counts.
 
     Args:
         max_extra_tokens: Most tokens that are computed for wrong guesses, as a share of those that
             demanded calls need.
         caution: By how much a second that wrong guesses take from demanded calls counts more than
             one that right ones win.
+        early_cost: What of that part counts, from 0 to 1.
         confidence: With what probability a predictor is at least as often right as is assumed.
         least_probability: Guesses that are less probable are not made, whatever they win.
         window_tokens: Demanded tokens over which the share is held.
@@ -45,6 +47,7 @@ class Budget:
 
     max_extra_tokens: float = 0.2
     caution: float = 1.0
+    early_cost: float = 0.5
     confidence: float = 0.8
     least_probability: float = 0.3
     window_tokens: int = 100_000
@@ -169,7 +172,8 @@ class BudgetState:
             return None
         chance = self.probability(site, guess)
         lost_s = self.budget.caution * outlook.cost_s
-        expected_s = chance * outlook.saved_s - (1.0 - chance) * lost_s
+        won_s = outlook.saved_s - self.budget.early_cost * outlook.early_s
+        expected_s = chance * won_s - (1.0 - chance) * lost_s
         if expected_s <= 0.0:
             self._trial(site, expected_s)
             return None

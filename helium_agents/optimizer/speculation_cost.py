@@ -32,15 +32,22 @@ class Outlook(NamedTuple):
         saved_s: By how much earlier its answer is there if it is right.
         cost_s: What it takes from demanded calls if it is wrong: the sum over them.
         tokens: What the engine computes for nothing if it is wrong.
+        early_s: What it takes from demanded calls of others now, instead of later, if it is right.
     """
 
     saved_s: float
     cost_s: float
     tokens: float
+    early_s: float = 0.0
 
 
 def outlook(
-    cost: StepCost, call: GuessedCall, window_s: float, num_demanded: int, context_tokens: int = 0
+    cost: StepCost,
+    call: GuessedCall,
+    window_s: float,
+    num_demanded: int,
+    num_own: int = 0,
+    context_tokens: int = 0,
 ) -> Outlook:
     """What a guess wins and costs.
 
@@ -53,6 +60,7 @@ def outlook(
         call: What would be asked.
         window_s: How long it takes until the truth is known.
         num_demanded: Demanded requests that the engine has, or will have in that time.
+        num_own: Of these, those that are waited for by whoever wins by the guess.
         context_tokens: Tokens that these attend to, of all together.
     """
     new_tokens = max(1, call.prompt_tokens - call.cached_tokens)
@@ -66,10 +74,12 @@ def outlook(
     else:
         saved_s = min(window_s, cost.step_s + prefill_s + (call.output_tokens - 1) * step_s)
     evicted_s = cost.prefill_seconds(call.evicted_tokens)
-    cost_s = num_demanded * (prefill_s + num_steps * decode_s) + evicted_s
+    slower_s = prefill_s + num_steps * decode_s
+    cost_s = num_demanded * slower_s + evicted_s
     if window_s <= 0:
         return Outlook(0.0, cost_s, float(new_tokens))
-    return Outlook(saved_s, cost_s, new_tokens + num_steps)
+    early_s = max(0, num_demanded - num_own) * slower_s + evicted_s
+    return Outlook(saved_s, cost_s, new_tokens + num_steps, early_s)
 
 
 def request_seconds(

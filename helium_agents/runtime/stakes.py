@@ -124,7 +124,8 @@ class Stakes:
         else:
             window_s = trial.until_s - asyncio.get_running_loop().time()
             num_demanded = self._dispatcher.num_demanded(node.call.model)
-            found = outlook(cost, call, max(0.0, window_s), num_demanded)
+            num_own = int(isinstance(trial.root.node, LlmNode))  # it waits for that itself
+            found = outlook(cost, call, max(0.0, window_s), num_demanded, num_own)
         if trial.above is not None:  # it is won only if what is guessed above is right, too
             found = found._replace(saved_s=found.saved_s * trial.above.shadow.probability)
         return self._budget.worth(trial.site, guess, found)

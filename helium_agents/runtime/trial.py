@@ -52,3 +52,11 @@ class Trial:
     until_s: float
     is_right: bool | None = None
     above: Trial | None = None
+
+    @property
+    def root(self) -> Trial:
+        """The one below all that it stands on: of the call that the session itself has open."""
+        found = self
+        while found.above is not None:
+            found = found.above
+        return found

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.speculation.__main__ import main
 from benchmarks.speculation.engine import Said, Truth
-from benchmarks.speculation.measure import Cell, run
+from benchmarks.speculation.measure import Cell, Company, run
 from benchmarks.speculation.programs import PROGRAMS, Program, item_text
 from benchmarks.speculation.results import Result, read, report, write
 from benchmarks.speculation.systems import SYSTEMS
@@ -82,7 +82,7 @@ def test_a_run_is_the_same_each_time_and_others_are_counted() -> None:
     cell = Cell(PROGRAMS[2], "h100-8b", 0.9, 2)
     alone = run(cell, OFF, 1)
     assert alone == run(cell, OFF, 1)
-    beside = run(cell, OFF, 1, others_per_s=4.0)
+    beside = run(cell, OFF, 1, Company(calls_per_s=4.0, item_s=0.3))
     assert len(beside.others_s) > 10
     assert beside.texts == alone.texts
     assert beside.p(50) > alone.p(50)

@@ -75,6 +75,11 @@ class TestWorth:
         assert state.worth("elsewhere", SURE, even)
         assert state.worth("site", SURE._replace(source="other"), even)
 
+    def test_a_right_guess_costs_others_that_wait_now(self) -> None:
+        alone = Outlook(saved_s=0.4, cost_s=1.0, tokens=10)
+        assert BudgetState(Budget()).worth("site", SURE, alone)
+        assert not BudgetState(Budget()).worth("site", SURE, alone._replace(early_s=1.0))
+
     def test_improbable_guesses_are_not_made_even_where_nobody_waits(self) -> None:
         idle = Outlook(saved_s=1.0, cost_s=0.0, tokens=10)
         state = BudgetState(Budget())
@@ -183,6 +188,13 @@ class TestOutlook:
         for name, is_worth in (("h100-8b", True), ("cpu-medium", False)):
             found = outlook(STEP_COSTS[name], call, window_s=0.1, num_demanded=4)
             assert (state.worth(name, SURE, found) is not None) is is_worth
+
+    def test_who_wins_by_a_guess_does_not_mind_to_wait_for_it(self) -> None:
+        call = GuessedCall(300, 0, 60)
+        two = outlook(STEP_COSTS["cpu-medium"], call, 0.5, num_demanded=2)
+        own = outlook(STEP_COSTS["cpu-medium"], call, 0.5, num_demanded=2, num_own=1)
+        assert (two.early_s, own.early_s) == (two.cost_s, two.cost_s / 2)
+        assert own.cost_s == two.cost_s
 
     def test_blocks_of_others_are_part_of_the_cost(self) -> None:
         cost = STEP_COSTS["h100-8b"]
