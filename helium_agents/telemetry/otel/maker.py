@@ -55,7 +55,7 @@ class Maker:
         self._metrics = metrics
         self._ids = ids
         self._open: dict[int, tuple[Span, Began]] = {}
-        self._contexts: dict[int, SpanContext] = Latest()  # by our id, where theirs is another
+        self._contexts = Latest[int, SpanContext]()  # by our id, where theirs is another
 
     def began(self, record: Began) -> None:
         """Begin a span."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from opentelemetry.metrics import Histogram, Meter
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from helium_agents.telemetry.otel import conventions as names
 from helium_agents.telemetry.otel.attributes import Attributes, of_model, short_name
@@ -25,6 +29,22 @@ _DURATIONS = {
 }
 
 
+class Count:
+    """A counter that is asked for its totals when metrics are sent, which costs calls nothing."""
+
+    def __init__(self, meter: Meter, name: str, unit: str, what: str) -> None:
+        self._totals: Counter[tuple[tuple[str, Any], ...]] = Counter()
+        meter.create_observable_counter(name, [self._observe], unit, what)
+
+    def add(self, number: int, attributes: Attributes) -> None:
+        """Count."""
+        self._totals[tuple(attributes.items())] += number
+
+    def _observe(self, _: CallbackOptions) -> Iterator[Observation]:
+        for attributes, total in self._totals.copy().items():
+            yield Observation(total, dict(attributes))
+
+
 class Metrics:
     """Instruments of a meter."""
 
@@ -42,11 +62,11 @@ class Metrics:
             "Tokens that engines were sent and computed.",
             explicit_bucket_boundaries_advisory=names.TOKENS_BUCKETS,
         )
-        self._tokens_saved = meter.create_counter(
-            names.TOKENS_SAVED, "{token}", "Tokens of answers that needed no engine."
+        self._tokens_saved = Count(
+            meter, names.TOKENS_SAVED, "{token}", "Tokens of answers that needed no engine."
         )
-        self._calls = meter.create_counter(
-            names.CALLS, "{call}", "Model calls by how they came to their answer."
+        self._calls = Count(
+            meter, names.CALLS, "{call}", "Model calls by how they came to their answer."
         )
 
     def record(self, began: Began, ended: Ended) -> None:

@@ -1,6 +1,6 @@
 """The run's end of the pipe to the helper process.
 
-Records are set aside, encoded together a few times a second, and written as far as the pipe takes
+Records are encoded, set aside, and written together a few times a second, as far as the pipe takes
 them. Nothing here waits for the helper while the run goes on: what it is too slow for is kept up to
 a bound and then dropped and counted.
 """
@@ -19,6 +19,8 @@ import msgspec
 
 from helium_agents.telemetry.otel.context import Place
 from helium_agents.telemetry.otel.records import LENGTH_BYTES, Closed, Ended, Record, Told
+
+_ARRAY = b"\xdd"  # of MessagePack: four bytes tell how many values follow
 
 _EVERY_S = 0.1
 _MOST_TOGETHER = 512
@@ -59,15 +61,15 @@ class Pipe:
         os.set_blocking(self._stdin.fileno(), False)
         os.set_blocking(self._stdout.fileno(), False)
         self._loop.add_reader(self._stdout.fileno(), self._hear)
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._records: list[Record] = []  # set aside
+        self._encode_into = msgspec.msgpack.Encoder().encode_into
+        self._records, self._num_records = bytearray(), 0  # set aside
         self._timer: asyncio.TimerHandle | None = None
         self._backlog = bytearray()  # encoded
         self._is_writing = False  # once the pipe takes more
         self._is_closing = self._is_gone = self._has_warned = False
         self._news = asyncio.Event()
         self._heard = b""
-        self._num_spans = self._num_delivered = 0
+        self._num_spans = self.num_delivered = 0
         self._reason = ""
 
     def put(self, record: Record) -> None:
@@ -76,8 +78,9 @@ class Pipe:
             self._num_spans += 1
         if self._is_gone:
             return
-        self._records.append(record)
-        if len(self._records) >= _MOST_TOGETHER:
+        self._encode_into(record, self._records, -1)  # at the end
+        self._num_records += 1
+        if self._num_records >= _MOST_TOGETHER:
             self._send()
         elif self._timer is None:
             self._timer = self._loop.call_later(_EVERY_S, self._send)
@@ -102,7 +105,7 @@ class Pipe:
             except TimeoutError:
                 break
         await self._end()
-        num_lost = self._num_spans - self._num_delivered
+        num_lost = self._num_spans - self.num_delivered
         if num_lost:
             self._reason = self._reason or "its helper process did not send them in time"
             self._warn()
@@ -122,17 +125,19 @@ class Pipe:
     # --- to the helper -------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Encode what was set aside, and write it."""
+        """Write what was set aside: as one array, preceded by its length."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        records, self._records = self._records, []
         if self._is_gone:
             return
-        if records and len(self._backlog) < _MOST_BYTES:
-            data = self._encode(records)
-            self._backlog += len(data).to_bytes(LENGTH_BYTES, "big")
-            self._backlog += data
+        if self._num_records and len(self._backlog) < _MOST_BYTES:
+            head = _ARRAY + self._num_records.to_bytes(4, "big")
+            self._backlog += (len(head) + len(self._records)).to_bytes(LENGTH_BYTES, "big")
+            self._backlog += head
+            self._backlog += self._records
+        self._records.clear()
+        self._num_records = 0
         if not self._is_writing:
             self._write()
 
@@ -182,7 +187,7 @@ class Pipe:
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
             told = msgspec.json.decode(line, type=Told)
-            self._num_delivered, self._reason = told.delivered, told.reason
+            self.num_delivered, self._reason = told.delivered, told.reason
             if told.lost:
                 self._warn()
         self._news.set()

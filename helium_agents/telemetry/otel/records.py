@@ -11,7 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 
-class Sampled(Struct, array_like=True, frozen=True):
+class Sampled(Struct, array_like=True, frozen=True, gc=False):
     """How a model is asked, by the names of `graph.sampling.Sampling`."""
 
     max_tokens: int
@@ -25,7 +25,7 @@ class Sampled(Struct, array_like=True, frozen=True):
     frequency_penalty: float
 
 
-class Workflow(Struct, array_like=True, frozen=True, tag=0):
+class Workflow(Struct, array_like=True, frozen=True, gc=False, tag=0):
     """A `map`, or a `session.run`."""
 
     name: str
@@ -33,27 +33,27 @@ class Workflow(Struct, array_like=True, frozen=True, tag=0):
     run_id: str
 
 
-class Row(Struct, array_like=True, frozen=True, tag=1):
+class Row(Struct, array_like=True, frozen=True, gc=False, tag=1):
     """A row of a `map`."""
 
     workflow: str
     index: int
 
 
-class Agent(Struct, array_like=True, frozen=True, tag=2):
+class Agent(Struct, array_like=True, frozen=True, gc=False, tag=2):
     """A call of an operator."""
 
     name: str
 
 
-class Tool(Struct, array_like=True, frozen=True, tag=3):
+class Tool(Struct, array_like=True, frozen=True, gc=False, tag=3):
     """A tool that a model called."""
 
     name: str
     id: str
 
 
-class Chat(Struct, array_like=True, frozen=True, tag=4):
+class Chat(Struct, array_like=True, frozen=True, gc=False, tag=4):
     """A call of a model; `sampled` is there where an engine is asked."""
 
     model: str
@@ -66,7 +66,7 @@ class Chat(Struct, array_like=True, frozen=True, tag=4):
 Work: TypeAlias = Workflow | Row | Agent | Tool | Chat
 
 
-class Said(Struct, array_like=True, frozen=True):
+class Said(Struct, array_like=True, frozen=True, gc=False):
     """A conversation and its answers, where content is captured."""
 
     messages: tuple[tuple[str, str], ...]
@@ -74,7 +74,7 @@ class Said(Struct, array_like=True, frozen=True):
     tool_calls: tuple[tuple[tuple[str, str], ...], ...]
 
 
-class Answer(Struct, array_like=True, frozen=True):
+class Answer(Struct, array_like=True, frozen=True, gc=False):
     """How a call came to its answer; times are seconds, `None` where they are not known."""
 
     source: str
@@ -91,7 +91,7 @@ class Answer(Struct, array_like=True, frozen=True):
     said: Said | None
 
 
-class Began(Struct, array_like=True, frozen=True, tag=0):
+class Began(Struct, array_like=True, frozen=True, gc=False, tag=0):
     """A span began: `parent` is 0 where it has none, `trace` 16 bytes, times are since 1970."""
 
     span: int
@@ -101,7 +101,7 @@ class Began(Struct, array_like=True, frozen=True, tag=0):
     work: Work
 
 
-class Ended(Struct, array_like=True, frozen=True, tag=1):
+class Ended(Struct, array_like=True, frozen=True, gc=False, tag=1):
     """A span ended; `error` is the class of what it failed with, and a message or ""."""
 
     span: int
@@ -110,7 +110,7 @@ class Ended(Struct, array_like=True, frozen=True, tag=1):
     answer: Answer | None
 
 
-class Closed(Struct, array_like=True, frozen=True, tag=2):
+class Closed(Struct, array_like=True, frozen=True, gc=False, tag=2):
     """The run has ended in order: nothing follows."""
 
     end_ns: int

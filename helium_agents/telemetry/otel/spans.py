@@ -96,11 +96,11 @@ class Spans:
         self._open: dict[int, tuple[Place, float]] = {}  # calls, by number
         self._maps: dict[int, _OpenMap] = {}
         self._map_of: dict[int, _OpenMap] = {}  # by the rank of a row
-        self._callers: dict[int, Place] = Latest()  # of calls in no body and no row
-        self._leaders: dict[int, Place] = Latest()  # whose answers others may share
+        self._callers = Latest[int, Place]()  # of calls in no body and no row
+        self._leaders = Latest[int, Place]()  # whose answers others may share
         self._num_tools = 0
-        self._speculated: dict[int, bool] = Latest()  # calls answered early, by number
-        self._answers: dict[str, RequestAnswered] = Latest()  # by request
+        self._speculated = Latest[int, bool]()  # calls answered early, by number
+        self._answers = Latest[str, RequestAnswered]()  # by request
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             BodyBegan: self._body_began,
             BodyEnded: self._body_ended,
@@ -292,7 +292,7 @@ class Spans:
             place = self._begin(event.call, self._above_call(event), start_s, work)
         else:
             place, start_s = found
-        self._callers.pop(event.call, None)
+        self._callers.pop(event.call)
         answer = self._answer(event, start_s) if place.is_sampled else None
         self._end(place, usage.end_s, event.error, answer)
 
@@ -308,7 +308,7 @@ class Spans:
         usage, source = event.usage, event.source
         answered = None
         if source == "engine" and usage.request_id is not None:
-            answered = self._answers.pop(usage.request_id, None)
+            answered = self._answers.pop(usage.request_id)
         leader = None
         if event.leader != event.call:
             place = self._leaders.get(event.leader)
@@ -323,7 +323,7 @@ class Spans:
             None if first_s is None or sent_s is None else max(first_s - sent_s, 0.0),
             usage.num_attempts,
             event.calls_below,
-            self._speculated.pop(event.call, False),
+            bool(self._speculated.pop(event.call)),
             leader,
             () if answered is None else tuple(answered.finish_reasons),
             _said(answered) if answered is not None and self._content else None,
