@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from helium_agents.diagnose.analyze import Paths, ready_times
+from helium_agents.diagnose.timeline import Phases
 from helium_agents.trace.run import TracedAnswer, TracedCall, TracedRun
 from helium_agents.viewer.analysis import Analysis
 
@@ -54,11 +55,10 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             columns.setdefault(name, []).append(value)
 
     for call in calls:
-        request, answer = phases.get(call.number), call.answer
+        answer = call.answer
         add(
             number=call.number,
             state=names.add(state_of(call)),
-            source=names.add(call.source),
             label=names.add(call.label),
             path=names.add(" > ".join(paths.of(call.body))),
             body=call.body,
@@ -67,13 +67,7 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             leader_place=places.get(call.leader) if call.leader != call.number else None,
             model=names.add(call.model),
             error=None if call.error is None else names.add(call.error),
-            asked=_seconds(call.asked_s),
-            ready=_seconds(ready_s.get(call.number, call.asked_s)),
-            sent=None if request is None else _seconds(request.sent_s),
-            first=None if request is None else _seconds(request.first_token_s),
-            estimated=request is not None and request.is_estimated,
-            end=_seconds(call.end_s),
-            slot=None if request is None else request.slot,
+            **_times(call, phases.get(call.number), ready_s.get(call.number, call.asked_s)),
             attempts=call.num_attempts,
             prompt=call.prompt_tokens,
             cached=call.cached_tokens,
@@ -86,6 +80,19 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             answered=answer is not None,
         )
     return columns
+
+
+def _times(call: TracedCall, request: Phases | None, ready_s: float) -> dict[str, Any]:
+    """A call's times, and its place on the engine if it was sent to one."""
+    return {
+        "asked": _seconds(call.asked_s),
+        "ready": _seconds(ready_s),
+        "sent": None if request is None else _seconds(request.sent_s),
+        "first": None if request is None else _seconds(request.first_token_s),
+        "end": _seconds(call.end_s),
+        "estimated": request is not None and request.is_estimated,
+        "slot": None if request is None else request.slot,
+    }
 
 
 def item_columns(run: TracedRun) -> Columns:
