@@ -41,4 +41,5 @@ SYSTEMS = (
     Ours("ours-without-park", schedule=NeverParks),
     Ours("ours-without-ended-hints", schedule=KeepsEnded),
     Ours("ours-without-hints", hints=False),
+    Ours("ours-without-speculation", speculates=False),
 )

@@ -32,6 +32,7 @@ class Ours:
         shares: Whether equal calls are merged or joined at all.
         schedule: Makes the schedule of a run; by default the session chooses.
         hints: Whether the engine is told what of its cache is of use.
+        speculates: Whether calls may be computed before they are asked for.
         same_as: A system that does exactly the same.
     """
 
@@ -49,6 +50,7 @@ class Ours:
         shares: bool = True,
         schedule: Callable[[], Schedule] | None = None,
         hints: bool = True,
+        speculates: bool = True,
         same_as: str | None = None,
     ) -> None:
         self.name = name
@@ -59,6 +61,7 @@ class Ours:
         self._shares = shares
         self._schedule = schedule
         self._hints = hints
+        self._speculates = speculates
         self.same_as = same_as
         self._prepared: tuple[Batch, Testbed, Path] | None = None
         self._memo_now: Path | MemoryStore | None = None
@@ -103,6 +106,7 @@ class Ours:
             share=self._shares,
             schedule=None if self._schedule is None else self._schedule(),
             observers=[partial(self._observe, bed.engine.log)],
+            speculate="auto" if self._speculates else "off",
         )
         async with session:
             rows = _arriving(batch) if batch.arrivals_s else batch.rows
