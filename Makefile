@@ -4,9 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+DEVELOP := $(addprefix requirements/,bench.txt browser.txt docs.txt langgraph.txt notebook.txt otel.txt pyright.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo docs test quick lint types pyright tests release-check langgraph-tests fuzz overhead bench bench-quick setup clean
+.PHONY: help demo docs test quick lint types pyright tests release-check langgraph-tests fuzz overhead bench bench-quick setup develop clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -14,8 +15,7 @@ help:  ## Show the targets.
 demo: setup  ## Questions about a dozen documents, answers and a score; again: nothing is computed.
 	$(BIN)/helium demo
 
-docs: setup  ## The documentation site: docs/_build/index.html
-	@$(PIP) -r requirements/bench.txt -r requirements/docs.txt
+docs: develop  ## The documentation site: docs/_build/index.html
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build
 
 test: lint types pyright tests  ## Lint, types, and all tests, real engine included.
@@ -27,17 +27,14 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup
+types: develop
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/typing/mypy.ini tests/typing
 
-pyright: setup  ## What users write, checked by pyright, too.
-	@$(PIP) -r requirements/bench.txt -r requirements/pyright.txt
+pyright: develop  ## What users write, checked by pyright, too.
 	$(BIN)/basedpyright --pythonpath $(BIN)/python --project tests/typing
 
-tests: setup
-	@$(PIP) -r requirements/bench.txt -r requirements/langgraph.txt -r requirements/docs.txt \
-	  -r requirements/browser.txt -r requirements/notebook.txt -r requirements/otel.txt
+tests: develop
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engine"
 	$(BIN)/python -m pytest -m engine
 
@@ -76,6 +73,13 @@ $(VENV)/.ready: requirements/cpu.txt requirements/torch-cpu.txt pyproject.toml
 	  || $(PIP) -r requirements/torch-cpu.txt --index-url $(TORCH_INDEX)
 	@$(PIP) -r requirements/cpu.txt
 	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+develop: $(VENV)/.developed
+
+# What checks and tests need beside the product itself.
+$(VENV)/.developed: $(VENV)/.ready $(DEVELOP)
+	@$(PIP) $(addprefix -r ,$(DEVELOP))
 	@touch $@
 
 clean:  ## Remove the virtual environment and everything that runs left behind.
