@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from otel_made import VllmLike, answer, attributes, collecting
 
 from helium_agents import Session
+from helium_agents.cli import execute, main
+from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.telemetry.otel import pipe
 from helium_agents.telemetry.otel.pipe import Pipe
 from helium_agents.telemetry.otel.records import Agent, Began, Ended
@@ -50,6 +53,41 @@ async def test_a_collector_of_traces_gets_no_metrics(monkeypatch: pytest.MonkeyP
     assert collector.spans
     assert not collector.metrics
     assert collector.services == {"of the tests"}
+
+
+FLOW = """
+from helium_agents import llm, operator, user
+
+@operator
+async def answer(question: str) -> str:
+    return (await llm(user(question), max_tokens=8)).text
+"""
+
+
+def run_command(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Result:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(execute, "VLLM", lambda model, **settings: ScriptedEngine())
+    name = f"{folder.name}_flow"  # a module of its own
+    Path(f"{name}.py").write_text(FLOW)
+    Path("rows.jsonl").write_text('"a"\n"b"\n')
+    command = f"run {name}.py:answer --input rows.jsonl --output answers.jsonl --otlp"
+    return CliRunner().invoke(main, [*command.split(), url])
+
+
+def test_the_command_line_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with collecting() as collector:
+        assert run_command(tmp_path, collector.url, monkeypatch).exit_code == 0
+    row = ["row answer", ["invoke_agent answer", "chat scripted"]]
+    assert collector.tree() == [["invoke_workflow answer", row, row]]
+
+
+def test_the_command_line_refuses_what_is_no_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_command(tmp_path, "localhost:4318", monkeypatch)
+    assert result.exit_code == 1
+    assert "otlp='localhost:4318' must be the URL of a collector" in result.output
+    assert not Path("answers.jsonl.part").exists()
 
 
 KILLED = textwrap.dedent("""
@@ -115,7 +153,6 @@ async def test_a_collector_that_is_down_costs_a_warning_and_is_counted() -> None
 
 
 async def test_a_helper_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     monkeypatch.setattr(pipe, "_PROGRAM", "raise SystemExit(1) # {path} {parent}")
     session = Session(VllmLike(), otlp="http://127.0.0.1:1")
     with pytest.warns(RuntimeWarning, match="helper process"):

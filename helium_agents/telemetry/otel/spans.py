@@ -18,6 +18,8 @@ from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any
 
+from msgspec.structs import replace
+
 from helium_agents.errors import message_of
 from helium_agents.telemetry.events import (
     BodyBegan,
@@ -38,6 +40,7 @@ from helium_agents.telemetry.events import (
     WorkflowBegan,
     WorkflowEnded,
 )
+from helium_agents.telemetry.otel.answers import answer_of, said_in, sampled_of
 from helium_agents.telemetry.otel.context import Place, caller_of
 from helium_agents.telemetry.otel.latest import Latest
 from helium_agents.telemetry.otel.records import (
@@ -47,7 +50,6 @@ from helium_agents.telemetry.otel.records import (
     Chat,
     Ended,
     Row,
-    Said,
     Sampled,
     Tool,
     Work,
@@ -266,7 +268,7 @@ class Spans:
         found = self._open.get(event.call)
         if found is None:
             above, now_s = self._above_call(event), self._now_s()
-            work = self._chat(event.model, event.body, _sampled(event.sampling))
+            work = self._chat(event.model, event.body, sampled_of(event.sampling))
             found = self._begin(event.call, above, now_s, work), now_s
             self._open[event.call] = found
             self._leaders[event.call] = found[0]
@@ -293,7 +295,16 @@ class Spans:
         else:
             place, start_s = found
         self._callers.pop(event.call)
-        answer = self._answer(event, start_s) if place.is_sampled else None
+        answered = None
+        if event.source == "engine" and usage.request_id is not None:
+            answered = self._answers.pop(usage.request_id)
+        answer = None
+        if place.is_sampled:
+            leader = None if event.leader == event.call else self._leaders.get(event.leader)
+            is_early = bool(self._speculated.pop(event.call))
+            answer = answer_of(event, start_s, leader, answered, is_early=is_early)
+            if answered is not None and self._content:
+                answer = replace(answer, said=said_in(answered))
         self._end(place, usage.end_s, event.error, answer)
 
     def _above_call(self, event: RequestBegan | CallSettled) -> Place:
@@ -304,56 +315,9 @@ class Spans:
         operator = "" if body is None else body.name
         return Chat(model, opened.provider, opened.server, operator, sampled)
 
-    def _answer(self, event: CallSettled, start_s: float) -> Answer:
-        usage, source = event.usage, event.source
-        answered = None
-        if source == "engine" and usage.request_id is not None:
-            answered = self._answers.pop(usage.request_id)
-        leader = None
-        if event.leader != event.call:
-            place = self._leaders.get(event.leader)
-            leader = None if place is None else (place.trace, place.span)
-        sent_s, first_s = usage.sent_s, usage.first_token_s
-        return Answer(
-            source,
-            usage.prompt_tokens,
-            usage.cached_tokens,
-            usage.output_tokens,
-            None if sent_s is None else max(sent_s - start_s, 0.0),
-            None if first_s is None or sent_s is None else max(first_s - sent_s, 0.0),
-            usage.num_attempts,
-            event.calls_below,
-            bool(self._speculated.pop(event.call)),
-            leader,
-            () if answered is None else tuple(answered.finish_reasons),
-            _said(answered) if answered is not None and self._content else None,
-        )
-
 
 class _LeftOpen(Exception):
     """What was open when the session was closed, or its map."""
 
 
 _LEFT_OPEN = _LeftOpen("it was left before its end")
-
-
-def _sampled(sampling: Any) -> Sampled:
-    return Sampled(
-        sampling.max_tokens,
-        sampling.temperature,
-        sampling.top_p,
-        sampling.top_k,
-        sampling.n,
-        sampling.seed,
-        sampling.stop,
-        sampling.presence_penalty,
-        sampling.frequency_penalty,
-    )
-
-
-def _said(answered: RequestAnswered) -> Said:
-    return Said(
-        tuple((role, text) for role, text in answered.messages),
-        tuple(answered.texts),
-        tuple(tuple((name, arguments) for name, arguments in each) for each in answered.tool_calls),
-    )
