@@ -17,7 +17,7 @@ from helium_agents.viewer.page import page
 from helium_agents.viewer.runs import ViewedRuns
 
 _DOCS = Path(__file__).parent
-_TRACE = _DOCS / "debate.trace"
+_TRACE = _DOCS / "reflection.trace"
 _IMAGES = _DOCS / "images"
 
 
