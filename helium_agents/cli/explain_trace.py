@@ -54,6 +54,8 @@ def analyze(path: Path, *, as_json: bool) -> None:
     click.echo(f"{path}: {items}, {calls}, {duration(outcome.seconds)}{parts}\n")
     click.echo(_table(rows))
     click.echo(f"\n{expected_table(expected)}{_chosen(run)}")
+    if run.speculated:
+        click.echo(_speculated(run))
     click.echo(_losses(found))
     if run.is_cut:
         echo_warning("the trace ends in the middle: its run goes on, or was killed")
@@ -137,6 +139,18 @@ def _chosen(run: TracedRun) -> str:
         return text
     predicted = duration(choice["predicted_s"])
     return f"{text}; the rows that were looked at were predicted to take {predicted}"
+
+
+def _speculated(run: TracedRun) -> str:
+    """What guesses have won and cost."""
+    used = [each for each in run.speculated if each["is_used"]]
+    saved_s = sum(each["saved_s"] for each in used)
+    wasted_tokens = sum(each["wasted_tokens"] for each in run.speculated)
+    num_wasted = len(run.speculated) - len(used)
+    return (
+        f"speculation: {count(len(used), 'call')} computed early, by {duration(saved_s)}; "
+        f"{num_wasted:,} for nothing ({count(wasted_tokens, 'token')})"
+    )
 
 
 def _losses(found: Sequence[Loss]) -> str:

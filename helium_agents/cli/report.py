@@ -30,6 +30,7 @@ def savings(summary: Summary, *, has_memo: bool, seconds: float) -> str:
             *_computed(summary),
             *_saved(summary, has_memo),
             *_schedule(summary),
+            *_speculation(summary),
             ("time", f"{duration(seconds)}, {engine}"),
         ]
     )
@@ -50,6 +51,14 @@ def _schedule(summary: Summary) -> list[tuple[str, str]]:
             ("schedule", f"{summary.policy}, {gain}, from {_SOURCES[summary.policy_source]}")
         )
     return lines
+
+
+def _speculation(summary: Summary) -> list[tuple[str, str]]:
+    if not summary.num_early + summary.num_given_up:
+        return []
+    used = f"{count(summary.num_early, 'call')} computed early, by {duration(summary.early_s)}"
+    wasted = f"{summary.num_given_up:,} for nothing ({count(summary.wasted_tokens, 'token')})"
+    return [("speculation", f"{used}; {wasted}")]
 
 
 def table(lines: Iterable[tuple[str, str]]) -> str:

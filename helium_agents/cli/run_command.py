@@ -71,6 +71,13 @@ _EXIT_CODES = examples(
     "cache better where the prefixes of all do not fit into it.",
 )
 @click.option(
+    "--speculate",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Compute calls inside pure operators early, while an earlier answer is only guessed.",
+)
+@click.option(
     "--trace",
     type=FILE,
     help="Keep what happens in this file, for `helium simulate` and `helium explain --analyze`.",

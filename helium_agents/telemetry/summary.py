@@ -15,6 +15,7 @@ from helium_agents.telemetry.events import (
     ProfileMisfit,
     ScheduleChosen,
     SpansLost,
+    Speculated,
 )
 
 
@@ -47,6 +48,10 @@ class Summary:
         misfits: What of earlier runs did not fit this one, in words.
         choosing_s: Seconds spent on such choices.
         num_lost_spans: Spans that could not be sent to OpenTelemetry's collector.
+        num_early: Calls whose answer was computed before they were asked for.
+        early_s: How long these had been computed by then, together.
+        num_given_up: Calls that were computed early, and that nobody asked for.
+        wasted_tokens: Tokens computed for these.
     """
 
     num_items: int = 0
@@ -69,6 +74,10 @@ class Summary:
     misfits: list[str] = field(default_factory=list)
     choosing_s: float = 0.0
     num_lost_spans: int = 0
+    num_early: int = 0
+    early_s: float = 0.0
+    num_given_up: int = 0
+    wasted_tokens: int = 0
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
@@ -92,6 +101,11 @@ class Summary:
             self.misfits.append(event.reason)
         elif isinstance(event, SpansLost):
             self.num_lost_spans += event.num_spans
+        elif isinstance(event, Speculated):
+            self.num_early += event.is_used
+            self.num_given_up += not event.is_used
+            self.early_s += event.saved_s
+            self.wasted_tokens += event.wasted_tokens
 
     @property
     def num_calls(self) -> int:
@@ -154,6 +168,10 @@ class Summary:
             "predicted_gain": round(self.predicted_gain, 3),
             "choosing_s": round(self.choosing_s, 3),
             "lost_spans": self.num_lost_spans,
+            "early_calls": self.num_early,
+            "early_s": round(self.early_s, 3),
+            "early_given_up": self.num_given_up,
+            "wasted_tokens": self.wasted_tokens,
         }
 
     def _repr_html_(self) -> str:

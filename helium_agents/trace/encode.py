@@ -25,6 +25,7 @@ from helium_agents.telemetry.events import (
     ProfileMisfit,
     RequestAnswered,
     ScheduleChosen,
+    Speculated,
     ToolEnded,
 )
 from helium_agents.trace.front_coding import Texts, TokenSequences
@@ -37,6 +38,7 @@ KINDS: dict[type[Any], str] = {
     Planned: "plan",
     ProfileMisfit: "misfit",
     ScheduleChosen: "schedule",
+    Speculated: "speculated",
 }
 """Events that are kept as they are, by kind."""
 
@@ -62,6 +64,10 @@ def encoded(events: Iterable[tuple[float, Event]], *, has_content: bool) -> dict
     }
 
 
+def _fields_of(event: Event) -> dict[str, Any]:
+    return event._asdict() if isinstance(event, Speculated) else asdict(cast("Any", event))
+
+
 class _Chunk:
     """What is collected of a chunk."""
 
@@ -82,7 +88,7 @@ class _Chunk:
             case ItemOpened() | ItemClosed():
                 self.records.append(self._item(event, time_s))
             case _:
-                kind, kept = KINDS[type(event)], asdict(cast("Any", event))
+                kind, kept = KINDS[type(event)], _fields_of(event)
                 if isinstance(event, EngineLost) and not self._has_content:
                     kept["reason"] = ""
                 self.records.append({"kind": kind, "t": time_s, **kept})

@@ -157,6 +157,9 @@ class TraceReader:
             self.run.engines[engine.model] = engine
         elif record["kind"] == "schedule":
             self.run.choices.append({**record, "t": self._time(record["t"])})
+        elif record["kind"] == "speculated":
+            call = self._number(record["call"])
+            self.run.speculated.append({**record, "t": self._time(record["t"]), "call": call})
         elif record["kind"] == "map" and not record["is_nested"]:
             self._add_rows(record["num_items"])
         else:

@@ -229,6 +229,7 @@ class TracedRun:
         num_rows: Rows of its top-level maps, those included that an earlier part has answered;
             `None` where that is not known.
         choices: What the schedule chose, as the fields of each `ScheduleChosen`, with the time `t`.
+        speculated: What was computed early, as the fields of each `Speculated`, likewise.
         is_cut: Whether the last thing written is not there to its end: the run goes on, or was
             killed.
     """
@@ -242,6 +243,7 @@ class TracedRun:
     moments: list[TracedMoment] = field(default_factory=list)
     num_rows: int | None = None
     choices: list[dict[str, Any]] = field(default_factory=list)
+    speculated: list[dict[str, Any]] = field(default_factory=list)
     is_cut: bool = False
 
     @property

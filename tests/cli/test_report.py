@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from helium_agents.cli.report import savings
-from helium_agents.telemetry.events import CallSettled, Event, Source, Usage
+from helium_agents.telemetry.events import CallSettled, Event, Source, Speculated, Usage
 from helium_agents.telemetry.summary import Summary
 
 
@@ -76,3 +76,11 @@ def test_a_failed_call_is_not_saved() -> None:
     assert "asked     2 model calls\n" in text
     assert "failed    1 model call" in text
     assert "saved     no model call" in text
+
+
+def test_what_was_computed_early_is_told_where_there_was_any() -> None:
+    used = Speculated("llm", "predict", 0.7, True, 2.0, 0, 7)
+    wasted = Speculated("llm", "histogram", 0.6, False, 0.0, 310)
+    assert "speculation" not in report_of(settled("engine"))
+    text = report_of(used, used, wasted)
+    assert "2 calls computed early, by 4.0 s; 1 for nothing (310 tokens)" in text

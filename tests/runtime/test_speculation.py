@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -27,6 +28,7 @@ from helium_agents.errors import EngineDied, SessionError
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from helium_agents.telemetry.events import Speculated
+from helium_agents.trace import read_trace
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 
@@ -214,6 +216,25 @@ async def test_tokens_for_wrong_guesses_are_limited() -> None:
         assert asked(engine) == ["q"]
         doors.open("q")
         assert await answer == "re then yes"
+
+
+async def test_a_trace_and_the_summary_tell_what_was_early_and_what_was_for_nothing(
+    tmp_path: Path,
+) -> None:
+    doors = Doors("q", q="yes")
+    options: Any = {"speculate": LAVISH, "trace": tmp_path / "run.trace"}
+    async with Session(ScriptedEngine(doors), **options) as session:
+        answers = [session.run(two_steps, "q", guess) for guess in ("yes", "no")]
+        both = asyncio.gather(*answers)
+        await until(lambda: session.waiting().count("two_steps") == 2)
+        await ticks(100)
+        doors.open("q")
+        assert await both == ["re then yes"] * 2
+        summary = session.summary
+        assert (summary.num_early, summary.num_given_up) == (1, 1)
+        assert summary.as_dict()["wasted_tokens"] == summary.wasted_tokens > 0
+    told = read_trace(tmp_path / "run.trace").speculated
+    assert sorted(each["is_used"] for each in told) == [False, True]
 
 
 # --- operators and tools --------------------------------------------------------------------------
