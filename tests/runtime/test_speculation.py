@@ -221,15 +221,16 @@ async def test_tokens_for_wrong_guesses_are_limited() -> None:
 async def test_a_trace_and_the_summary_tell_what_was_early_and_what_was_for_nothing(
     tmp_path: Path,
 ) -> None:
-    doors = Doors("q", q="yes")
+    doors = Doors("q1", "q2", q1="yes", q2="yes")
     options: Any = {"speculate": LAVISH, "trace": tmp_path / "run.trace"}
-    async with Session(ScriptedEngine(doors), **options) as session:
-        answers = [session.run(two_steps, "q", guess) for guess in ("yes", "no")]
-        both = asyncio.gather(*answers)
-        await until(lambda: session.waiting().count("two_steps") == 2)
-        await ticks(100)
-        doors.open("q")
-        assert await both == ["re then yes"] * 2
+    engine = ScriptedEngine(doors)
+    async with Session(engine, **options) as session:
+        for question, guess in (("q1", "yes"), ("q2", "no")):
+            answer = asyncio.create_task(session.run(two_steps, question, guess))
+            await until(lambda guess=guess: f"then {guess}" in asked(engine))
+            await ticks(50)
+            doors.open(question)
+            assert await answer == "re then yes"
         summary = session.summary
         assert (summary.num_early, summary.num_given_up) == (1, 1)
         assert summary.as_dict()["wasted_tokens"] == summary.wasted_tokens > 0
