@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from helium_agents import Session, assistant, llm, operator, run_tools, tool, user
+from helium_agents import Session, assistant, image, llm, operator, run_tools, tool, user
 from helium_agents.authoring.tool_schema import tool_set
 from helium_agents.engines.engine import ChatMessage, Choice, Request
 from helium_agents.engines.vllm import VLLM
@@ -143,6 +143,13 @@ async def test_reasoning_is_told_from_the_answer(engine: VLLM) -> None:
 async def test_a_parser_that_vllm_does_not_have_is_refused(engine: VLLM) -> None:
     with pytest.raises(EngineStartError, match="tool_call_parser='hermit'"):
         AnswerReader(engine._running().llm, "random", "hermit", None, {})
+
+
+async def test_a_model_that_sees_no_images_is_not_asked(engine: VLLM) -> None:
+    async with Session(engine) as session:
+        with pytest.raises(RequestError, match="the model 'random' takes no images"):
+            await llm(user("What is this?", image(b"GIF89a")))
+        assert session.summary.num_computed == 0
 
 
 async def test_a_template_without_tools_is_refused(embedded_engine: VLLM) -> None:

@@ -70,9 +70,7 @@ class Rendering:
             raise EngineStartError(f"the tokenizer {source.model!r} has no chat template")
         self._tokenizer = tokenizer
 
-    async def render(
-        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
-    ) -> Sequence[int]:
+    async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
         """Token ids of the conversation, ready for the answer.
 
         Raises:
@@ -81,7 +79,6 @@ class Rendering:
         return await chat_template.render(
             self._tokenizer,
             messages,
-            tools,
             name=self._name,
             today=self._today,
             template_kwargs=self._template_kwargs,

@@ -278,13 +278,14 @@ class OpenAIServer:
     ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template, ready for the answer.
 
-        None of one with images, which the server renders.
+        None of one with images or of a call with tools, which the server renders: it writes tools
+        down in its own way.
         """
         self._running()
         assert self._rendering is not None
-        if any(message.images for message in messages):
+        if tools or any(message.images for message in messages):
             return ()
-        return await self._rendering.render(messages, tools)
+        return await self._rendering.render(messages)
 
     def _truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`; `None` where that cannot be done exactly."""

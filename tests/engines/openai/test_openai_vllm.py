@@ -8,21 +8,35 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
 import pytest_asyncio
+from pydantic import Field
 
 from benchmarks.harness.server import MODEL_NAME, Server
-from helium_agents import VLLM, OpenAIServer, Session, gather, llm, operator, user
+from helium_agents import (
+    VLLM,
+    OpenAIServer,
+    Session,
+    assistant,
+    gather,
+    llm,
+    operator,
+    run_tools,
+    user,
+)
 from helium_agents.engines.engine import ChatMessage, Choice, Delta, Request, Sampling
 from helium_agents.engines.model_source import find_model
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineStartError
+from tests.engines.evicted import left_of_the_first
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
 NUM_PROMPTS = 150
+KV_TOKENS = 4096
 WORDS = [
     "the", "a", "of", "to", "and", "in", "water", "house", "seven", "never", "12", "%", "ü\n",
     "café", "because", "quick", "brown", "fox",
@@ -31,9 +45,11 @@ WORDS = [
 
 def command_line() -> list[str]:
     """What makes the server's engine that of `VLLM("random")`."""
-    arguments = Settings("random").engine_arguments(find_model("random"))
+    settings = Settings("random", kv_tokens=KV_TOKENS)
+    arguments = settings.engine_arguments(find_model("random"))
     # of itself vLLM's fingerprint may be another one after a restart with equal settings
     line = ["--enable-prompt-tokens-details", "--fingerprint-mode", "none"]
+    line += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"
         if name in ("disable_log_stats", "use_tqdm_on_load"):
@@ -188,6 +204,62 @@ async def test_hints_and_priority_are_taken(server: Server) -> None:
     request = Request("r", (ChatMessage("user", "a"),), (), Sampling(2), hints=hints, priority=5)
     async with OpenAIServer(server.url, MODEL_NAME) as engine:
         assert (await engine.complete(request)).output_tokens == 2
+
+
+async def test_hints_decide_what_is_evicted(server: Server) -> None:
+    """The server's scheduler is ours: `--scheduler-cls`, as docs/servers.md has it."""
+    num_tokens = KV_TOKENS * 10 // 32
+    async with OpenAIServer(server.url, MODEL_NAME) as engine:
+        left = []
+        for hints in ({}, {"helium_ended": ["b"], "helium_kept_tokens": [0]}):
+            await server.reset_prefix_cache()
+            left.append(await left_of_the_first(engine, num_tokens, **hints))
+    assert left[0] < num_tokens / 2 and left[1] >= num_tokens - 32
+
+
+Word = Annotated[str, Field(pattern="^[a-z ]{1,12}$")]
+
+
+def search(query: Word, limit: Literal[1, 2, 3] = 1) -> str:
+    """Search the archive."""
+    return f"{limit} found for {query}"
+
+
+def forecast(city: Word) -> str:
+    """The weather of tomorrow."""
+    return f"rain in {city}"
+
+
+@pytest.mark.parametrize("choice", ["required", "forecast", "auto", "none"])
+async def test_tools_are_called(server: Server, engine: VLLM, choice: str) -> None:
+    """With and without a tokenizer, streamed and not, with their results in a second turn."""
+
+    async def turns(asked: VLLM | OpenAIServer, *, is_streamed: bool) -> list[Any]:
+        tools, is_forced = [search, forecast], choice in ("required", "forecast")
+        options = {"tool_choice": choice, "max_tokens": 200 if is_forced else 24}
+        history, found = [user("Find out about tomorrow.")], []
+        async with Session(asked):
+            for _ in range(2):
+                call = llm(*history, tools=tools, **options)
+                heard = [text async for text in call.stream()] if is_streamed else []
+                reply = await call
+                assert not is_streamed or "".join(heard) == reply.text
+                found.append(
+                    (reply.text, [(c.name, c.arguments, c.error) for c in reply.tool_calls])
+                )
+                history += await run_tools(reply, tools) if reply.tool_calls else [assistant(reply)]
+                history += [user("Go on.")]
+        return found
+
+    there = OpenAIServer(server.url, MODEL_NAME)
+    for asked, same in ((there, [there, with_tokenizer(server)]), (engine, [engine])):
+        expected = await turns(asked, is_streamed=False)
+        for text, calls in expected:
+            assert [error for _, _, error in calls if error] == []
+            assert bool(calls) == (choice in ("required", "forecast")) and bool(text) != bool(calls)
+        for each in same:
+            assert await turns(each, is_streamed=True) == expected
+            assert await turns(each, is_streamed=False) == expected
 
 
 async def test_another_chat_template_is_noticed(server: Server, tmp_path: Path) -> None:
