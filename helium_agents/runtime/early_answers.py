@@ -25,8 +25,9 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Tally
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet import chat_of
 from helium_agents.runtime.idle_requests import IdleRequests
-from helium_agents.runtime.known_inputs import chat_of, check_result
+from helium_agents.runtime.known_inputs import check_result
 from helium_agents.runtime.tasks import Tasks
 
 

@@ -43,11 +43,11 @@ from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorab
 from helium_agents.runtime.bodies import Bodies
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.fleet import Fleet
+from helium_agents.runtime.fleet import Fleet, chat_of
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
-from helium_agents.runtime.known_inputs import chat_of, check_result, with_inputs
+from helium_agents.runtime.known_inputs import check_result, with_inputs
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import parse_choices
 from helium_agents.runtime.speculation import Speculation

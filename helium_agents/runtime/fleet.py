@@ -31,6 +31,7 @@ from helium_agents.engines.engine import (
 )
 from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, RequestError
+from helium_agents.graph.llm_node import LlmCall
 from helium_agents.graph.outcome import copy_error
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.router import Router
@@ -42,6 +43,15 @@ DEATHS_IN_COMPANY = 2
 
 DEATHS_BY_KILL = 6
 """After so many deaths a request that ran alone is poison even if all of them were kills."""
+
+
+def chat_of(call: LlmCall) -> tuple[ChatMessage, ...]:
+    """A conversation whose inputs are known, as an engine gets it."""
+    texts = [(role, "".join(map(str, parts))) for role, parts in call.messages]
+    if not call.beside:  # nearly always
+        return tuple([ChatMessage(*text) for text in texts])
+    pairs = zip(texts, call.beside, strict=True)
+    return tuple([ChatMessage(*text, *(beside or ())) for text, beside in pairs])
 
 
 class Fleet:

@@ -1,25 +1,15 @@
-"""A call whose inputs are known: with their values put in, and as an engine is asked it."""
+"""A call whose inputs are known, with their values put in, and what of its results is refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from helium_agents.engines.engine import ChatMessage
 from helium_agents.errors import EncodingError, PromptError
-from helium_agents.graph.llm_node import LlmCall, LlmNode
+from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.ref import LEAK_MARK
 from helium_agents.graph.values import as_text
 from helium_agents.keys.encoding import encode_result
-
-
-def chat_of(call: LlmCall) -> tuple[ChatMessage, ...]:
-    """A conversation whose inputs are known, as an engine gets it."""
-    texts = [(role, "".join(map(str, parts))) for role, parts in call.messages]
-    if not call.beside:  # nearly always
-        return tuple([ChatMessage(*text) for text in texts])
-    pairs = zip(texts, call.beside, strict=True)
-    return tuple([ChatMessage(*text, *(beside or ())) for text, beside in pairs])
 
 
 def with_inputs(node: Node) -> Node:
