@@ -52,10 +52,12 @@ class Version:
     Args:
         definition: A class, a function, a `functools.partial`, a method, or an object with
             ``__wrapped__``; anything else is refused when the version is asked for.
+        most_values: Refuse to look at more, which takes a few microseconds each; all by default.
     """
 
-    def __init__(self, definition: Any) -> None:
+    def __init__(self, definition: Any, most_values: int | None = None) -> None:
         self._definition = definition
+        self._most_values = most_values
         self._watch: Watch | None = None
         self._digest = b""
         self._parts: Mapping[str, str] = {}
@@ -94,7 +96,7 @@ class Version:
         root = definition = _unwrapped(self._definition)
         while isinstance(root, partial):
             root = _unwrapped(root.func)
-        walk = Walk(root)
+        walk = Walk(root, self._most_values)
         try:
             described = encoded(walk.describe(definition))
             nodes = {name: _digest(encoded(node)) for name, node in walk.nodes.items()}
@@ -110,7 +112,7 @@ class Version:
 
 
 @lru_cache(maxsize=128)
-def version_of(definition: Any) -> Version:
+def version_of(definition: Any, most_values: int | None = None) -> Version:
     """The version of a class, or of a function or what holds one; see `Version`.
 
     That of a class counts where an instance is part of a key: a method's own version covers the
@@ -118,7 +120,7 @@ def version_of(definition: Any) -> Version:
     method calls. A class may say itself which version it is: with an attribute
     ``__helium_version__ = "1"`` of its own. Few are kept: they keep alive what they are of.
     """
-    return Version(definition)
+    return Version(definition, most_values)
 
 
 def code_version(definition: Any) -> bytes:

@@ -12,6 +12,7 @@ import builtins
 import dataclasses
 import functools
 import inspect
+import math
 import sys
 import typing
 from collections import OrderedDict, defaultdict, deque
@@ -78,6 +79,7 @@ class Walk:
 
     Args:
         root: The function or class that the version is of; its package is the own code.
+        most_values: Refuse to look at more.
 
     Attributes:
         nodes: What each definition and constant on the way is described as, by name, in the order
@@ -86,8 +88,9 @@ class Walk:
         watch: What everything was described from.
     """
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, most_values: int | None = None) -> None:
         self.root = root
+        self._left = math.inf if most_values is None else most_values
         self.nodes: dict[str, Description] = {}
         self.watch = Watch()
         self._own = OwnCode()
@@ -104,6 +107,9 @@ class Walk:
 
     def describe(self, value: Any) -> Description:
         """What a value is, as plain data."""
+        self._left -= 1
+        if self._left < 0:
+            raise self.refusal("which leads to too many values")
         cls = type(value)
         if cls in _ATOMS:
             if cls is bytearray:

@@ -18,6 +18,9 @@ from helium_agents.optimizer.profile import Profile
 
 _FORMAT: Final = b"profile 1\n"
 
+_MOST_VALUES: Final = 20_000
+"""A workflow that names a large table is not held up by reading it: a profile can be wrong."""
+
 
 def workflow_key(workflow: Any, models: bytes) -> bytes | None:
     """What a workflow's profile is kept under; `None` for one that is no function.
@@ -31,8 +34,8 @@ def workflow_key(workflow: Any, models: bytes) -> bytes | None:
     workflow = unwrap(workflow)
     version: bytes | None
     try:
-        version = version_of(workflow).digest()
-    except HeliumError:  # it names a client, say, or what is in a closure
+        version = version_of(workflow, _MOST_VALUES).digest()
+    except HeliumError:  # it names a client or a large table, say, or what is in a closure
         version = _own_version(workflow)
     if version is None:
         return None

@@ -23,6 +23,7 @@ from typing import Any
 
 from helium_agents import LmdbStore, MemoryStore
 from helium_agents.engines.engine import Request
+from tests.fuzz.interpret import forget_bodies
 from tests.fuzz.model import MARK
 from tests.fuzz.program import (
     UNSEEDED,
@@ -50,6 +51,7 @@ def check(case: Case, *, is_self_check: bool = False) -> list[str]:
         case: The case.
         is_self_check: Compare the plain program with itself, under other delays.
     """
+    forget_bodies()
     plain = run_plain(case.program, case.seed)
     if is_self_check:
         return list(_of_itself(case, plain))

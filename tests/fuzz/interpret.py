@@ -176,6 +176,12 @@ def _body_text(body: Block) -> str:
     return text
 
 
+def forget_bodies() -> None:
+    """Of earlier cases: mapped functions name them all, and their versions are asked for."""
+    bodies.clear()
+    _body_text.cache_clear()
+
+
 async def _ref_of(call: Call, scope: Scope) -> Any:
     match call:
         case Ask():

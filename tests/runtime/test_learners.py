@@ -253,6 +253,23 @@ def test_every_function_has_a_key() -> None:
     assert workflow_key(chat, b"m") == workflow_key(chat, b"m")
 
 
+TABLE = [*range(100_000)]
+
+
+async def asks_of_a_table(row: int) -> str:
+    return (await llm(user(str(TABLE[row])), max_tokens=4)).text
+
+
+def test_a_large_table_is_not_read_for_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = workflow_key(asks_of_a_table, b"m")
+    monkeypatch.setitem(globals(), "TABLE", [*TABLE, 0])
+    assert workflow_key(asks_of_a_table, b"m") == key is not None
+    monkeypatch.setitem(globals(), "TABLE", [0])
+    small = workflow_key(asks_of_a_table, b"m")
+    monkeypatch.setitem(globals(), "TABLE", [1])
+    assert workflow_key(asks_of_a_table, b"m") not in (small, key)
+
+
 async def test_what_is_learned_is_kept_before_the_end(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     async with Session(ScriptedEngine(lambda request: "yes"), memo=store) as session:
