@@ -166,7 +166,7 @@ def _policy(name: str | int | None) -> Policy | None:
 
 def _schedule_of(run: TracedRun) -> str | int:
     """The schedule that a run had; that of a user's own class is not known."""
-    name = run.parts[-1].schedule
+    name = run.parts[-1].schedule if run.parts else ""
     limit = re.fullmatch(r"FewOpen\((\d+)\)", name)
     if limit is not None:
         return int(limit[1])

@@ -51,6 +51,9 @@ def analyze(path: Path, *, as_json: bool) -> None:
     parts = "" if len(run.parts) == 1 else f" in {len(run.parts)} parts"
     calls = count(sum(row.num_calls for row in rows), "model call")
     items = count(len(run.items), "row")
+    num_failed = sum(item.error is not None for item in run.items.values())
+    if num_failed:
+        items += f" ({num_failed:,} failed)"
     click.echo(f"{path}: {items}, {calls}, {duration(outcome.seconds)}{parts}\n")
     click.echo(_table(rows))
     click.echo(f"\n{expected_table(expected)}{_chosen(run)}")
@@ -131,6 +134,8 @@ def _share(part: int, whole: int) -> str:
 
 def _chosen(run: TracedRun) -> str:
     """What the schedule was, and how the last prediction came out."""
+    if not run.parts:
+        return "schedule: the trace ends before it is told"
     if not run.choices:
         return f"schedule: {run.parts[-1].schedule}; nothing was chosen while it ran"
     choice = run.choices[-1]

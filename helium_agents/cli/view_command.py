@@ -86,4 +86,5 @@ def _write(runs: ViewedRuns, path: Path, overwrite: bool) -> None:
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    click.echo(f"{path}: {len(text):,} bytes; prompts and answers are in it")
+    private = "; prompts and answers are in it" if runs.has_content else ""
+    click.echo(f"{path}: {len(text):,} bytes{private}")

@@ -48,6 +48,7 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
     places = {call.number: place for place, call in enumerate(calls)}
     phases = {each.call.number: each for each in analysis.requests}
     ready_s, paths = ready_times(run), Paths(run)
+    early = {each["call"]: each for each in analysis.run.speculated if each["is_used"]}
     columns: Columns = {}
 
     def add(**values: Any) -> None:
@@ -68,6 +69,7 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             model=names.add(call.model),
             error=None if call.error is None else names.add(call.error),
             **_times(call, phases.get(call.number), ready_s.get(call.number, call.asked_s)),
+            early=_early(early.get(call.number)),
             attempts=call.num_attempts,
             prompt=call.prompt_tokens,
             cached=call.cached_tokens,
@@ -80,6 +82,11 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             answered=answer is not None,
         )
     return columns
+
+
+def _early(guess: dict[str, Any] | None) -> tuple[float, str] | None:
+    """How long a call had been computed before it was asked for, and who had guessed it."""
+    return None if guess is None else (_seconds(guess["saved_s"]), guess["source"])
 
 
 def _times(call: TracedCall, request: Phases | None, ready_s: float) -> dict[str, Any]:

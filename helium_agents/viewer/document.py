@@ -25,6 +25,7 @@ def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> d
     found = {
         "name": name,
         "is_running": is_running,
+        "is_cut": run.is_cut,
         "parts": [asdict(part) for part in run.parts],
         "engines": [asdict(engine) for engine in run.engines.values()],
         "choices": run.choices,

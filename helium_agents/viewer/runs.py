@@ -69,6 +69,13 @@ class ViewedRuns:
             return document_of(viewed.analysis(), title, is_running=viewed.is_running())
 
     @property
+    def has_content(self) -> bool:
+        """Whether any of them was traced with its prompts and answers."""
+        with self._lock:
+            runs = [each.analysis().run for each in self._viewed]
+        return any(part.has_content for run in runs for part in run.parts)
+
+    @property
     def every(self) -> list[str]:
         """All names."""
         numbers = range(len(self._viewed))

@@ -47,6 +47,24 @@ def test_losses_are_numbered(helium: Helium, monkeypatch: pytest.MonkeyPatch) ->
     assert "the trace ends in the middle" in result.stderr
 
 
+def test_a_trace_whose_run_was_killed_at_once_is_read(helium: Helium) -> None:
+    helium(RUN)
+    whole = Path("run.trace").read_bytes()
+    Path("cut.trace").write_bytes(whole[: len(HEADER) + 20])
+    result = helium("explain cut.trace --analyze")
+    assert "0 rows, 0 model calls" in result.stdout
+    assert "the trace ends in the middle" in result.stderr
+    result = helium("simulate cut.trace", expect=1)
+    assert "there is nothing to simulate" in result.stderr
+
+
+def test_rows_that_failed_are_counted(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_run(call(1, 0, 1))
+    run.items[0].error = "ValueError"
+    monkeypatch.setattr(explain_trace, "read_trace", lambda _: run)
+    assert "1 row (1 failed), 1 model call" in helium("explain run.trace --analyze").stdout
+
+
 def test_long_work_is_told_of(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
     told = threading.Event()
     run = made_run(call(1, 0, 1))

@@ -208,6 +208,30 @@ def test_everything_is_reached_by_the_keyboard(show: Show, traces: Path) -> None
     assert tab.is_visible("#details")
 
 
+def test_a_box_is_spoken_as_it_is_read(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    tab.wait_for_selector("#row-graph .says:has-text('“')")
+    boxes = tab.eval_on_selector_all(
+        ".box",
+        "all => all.map(box => [box.getAttribute('aria-label'),"
+        " [...box.querySelectorAll('text')].map(text => text.textContent.replace(/^[●◆✕] /, ''))])",
+    )
+    assert len(boxes) == 5
+    for label, seen in boxes:
+        assert label.startswith(" ".join(filter(None, seen)))
+
+
+def test_an_early_call_and_a_cut_trace_are_told(show: Show, tmp_path: Path) -> None:
+    run = long_run(10)
+    run.is_cut = True
+    run.speculated = [{"is_used": True, "saved_s": 2.0, "source": "predict", "call": 1}]
+    tab = show(written_page(run, tmp_path / "run.html"))
+    assert "ends in the middle" in tab.inner_text("#head")
+    assert "early" in tab.text_content("#row-graph .box >> nth=0")
+    tab.click("#row-graph .box >> nth=0")
+    assert "by 2.0 s, as guessed by predict" in tab.inner_text("#details")
+
+
 def test_texts_may_be_missing(show: Show, tmp_path: Path) -> None:
     in_thread(write_run, tmp_path / "run.trace", [0], content=False)
     tab = show(html(tmp_path / "run.trace"))

@@ -57,6 +57,22 @@ def test_nothing_in_a_prompt_is_markup(trace: Path, tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(out).st_mode) == 0o600
 
 
+def test_prompts_are_told_of_where_they_are_in_the_page(trace: Path, tmp_path: Path) -> None:
+    assert "prompts and answers are in it" in view(trace, "--html", tmp_path / "with.html")
+    asyncio.run(write_run(tmp_path / "bare.trace", [0], content=False))
+    assert "prompts and" not in view(tmp_path / "bare.trace", "--html", tmp_path / "bare.html")
+
+
+def test_a_call_that_was_computed_early_is_marked() -> None:
+    run = made_run(call(1, 0, 1), call(2, 1, 2))
+    guess = {"label": "llm", "source": "predict", "probability": 0.9, "wasted_tokens": 0}
+    run.speculated = [
+        {**guess, "is_used": True, "saved_s": 0.25, "call": 2},
+        {**guess, "is_used": False, "saved_s": 0.0, "call": 0},
+    ]
+    assert document_of(analyzed(run), "run")["calls"]["early"] == [None, (0.25, "predict")]
+
+
 def test_the_page_may_run_its_own_scripts_only_and_ask_nobody() -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page({"runs": []}))
     assert policy is not None

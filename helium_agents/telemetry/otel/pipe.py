@@ -196,8 +196,9 @@ class Pipe:
         """Say once that spans are lost: no answer depends on them, so the run goes on."""
         if not self._has_warned:
             self._has_warned = True
+            reason = self._reason.rstrip(" .")
             warnings.warn(
-                f"spans cannot be sent to {self._place}: {self._reason}. The run goes on without "
+                f"spans cannot be sent to {self._place}: {reason}. The run goes on without "
                 "them, and its summary says how many are lost",
                 RuntimeWarning,
                 stacklevel=2,

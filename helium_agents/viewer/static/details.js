@@ -67,6 +67,7 @@ const details = {
     const isCut = finish.includes("length") ? ", cut there" : "";
     found.push(["answer", `${count(calls.output[at], "token")}${limit}${isCut}`]);
     if (run.word("model", at)) found.push(["model", run.word("model", at)]);
+    if (calls.early[at]) found.push(["computed early", earlyOf(calls.early[at])]);
     if (calls.attempts[at] > 1) found.push(["asked an engine", `${calls.attempts[at]} times`]);
     found.push(["operators", run.word("path", at) || "none"]);
     return found;
@@ -89,6 +90,11 @@ const details = {
   },
 };
 
+// Of a call that had been computed before it was asked for: since when, and who had guessed it
+function earlyOf([saved_s, source]) {
+  return `by ${seconds(saved_s)}, as guessed by ${source}`;
+}
+
 // A few lines about a call, for a pointer that is over it
 function callTip(run, at) {
   const { calls } = run;
@@ -99,6 +105,7 @@ function callTip(run, at) {
     lines.push(h("div", {}, `queued ${seconds(calls.sent[at] - calls.ready[at])}, prompt ${about}`
       + `${seconds(calls.first[at] - calls.sent[at])}, answer ${seconds(calls.end[at] - calls.first[at])}`));
   }
+  if (calls.early[at]) lines.push(h("div", {}, `computed early ${earlyOf(calls.early[at])}`));
   if (calls.prompt[at]) {
     lines.push(h("div", {}, `${count(calls.prompt[at], "prompt token")}, ${percent(calls.cached[at], calls.prompt[at])} `
       + `cached; ${count(calls.output[at], "token")} of answer`));

@@ -3,8 +3,9 @@
 
 const BOX = { width: 184, height: 44 };
 const TALL = 61;
+const TITLE = 21; // letters
 
-// nodes: [{ id, title, note, state, mark, label, says, tip(), open() }], edges: [{ from, to, kind, note }]
+// nodes: [{ id, title, note, state, mark, more, says, tip(), open() }], edges: [{ from, to, kind, note }]
 function graphOf(name, nodes, edges) {
   if (!nodes.length) return h("p.quiet", {}, "No calls.");
   const layout = new dagre.graphlib.Graph({ multigraph: true });
@@ -41,10 +42,9 @@ function boxOf(place, node, loop) {
   const x = place.x - BOX.width / 2;
   const y = place.y - place.height / 2;
   const says = node.says ? svg("text", { x: 10, y: 52, class: "says" }) : null;
-  node.says?.then((text) => { says.textContent = shortened(text, 27); });
   const box = svg("g", {
     class: "box", "data-state": node.state ?? "", "data-id": node.id, tabindex: "-1", role: "button",
-    "aria-label": node.label, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`,
+    transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`,
     click: () => node.open?.(),
     mousemove: (event) => tip.show(event, ...node.tip()),
     mouseleave: tip.hide,
@@ -53,10 +53,22 @@ function boxOf(place, node, loop) {
     } },
     svg("rect", { width: BOX.width, height: place.height, rx: 6 }),
     svg("text", { x: 10, y: 18, class: "title" },
-      svg("tspan", { class: "mark" }, node.mark ? `${node.mark} ` : ""), shortened(node.title, 21)),
+      svg("tspan", { class: "mark", "aria-hidden": "true" }, node.mark ? `${node.mark} ` : ""), shortened(node.title, TITLE)),
     svg("text", { x: 10, y: 35, class: "note" }, shortened(node.note, 30)), says,
     loop ? svg("text", { x: BOX.width - 8, y: 18, class: "loop" }, `↻ ${loop.note}`) : null);
+  speak(box, node);
+  node.says?.then((text) => {
+    says.textContent = shortened(text, 27);
+    speak(box, node);
+  });
   return box;
+}
+
+// A box is spoken as it is read, so that it can be asked for by what is seen, and then what else it is.
+function speak(box, node) {
+  const seen = [...box.querySelectorAll("text")].map((text) =>
+    [...text.childNodes].filter((part) => part.nodeType === Node.TEXT_NODE).map((part) => part.data).join(""));
+  box.setAttribute("aria-label", [...seen, node.title.length > TITLE ? node.title : "", node.more].filter(Boolean).join(" "));
 }
 
 // One box of a graph can be reached by Tab, the others from it by the arrow keys.

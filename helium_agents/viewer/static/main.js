@@ -49,7 +49,8 @@ class Page {
     const rows = run.num_rows ?? run.num_items;
     const items = rows ? `${ended < rows ? `${whole.format(ended)} of ` : ""}${count(rows, "row")}${run.num_failed_items ? `, ${run.num_failed_items} failed` : ""} · ` : "";
     return [h("div.name", {}, h("h1", {}, run.name),
-      run.is_running ? h("span.live", { role: "status" }, "● goes on") : null,
+      run.is_running ? h("span.live", { role: "status" }, "● goes on")
+        : run.is_cut ? h("span.live", { role: "status" }, "ends in the middle") : null,
       h("span.quiet", {}, `${items}${count(run.num_calls, "call")} · ${seconds(run.outcome.seconds)}${parts}`)),
     h("div.controls", {},
       this.runs.length > 1 ? h("label", {}, "run ", h("select", { id: "which", change: (event) => this.use(Number(event.target.value)) },

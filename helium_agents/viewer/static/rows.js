@@ -71,7 +71,6 @@ function operatorGraph(page) {
     const note = row.num_calls ? `${count(row.num_calls, "call")}${saved ? `, ${whole.format(saved)} saved` : ""}` : "calls operators only";
     return {
       id: `o${at}`, title: name, note, state: row.num_failed ? "failed" : "", mark: row.num_failed ? "✕" : "",
-      label: `${name}: ${note}`,
       open: () => { page.filter({ operator: name }); page.open("table"); },
       tip: () => operatorTip(name, row),
     };
@@ -123,7 +122,7 @@ function addTools(run, shown, nodes, edges) {
     const id = `t${place}`;
     const took = seconds(tool.end_s - tool.begun_s);
     nodes.push({ id, title: tool.name, note: `tool · ${took}`, state: tool.error ? "failed" : "tool", mark: tool.error ? "✕" : "⚙",
-      label: `Tool ${tool.name}, ${took}${tool.error ? `, failed: ${tool.error}` : ""}`,
+      more: tool.error ? `failed: ${tool.error}` : "",
       tip: () => [h("strong", {}, `tool ${tool.name}`), h("div", {}, took), h("pre", {}, shortened(tool.error ?? tool.arguments ?? "", 400))] });
     const direct = edges.findIndex((edge) => edge.kind === "data" && edge.from === `c${before}` && edge.to === `c${after}`);
     if (direct >= 0) edges.splice(direct, 1);
@@ -139,9 +138,10 @@ function callBox(page, at, isGuest = false) {
   const where = isGuest ? `${run.rowLabel(calls.item[at])} · ` : "";
   const tokens = calls.prompt[at] ? `${whole.format(calls.prompt[at])} → ${whole.format(calls.output[at])} tokens` : STATES[state].word;
   const time = calls.sent[at] == null ? "" : ` · ${seconds(run.took(at))}`;
+  const early = calls.early[at] ? " · early" : "";
   return {
-    id: `c${at}`, state, mark: STATES[state].mark, title: run.title(at), note: where + tokens + time,
-    label: `Call ${calls.number[at]}, ${run.title(at)}, ${STATES[state].word}, ${where}${tokens}${time}`,
+    id: `c${at}`, state, mark: STATES[state].mark, title: run.title(at), note: where + tokens + time + early,
+    more: `call ${calls.number[at]}, ${STATES[state].word}`,
     says: run.calls.answered[at] ? saidBy(run, at) : null,
     open: () => details.show(page, at),
     tip: () => callTip(run, at),
