@@ -314,7 +314,7 @@ class Speculation:
             flight = self._flights.under_way.get(node.key)
             if flight is not None and flight.task is not None:
                 await asyncio.wait((flight.task,))
-                return flight.outcome
+                return flight.outcome if isinstance(flight.outcome, Value) else None
             if isinstance(node, OperatorNode) and not self._early.may_be_leaf(node):
                 return Value(await run_body(node, None, Tally(), on_begin=shadow.not_timed))
             early = self._begin(node, trial)
@@ -387,7 +387,9 @@ def _told_if_it_fails(node: Node) -> Iterator[None]:
     """Tell the event loop of what goes wrong in guessing: the call itself is as it was without."""
     try:
         yield
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # nothing in it waits: no cancellation of the call is lost
         message = f"nothing is guessed of {node.label}, since guessing (predict=, perhaps) failed"
         context = {"message": message, "exception": error}
         asyncio.get_running_loop().call_exception_handler(context)

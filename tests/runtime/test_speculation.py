@@ -575,6 +575,35 @@ async def test_no_guess_outlives_the_call_that_it_is_made_for(how: str) -> None:
             await answer
 
 
+async def test_a_call_that_was_cancelled_is_not_seen_to_fail_by_a_guess() -> None:
+    @operator(pure=True, version="1")
+    async def other() -> str:
+        return (await llm(user("b"))).text
+
+    @operator(pure=True, version="1")
+    async def careful() -> str:
+        await llm(user("q"), predict=says("yes"))
+        try:
+            return (await llm(user("b"))).text
+        except Exception:
+            return (await llm(user("failed"))).text
+
+    doors = Doors("q", "b", q="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        asks_b = asyncio.create_task(session.run(other))
+        await until(lambda: asked(engine) == ["b"])
+        answer = asyncio.create_task(session.run(careful))
+        await until(lambda: asked(engine) == ["b", "q"])
+        await ticks()
+        asks_b.cancel()
+        await ticks(50)
+        assert asked(engine) == ["b", "q"]
+        doors.open("q")
+        doors.open("b")
+        assert await answer == "re b"
+
+
 async def test_an_engine_that_dies_is_not_asked_a_guess_again() -> None:
     doors = Doors("q", "then no", q="yes")
     engine = ScriptedEngine(doors)
@@ -653,16 +682,25 @@ async def test_what_a_predictor_raises_is_told_to_the_event_loop_and_changes_not
 
     @operator(pure=True, version="1")
     async def steps(predict: str) -> str:
-        wrong = {"raises": lambda said: 1 / 0, "tells no text": says(7)}[predict]
-        return (await llm(user(predict), predict=wrong)).text
+        return (await llm(user(predict), predict=wrongs[predict])).text
 
+    def raising(error: BaseException) -> Callable[..., Any]:
+        def predict(_: Any) -> Any:
+            raise error
+
+        return predict
+
+    wrongs = {
+        "raises": raising(ValueError()),
+        "is cancelled": raising(asyncio.CancelledError()),
+        "exits": raising(SystemExit(1)),
+        "tells no text": says(7),
+    }
     async with Session(ScriptedEngine(), speculate=LAVISH) as session:
-        for wrong in ("raises", "tells no text"):
+        for wrong in wrongs:
             assert await session.run(steps, wrong)
-    assert ["nothing is guessed of llm" in problem["message"] for problem in problems] == [
-        True,
-        True,
-    ]
+    assert len(problems) == len(wrongs)
+    assert all("nothing is guessed of llm" in problem["message"] for problem in problems)
     loop.set_exception_handler(before)
 
 
