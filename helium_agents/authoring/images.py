@@ -40,7 +40,13 @@ def image(source: str | Path | bytes | Saves) -> Image:
         return Image(bytes(source))
     if isinstance(source, Saves):
         file = BytesIO()
-        source.save(file, "PNG")
+        try:
+            source.save(file, "PNG")
+        except (OSError, ValueError) as error:  # CMYK, floats, a file that is closed
+            raise PromptError(
+                f"image({type(source).__name__}) cannot be saved as PNG: {error}: convert it to "
+                'RGB first (source.convert("RGB"))'
+            ) from error
         return Image(file.getvalue())
     want = "a path, the bytes of a file, a data: URL or an image of Pillow"
     raise PromptError(complaint("source", source, want))

@@ -90,6 +90,15 @@ def test_what_is_none_is_refused(source: Any, message: str) -> None:
         image(source)
 
 
+def test_what_pillow_cannot_save_is_told() -> None:
+    class Cmyk:
+        def save(self, fp: Any, format: str) -> None:
+            raise OSError(f"cannot write mode CMYK as {format}")
+
+    with pytest.raises(PromptError, match=r"image\(Cmyk\) .* CMYK as PNG: convert it to RGB"):
+        image(Cmyk())
+
+
 def test_an_image_is_not_text() -> None:
     for use in (str, lambda it: f"{it}", lambda it: str(prompt("{it}", it=it))):
         with pytest.raises(PromptError, match="used as text"):

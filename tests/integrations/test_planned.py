@@ -390,3 +390,27 @@ async def test_of_each_graph_other_things_are_learned() -> None:
     names = [profile.workflow.partition(":")[2] for profile in found if profile is not None]
     assert len(names) == 2
     assert "other(__start__, read)" in names
+
+
+async def test_sync_nodes_leave_threads_to_what_they_wait_for() -> None:
+    class Rendering(ScriptedEngine):
+        async def render(self, messages: Any, tools: Any = ()) -> Any:
+            await asyncio.to_thread(int)  # as vLLM's and a server's start do
+            return await super().render(messages, tools)
+
+    @cached_node
+    def cached(state: State) -> State:
+        return {"notes": [chat.invoke(state["text"]).text]}
+
+    def streamed(state: State) -> State:
+        return {"notes": ["".join(str(piece.text) for piece in chat.stream(state["text"]))]}
+
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(2))
+    rows = [{"text": str(number)} for number in range(8)]
+    for node in cached, streamed:
+        engine = Rendering()
+        graph: Any = StateGraph(State).add_node("node", node).add_edge(START, "node")
+        async with asyncio.timeout(20):
+            found = await planned(graph.compile(), engine).abatch(rows)
+        assert len({state["notes"][0] for state in found}) == engine.num_requests == 8

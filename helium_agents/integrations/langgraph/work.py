@@ -13,10 +13,12 @@ import threading
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from helium_agents.errors import SessionError
+from helium_agents.integrations.langgraph.waiting_thread import place_given
 
 T = TypeVar("T")
 
@@ -62,8 +64,9 @@ class Work(Generic[T]):
         """
         try:
             self._watch.check_is_elsewhere()
-            while not wait([self._future], self._patience_s).done:
-                self._watch.look()
+            with self._watch.place_given():
+                while not wait([self._future], self._patience_s).done:
+                    self._watch.look()
             return self._future.result()
         finally:
             self._future.cancel()
@@ -92,7 +95,8 @@ def pieces(begin: Callable[[Put], Work[None]]) -> Iterator[Any]:
         work._watch.check_is_elsewhere()
         while True:
             try:
-                piece = queue.get(timeout=work._patience_s)
+                with work._watch.place_given():
+                    piece = queue.get(timeout=work._patience_s)
             except Empty:
                 work._watch.look()
                 continue
@@ -147,6 +151,10 @@ class LoopWatch:
         """Raise if the caller is on the loop, for which he would wait without await."""
         if asyncio._get_running_loop() is self._loop:
             raise SessionError(WAITS_FOR_ITSELF)
+
+    def place_given(self) -> AbstractContextManager[None]:
+        """Within this, the caller's thread waits for the loop."""
+        return place_given(self._loop)
 
     def look(self) -> None:
         """Ask the loop, unless it has still to answer.

@@ -1,0 +1,44 @@
+"""A thread of an event loop's executor that waits for that loop gives its place there to another.
+
+LangGraph runs sync nodes in the loop's default executor, which has few threads (6 on two cores). If
+all of them wait for answers, whatever else needs one (an engine's start, the rendering of a prompt,
+a name's address, a cached node's body) would wait for them, and they for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from asyncio import AbstractEventLoop
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+
+@contextmanager
+def place_given(loop: AbstractEventLoop) -> Iterator[None]:
+    """Within this, the loop's executor may have one thread more, if the caller is one of its.
+
+    The standard library has no public way to say so; an event loop that hides its executor
+    (uvloop's) is left as it is.
+    """
+    executor = getattr(loop, "_default_executor", None)
+    if not isinstance(executor, ThreadPoolExecutor) or not _change(executor, 1):
+        yield
+        return
+    try:
+        yield
+    finally:
+        _change(executor, -1)
+
+
+def _change(executor: ThreadPoolExecutor, number: int) -> bool:
+    """Change how many threads it may have, if the caller is one of them."""
+    with executor._shutdown_lock:  # under which it enlists a thread that has already begun
+        if threading.current_thread() not in executor._threads:
+            return False
+        executor._max_workers += number
+        if number > 0 and not executor._shutdown:
+            while executor._idle_semaphore.acquire(timeout=0):
+                pass  # before Python 3.12 it takes threads for idle that are not
+            executor._adjust_thread_count()  # one for what is in line already
+    return True
