@@ -1,8 +1,9 @@
-"""Images on the real engine: rendered by vLLM, and told from one another."""
+"""Images on the real engine: rendered by vLLM, and cached by it by their content."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest_asyncio
 
 from helium_agents import VLLM, Image, MemoryStore, Message, Session, gather, image, llm, system
 from helium_agents import user as ask
+from helium_agents.errors import EngineStartError, RequestError
+from helium_agents.telemetry.events import CallSettled, Event, Usage
 from tests.conftest import started
-from tests.engines.tiny_vision import make_vision_model
+from tests.engines.tiny_vision import IMAGE_TOKENS, make_vision_model
 
 pytestmark = [
     pytest.mark.engine,
@@ -64,3 +67,39 @@ async def test_it_sees_what_it_is_shown(seeing: VLLM) -> None:
     async with Session(seeing, memo=memo) as session:
         assert [(await llm(*each, max_tokens=24)).text for each in shown] == found
         assert session.summary.num_computed == 0
+
+
+async def test_a_prefix_is_cached_up_to_another_image(seeing: VLLM) -> None:
+    seen: list[Usage] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, CallSettled):
+            seen.append(event.usage)
+
+    before, after = "Look at it well. " * 20, "And now tell me what it is. " * 20
+    await seeing.reset_prefix_cache()
+    async with Session(seeing, share=False, observers=[watch]):
+        await llm(ask(before, after), max_tokens=1)
+        for each in (RED, RED, BLUE):
+            await llm(ask(before, each, after), max_tokens=1)
+    text, first, again, other = seen
+    # where the image stands, two characters may be one token no more
+    assert first.prompt_tokens - text.prompt_tokens in (IMAGE_TOKENS, IMAGE_TOKENS + 1)
+    assert 64 <= first.cached_tokens == other.cached_tokens < again.cached_tokens - 64
+
+
+async def test_what_it_cannot_take_fails_alone(seeing: VLLM) -> None:
+    broken = image(RED.data[:40])
+    async with Session(seeing):
+        with pytest.raises(RequestError, match=r"refuses this conversation: .*image"):
+            await llm(ask("What is this?", broken))
+        with pytest.raises(RequestError, match=r"lower max_tokens|shorten the prompt"):
+            await llm(ask("What is this?", RED), max_tokens=2047)
+        assert (await llm(ask("What is this?", RED), max_tokens=4)).choices[0].token_ids
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+async def test_the_package_that_is_missing_is_named(tmp_path: Path, cache_home: Path) -> None:
+    make_vision_model(tmp_path)
+    with pytest.raises(EngineStartError, match=r"needs torchvision: .* model_impl='transformers'"):
+        await VLLM(tmp_path, kv_tokens=2048).start()

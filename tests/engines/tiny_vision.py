@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from helium_agents.engines.random_model import random_model_dir
 
-_IMAGE_TOKENS = 4
+IMAGE_TOKENS = 4
 _IMAGE = "<image>"
 _HIDDEN, _EYE, _PIXELS, _PATCH = 256, 32, 28, 14
 
@@ -46,7 +46,7 @@ def make_vision_model(directory: Path) -> None:
             "projector_hidden_act": "gelu",
             "vision_feature_layer": -2,
             "vision_feature_select_strategy": "default",
-            "image_seq_length": _IMAGE_TOKENS,
+            "image_seq_length": IMAGE_TOKENS,
             "tie_word_embeddings": False,
             "dtype": "float32",
         },
@@ -100,7 +100,7 @@ def _with_eyes(language: dict[str, Any]) -> dict[str, Any]:
     weights |= {
         f"{vision}.embeddings.class_embedding": normal(_EYE),
         f"{vision}.embeddings.patch_embedding.weight": normal(_EYE, 3, _PATCH, _PATCH),
-        f"{vision}.embeddings.position_embedding.weight": normal(_IMAGE_TOKENS + 1, _EYE),
+        f"{vision}.embeddings.position_embedding.weight": normal(IMAGE_TOKENS + 1, _EYE),
         "multi_modal_projector.linear_1.weight": normal(_HIDDEN, _EYE),
         "multi_modal_projector.linear_1.bias": normal(_HIDDEN),
         "multi_modal_projector.linear_2.weight": normal(_HIDDEN, _HIDDEN),
