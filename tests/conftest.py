@@ -53,6 +53,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         signal.signal(signal.SIGALRM, previous)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The engine's deaths come last of what needs it, so that it need not be started again."""
+
+    def rank(item: pytest.Item) -> int:
+        if "embedded_engine" in getattr(item, "fixturenames", ()):
+            return 2
+        return int(item.path.name == "test_engine_death_real.py")
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache directory of this test run, so that nothing made by an older version is used."""

@@ -10,16 +10,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from benchmarks.harness.case import make_batch, make_case
 from benchmarks.harness.engine_counts import CountsFile, EngineCounts
-from benchmarks.harness.measure import measure
 from benchmarks.harness.model import SHAPES, model_directory
-from benchmarks.harness.oracle import Oracle
-from benchmarks.harness.settings import EngineSettings
-from benchmarks.harness.testbed import SCHEDULER, Testbed
-from benchmarks.harness.workload import Inputs
-from benchmarks.systems import systems
-from benchmarks.workloads import workloads
+from benchmarks.harness.testbed import SCHEDULER
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
@@ -33,40 +26,6 @@ pytestmark = [
 BLOCK_TOKENS, NUM_BLOCKS = 32, 17
 NUM_REQUESTS, PROMPT_TOKENS, ANSWER_TOKENS = 6, 100, 60
 """30 blocks for all, of which 16 are there; and prompts longer than what is left of a step."""
-
-
-async def test_counts_of_an_engine_that_preempts(cache_home: Path) -> None:
-    from prometheus_client import REGISTRY
-
-    def preemptions() -> float:
-        """What vLLM itself counts of engines in this process."""
-        return sum(
-            sample.value
-            for metric in REGISTRY.collect()
-            for sample in metric.samples
-            if sample.name == "vllm:num_preemptions_total"
-        )
-
-    settings = EngineSettings("pressure", 0.25, SHAPES["small"])
-    case = make_case(
-        await make_batch(workloads()["reflect"], Inputs(15)), "published", Oracle(settings.shape)
-    )
-    async with Testbed(settings) as bed:
-        await bed.start(server=False)
-        before = preemptions()
-        run = await measure(systems()["raw"], case, bed)
-        assert run.counts is not None
-        assert run.counts.preemptions == preemptions() - before > 0
-        sent = len(run.requests)
-        output_tokens = sum(each.output_tokens for each in run.requests)
-        to_prefill = sum(each.prompt_tokens - each.cached_tokens for each in run.requests)
-        # A preempted answer's next token comes from prefilling again, as the first one does.
-        assert run.counts.prefill_tokens > to_prefill
-        least = output_tokens - sent - run.counts.preemptions
-        assert least <= run.counts.decode_tokens < output_tokens - sent
-        assert run.counts.requests >= output_tokens
-        assert 1 < run.counts.mean_batch <= settings.max_requests
-        assert bed.counts(server=True) is None
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.harness.case import make_batch
 from benchmarks.harness.digest import MAX_TOKENS, MIN_TOKENS, Vocabulary
 from benchmarks.harness.model import SHAPES, model_directory
 from benchmarks.harness.oracle import Oracle
-from benchmarks.harness.settings import EngineSettings
-from benchmarks.harness.system import run_graph
-from benchmarks.harness.testbed import Testbed
-from benchmarks.harness.workload import Inputs
-from benchmarks.workloads import workloads
 
 SHAPE = SHAPES["small"]
 TOKENS = st.lists(st.integers(0, 4095), min_size=1, max_size=200)
@@ -62,22 +54,3 @@ def test_answers_are_words_that_survive_decoding(vocabulary: Vocabulary) -> None
     texts = {oracle.text([token]) for token in vocabulary.word_ids.tolist()}
     assert len(texts) == len(vocabulary.word_ids) > 1000
     assert all(text[0] == " " and text[1:].isalpha() for text in texts)
-
-
-@pytest.mark.engine
-async def test_a_real_engine_answers_as_the_oracle_says(cache_home: Path) -> None:
-    """Under chunked prefill, with a cache that holds a fraction of the prompts, and preemption."""
-    batch = await make_batch(workloads()["debate"], Inputs(6))
-    known = Oracle(SHAPE).run(batch.graphs)
-    async with Testbed(EngineSettings("pressure", 0.2, SHAPE)) as bed:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what importing vLLM and torch warns of is not ours
-            await bed.start(server=False)
-        results = await asyncio.gather(
-            *(run_graph(graph, bed.engine.ask) for graph in batch.graphs)
-        )
-        assert results == known.results
-        asked = sorted((r.prompt_tokens, r.output_tokens) for r in bed.engine.log.requests)
-        assert asked == sorted(
-            (len(call.prompt_token_ids), len(call.output_token_ids)) for call in known.calls
-        )
