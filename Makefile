@@ -20,7 +20,7 @@ docs: develop  ## The documentation site: docs/_build/index.html
 
 test: lint types pyright tests  ## Lint, types, and all tests, real engine included.
 
-quick: lint types  ## Lint, types, and the tests without the real engine, under 90 seconds.
+quick: lint types  ## Lint, types, and the tests without the real engine, three minutes.
 	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
 
 lint: setup
