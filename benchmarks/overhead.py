@@ -63,15 +63,9 @@ def main() -> None:
 async def measure_all(num_repeats: int) -> None:
     """Measure in turns, so that a slow moment of the machine meets everybody."""
     engine = ScriptedEngine(lambda request: "ok", keep_requests=False)
-    planned: list[Planned] = []
-
-    def observe(event: Event) -> None:
-        if isinstance(event, Planned):
-            planned.append(event)
-
     with tempfile.TemporaryDirectory() as memo:
-        async with Session(engine, observers=[observe]) as session:
-            measures = _measures(session, memo, planned) | _peers()
+        async with Session(engine) as session:
+            measures = _measures(session, memo) | _peers()
             figures: dict[str, list[float]] = {name: [] for name in measures}
             for _ in range(num_repeats):
                 for name, measure in measures.items():
@@ -82,9 +76,10 @@ async def measure_all(num_repeats: int) -> None:
         print(f"| {name} | {statistics.median(values):.1f} | {f'< {goal}' if goal else ''} |")
 
 
-def _measures(session: Session, memo: str, planned: list[Planned]) -> dict[str, Measure]:
+def _measures(session: Session, memo: str) -> dict[str, Measure]:
     text = "The quick brown fox jumps over it. " * 250  # about 2,000 tokens
     rows = iter(range(10**9))
+    planned: list[Planned] = []
 
     async def each(call: Callable[[str], Awaitable[Any]], count: int) -> float:
         start_s = time.perf_counter()
@@ -108,9 +103,14 @@ def _measures(session: Session, memo: str, planned: list[Planned]) -> dict[str, 
             await llm(user("x"))
             return await hit()
 
+    async def plain_observed() -> float:
+        async with _observed(planned):
+            return await each(plain, 5000)
+
     async def planning() -> float:
         planned.clear()
-        await gather(*(llm(user(f"{next(rows)}")) for _ in range(1000)))
+        async with _observed(planned):
+            await gather(*(llm(user(f"{next(rows)}")) for _ in range(1000)))
         return sum(event.seconds for event in planned) / 1000 * 1e6
 
     async def through_map(session: Session) -> float:
@@ -130,6 +130,7 @@ def _measures(session: Session, memo: str, planned: list[Planned]) -> dict[str, 
     return {
         "bare await": lambda: each(bare, 5000),
         "plain operator call": lambda: each(plain, 5000),
+        "the same where somebody observes": plain_observed,
         "fingerprint of a 2,000-token prompt": fingerprint,
         "memo hit, in memory": hit,
         "memo hit, LMDB": hit_on_disk,
@@ -137,6 +138,16 @@ def _measures(session: Session, memo: str, planned: list[Planned]) -> dict[str, 
         "a row through map with one scripted model call": lambda: through_map(session),
         "the same with a trace": traced,
     }
+
+
+def _observed(planned: list[Planned]) -> Session:
+    """A session that says to a list what it has planned."""
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Planned):
+            planned.append(event)
+
+    return Session(ScriptedEngine(lambda request: "ok"), observers=[observe])
 
 
 class _State(TypedDict):
