@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from functools import partial
@@ -82,11 +82,13 @@ class Calls:
         stakes: What guesses are worth, or `None` where nothing is guessed.
 
     Attributes:
+        dispatcher, tasks, emit, is_watched: As given.
         models: The session's models by name.
         root: The frame of code that is in no other frame of the session.
         flights: All unfinished calls that are planned.
         state: Whether more calls may be made.
         maps: The open maps, for `waiting`.
+        ranks: Counts the rows that maps read.
         loop: The event loop of the session.
         thread_id: The thread that it runs in.
         bodies: The operator calls that events name.
@@ -112,12 +114,14 @@ class Calls:
         self.root = Frame(self, level=("run", run_id))
         self.state: Literal["open", "closing", "closed"] = "open"
         self.maps: dict[OpenMap, None] = {}
+        self.ranks = count()
         self.is_open = True  # as a field of its own, since every call asks
         self.bodies = Bodies()
         settler = Settler(emit, engines, answers, self.bodies)
         self.flights = Flights(self._plan, settler.settle, settler.report_left, self._closed_before)
         self.models = engines
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
+        self._kept = answers
         self._answers = answers if substitute_known in rules else None  # what rules may put in
         speculation = None
         if stakes is not None and self._answers is not None:
@@ -138,10 +142,10 @@ class Calls:
             speculation=speculation,
             bodies=self.bodies,
         )
-        self._tasks = tasks
+        self.tasks = tasks
         self._context = context
-        self._emit = emit
-        self._is_watched = is_watched
+        self.emit = emit
+        self.is_watched = is_watched
         self._planner = planner
         self._rules = rules
         self._shares = shares
@@ -171,16 +175,16 @@ class Calls:
             self._plain[node] = None
         elif self._planner is not None and node.frame.item is not None:
             self._planner.declare(node)
-        if self._is_watched:
+        if self.is_watched:
             self._number(node)
             if node.is_planned and node.frame.node is None and node.frame.item is None:
-                self._emit(CallMade(node.number))
+                self.emit(CallMade(node.number))
             if self._executed is not None:
                 self._executed.add(node)
 
     def _number(self, node: Node) -> None:
         """Tell a call from the others, where somebody observes."""
-        if self._is_watched:
+        if self.is_watched:
             node.number = self.next_number()
 
     def next_number(self) -> int:
@@ -192,17 +196,17 @@ class Calls:
         if not self.is_open or _get_running_loop() is not self._loop:
             self.check_open()
         self._plain[node] = None
-        if self._is_watched and isinstance(node, OperatorNode):
+        if self.is_watched and isinstance(node, OperatorNode):
             item = node.frame.item
-            self._emit(BodyBegan(self.bodies.of(node), None if item is None else item.rank))
+            self.emit(BodyBegan(self.bodies.of(node), None if item is None else item.rank))
 
     def on_ended(self, node: Node) -> None:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         self._plain.pop(node, None)
-        if self._is_watched and node.outcome is not None:
+        if self.is_watched and node.outcome is not None:
             outcome = node.outcome
             error = outcome.error if isinstance(outcome, Failure) else None
-            self._emit(BodyEnded(node.number, error))
+            self.emit(BodyEnded(node.number, error))
 
     @contextmanager
     def running_tool(self, frame: Frame, call: ToolCall, *, is_operator: bool) -> Iterator[None]:
@@ -218,13 +222,13 @@ class Calls:
             raise
         finally:
             self._tools.pop(tool, None)
-            if self._is_watched:
+            if self.is_watched:
                 self._tell_of(tool, failure)
 
     def _tell_of(self, tool: RunningTool, error: BaseException | None) -> None:
         """A tool has ended."""
         frame, call = tool.frame, tool.call
-        self._emit(
+        self.emit(
             ToolEnded(
                 name=call.name,
                 call_id=call.id,
@@ -248,7 +252,7 @@ class Calls:
             self.flights.want(self.flights.ask(node, node.frame.item))
         else:
             self.on_ended(node)
-            self._tasks.spawn(_ignore_outcome(node), self._context.copy())
+            self.tasks.spawn(_ignore_outcome(node), self._context.copy())
 
     # --- awaited -------------------------------------------------------------------------------
 
@@ -353,12 +357,19 @@ class Calls:
                     known[planned.key] = found
         plan = optimize(plan, known, self._rules)
         physical = lower(plan, self.flights.under_way if self._shares else None)
-        if self._is_watched:
-            self._emit(Planned(len(nodes), physical.num_computed, time.perf_counter() - start_s))
+        if self.is_watched:
+            self.emit(Planned(len(nodes), physical.num_computed, time.perf_counter() - start_s))
         flights = self.flights.of(physical, nodes, shares=self._shares)
         self._executor.carry_out(physical, flights)
 
     # --- the end -------------------------------------------------------------------------------
+
+    def when_committed(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call back, with the error if there is one, once all answers kept so far are durable."""
+        if self._kept is None:  # then they are as durable as they will be
+            callback(None)
+        else:
+            self._kept.when_committed(callback)
 
     def close(self) -> None:
         """No more calls may be made; those that have no task yet are failed."""
@@ -381,7 +392,7 @@ class Calls:
             [node for node in self._plain if _is_running(node)],
             self._tools,
             self.maps,
-            self._dispatcher.states,
+            self.dispatcher.states,
             self._loop.time(),
         )
 

@@ -54,7 +54,7 @@ from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.learners import Learners
-from helium_agents.runtime.map import Map, Maps
+from helium_agents.runtime.map import Map
 from helium_agents.runtime.options import (
     SessionOptions,
     all_options,
@@ -212,7 +212,7 @@ class Session:
             planner = Planner(self._emit, learners)
             self._resources.callback(planner.close)
         dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
-        calls = Calls(
+        return Calls(
             engines,
             dispatcher,
             answers,
@@ -227,15 +227,6 @@ class Session:
             run_id=self.run_id,
             stakes=self._stakes(engines, dispatcher),
         )
-        self._maps = Maps(
-            calls,
-            dispatcher,
-            self._tasks,
-            self._emit,
-            _call_back if answers is None else answers.when_committed,
-            is_watched=self._is_watched,
-        )
-        return calls
 
     def _stakes(self, engines: EnginePool, dispatcher: Dispatcher) -> Stakes | None:
         """What guesses are worth; `None` where there are none."""
@@ -462,10 +453,11 @@ class Session:
             SessionError: The session is not open.
             ValueError: `on_error` or `read_ahead` is out of range.
         """
-        self._opened().check_open()
+        calls = self._opened()
+        calls.check_open()
         check_effect(entered_frame())
         return Map(
-            self._maps,
+            calls,
             fn,
             rows,
             ordered=ordered,
@@ -530,11 +522,6 @@ def _name_of(schedule: Schedule) -> str:
 
 def _raise(error: BaseException) -> None:
     raise error
-
-
-def _call_back(callback: Callable[[BaseException | None], None]) -> None:
-    """Where nothing is remembered, everything is as durable as it will be."""
-    callback(None)
 
 
 def _run_of(run_log: Any, run_id: str | None, options: SessionOptions) -> str:
