@@ -3,7 +3,7 @@
 python -m tests.fuzz --cases 20000 --jobs 2   # all seeds from 0
 python -m tests.fuzz --only 748               # one case again
 python -m tests.fuzz --self-check             # the plain program against itself
-python -m tests.fuzz --guesses --cases 2000   # with speculation
+python -m tests.fuzz --guesses --cases 2000   # with speculation, and with kills
 """
 
 from __future__ import annotations

@@ -19,11 +19,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 from helium_agents import LmdbStore, MemoryStore
 from helium_agents.engines.engine import Request
 from tests.fuzz.interpret import forget_bodies
+from tests.fuzz.killed import lived
 from tests.fuzz.model import MARK
 from tests.fuzz.program import (
     UNSEEDED,
@@ -40,7 +42,7 @@ from tests.fuzz.program import (
     Stream,
     parts_of,
 )
-from tests.fuzz.records import in_full
+from tests.fuzz.records import in_full, up_to_draws
 from tests.fuzz.run import Result, run_as, run_plain, run_reference
 
 
@@ -52,6 +54,8 @@ def check(case: Case, *, is_self_check: bool = False) -> list[str]:
         is_self_check: Compare the plain program with itself, under other delays.
     """
     forget_bodies()
+    if case.config.kills and not is_self_check:
+        return check_killed(case)[0]
     plain = run_plain(case.program, case.seed)
     if is_self_check:
         return list(_of_itself(case, plain))
@@ -61,6 +65,14 @@ def check(case: Case, *, is_self_check: bool = False) -> list[str]:
     own_problems = (*_of_open(case, plain), *_of_meaning(case, plain))
     problems += [f"plain {problem}" for problem in own_problems]
     return [*problems, *_of_sessions(case, plain)]
+
+
+def check_killed(case: Case) -> tuple[list[str], int]:
+    """What is wrong with a case that is killed, and how many calls it computed early."""
+    forget_bodies()
+    alive = replace(case, config=replace(case.config, dies_at=None))
+    # what follows from a draw has keys of its own in every run
+    return lived(case, is_countable=is_countable(alive) and not _has_draws(case))
 
 
 def _of_itself(case: Case, plain: Result) -> Iterator[str]:
@@ -143,12 +155,6 @@ def _of_results(case: Case, plain: Result, run: Result) -> Iterator[str]:
         yield f"results: {_difference(expected, found)}"
 
 
-def up_to_draws(outcome: Any) -> str:
-    """The outcome as text, its draws named by the order in which they first occur."""
-    names: dict[str, str] = {}
-    return MARK.sub(lambda m: names.setdefault(m[0], f"~{len(names)}~"), repr(outcome))
-
-
 def _difference(expected: Any, found: Any) -> str:
     if isinstance(expected, tuple) and isinstance(found, tuple) and len(expected) == len(found):
         for left, right in zip(expected, found, strict=True):
@@ -190,10 +196,13 @@ def _of_sharing(case: Case, run: Result) -> Iterator[str]:
 
 
 def _of_warmth(case: Case, run: Result) -> Iterator[str]:
-    has_draws = any(isinstance(part, Ask) and part.draw == UNSEEDED for part in all_parts(case))
-    if _shares(case) and not run.is_stuck and not has_draws:
+    if _shares(case) and not run.is_stuck and not _has_draws(case):
         for request in filter(_is_shareable, run.requests):
             yield f"asked again: {request.messages}"
+
+
+def _has_draws(case: Case) -> bool:
+    return any(isinstance(part, Ask) and part.draw == UNSEEDED for part in all_parts(case))
 
 
 def _is_built_on_draws(case: Case) -> bool:

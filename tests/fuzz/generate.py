@@ -45,6 +45,10 @@ CALM_FEATURES = (
     "slots", "pure", "plain", "lengths", "seeds", "unseeded", "schema", "start", "stream",
     "together", "map", "chain", "flaky", "own", "fib", "rows", "pause", "shared map",
 )  # fmt: skip
+MOMENTS = ("request", "event", "write")
+KILLED = 8
+"""Of programs with guesses, one in so many is killed."""
+
 WILD_FEATURES = (
     *CALM_FEATURES, "boom", "boom", "vex", "odd", "raise", "unfit", "cancel", "expire", "break",
     "source", "cycle", "outer draw", "leave", "impure", "handler", "escape",
@@ -415,8 +419,12 @@ class Generator:
             steps.append(Await(names, how))
         return tuple(steps)
 
-    def pure_program(self) -> Block:
-        """Pure operators whose calls follow from one another: there something can be guessed."""
+    def pure_program(self, inputs: tuple[str, ...] = ()) -> Block:
+        """Pure operators whose calls follow from one another: there something can be guessed.
+
+        Args:
+            inputs: The names of Refs that go into each of them.
+        """
         rng = self.rng
         self.features -= {"start", "leave", "outer draw"}
         self.features |= {"pure"}
@@ -433,7 +441,7 @@ class Generator:
                     Map(tuple(range(rng.choice([1, 3]))), body, "pure", on_error="collect")
                 )
             else:
-                steps.append(Make(self.name(), Op(body, is_pure=True)))
+                steps.append(Make(self.name(), Op(body, is_pure=True, inputs=inputs)))
         names = tuple(step.name for step in steps if isinstance(step, Make))
         if not names:
             return tuple(steps)
@@ -442,6 +450,24 @@ class Generator:
             ticks = rng.choice([3, 8, 13, 30, 60])
             return (*steps, Cancel(together, ticks), *together)
         return (*steps, *together)
+
+    def row_program(self) -> Block:
+        """The same for each row of a file: what a model says of the row goes into the operators."""
+        draw = UNSEEDED if self.rng.random() < 0.3 else GREEDY
+        first = Make("row", Ask("q row", draw=draw, knows_row=True))
+        others = self.pure_program(inputs=("row",))
+        chain = Make(self.name(), Op(self.steps_one_by_one(), is_pure=True, inputs=("row",)))
+        return (first, chain, *others, Await((chain.name,)))
+
+    def steps_one_by_one(self) -> Block:
+        """Questions with the answer before in each of them."""
+        steps: list[Step] = []
+        before: tuple[str, ...] = ()
+        for number in range(self.rng.choice([2, 3, 4])):
+            ask = Ask(f"q {number}", awaited=before, knows_row=not before)
+            steps.append(Make(self.name(), ask))
+            before = (f"v{self.num_names}",)
+        return (*steps, Await(before, catches=False))
 
 
 def config_of(rng: random.Random) -> Config:
@@ -465,14 +491,19 @@ def case_of(seed: int, *, guesses: bool = False) -> Case:
 
     Args:
         seed: Any number.
-        guesses: Whether calls are guessed, and engines die, in a session that speculates.
+        guesses: Whether calls are guessed, and engines die, in a session that speculates; some
+            of these programs are run over a file, and killed.
     """
     rng = random.Random(seed)
     is_calm = rng.random() < 0.35
+    is_killed = guesses and seed % KILLED == 0
     program: Any = ()
     while not program:
         generator = Generator(rng, is_calm=is_calm)
-        program = generator.pure_program() if guesses else generator.program()
+        if guesses:
+            program = generator.row_program() if is_killed else generator.pure_program()
+        else:
+            program = generator.program()
     case = Case(seed, program, config_of(rng), is_calm)
     if not guesses:
         return case
@@ -485,4 +516,7 @@ def case_of(seed: int, *, guesses: bool = False) -> Case:
         guesses=rng.choice(["right", "wrong", "mixed", "mixed"]),
         dies_at=None if is_calm or rng.random() < 0.7 else rng.randrange(1, 12),
     )
+    if is_killed:
+        moments = [rng.choice(MOMENTS) for _ in range(rng.choice([1, 1, 2, 3]))]
+        config = replace(config, kills=tuple((each, rng.random()) for each in moments))
     return replace(case, config=config)

@@ -88,10 +88,16 @@ def new_world() -> World:
     return world
 
 
-async def run_program(api: Api, program: Block) -> Any:
-    """Run a whole program in the world of this context; the record of what it gave."""
+async def run_program(api: Api, program: Block, row: str = "") -> Any:
+    """Run a whole program in the world of this context; the record of what it gave.
+
+    Args:
+        api: Makes its calls.
+        program: The program.
+        row: What it is run for.
+    """
     _world.get().api = api
-    return await run_block(program, Scope({}, "", ""))
+    return await run_block(program, Scope({}, row, ""))
 
 
 async def run_block(block: Block, scope: Scope) -> tuple[Any, ...]:

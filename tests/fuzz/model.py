@@ -29,6 +29,12 @@ MARK = re.compile(r"~\d+~")
 _draws = itertools.count(1)
 
 
+def begin_draws_at(number: int) -> None:
+    """Give later draws marks from a number on: in another process they are others."""
+    global _draws
+    _draws = itertools.count(number)
+
+
 class Odd(BaseException):
     """Neither an `Exception`, nor a cancellation, nor an exit."""
 
@@ -95,10 +101,12 @@ class Model:
 
     Args:
         delay_seed: Decides how long answers take, and nothing else.
+        least_s: Every answer takes so many seconds more.
     """
 
-    def __init__(self, delay_seed: int) -> None:
+    def __init__(self, delay_seed: int, least_s: float = 0.0) -> None:
         self._delay_seed = delay_seed
+        self._least_s = least_s
         self._asked: Counter[str] = Counter()
 
     async def __call__(self, request: Request) -> str:
@@ -120,6 +128,8 @@ class Model:
         return _answer(request)
 
     async def _delay(self, question: str, number: int) -> None:
+        if self._least_s:
+            await asyncio.sleep(self._least_s)
         plain = MARK.sub("~", question)
         rng = random.Random(f"{self._delay_seed}/{plain}/{number}")
         if rng.random() < 0.15:

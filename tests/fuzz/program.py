@@ -365,6 +365,8 @@ class Config:
         has_capacity: Whether the engine claims a small KV cache.
         guesses: What the program predicts of its calls: "right", "wrong", "mixed"; `None` nothing.
         dies_at: The number of the request at which the engine is killed.
+        kills: When the process is killed, one life after another, if the program is run over a file
+            of rows: the kind of moment ("request", "event" or "write"), and how far into the run.
     """
 
     rules: tuple[str, ...]
@@ -376,6 +378,7 @@ class Config:
     has_capacity: bool = False
     guesses: str | None = None
     dies_at: int | None = None
+    kills: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

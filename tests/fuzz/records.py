@@ -79,3 +79,9 @@ def brief(value: Any) -> str:
 def digest(text: str) -> str:
     """A short digest of a text."""
     return xxh3_64_hexdigest(text.encode())
+
+
+def up_to_draws(outcome: Any) -> str:
+    """The outcome as text, its draws named by the order in which they first occur."""
+    names: dict[str, str] = {}
+    return MARK.sub(lambda m: names.setdefault(m[0], f"~{len(names)}~"), repr(outcome))

@@ -69,10 +69,11 @@ class Result:
 
 
 _PLAIN = Config(rules=())
-_LAVISH = Budget(max_extra_tokens=1e9, least_probability=0.0)
+LAVISH = Budget(max_extra_tokens=1e9, least_probability=0.0)
+"""What is guessed is tried."""
 
 
-class _MortalEngine(ScriptedEngine):
+class MortalEngine(ScriptedEngine):
     """One that is killed when it gets a certain request."""
 
     dies_at: int | None = None
@@ -93,7 +94,7 @@ def run_reference(program: Block, delay_seed: int) -> Result:
     """What the program must give, by code that shares nothing with the package's runtime."""
     result = Result()
     engine = ScriptedEngine(Model(delay_seed))
-    _in_loop(VirtualLoop(), _reference_main(program, engine, result), result)
+    in_loop(VirtualLoop(), _reference_main(program, engine, result), result)
     if result.problems:
         _bury()
     return result
@@ -108,7 +109,7 @@ def run_as(program: Block, delay_seed: int, config: Config, memo: Any) -> Result
         "memo_mode": config.memo_mode,
         "record": config.is_recorded,
         "observers": [] if config.observer is None else [_Observer(config.observer)],
-        "speculate": "off" if config.guesses is None else _LAVISH,
+        "speculate": "off" if config.guesses is None else LAVISH,
     }
     capacity = Capacity(256, 16, 4096, 8) if config.has_capacity else None
     is_real = config.memo == "lmdb"
@@ -135,7 +136,7 @@ def run(
         config: What is guessed, and when the engine dies.
     """
     result = Result()
-    engine = _MortalEngine(Model(delay_seed), capacity=capacity)
+    engine = MortalEngine(Model(delay_seed), capacity=capacity)
     engine.dies_at = config.dies_at
     _run(program, engine, options, is_real, result, config.guesses)
     if result.problems:
@@ -154,18 +155,26 @@ def _run(
     loop: asyncio.AbstractEventLoop = asyncio.new_event_loop() if is_real else VirtualLoop()
     start_s = time.process_time()
     most_s = _MOST_REAL_S if is_real else None
-    _in_loop(loop, _main(program, engine, options, result, guesses), result, most_s)
+    in_loop(loop, _main(program, engine, options, result, guesses), result, most_s)
     result.requests = [request for request in engine.requests if not request.is_guess]
     result.num_guesses = len(engine.requests) - len(result.requests)
     result.seconds = time.process_time() - start_s
 
 
-def _in_loop(
+def in_loop(
     loop: asyncio.AbstractEventLoop,
     work: Coroutine[Any, Any, None],
     result: Result,
     most_s: float | None = None,
 ) -> None:
+    """Run something to its end, or note what kept it from it.
+
+    Args:
+        loop: Where.
+        work: What.
+        result: Gets what is wrong with it.
+        most_s: Seconds that it may take, where time is real.
+    """
     with _watched(loop, result):
         main = loop.create_task(work)
         try:

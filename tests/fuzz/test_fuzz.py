@@ -17,11 +17,12 @@ import pytest
 from helium_agents import MemoryStore
 from tests.fuzz.check import check, is_countable
 from tests.fuzz.clock import Deadlock, VirtualLoop
-from tests.fuzz.generate import case_of
+from tests.fuzz.generate import KILLED, case_of
 from tests.fuzz.pool import Crash, work_off
 from tests.fuzz.program import Ask, Await, Case, Config, Make, Raise, Together, text_of
 from tests.fuzz.run import run_as
 from tests.fuzz.shrink import repaired, shrink
+from tests.fuzz.work import killed
 
 NUM_CASES, NUM_QUICK, NUM_AT_ONCE = 300, 100, 25
 
@@ -31,6 +32,8 @@ def failures_of(seeds: range, *, is_self_check: bool = False, guesses: bool = Fa
     texts: list[str] = []
     for seed in seeds:
         case = case_of(seed, guesses=guesses)
+        if case.config.kills:  # from a process without threads only
+            continue
         problems = check(case, is_self_check=is_self_check)
         if problems:
             texts.append("\n".join([str(case), *dict.fromkeys(problems)]))
@@ -63,16 +66,23 @@ def test_with_guesses_right_and_wrong_it_is_the_same(first: int) -> None:
 
 def test_the_memo_has_the_same_with_guesses_and_without() -> None:
     num_guesses = 0
-    for seed in range(500, 520):
+    for seed in range(500, 530):
         case = case_of(seed, guesses=True)
         config = replace(case.config, dies_at=None)
-        if is_countable(replace(case, config=config)):
+        if not config.kills and is_countable(replace(case, config=config)):
             with_guesses, without = MemoryStore(), MemoryStore()
             run = run_as(case.program, seed, config, with_guesses)
             num_guesses += run.num_guesses
             run_as(case.program, seed, replace(config, guesses=None), without)
             assert set(with_guesses._kept) == set(without._kept), str(case)
     assert num_guesses > 5
+
+
+def test_a_run_over_a_file_that_is_killed_comes_to_the_same_with_guesses() -> None:
+    results = dict(work_off(killed, range(64, 64 + 5 * KILLED, KILLED), num_jobs=1, most_s=60))
+    failures = {s: found for s, found in results.items() if isinstance(found, Crash) or found[0]}
+    assert not failures, failures
+    assert sum(num_early for _, num_early in results.values()) > 20
 
 
 def test_the_plain_program_agrees_with_itself_under_other_delays() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from dataclasses import dataclass
 
-from tests.fuzz.check import check
+from tests.fuzz.check import check, check_killed
 from tests.fuzz.generate import case_of
 from tests.fuzz.program import Case
 from tests.fuzz.shrink import kind_of, shrink
@@ -26,6 +26,11 @@ def problems_of(
 ) -> list[str]:
     """What is wrong with the case of a seed, apart from the ignored kinds."""
     return _problems(case_of(seed, guesses=guesses), is_self_check, ignored)
+
+
+def killed(seed: int) -> tuple[list[str], int]:
+    """What is wrong with a case that is killed, and how many calls it computed early."""
+    return check_killed(case_of(seed, guesses=True))
 
 
 def _problems(case: Case, is_self_check: bool, ignored: tuple[str, ...]) -> list[str]:
