@@ -12,7 +12,6 @@ import time
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import Context
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from helium_agents.graph.outcome import Failure, Value
 from helium_agents.graph.plan import COMPUTE
 from helium_agents.graph.ref import value_of
 from helium_agents.graph.tool_call import ToolCall
-from helium_agents.graph.trace import Frame, check_effect, entered_frame
+from helium_agents.graph.trace import Frame, check_effect, entered_frame, withdraw_root
 from helium_agents.optimizer.guesses import Histogram
 from helium_agents.optimizer.logical import logical_plan
 from helium_agents.optimizer.optimize import lower, optimize
@@ -71,7 +70,6 @@ class Calls:
         dispatcher: Takes requests.
         answers: What is remembered, or `None`.
         tasks: The session's tasks.
-        context: Where the session's tasks run.
         emit: Takes events.
         is_watched: Whether anybody but the summary sees events.
         planner: Learns which calls are made, or `None`.
@@ -86,7 +84,7 @@ class Calls:
         models: The session's models by name.
         root: The frame of code that is in no other frame of the session.
         flights: All unfinished calls that are planned.
-        state: Whether more calls may be made.
+        is_open: Whether more calls may be made.
         maps: The open maps, for `waiting`.
         ranks: Counts the rows that maps read.
         loop: The event loop of the session.
@@ -100,7 +98,6 @@ class Calls:
         dispatcher: Dispatcher,
         answers: Answers | None,
         tasks: Tasks,
-        context: Context,
         emit: Observer,
         *,
         is_watched: bool,
@@ -112,7 +109,6 @@ class Calls:
         stakes: Stakes | None,
     ) -> None:
         self.root = Frame(self, level=("run", run_id))
-        self.state: Literal["open", "closing", "closed"] = "open"
         self.maps: dict[OpenMap, None] = {}
         self.ranks = count()
         self.is_open = True  # as a field of its own, since every call asks
@@ -125,7 +121,7 @@ class Calls:
         self._answers = answers if substitute_known in rules else None  # what rules may put in
         speculation = None
         if stakes is not None and self._answers is not None:
-            made_of = engines, dispatcher, self.flights, self._answers, tasks, context
+            made_of = engines, dispatcher, self.flights, self._answers, tasks
             learned = LearnedGuesses(_nothing if planner is None else planner.histograms)
             speculation = Speculation(*made_of, stakes, learned, emit)
         self._executor = Executor(
@@ -134,7 +130,6 @@ class Calls:
             self.flights,
             answers,
             tasks,
-            context,
             looks_up=self._answers is not None,
             shares=shares,
             emit=emit if is_watched else None,
@@ -143,7 +138,6 @@ class Calls:
             bodies=self.bodies,
         )
         self.tasks = tasks
-        self._context = context
         self.emit = emit
         self.is_watched = is_watched
         self._planner = planner
@@ -156,6 +150,13 @@ class Calls:
         self._tools: dict[RunningTool, None] = {}
         self._numbers = count(1)
         self._num_at_once = 0
+
+    @property
+    def state(self) -> Literal["open", "closing", "closed"]:
+        """How far the session is."""
+        if self.is_open:
+            return "open"
+        return "closed" if self.tasks.supervisor.done() else "closing"
 
     # --- made ----------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ class Calls:
             self.flights.want(self.flights.ask(node, node.frame.item))
         else:
             self.on_ended(node)
-            self.tasks.spawn(_ignore_outcome(node), self._context.copy())
+            self.tasks.spawn(_ignore_outcome(node))
 
     # --- awaited -------------------------------------------------------------------------------
 
@@ -372,8 +373,12 @@ class Calls:
             self._kept.when_committed(callback)
 
     def close(self) -> None:
-        """No more calls may be made; those that have no task yet are failed."""
-        self.state, self.is_open = "closing", False
+        """No more calls may be made; what is under way ends. Idempotent."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        withdraw_root(self.root, self.loop)
+        self.tasks.begin_to_close()
         for flight in (*self.flights.wanted, *self.flights.planned):
             if flight.task is None:
                 self.flights.land(flight, Failure(self._closed(flight.node)))

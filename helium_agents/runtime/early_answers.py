@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
-from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -100,7 +99,6 @@ class EarlyAnswers:
         engines: The session's engines.
         dispatcher: Takes requests.
         tasks: The session's tasks.
-        context: Where they run.
         is_worth: Asked before a request is made: whether to make it.
         on_dropped: Called with one that is given up, before anybody has claimed it.
     """
@@ -110,14 +108,12 @@ class EarlyAnswers:
         engines: EnginePool,
         dispatcher: Dispatcher,
         tasks: Tasks,
-        context: Context,
         is_worth: Callable[[EarlyAnswer, LlmNode, Request], bool],
         on_dropped: Callable[[EarlyAnswer], None],
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._context = context
         self._is_worth = is_worth
         self._on_dropped = on_dropped
         self._by_key: dict[bytes, EarlyAnswer] = {}
@@ -152,9 +148,7 @@ class EarlyAnswers:
     def _begin(self, key: bytes, label: str, work: Work) -> EarlyAnswer:
         ended = asyncio.get_running_loop().create_future()
         early = self._by_key[key] = EarlyAnswer(key, label, ended)
-        early.task = self._tasks.spawn(
-            self._compute(early, work), self._context.copy(), partial(self._end, early)
-        )
+        early.task = self._tasks.spawn(self._compute(early, work), partial(self._end, early))
         return early
 
     async def _compute(self, early: EarlyAnswer, work: Work) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from dataclasses import asdict
 from functools import partial
 from itertools import count
@@ -74,7 +73,6 @@ class Executor:
         flights: All unfinished flights.
         answers: What is remembered, or `None`.
         tasks: The session's tasks.
-        context: Where they run.
         looks_up: Whether a call whose inputs have come is looked up once more.
         shares: Whether it may join an equal one in flight.
         emit: Takes events, or `None` where nobody but the summary does.
@@ -90,7 +88,6 @@ class Executor:
         flights: Flights,
         answers: Answers | None,
         tasks: Tasks,
-        context: Context,
         *,
         looks_up: bool,
         shares: bool,
@@ -104,7 +101,6 @@ class Executor:
         self._flights = flights
         self._answers = answers
         self._tasks = tasks
-        self._context = context
         self._looks_up = looks_up
         self._shares = shares
         self._emit = emit
@@ -297,7 +293,7 @@ class Executor:
     def _run(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
         """Run a planned flight in a task; the work lands it, or else the task's end does."""
         end = partial(self._flights.end, flight)
-        flight.task = self._tasks.spawn(work, self._context.copy(), end)
+        flight.task = self._tasks.spawn(work, end)
 
     # --- answers of other flights --------------------------------------------------------------
 

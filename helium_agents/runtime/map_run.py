@@ -26,13 +26,8 @@ from helium_agents.runtime.item import Item
 from helium_agents.runtime.learners import Mapped
 from helium_agents.runtime.map_results import MapResults
 from helium_agents.runtime.map_rows import Level, read_items
-from helium_agents.telemetry.events import (
-    ItemClosed,
-    ItemOpened,
-    MapOpened,
-    WorkflowBegan,
-    WorkflowEnded,
-)
+from helium_agents.runtime.workflow import Workflow, name_of
+from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
 
 _GROUP, _MAX_TURNS = 8, 8
 """So many items are opened at once, and at most so many turns of the event loop lie between two
@@ -94,35 +89,23 @@ class MapRun:
         num_done = len(done) if isinstance(done, Sized) else 0
         self._mapped = Mapped(fn, None if num_rows is None else num_rows - num_done)
         calls.emit(MapOpened(num_rows, caller.item is not None, num_done))
-        self._number = self._begin_workflow(caller, num_rows)
+        self._workflow: Workflow | None = None
+        if caller.item is None:
+            self._workflow = Workflow(calls, fn, num_rows=num_rows, caller=caller.node)
         calls.maps[self] = None
         self._weak = weakref.ref(self)
-        self._pump_task = calls.tasks.spawn(self._pump(), self._context.copy(), self._end_pump)
+        self._pump_task = calls.tasks.spawn(self._pump(), self._end_pump, self._context)
         AWAITED_BY[self._pump_task] = partial(_who_awaits, self._weak, None)
 
-    def _begin_workflow(self, caller: Frame, num_rows: int | None) -> int:
-        """Say that a workflow begins, where somebody observes; its number, or else 0."""
-        calls = self._calls
-        if not calls.is_watched or caller.item is not None:
-            return 0
-        number = calls.next_number()
-        body = None if caller.node is None else calls.bodies.of(caller.node)
-        calls.emit(WorkflowBegan(number, self._name, num_rows, body))
-        return number
-
     # --- what is seen of it --------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return getattr(self._fn, "__name__", "a function")
 
     @property
     def state(self) -> str:
         """What the map is doing, in words."""
         return (
-            f"map of {self._name}: {self._doing}, rows read: {self.results.num_read}, items open: "
-            f"{len(self._open_items)}, answers being written: {self._num_uncommitted}, results not "
-            f"taken yet: {len(self.results)}"
+            f"map of {name_of(self._fn)}: {self._doing}, rows read: {self.results.num_read}, "
+            f"items open: {len(self._open_items)}, answers being written: "
+            f"{self._num_uncommitted}, results not taken yet: {len(self.results)}"
         )
 
     def open_items(self, now_s: float) -> list[tuple[Item, str]]:
@@ -230,9 +213,8 @@ class MapRun:
         if not self._pump_task.done() or self._open_items:
             return
         self._calls.maps.pop(self, None)
-        if self._number and not self._num_uncommitted:
-            self._calls.emit(WorkflowEnded(self._number, self.results.error))
-            self._number = 0
+        if self._workflow is not None and not self._num_uncommitted:
+            self._workflow.end(self.results.error)
 
     # --- items ---------------------------------------------------------------------------------
 
@@ -243,14 +225,15 @@ class MapRun:
             self._calls.dispatcher.item_began(item.rank, self._mapped)
         frame = Frame(self._calls, self._frame, level, is_pure=self._frame.is_pure, item=item)
         task = self._open_items[item] = self._calls.tasks.spawn(
-            self._run_item(item, frame), self._context.copy(), partial(self._end_item, item)
+            self._run_item(item, frame), partial(self._end_item, item), self._context
         )
         AWAITED_BY[task] = partial(_who_awaits, self._weak, item)
 
     async def _run_item(self, item: Item, frame: Frame) -> None:
         calls = self._calls
         if calls.is_watched:
-            calls.emit(ItemOpened(item.index, item.is_nested, item.rank, self._number))
+            number = 0 if self._workflow is None else self._workflow.number
+            calls.emit(ItemOpened(item.index, item.is_nested, item.rank, number))
         outcome: Outcome
         try:
             with entered(frame):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -60,7 +59,6 @@ class Speculation:
         flights: The session's unfinished calls.
         answers: What is remembered.
         tasks: The session's tasks.
-        context: Where they run.
         stakes: Says what is worth it.
         learned: Guesses where the user does not.
         emit: Takes events.
@@ -76,7 +74,6 @@ class Speculation:
         flights: Flights,
         answers: Answers,
         tasks: Tasks,
-        context: Context,
         stakes: Stakes,
         learned: LearnedGuesses,
         emit: Observer,
@@ -86,13 +83,10 @@ class Speculation:
         self._flights = flights
         self._answers = answers
         self._tasks = tasks
-        self._context = context
         self._stakes = stakes
         self._learned = learned
         self._emit = emit
-        self._early = EarlyAnswers(
-            engines, dispatcher, tasks, context, self._is_worth, self._note_dropped
-        )
+        self._early = EarlyAnswers(engines, dispatcher, tasks, self._is_worth, self._note_dropped)
         self._trials: dict[Shadow, Trial] = {}
 
     # --- what the session asks -----------------------------------------------------------------
@@ -232,7 +226,7 @@ class Speculation:
         trial = Trial(body, node, site, predicted, shadow, until_s, above=above)
         self._trials[shadow] = trial
         body.trials.append(trial)
-        shadow.task = self._tasks.spawn(shadow.run(again), self._context.copy())
+        shadow.task = self._tasks.spawn(shadow.run(again))
 
     def _heard(self, body: Body, node: LlmNode, site: str, until_s: float, text: str) -> bool:
         """An answer begins like this; whether no more of it is to be heard."""

@@ -1,4 +1,4 @@
-"""The tasks of a session: every task has an owner, and none outlives it.
+"""The tasks of a session: one supervisor owns them all, and none outlives it.
 
 What `asyncio.TaskGroup` does, for children whose errors never reach the group: they belong to the
 Refs that asked. One callback a task in place of three, since a session starts two tasks a call.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextlib import AsyncExitStack
+from contextvars import Context, copy_context
 from typing import Any
 
 from helium_agents.graph.concurrently import ended, error_of
@@ -18,32 +19,68 @@ OnDone = Callable[[BaseException | None], None]
 
 
 class Tasks:
-    """Tasks that are cancelled, and waited for, together."""
+    """Tasks that are cancelled, and waited for, together; made on their event loop.
+
+    Attributes:
+        context: Where they run, each in a copy.
+        resources: What is closed after the last of them.
+        supervisor: Ends when all is closed.
+    """
 
     def __init__(self) -> None:
+        self.context = copy_context()
+        self.resources = AsyncExitStack()
         self._on_done: dict[asyncio.Task[None], OnDone | None] = {}
         self._callback = self._end
+        self._closing = asyncio.Event()
+        self.supervisor = asyncio.get_running_loop().create_task(self._supervise())
 
     def __contains__(self, task: object) -> bool:
         return task in self._on_done
 
     def spawn(
-        self, work: Coroutine[Any, Any, None], context: Context, on_done: OnDone | None = None
+        self,
+        work: Coroutine[Any, Any, None],
+        on_done: OnDone | None = None,
+        context: Context | None = None,
     ) -> asyncio.Task[None]:
         """Start a task.
 
         Args:
             work: What it does.
-            context: Where.
             on_done: Called when it has ended, also if it was cancelled before it began. Without it
                 the work must not raise.
+            context: Where; by default in that of the session.
         """
+        context = (context or self.context).copy()
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._on_done[task] = on_done
         task.add_done_callback(self._callback)
         return task
 
+    def begin_to_close(self) -> None:
+        """Let the supervisor cancel all, wait for their clean-up, and close the resources."""
+        self._closing.set()
+
     async def close(self) -> None:
+        """The same, and wait until it is done, even if cancelled meanwhile.
+
+        Raises:
+            BaseException: What a resource raised when it was closed.
+        """
+        self._closing.set()
+        await ended([self.supervisor])
+        if not self.supervisor.cancelled():
+            self.supervisor.result()
+
+    async def _supervise(self) -> None:
+        async with self.resources:
+            try:
+                await self._closing.wait()
+            finally:
+                await self._end_all()
+
+    async def _end_all(self) -> None:
         """Cancel all and wait for their clean-up, and for what that starts."""
         while self._on_done:
             tasks = list(self._on_done)

@@ -16,8 +16,10 @@ from helium_agents.telemetry.events import (
     Event,
     ItemClosed,
     ItemOpened,
+    ModelOpened,
     RequestAnswered,
 )
+from helium_agents.telemetry.summary import Summary
 
 
 @operator(pure=True)
@@ -116,10 +118,12 @@ async def test_a_call_names_its_site_its_model_and_its_inputs() -> None:
 
 async def test_nothing_of_it_is_made_where_nobody_observes(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Event] = []
-    async with Session(ScriptedEngine()) as session:
-        monkeypatch.setattr(session, "_observers", (found.append,))
+    monkeypatch.setattr(Summary, "__call__", lambda _, event: found.append(event))
+    async with Session(ScriptedEngine()):
         await branch("a")
-    assert {type(event) for event in found} <= {EngineStarting, EngineStarted, CallSettled}
+    assert {type(event) for event in found} == {
+        ModelOpened, EngineStarting, EngineStarted, CallSettled,
+    }  # fmt: skip
     for event in settled(found, "llm"):
         assert (event.body, event.model, event.inputs) == (None, "", ())
 

@@ -218,10 +218,10 @@ async def test_a_death_while_two_sessions_use_the_engine() -> None:
 
 def test_the_name_of_a_model_is_enough() -> None:
     session = Session("Qwen/Qwen3-8B")
-    (engine,) = session._engines["Qwen3-8B"]
+    (engine,) = session._assembly.engines["Qwen3-8B"]
     assert isinstance(engine, VLLM) and engine.name == "Qwen3-8B"
     several = Session({"big": "Qwen/Qwen3-8B", "small": ScriptedEngine()})
-    assert isinstance(several._engines["big"][0], VLLM)
+    assert isinstance(several._assembly.engines["big"][0], VLLM)
 
 
 @pytest.mark.parametrize(
