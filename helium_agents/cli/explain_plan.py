@@ -14,7 +14,7 @@ from helium_agents.cli.loading import load_workflow
 from helium_agents.cli.rehearse import rehearse
 from helium_agents.cli.report import count
 from helium_agents.cli.step_costs import step_cost
-from helium_agents.graph.plan import PlanNode
+from helium_agents.graph.plan_node import PlanNode
 from helium_agents.optimizer.choose_policy import choose_policy
 from helium_agents.optimizer.forecast import forecast
 from helium_agents.optimizer.simulate import SimulatedRoom

@@ -1,125 +1,31 @@
 """The logical plan: what a set of demanded calls asks for, as data.
 
-A plan is immutable and pure: rules rewrite it, `check` validates it, `explain` prints it. Each
-node says how its answer comes about (`step`): computed, known already, the same as another
-node's, a prefix of another node's, or given from outside the plan.
+A plan is immutable and pure: `logical_plan` makes it of calls, rules rewrite it, `check` validates
+it, `explain` prints it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from html import escape
-from typing import Any, Final, Literal, NamedTuple
+from typing import Literal
 
 from helium_agents.errors import HeliumError
-from helium_agents.graph.values import Slot
-
-
-class Compute:
-    """The answer must be computed; there is one instance."""
-
-    __slots__ = ()
-
-    def __new__(cls) -> Compute:  # noqa: D102
-        return COMPUTE
-
-    def __repr__(self) -> str:
-        return "Compute()"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The answer is known: `value` is whatever the runtime looked up."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Same:
-    """The answer is that of node `of`, which asks the same."""
-
-    of: int
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """The answer is that of node `of`, which asks the same at greater length, cut to size."""
-
-    of: int
-
-
-class Given:
-    """The answer is no business of this plan; there is one instance.
-
-    It is there, somebody computes it, or nobody wants it.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls) -> Given:  # noqa: D102
-        return GIVEN
-
-    def __repr__(self) -> str:
-        return "Given()"
-
-
-Step = Compute | Known | Same | Prefix | Given
-
-COMPUTE: Compute = object.__new__(Compute)
-GIVEN: Given = object.__new__(Given)
-
-Messages = tuple[tuple[str, tuple[str | Slot, ...]], ...]
-"""Pairs of a role and its content's segments: static text, and slots for inputs."""
-
-_DERIVED = (Same, Prefix)
-
-
-class PlanNode(NamedTuple):
-    """One call in a plan.
-
-    Args:
-        id: Unique in the plan.
-        kind: Whether a model or an operator is called.
-        label: What a person calls it.
-        content: Digest of what is asked apart from inputs; `None` if it must not be merged.
-        key: Digest of what is asked including inputs; `None` if it must not be remembered.
-        inputs: Ids of the nodes whose values it needs.
-        question: Content without `max_tokens`, where a shorter answer is a prefix of a longer.
-        record_key: What its answer is kept under: the question with the inputs' keys, or the key
-            where there is no question.
-        max_tokens: Most tokens of the answer (model calls).
-        messages: The prompt's segments (model calls); a slot counts the inputs.
-        model: Name of the engine; `None` for the default.
-        item: The top-level item that it is made for, by how many were read before; `None` outside
-            of any.
-        parent: Id of the operator call whose body made this call, where known.
-        step: How its answer comes about.
-    """
-
-    id: int
-    kind: Literal["llm", "operator"]
-    label: str
-    content: bytes | None = None
-    key: bytes | None = None
-    inputs: tuple[int, ...] = ()
-    question: bytes | None = None
-    record_key: bytes | None = None
-    max_tokens: int | None = None
-    messages: Messages = ()
-    model: str | None = None
-    item: int | None = None
-    parent: int | None = None
-    step: Step = COMPUTE
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        """Ids of the nodes that must be answered before this one can be."""
-        step = self.step
-        if step is COMPUTE:
-            return self.inputs
-        return (step.of,) if isinstance(step, _DERIVED) else ()
+from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.node import Node
+from helium_agents.graph.plan_node import (
+    COMPUTE,
+    GIVEN,
+    Compute,
+    Given,
+    Known,
+    PlanNode,
+    Prefix,
+    Same,
+    Step,
+    text_of,
+)
 
 
 class PlanError(HeliumError):
@@ -241,51 +147,88 @@ def _explain(plan: LogicalPlan) -> str:
     stack = [(node, 0) for node in reversed(children.get(None, []))]
     while stack:
         node, depth = stack.pop()
-        lines.append("  " * depth + _explain_node(node))
+        lines.append("  " * depth + text_of(node))
         stack.extend((child, depth + 1) for child in reversed(children.get(node.id, [])))
     return "\n".join(lines)
 
 
-def _explain_node(node: PlanNode) -> str:
-    parts = [f"#{node.id} {node.label}"]
-    if node.max_tokens is not None:
-        parts.append(f"max_tokens={node.max_tokens}")
-    if node.inputs:
-        parts.append("of " + ", ".join(f"#{id_}" for id_ in node.inputs))
-    match node.step:
-        case Known():
-            parts.append("known")
-        case Same(of):
-            parts.append(f"= #{of}")
-        case Prefix(of):
-            parts.append(f"= start of #{of}")
-        case Given():
-            parts.append("not asked")
-    if node.key is not None:
-        parts.append(f"key={node.key.hex()[:8]}")
-    if node.messages:
-        parts.append(f'"{_first_words(node)}"')
-    return " ".join(parts)
-
-
-_END_CHARACTERS: Final = 28
-
-
-def _first_words(node: PlanNode) -> str:
-    """How the last message begins and ends, in one line: prompts that share a prefix end apart."""
-    _, segments = node.messages[-1]
-    text = "".join(
-        segment if isinstance(segment, str) else f"{{#{node.inputs[segment.index]}}}"
-        for segment in segments
-    )
-    if len(text) > 8 * _END_CHARACTERS:  # of a document only what may be shown
-        text = f"{text[: 4 * _END_CHARACTERS]} {text[-4 * _END_CHARACTERS :]}"
-    text = " ".join(text.split())
-    if len(text) <= 2 * _END_CHARACTERS:
-        return text
-    first, last = text[:_END_CHARACTERS], text[-_END_CHARACTERS:]
-    return f"{first.rpartition(' ')[0] or first} ... {last.partition(' ')[2] or last}"
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def logical_plan(wanted: Sequence[Node]) -> tuple[LogicalPlan, list[Node]]:
+    """The plan of the wanted calls and everything they wait for, and these calls, inputs first.
+
+    The first call is number 1 in the plan. What is settled, under way, or not ours to run (plain
+    operators) is in it too, since it tells calls apart, but nothing below that.
+    """
+    ids: dict[Node, int] = {}
+    planned: list[PlanNode] = []
+    stack = list(wanted)
+    stack.reverse()
+    expanded: set[Node] = set()
+    while stack:
+        node = stack[-1]
+        if node in ids:
+            stack.pop()
+            continue
+        has_plan = node.flight is not None and node.flight.has_plan
+        is_open = node.is_planned and node.outcome is None and not has_plan
+        if is_open and node.inputs and node not in expanded:
+            expanded.add(node)
+            stack.extend(reversed(node.inputs))
+            continue
+        stack.pop()
+        ids[node] = len(ids) + 1
+        planned.append(as_plan_node(node, ids) if is_open else _given_node(node, ids[node]))
+    return LogicalPlan(planned, sinks=map(ids.__getitem__, wanted)), list(ids)
+
+
+def as_plan_node(
+    node: Node,
+    ids: Mapping[Node, int],
+    inputs: tuple[Node, ...] | None = None,
+    parent: int | None = None,
+    step: Step = COMPUTE,
+) -> PlanNode:
+    """What the optimizer sees of a call.
+
+    Args:
+        node: The call.
+        ids: The numbers of the plan's calls.
+        inputs: Its inputs, where it has let go of them.
+        parent: The number of the operator's call in whose body it was made.
+        step: How its answer comes about.
+    """
+    inputs = node.inputs if inputs is None else inputs
+    source_ids = tuple(map(ids.__getitem__, inputs))
+    item = node.frame.item
+    rank = None if item is None else item.rank
+    if not isinstance(node, LlmNode):
+        return PlanNode(
+            ids[node], "operator", node.label, node.content, node.key, source_ids,
+            record_key=node.record_key, item=rank, parent=parent, step=step,
+        )  # fmt: skip
+    call = node.call
+    return PlanNode(
+        ids[node],
+        "llm",
+        node.label,
+        node.content if call.is_shared else None,
+        node.key,
+        source_ids,
+        node.question,
+        node.record_key,
+        call.sampling.max_tokens,
+        call.messages,
+        call.model,
+        rank,
+        parent,
+        step,
+    )
+
+
+def _given_node(node: Node, id_: int) -> PlanNode:
+    """What the optimizer sees of a call that is answered without it."""
+    kind: Literal["llm", "operator"] = "llm" if isinstance(node, LlmNode) else "operator"
+    return PlanNode(id_, kind, node.label, key=node.key, step=GIVEN)

@@ -12,7 +12,8 @@ from array import array
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from helium_agents.graph.plan import LogicalPlan, PlanNode
+from helium_agents.graph.plan import LogicalPlan
+from helium_agents.graph.plan_node import PlanNode
 from helium_agents.optimizer.prefix_tree import PrefixTree
 from helium_agents.optimizer.text_lengths import HEADER_TOKENS, TextLengths
 

@@ -14,17 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from helium_agents.graph.plan import (
-    COMPUTE,
-    GIVEN,
-    Known,
-    LogicalPlan,
-    PlanError,
-    PlanNode,
-    Prefix,
-    Same,
-    Step,
-)
+from helium_agents.graph.plan import LogicalPlan, PlanError
+from helium_agents.graph.plan_node import COMPUTE, GIVEN, Known, PlanNode, Prefix, Same, Step
 from helium_agents.optimizer.rules import RULES, Rule
 
 

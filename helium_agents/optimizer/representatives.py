@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from helium_agents.graph.plan import Given, Known, LogicalPlan, Same, Step
+from helium_agents.graph.plan import LogicalPlan
+from helium_agents.graph.plan_node import Given, Known, Same, Step
 
 
 class Representatives:

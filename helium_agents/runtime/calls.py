@@ -25,12 +25,12 @@ from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.outcome import Failure, Value
-from helium_agents.graph.plan import COMPUTE
+from helium_agents.graph.plan import logical_plan
+from helium_agents.graph.plan_node import COMPUTE
 from helium_agents.graph.ref import value_of
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame, check_effect, entered_frame, withdraw_root
 from helium_agents.optimizer.guesses import Histogram
-from helium_agents.optimizer.logical import logical_plan
 from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import Rule, substitute_known
 from helium_agents.runtime.alarm import Alarm

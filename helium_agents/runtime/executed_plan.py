@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from helium_agents.graph.node import Node
-from helium_agents.graph.plan import COMPUTE, GIVEN, Known, LogicalPlan, Prefix, Same, Step
-from helium_agents.optimizer.logical import plan_node
+from helium_agents.graph.plan import LogicalPlan, as_plan_node
+from helium_agents.graph.plan_node import COMPUTE, GIVEN, Known, Prefix, Same, Step
 from helium_agents.telemetry.events import CallSettled, Event
 
 
@@ -49,7 +49,7 @@ class ExecutedPlan:
             caller = node.frame.node
             parent = None if caller is None else ids.get(caller)
             step = self._step(node, ids) if as_executed else COMPUTE
-            planned.append(plan_node(node, ids, self._inputs[node], parent, step))
+            planned.append(as_plan_node(node, ids, self._inputs[node], parent, step))
         return LogicalPlan(planned, sinks=ids.values())
 
     def _step(self, node: Node, ids: dict[Node, int]) -> Step:

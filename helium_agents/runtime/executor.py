@@ -31,7 +31,7 @@ from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
-from helium_agents.graph.plan import Known, Prefix, Same
+from helium_agents.graph.plan_node import Known, Prefix, Same
 from helium_agents.graph.ref import value_of
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally

@@ -24,7 +24,7 @@ from helium_agents.graph.cycles import check_cycle
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
-from helium_agents.graph.plan import COMPUTE, Prefix, Same
+from helium_agents.graph.plan_node import COMPUTE, Prefix, Same
 from helium_agents.graph.trace import Frame
 from helium_agents.optimizer.optimize import Cut, PhysicalPlan
 from helium_agents.runtime.alarm import Alarm

@@ -19,13 +19,13 @@ from itertools import islice
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
-from helium_agents.graph.plan import LogicalPlan, PlanNode
+from helium_agents.graph.plan import LogicalPlan, as_plan_node
+from helium_agents.graph.plan_node import PlanNode
 from helium_agents.optimizer.choose_policy import Choice, choose_policy
 from helium_agents.optimizer.coming import Coming
 from helium_agents.optimizer.expected import expected_sites
 from helium_agents.optimizer.forecast import Forecast, forecast
 from helium_agents.optimizer.guesses import Histogram
-from helium_agents.optimizer.logical import plan_node
 from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.predict import predict
 from helium_agents.optimizer.simulate import SimulatedRoom
@@ -261,7 +261,7 @@ class Planner:
                     continue
                 for each in (*node.inputs, node):
                     ids.setdefault(each, len(ids) + 1)
-                planned = plan_node(node, ids)
+                planned = as_plan_node(node, ids)
                 nodes.append(planned)
                 self._questions[node] = planned.key or planned.id
                 sites[planned.id] = site

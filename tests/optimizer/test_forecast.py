@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helium_agents.graph.plan import LogicalPlan, PlanNode
+from helium_agents.graph.plan import LogicalPlan
+from helium_agents.graph.plan_node import PlanNode
 from helium_agents.graph.values import Slot
 from helium_agents.optimizer.choose_policy import choose_policy
 from helium_agents.optimizer.forecast import Forecast, forecast

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helium_agents.graph.plan import COMPUTE, GIVEN, Known, LogicalPlan, PlanNode, Prefix, Same
+from helium_agents.graph.plan import LogicalPlan
+from helium_agents.graph.plan_node import COMPUTE, GIVEN, Known, PlanNode, Prefix, Same
 from helium_agents.optimizer import optimize as optimize_module
 from helium_agents.optimizer.optimize import Cut, Join, lower, optimize
 

@@ -14,16 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helium_agents.graph import plan as plan_module
-from helium_agents.graph.plan import (
-    Compute,
-    Known,
-    LogicalPlan,
-    PlanError,
-    PlanNode,
-    Prefix,
-    Same,
-    Step,
-)
+from helium_agents.graph.plan import LogicalPlan, PlanError
+from helium_agents.graph.plan_node import Compute, Known, PlanNode, Prefix, Same, Step
 from helium_agents.optimizer import rules as rules_package
 from helium_agents.optimizer.optimize import optimize
 from helium_agents.optimizer.rules import (

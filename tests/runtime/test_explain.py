@@ -12,7 +12,7 @@ from helium_agents import MemoryStore, Session, gather, llm, operator, prompt, u
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import SessionError
-from helium_agents.graph.plan import Compute
+from helium_agents.graph.plan_node import Compute
 from helium_agents.runtime.executed_plan import ExecutedPlan
 from tests.runtime.gate import Gate, ticks
 

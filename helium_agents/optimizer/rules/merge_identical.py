@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import COMPUTE, LogicalPlan, Prefix, Same, Step
+from helium_agents.graph.plan import LogicalPlan
+from helium_agents.graph.plan_node import COMPUTE, Prefix, Same, Step
 from helium_agents.optimizer.representatives import Representatives
 
 

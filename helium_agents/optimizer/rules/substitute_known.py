@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helium_agents.graph.plan import COMPUTE, Known, LogicalPlan, Step
+from helium_agents.graph.plan import LogicalPlan
+from helium_agents.graph.plan_node import COMPUTE, Known, Step
 
 
 def substitute_known(plan: LogicalPlan, known: Mapping[bytes, Any]) -> LogicalPlan:
