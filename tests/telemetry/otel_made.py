@@ -13,16 +13,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 
 from helium_agents import gather, llm, operator, user
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.telemetry.otel.context import Place
-from helium_agents.telemetry.otel.maker import GivenIds, Maker
+from helium_agents.telemetry.otel.limits import Limits
 from helium_agents.telemetry.otel.metrics import Metrics
-from helium_agents.telemetry.otel.records import Began, Ended, Record
+from helium_agents.telemetry.otel.pairing import OpenSpans
+from helium_agents.telemetry.otel.records import Began, Ended, Record, Whole
+from helium_agents.telemetry.otel.stock import readable
 
 
 class VllmLike(ScriptedEngine):
@@ -47,29 +48,28 @@ class Made:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self._exporter, ids = InMemorySpanExporter(), GivenIds()
-        provider = TracerProvider(id_generator=ids)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.spans: list[ReadableSpan] = []
+        self.wholes: list[Whole] = []
+        self._open = OpenSpans()
         self._reader = InMemoryMetricReader()
-        meter = MeterProvider([self._reader]).get_meter("tests")
-        self._maker = Maker(provider.get_tracer("tests"), Metrics(meter), ids)
+        self._metrics = Metrics(MeterProvider([self._reader]).get_meter("tests"))
 
     def put(self, record: Record) -> None:
         self.records.append(record)
         if isinstance(record, Began):
-            self._maker.began(record)
+            self._open.began(record)
         elif isinstance(record, Ended):
-            self._maker.ended(record)
+            whole = self._open.ended(record)
+            assert whole is not None
+            self._metrics.record(whole.began, record)
+            self.wholes.append(whole)
+            self.spans.append(readable(whole, Resource({}), Limits()))
 
     def traceparent(self, place: Place) -> str:
         return place.traceparent
 
     async def close(self, end_ns: int) -> tuple[int, str]:
         return 0, ""
-
-    @property
-    def spans(self) -> list[ReadableSpan]:
-        return list(self._exporter.get_finished_spans())
 
     def named(self, start: str) -> list[ReadableSpan]:
         return [span for span in self.spans if span.name.startswith(start)]
@@ -159,7 +159,7 @@ def collecting() -> Iterator[Collector]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     collector = Collector(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield collector

@@ -9,18 +9,24 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from otel_made import VllmLike, answer, attributes, collecting
 
-from helium_agents import Session
+from helium_agents import Session, llm, user
 from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.telemetry.otel import pipe
+from helium_agents.telemetry.otel import Otlp, helper, pipe
+from helium_agents.telemetry.otel.helper import Patience
 from helium_agents.telemetry.otel.pipe import Pipe
-from helium_agents.telemetry.otel.records import Agent, Began, Ended
+from helium_agents.telemetry.otel.records import LENGTH_BYTES, Agent, Answer, Began, Ended, Said
+from helium_agents.telemetry.otel.sending import Sender
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,6 +158,53 @@ async def test_a_collector_that_is_down_costs_a_warning_and_is_counted() -> None
     assert session.summary.num_lost_spans == len(["workflow"]) + 2 * len(["row", *"aee", *"ccc"])
 
 
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipe, "_CLOSE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and that is all
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        session = Session(VllmLike(), otlp=url)
+        with pytest.warns(RuntimeWarning, match="in time"):
+            async with session:
+                await answer("a")
+    assert session.summary.num_lost_spans == 6
+
+
+def test_the_helper_has_patience_while_the_run_goes_on_and_a_little_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr(helper.time, "monotonic", lambda: now_s)
+    sender = SimpleNamespace(news_s=now_s)
+    patience = Patience(os.getppid(), cast(Sender, sender))
+    now_s += 3_600.0
+    assert not patience()
+    patience.begin()
+    assert not patience()
+    now_s += 4.0
+    assert not patience()
+    now_s += 2.0
+    assert patience()
+    sender.news_s = now_s  # it answers, if slowly
+    assert not patience()
+    now_s += 30.0
+    sender.news_s = now_s
+    assert patience()
+    orphan = Patience(-1, cast(Sender, sender))
+    assert not orphan()
+    now_s += 6.0
+    assert orphan()
+
+
+async def test_any_text_arrives() -> None:
+    with collecting() as collector:
+        async with Session(VllmLike(), otlp=Otlp(collector.url, content=True)):
+            await llm(user("A lone \ud800"))
+    (span,) = collector.spans
+    assert "A lone ?" in attributes(span)["gen_ai.input.messages"]
+
+
 async def test_a_helper_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe, "_PROGRAM", "raise SystemExit(1) # {path} {parent}")
     session = Session(VllmLike(), otlp="http://127.0.0.1:1")
@@ -163,20 +216,67 @@ async def test_a_helper_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPa
 
 async def test_what_the_helper_is_behind_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe, "_PROGRAM", "import time; time.sleep(600) # {path} {parent}")
-    monkeypatch.setattr(pipe, "_CLOSE_S", 0.1)
+    monkeypatch.setattr(pipe, "_START_S", 0.1)
     sink = Pipe({**os.environ}, "nowhere")
-    for number in range(200_000):
+    sink._is_writing = True  # as if the pipe were full
+    said = Said((("user", "a prompt " * 1_000),), ("a text",), ((),))
+    how = Answer("engine", 1, 0, 1, None, None, 1, 0, False, None, ("stop",), said)
+    for number in range(3_000):
         sink.put(Began(number, 0, bytes(16), number, Agent("an agent of some name")))
-        sink.put(Ended(number, number, None, None))
-    assert len(sink._backlog) < 9 * 2**20
+        if number >= 1_000:  # so many are open at once
+            sink.put(Ended(number - 1_000, number, None, how))
+    for number in range(2_000, 3_000):
+        sink.put(Ended(number, number, None, how))
+    sink._send()
+    assert 8 * 2**20 < len(sink._backlog) < 9 * 2**20
+    begun, ended = spans_in(bytes(sink._backlog))
+    assert 0 < len(begun) < 3_000
+    assert begun == ended
     with pytest.warns(RuntimeWarning, match="in time"):
         num_lost, _ = await sink.close(0)
-    assert num_lost == 200_000
+    assert num_lost == 3_000
+
+
+def spans_in(frames: bytes) -> tuple[set[int], set[int]]:
+    """Which spans begin and which end in what waits for the helper."""
+    decode = msgspec.msgpack.Decoder(list[Began | Ended]).decode
+    begun, ended, at = set(), set(), 0
+    while at < len(frames):
+        start = at + LENGTH_BYTES
+        at = start + int.from_bytes(frames[at:start], "big")
+        for record in decode(frames[start:at]):
+            (begun if isinstance(record, Began) else ended).add(record.span)
+    return begun, ended
 
 
 def test_a_record_is_small() -> None:
     """What a span takes of the pipe, in bytes."""
-    import msgspec
-
     began = Began(2**63, 2**62, bytes(16), 2**60, Agent("flow:expert"))
     assert len(msgspec.msgpack.encode([began, Ended(2**63, 2**60, None, None)])) < 120
+
+
+async def test_grpc_has_it_by_the_stock_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+    names = []
+
+    class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:
+            names.extend(span.name for span in request.resource_spans[0].scope_spans[0].spans)
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Collector(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    async with Session(VllmLike(), otlp=f"http://127.0.0.1:{port}") as session:
+        await answer("a")
+    server.stop(None)
+    assert session.summary.num_lost_spans == 0
+    assert sorted(names) == ["chat scripted"] * 3 + [
+        f"invoke_agent {n}" for n in ("answer", "expert", "expert")
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from helium_agents.telemetry.otel import conventions as names
 from helium_agents.telemetry.otel.context import Place
-from helium_agents.telemetry.otel.records import Began, Ended, Record
+from helium_agents.telemetry.otel.records import Began, Ended, Record, well_formed
 
 
 def application_provider() -> Any:
@@ -38,6 +38,7 @@ class InProcess:
 
     def put(self, record: Record) -> None:
         """Make or end a span."""
+        record = well_formed(record)
         if isinstance(record, Began):
             self._maker.began(record)
         elif isinstance(record, Ended):

@@ -20,7 +20,8 @@ from helium_agents.telemetry.otel.records import (
     Workflow,
 )
 
-Attributes: TypeAlias = dict[str, str | bool | int | float | Sequence[str]]
+Attribute: TypeAlias = str | bool | int | float | Sequence[str]
+Attributes: TypeAlias = dict[str, Attribute]
 Kind = Literal["client", "internal"]
 
 
@@ -68,7 +69,11 @@ def ended(work: Work, end: Ended) -> Attributes:
     """What is known of a span when it ends."""
     found: Attributes = {}
     if end.error is not None:
-        found[names.ERROR_TYPE] = end.error[0]
+        kind, _ = end.error
+        if kind:
+            found[names.ERROR_TYPE] = kind
+        else:
+            found[names.INTERRUPTED] = True
     answer = end.answer
     if answer is None:
         return found
@@ -85,6 +90,16 @@ def ended(work: Work, end: Ended) -> Attributes:
         found[names.INPUT_MESSAGES] = _as_json(_asked(answer.said))
         found[names.OUTPUT_MESSAGES] = _as_json(_answered(answer.said, answer.finish_reasons))
     return found
+
+
+def shared_with(trace: int, span: int) -> Attributes:
+    """Whose answer a call shares: backends may drop the link that says so too."""
+    return {names.SHARED_TRACE_ID: f"{trace:032x}", names.SHARED_SPAN_ID: f"{span:016x}"}
+
+
+def failure_of(end: Ended) -> str | None:
+    """What is said of a span that failed; `None` of others."""
+    return None if end.error is None else end.error[1] or end.error[0]
 
 
 def _operation(

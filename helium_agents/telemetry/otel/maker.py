@@ -1,9 +1,8 @@
-"""Makes spans of records, through the tracer of an SDK: the helper's own, or an application's."""
+"""Makes spans of records, through the tracer of an application."""
 
 from __future__ import annotations
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
@@ -17,7 +16,7 @@ from opentelemetry.trace import (
 )
 
 from helium_agents.telemetry.otel import conventions as names
-from helium_agents.telemetry.otel.attributes import ended, started
+from helium_agents.telemetry.otel.attributes import ended, failure_of, shared_with, started
 from helium_agents.telemetry.otel.latest import Latest
 from helium_agents.telemetry.otel.metrics import Metrics
 from helium_agents.telemetry.otel.records import Answer, Began, Ended
@@ -26,42 +25,23 @@ _KINDS = {"client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-class GivenIds(IdGenerator):
-    """Gives the next span the ids that its record has."""
-
-    def __init__(self) -> None:
-        self.trace = self.span = 0
-
-    def generate_span_id(self) -> int:
-        """The record's."""
-        return self.span
-
-    def generate_trace_id(self) -> int:
-        """The record's; asked for where a span has no parent."""
-        return self.trace
-
-
 class Maker:
     """Begins and ends spans.
 
     Args:
-        tracer: Makes them.
+        tracer: Makes them, with ids of its own.
         metrics: Counts them.
-        ids: Where the tracer has its ids from, if it takes ours.
     """
 
-    def __init__(self, tracer: Tracer, metrics: Metrics, ids: GivenIds | None = None) -> None:
+    def __init__(self, tracer: Tracer, metrics: Metrics) -> None:
         self._tracer = tracer
         self._metrics = metrics
-        self._ids = ids
         self._open: dict[int, tuple[Span, Began]] = {}
-        self._contexts = Latest[int, SpanContext]()  # by our id, where theirs is another
+        self._contexts = Latest[int, SpanContext]()  # by our id
 
     def began(self, record: Began) -> None:
         """Begin a span."""
         name, kind, attributes = started(record.work)
-        if self._ids is not None:
-            self._ids.trace, self._ids.span = int.from_bytes(record.trace, "big"), record.span
         span = self._tracer.start_span(
             name,
             context=self._above(record),
@@ -70,8 +50,7 @@ class Maker:
             start_time=record.start_ns,
         )
         self._open[record.span] = span, record
-        if self._ids is None:
-            self._contexts[record.span] = span.get_span_context()
+        self._contexts[record.span] = span.get_span_context()
 
     def ended(self, record: Ended) -> None:
         """End a span; none whose beginning was lost."""
@@ -82,18 +61,11 @@ class Maker:
         span.set_attributes(ended(began.work, record))
         if record.answer is not None:
             self._link(span, record.answer)
-        if record.error is not None:
-            span.set_status(Status(StatusCode.ERROR, record.error[1] or record.error[0]))
+        failure = failure_of(record)
+        if failure is not None:
+            span.set_status(Status(StatusCode.ERROR, failure))
         span.end(record.end_ns)
         self._metrics.record(began, record)
-
-    def end_all(self, end_ns: int, why: str) -> None:
-        """End what is open, innermost first: nobody will tell of its end any more."""
-        for span, began in reversed(self._open.values()):
-            span.set_attribute(names.INTERRUPTED, True)
-            span.set_status(Status(StatusCode.ERROR, why))
-            span.end(max(end_ns, began.start_ns))
-        self._open.clear()
 
     def context_of(self, span: int) -> SpanContext | None:
         """Which span was made of a record of late."""
@@ -111,15 +83,10 @@ class Maker:
         """Link to the call whose answer is shared; some backends show attributes alone."""
         if answer.leader is None:
             return
-        trace, leader = answer.leader
-        if self._ids is None:
-            context = self._contexts.get(leader)
-        else:
-            context = _elsewhere(trace, leader).get_span_context()
+        context = self._contexts.get(answer.leader[1])
         if context is not None:
             span.add_link(context, {names.SOURCE: answer.source})
-            span.set_attribute(names.SHARED_TRACE_ID, f"{context.trace_id:032x}")
-            span.set_attribute(names.SHARED_SPAN_ID, f"{context.span_id:016x}")
+            span.set_attributes(shared_with(context.trace_id, context.span_id))
 
 
 def _elsewhere(trace: bytes, span: int) -> NonRecordingSpan:

@@ -2,7 +2,8 @@
 
 Records are encoded, set aside, and written together a few times a second, as far as the pipe takes
 them. Nothing here waits for the helper while the run goes on: what it is too slow for is kept up to
-a bound and then dropped and counted.
+a bound. Beyond it spans that begin are dropped whole, and counted: the helper hears of the end of
+all that it has heard of the beginning of.
 """
 
 from __future__ import annotations
@@ -16,19 +17,29 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import msgspec
+from msgspec.structs import replace
 
 from helium_agents.telemetry.otel.context import Place
-from helium_agents.telemetry.otel.records import LENGTH_BYTES, Closed, Ended, Record, Told
+from helium_agents.telemetry.otel.records import (
+    LENGTH_BYTES,
+    Began,
+    Closed,
+    Ended,
+    Record,
+    Told,
+    well_formed,
+)
 
 _ARRAY = b"\xdd"  # of MessagePack: four bytes tell how many values follow
 
 _EVERY_S = 0.1
-_MOST_TOGETHER = 512
+_MOST_TOGETHER, _MOST_TOGETHER_BYTES = 512, 2**18
 _MOST_BYTES = 8 * 2**20
 
-_CLOSE_S, _CLOSE_IN_TROUBLE_S, _MOST_CLOSE_S = 15.0, 1.0, 60.0
-"""How long the session's end waits: for the next news of the helper; for all, where the collector
-is known not to answer; for all at most."""
+_START_S, _CLOSE_S, _CLOSE_WHEN_DOWN_S, _MOST_CLOSE_S = 15.0, 8.0, 1.0, 40.0
+"""How long the session's end waits: for the helper's first news; for its next, which by itself it
+gives after five seconds at most; for all, where the collector is known not to answer; for all at
+most."""
 
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; "
@@ -66,21 +77,34 @@ class Pipe:
         self._timer: asyncio.TimerHandle | None = None
         self._backlog = bytearray()  # encoded
         self._is_writing = False  # once the pipe takes more
-        self._is_closing = self._is_gone = self._has_warned = False
-        self._news = asyncio.Event()
-        self._heard = b""
+        self._is_full = self._is_closing = self._is_gone = self._has_warned = False
+        self._dropped: set[int] = set()  # spans that have begun and not ended
+        self._has_news = asyncio.Event()
+        self._heard, self._has_started = b"", False
         self._num_spans = self.num_delivered = 0
-        self._reason = ""
+        self._is_down, self._reason = False, ""
 
     def put(self, record: Record) -> None:
         """Set a record aside."""
         if type(record) is Ended:
             self._num_spans += 1
+            if self._dropped and record.span in self._dropped:
+                self._dropped.remove(record.span)
+                return
+            if self._is_full and record.answer is not None:
+                record = replace(record, answer=replace(record.answer, said=None))
+        elif self._is_full and type(record) is Began:
+            self._dropped.add(record.span)
+            return
         if self._is_gone:
             return
-        self._encode_into(record, self._records, -1)  # at the end
+        num_bytes = len(self._records)
+        try:
+            self._encode_into(record, self._records, -1)  # at the end
+        except UnicodeEncodeError:
+            self._encode_into(well_formed(record), self._records, num_bytes)
         self._num_records += 1
-        if self._num_records >= _MOST_TOGETHER:
+        if self._num_records >= _MOST_TOGETHER or len(self._records) >= _MOST_TOGETHER_BYTES:
             self._send()
         elif self._timer is None:
             self._timer = self._loop.call_later(_EVERY_S, self._send)
@@ -96,12 +120,12 @@ class Pipe:
         self._send()
         start_s = self._loop.time()
         while not self._is_gone:
-            self._news.clear()
-            most_s = _CLOSE_IN_TROUBLE_S if self._reason else _MOST_CLOSE_S
-            left_s = min(start_s + most_s - self._loop.time(), _CLOSE_S)
+            self._has_news.clear()
+            most_s = _CLOSE_WHEN_DOWN_S if self._is_down else _MOST_CLOSE_S
+            quiet_s = _CLOSE_S if self._has_started else _START_S
             try:
-                async with asyncio.timeout(left_s):
-                    await self._news.wait()
+                async with asyncio.timeout_at(min(start_s + most_s, self._loop.time() + quiet_s)):
+                    await self._has_news.wait()
             except TimeoutError:
                 break
         await self._end()
@@ -131,13 +155,14 @@ class Pipe:
             self._timer = None
         if self._is_gone:
             return
-        if self._num_records and len(self._backlog) < _MOST_BYTES:
+        if self._num_records:
             head = _ARRAY + self._num_records.to_bytes(4, "big")
             self._backlog += (len(head) + len(self._records)).to_bytes(LENGTH_BYTES, "big")
             self._backlog += head
             self._backlog += self._records
         self._records.clear()
         self._num_records = 0
+        self._is_full = len(self._backlog) >= _MOST_BYTES
         if not self._is_writing:
             self._write()
 
@@ -151,6 +176,7 @@ class Pipe:
             self._lose("its helper process has ended")
             return
         del self._backlog[:num_bytes]
+        self._is_full = len(self._backlog) >= _MOST_BYTES
         if self._backlog and not self._is_writing:
             self._is_writing = True
             self._loop.add_writer(self._stdin.fileno(), self._write)
@@ -167,10 +193,13 @@ class Pipe:
     def _lose(self, reason: str) -> None:
         """Nobody takes records any more."""
         self._is_gone = True
+        self._is_full = False
+        self._dropped.clear()
         self._reason = self._reason or reason
         self._stop_writing()
         self._backlog.clear()
-        self._news.set()
+        self._records.clear()
+        self._has_news.set()
 
     # --- from the helper -----------------------------------------------------------------------
 
@@ -187,10 +216,12 @@ class Pipe:
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
             told = msgspec.json.decode(line, type=Told)
-            self.num_delivered, self._reason = told.delivered, told.reason
+            self.num_delivered, self._is_down = told.delivered, told.is_down
+            self._reason = told.trouble or self._reason
             if told.lost:
                 self._warn()
-        self._news.set()
+        self._has_started = True
+        self._has_news.set()
 
     def _warn(self) -> None:
         """Say once that spans are lost: no answer depends on them, so the run goes on."""

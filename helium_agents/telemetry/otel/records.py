@@ -6,9 +6,10 @@ attributes become of them is decided there, in `attributes`.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 
 class Sampled(Struct, array_like=True, frozen=True, gc=False):
@@ -102,7 +103,10 @@ class Began(Struct, array_like=True, frozen=True, gc=False, tag=0):
 
 
 class Ended(Struct, array_like=True, frozen=True, gc=False, tag=1):
-    """A span ended; `error` is the class of what it failed with, and a message or ""."""
+    """A span ended; `error` is the class of what it failed with, and a message or "".
+
+    Of a span whose end nobody told the class is "", and the message says why.
+    """
 
     span: int
     end_ns: int
@@ -117,14 +121,38 @@ class Closed(Struct, array_like=True, frozen=True, gc=False, tag=2):
 
 
 class Told(Struct, frozen=True):
-    """What the helper tells of spans since it began; `reason` is its last complaint."""
+    """What the helper tells of spans since it began.
+
+    `trouble` is what does not work now, or ""; `is_down` whether the collector does not answer.
+    """
 
     delivered: int
     lost: int
-    reason: str
+    trouble: str
+    is_down: bool
 
 
 Record: TypeAlias = Began | Ended | Closed
 
+
+class Whole(NamedTuple):
+    """All there is to know of a span; `is_entry` where its parent is not one of ours."""
+
+    began: Began
+    ended: Ended
+    is_entry: bool
+
+
 LENGTH_BYTES = 4
 """A batch of records is preceded by its length, in so many bytes, the highest first."""
+
+
+def well_formed(value: Any) -> Any:
+    """A record without what no encoding has: a lone surrogate in a text becomes a question mark."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, tuple):
+        return tuple(map(well_formed, value))
+    if isinstance(value, Struct):
+        return type(value)(*map(well_formed, astuple(value)))
+    return value
