@@ -9,11 +9,16 @@ A coroutine cannot be forked, but a pure body may be run twice. What the shadow 
 So branches, loops and depth need no code of their own: the shadow takes them. It changes nothing
 that anybody sees. It ends, as if it had been cancelled, where it would do what cannot be undone, or
 needs what it cannot have: an impure call, a tool that is no pure operator, an answer that fails.
+
+A body that catches its cancellation again and again, as a loop with a bare `except:` does, cannot
+be ended: Python has no means. It is left where it waits, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, Protocol
@@ -29,6 +34,9 @@ from helium_agents.runtime.settle import delivered
 
 _MOST_WAITS = 1_000
 """A guess that is wrong may let a body loop for ever over what is known."""
+
+_MOST_STOPS = 8
+"""A task that goes on after so many does so for ever."""
 
 _MOST_DEPTH = 40
 _WAITS_BETWEEN_YIELDS = 16
@@ -53,6 +61,10 @@ class World(Protocol):
         """The body of a pure operator has made a call."""
         ...
 
+    def cannot_end(self, node: OperatorNode) -> None:
+        """The body of a pure operator goes on whenever it is ended."""
+        ...
+
 
 class Shadow:
     """One of them; to its body it is what a session is.
@@ -74,8 +86,11 @@ class Shadow:
         self.probability = probability
         self.task: asyncio.Task[None] | None = None
         self.is_over = False
+        self._body: asyncio.Task[None] | None = None
         self._world = world
         self._num_waits = 0
+        self._num_stops: Counter[asyncio.Task[Any] | None] = Counter()
+        self._left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def again(self, node: OperatorNode) -> OperatorNode:
         """The call whose body is to be run, as a call of this shadow's."""
@@ -83,6 +98,17 @@ class Shadow:
 
     async def run(self, node: OperatorNode) -> None:
         """Run the body of a call that `again` gave; what it comes to does not matter."""
+        body = self._body = asyncio.create_task(self._run(node))
+        while not (body.done() or self._left.done()):
+            try:
+                await asyncio.wait((body, self._left), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                body.cancel()
+        if not body.done():
+            _leave_for_ever(body)
+            self._world.cannot_end(node)
+
+    async def _run(self, node: OperatorNode) -> None:
         try:
             await run_body(node, None, Tally(), on_begin=self.not_timed)
         except KeyboardInterrupt:
@@ -97,13 +123,24 @@ class Shadow:
         """Nothing more may come of it."""
         self.is_over = True
         task = self.task
-        if task is not None and task is not asyncio.current_task() and not task.cancelling():
+        # a second time would interrupt its clean-up
+        is_ending = self._body is asyncio.current_task()
+        if task is not None and not (is_ending or task.cancelling()):
             task.cancel()
 
     def _stop(self) -> NoReturn:
         """End it here: to the code that runs it looks as if it were cancelled."""
         self.end()
         raise asyncio.CancelledError("this run was only a guess")
+
+    async def _leave(self) -> None:
+        """The task that runs goes on whatever ends it: here it stays."""
+        if not self._left.done():
+            self._left.set_result(None)
+        task = asyncio.current_task()
+        assert task is not None
+        _leave_for_ever(task)
+        await asyncio.get_running_loop().create_future()
 
     # --- what a frame asks of its session ------------------------------------------------------
 
@@ -148,6 +185,11 @@ class Shadow:
         if self._num_waits % _WAITS_BETWEEN_YIELDS == 0 or self.is_over:
             await asyncio.sleep(0)
         frame = entered_frame()
+        if self.is_over:
+            task = asyncio.current_task()
+            self._num_stops[task] += 1
+            if self._num_stops[task] > _MOST_STOPS:
+                await self._leave()
         if self.is_over or self._num_waits > _MOST_WAITS or frame is None:
             self._stop()
         if frame.depth > _MOST_DEPTH:
@@ -173,3 +215,12 @@ class Shadow:
             if outcome is None or self.is_over:
                 self._stop()
         return delivered(node, outcome)
+
+
+def _leave_for_ever(task: asyncio.Task[Any]) -> None:
+    """See to it that nobody tries to end a task any more.
+
+    Who closes the loop would wait for it, and Python, when it frees it, throws what it catches.
+    """
+    asyncio.tasks._unregister_task(task)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))

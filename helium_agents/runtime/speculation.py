@@ -12,6 +12,7 @@ of a body end with the body.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -88,6 +89,7 @@ class Speculation:
         self._emit = emit
         self._early = EarlyAnswers(engines, dispatcher, tasks, self._is_worth, self._note_dropped)
         self._trials: dict[Shadow, Trial] = {}
+        self._endless: set[str] = set()  # operators whose bodies cannot be ended
 
     # --- what the session asks -----------------------------------------------------------------
 
@@ -166,7 +168,8 @@ class Speculation:
         self, body: Body, node: Node, site: str, until_s: float, above: Trial | None
     ) -> None:
         """Try what is guessed of a call."""
-        if node.key is None or not self._stakes.may_guess(node, site):
+        is_endless = body.node.body.identity in self._endless
+        if node.key is None or is_endless or not self._stakes.may_guess(node, site):
             return
         with _told_if_it_fails(node):
             if isinstance(node, LlmNode) and isinstance(node.call.predict, str):
@@ -297,6 +300,18 @@ class Speculation:
     def calls_others(self, node: OperatorNode) -> None:
         """The body of a pure operator has made a call."""
         self._early.no_leaf(node)
+
+    def cannot_end(self, node: OperatorNode) -> None:
+        """The body of a pure operator goes on whenever it is ended."""
+        if node.body.identity not in self._endless:
+            self._endless.add(node.body.identity)
+            warnings.warn(
+                f"nothing more is guessed in {node.label}, since it goes on when it is cancelled "
+                "(a bare `except:` in a loop, perhaps): let asyncio.CancelledError through, with "
+                "`except Exception:`",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     async def answer(self, node: Node, shadow: Shadow) -> Outcome | None:
         """What a call comes to, from wherever it is there first; `None`: the shadow must end."""

@@ -26,7 +26,7 @@ from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine, ScriptedReply
 from helium_agents.errors import EngineDied, SessionError
 from helium_agents.memo.memory import MemoryStore
-from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
+from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.telemetry.events import Speculated
 from helium_agents.trace import read_trace
 
@@ -497,6 +497,72 @@ async def test_a_task_that_a_guess_has_left_behind_does_nothing_more() -> None:
         assert tasks[0].cancelled() and seen == [] and asked(engine) == ["q"]
 
 
+async def test_the_clean_up_of_a_guess_that_ends_is_not_interrupted() -> None:
+    cleaned: list[str] = []
+
+    @operator
+    async def plain() -> None:
+        cleaned.append("never")
+
+    @operator(pure=True, version="1")
+    async def steps(how: str) -> str:
+        try:
+            first = await llm(user("q"), predict=says("no"))
+            if first.text == "no" and how == "by itself":
+                await plain()
+            return (await llm(user(f"then {first.text}"))).text
+        finally:
+            await ticks(20)
+            cleaned.append(how)
+
+    for how in ("by itself", "from outside"):
+        doors = Doors("q", "then no", q="yes")
+        cleaned.clear()
+        async with Session(ScriptedEngine(doors), speculate=LAVISH) as session:
+            answer = asyncio.create_task(session.run(steps, how))
+            await ticks(60)
+            doors.open("q")
+            assert await answer == "re then yes"
+        assert cleaned == [how] * 2, "once in the guess, and once in the body itself"
+
+
+@pytest.mark.parametrize("is_in_tasks", [False, True])
+async def test_a_body_that_goes_on_whatever_ends_it_is_left_and_guessed_no_more(
+    is_in_tasks: bool,
+) -> None:
+    async def insist(text: str) -> str:
+        while True:
+            try:
+                return (await llm(user(text))).text
+            except:  # noqa: E722 - as people write it
+                pass
+
+    @operator(pure=True, version="1")
+    async def steps(question: str) -> str:
+        first = await llm(user(question), predict=says("no"))
+        text = f"then {first.text}"
+        if is_in_tasks:
+            return "".join(await asyncio.gather(insist(text), insist(f"{text} too")))
+        return await insist(text)
+
+    doors = Doors("q1", "q2", "then no", "then no too", q1="yes", q2="yes")
+    engine = ScriptedEngine(doors)
+    async with Session(engine, speculate=LAVISH) as session:
+        with pytest.warns(RuntimeWarning, match="let asyncio.CancelledError through"):
+            answer = asyncio.create_task(session.run(steps, "q1"))
+            await until(lambda: "then no" in asked(engine))
+            doors.open("q1")
+            assert (await answer).startswith("re then yes")
+            await ticks(100)
+        assert engine.num_open == 0
+        answer = asyncio.create_task(session.run(steps, "q2"))
+        await ticks(100)
+        assert asked(engine).count("then no") == 1
+        doors.open("q2")
+        assert (await answer).startswith("re then yes")
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_body_that_changes_its_arguments_is_not_guessed() -> None:
     @operator(pure=True, version="1")
     async def steps(texts: list[str]) -> str:
@@ -708,9 +774,9 @@ async def test_what_a_predictor_raises_is_told_to_the_event_loop_and_changes_not
 
 
 class Verdicts(ScriptedEngine):
-    """Says "good" of whatever it is to judge, once the test lets it; its steps have a cost."""
+    """Says "good" of whatever it is to judge, once the test lets it; its steps take seconds."""
 
-    cost: StepCost | None = STEP_COSTS["h100-8b"]
+    cost: StepCost | None = StepCost(10.0, 0.02, 0.0, 0.0, 0.0)
 
     def __init__(self) -> None:
         self.may_judge = asyncio.Event()
