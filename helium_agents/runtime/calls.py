@@ -38,26 +38,21 @@ from helium_agents.runtime.answers import Answers, Found
 from helium_agents.runtime.bodies import Bodies
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.evaluator import Evaluator
 from helium_agents.runtime.executed_plan import ExecutedPlan
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.learned_guesses import LearnedGuesses
 from helium_agents.runtime.planner import Planner
+from helium_agents.runtime.reports import Reports
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.speculation import Speculation
 from helium_agents.runtime.stakes import Stakes
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.runtime.waiting import OpenMap, RunningTool, waiting
-from helium_agents.telemetry.events import (
-    BodyBegan,
-    BodyEnded,
-    CallMade,
-    Observer,
-    Planned,
-    ToolEnded,
-)
+from helium_agents.telemetry.events import CallMade, Observer, Planned
 
 _HITS_BETWEEN_YIELDS = 64
 
@@ -90,6 +85,7 @@ class Calls:
         loop: The event loop of the session.
         thread_id: The thread that it runs in.
         bodies: The operator calls that events name.
+        reports: Tells who observes of bodies, tools and requests; `None` where nobody does.
     """
 
     def __init__(
@@ -124,19 +120,11 @@ class Calls:
             made_of = engines, dispatcher, self.flights, self._answers, tasks
             learned = LearnedGuesses(_nothing if planner is None else planner.histograms)
             speculation = Speculation(*made_of, stakes, learned, emit)
-        self._executor = Executor(
-            engines,
-            dispatcher,
-            self.flights,
-            answers,
-            tasks,
-            looks_up=self._answers is not None,
-            shares=shares,
-            emit=emit if is_watched else None,
-            number=self._number,
-            speculation=speculation,
-            bodies=self.bodies,
-        )
+        self.reports = Reports(emit, engines, self.bodies) if is_watched else None
+        common = engines, dispatcher, self.flights, answers
+        evaluator = Evaluator(*common, speculation, self.reports, self._number)
+        looks_up = self._answers is not None
+        self._executor = Executor(*common, tasks, evaluator, looks_up=looks_up, shares=shares)
         self.tasks = tasks
         self.emit = emit
         self.is_watched = is_watched
@@ -197,17 +185,15 @@ class Calls:
         if not self.is_open or _get_running_loop() is not self._loop:
             self.check_open()
         self._plain[node] = None
-        if self.is_watched and isinstance(node, OperatorNode):
-            item = node.frame.item
-            self.emit(BodyBegan(self.bodies.of(node), None if item is None else item.rank))
+        if self.reports is not None and isinstance(node, OperatorNode):
+            self.reports.body_began(node)
 
     def on_ended(self, node: Node) -> None:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         self._plain.pop(node, None)
-        if self.is_watched and node.outcome is not None:
-            outcome = node.outcome
-            error = outcome.error if isinstance(outcome, Failure) else None
-            self.emit(BodyEnded(node.number, error))
+        outcome = node.outcome
+        if self.reports is not None and outcome is not None:
+            self.reports.body_ended(node, outcome.error if isinstance(outcome, Failure) else None)
 
     @contextmanager
     def running_tool(self, frame: Frame, call: ToolCall, *, is_operator: bool) -> Iterator[None]:
@@ -223,24 +209,8 @@ class Calls:
             raise
         finally:
             self._tools.pop(tool, None)
-            if self.is_watched:
-                self._tell_of(tool, failure)
-
-    def _tell_of(self, tool: RunningTool, error: BaseException | None) -> None:
-        """A tool has ended."""
-        frame, call = tool.frame, tool.call
-        self.emit(
-            ToolEnded(
-                name=call.name,
-                call_id=call.id,
-                arguments=call.text,
-                begun_s=tool.since_s,
-                ended_s=self._loop.time(),
-                error=error,
-                body=self.bodies.around(frame),
-                item=None if frame.item is None else frame.item.rank,
-            )
-        )
+            if self.reports is not None:
+                self.reports.tool_ended(tool, failure, self._loop.time())
 
     def on_effect(self) -> None:
         """Nothing: what runs in the session itself is no guess."""

@@ -19,12 +19,10 @@ from typing import Any
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Tally
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.fleet import chat_of
 from helium_agents.runtime.idle_requests import IdleRequests
 from helium_agents.runtime.known_inputs import check_result
 from helium_agents.runtime.tasks import Tasks
@@ -157,26 +155,14 @@ class EarlyAnswers:
         early.is_there = True
 
     async def _complete(self, node: LlmNode, early: EarlyAnswer) -> Completion:
-        call = node.call
-        messages = chat_of(call)
-        tools = () if call.tools is None else call.tools.schemas
-        prompt = await self._engines[call.model].render(messages, tools)
-        request = Request(
-            f"helium-early-{next(self._ids)}",
-            messages,
-            prompt,
-            call.sampling,
-            call.json_schema,
-            model=call.model,
-            describe=partial(describe, node),
-            on_attempt=early.begun,
-            tools=tools,
-            tool_choice="auto" if call.tools is None else call.tools.choice,
-        )
+        model = node.call.model
+        request = await self._engines[model].prepare(node)
+        request.request_id = f"helium-early-{next(self._ids)}"
+        request.on_attempt = early.begun
         if not self._is_worth(early, node, request):
             raise NotWorthIt
         early.request = request
-        early.idle = self._dispatcher.idle_requests(call.model)
+        early.idle = self._dispatcher.idle_requests(model)
         return await early.idle.complete(request)
 
     async def _run_body(self, node: OperatorNode, early: EarlyAnswer) -> Any:

@@ -1,84 +1,54 @@
-"""The executor: makes a plan happen, and takes each call from its inputs to a kept answer.
+"""The executor: makes a plan happen, and sees each call through until it can be evaluated.
 
-From top to bottom: the inputs come; the call, now that they are known, is looked up once more; a
-model is asked or a body run; the answer is kept; the calls are settled.
+From top to bottom: the inputs come; the call, now that they are known, is looked up once more, or
+joins an equal one; else it is evaluated, in a task of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
 from functools import partial
-from itertools import count
 from typing import Any
 
-from helium_agents.engines.engine import (
-    Capacity,
-    Completion,
-    Request,
-    a_request,
-    nobody,
-)
 from helium_agents.errors import (
-    InvalidReply,
     RefMisuse,
     TransientEngineError,
 )
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
-from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.naming import describe
-from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.node import Node
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.plan_node import Known, Prefix, Same
 from helium_agents.graph.ref import value_of
-from helium_agents.graph.reply import Reply
-from helium_agents.graph.trace import Tally
 from helium_agents.optimizer.optimize import Cut, Join, PhysicalPlan
-from helium_agents.optimizer.step_cost import StepCost
-from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable
-from helium_agents.runtime.bodies import Bodies
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.fleet import Fleet, chat_of
+from helium_agents.runtime.evaluator import Evaluator
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item
-from helium_agents.runtime.known_inputs import check_result, with_inputs
+from helium_agents.runtime.known_inputs import with_inputs
 from helium_agents.runtime.record import Answer
-from helium_agents.runtime.settle import parse_choices
-from helium_agents.runtime.speculation import Speculation
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import (
-    BodyBegan,
-    EngineDescribed,
-    Observer,
-    RequestAnswered,
-    RequestBegan,
     Source,
 )
-
-FIRST_BACKOFF_S = 0.1
-"""Wait before the first retry of a transient engine error; it doubles each time."""
 
 
 class Executor:
     """Runs planned flights.
 
     Args:
-        engines: The session's engines.
-        dispatcher: Takes requests.
+        engines: The session's engines, which cut long answers.
+        dispatcher: Told of what is remembered.
         flights: All unfinished flights.
         answers: What is remembered, or `None`.
         tasks: The session's tasks.
+        evaluator: Computes what is not.
         looks_up: Whether a call whose inputs have come is looked up once more.
         shares: Whether it may join an equal one in flight.
-        emit: Takes events, or `None` where nobody but the summary does.
-        number: Gives a call that nobody has made but us its number.
-        speculation: Guesses what calls come to, or `None`.
-        bodies: The operator calls that events name.
     """
 
     def __init__(
@@ -88,13 +58,10 @@ class Executor:
         flights: Flights,
         answers: Answers | None,
         tasks: Tasks,
+        evaluator: Evaluator,
         *,
         looks_up: bool,
         shares: bool,
-        emit: Observer | None,
-        number: Callable[[Node], None],
-        speculation: Speculation | None,
-        bodies: Bodies,
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
@@ -103,12 +70,7 @@ class Executor:
         self._tasks = tasks
         self._looks_up = looks_up
         self._shares = shares
-        self._emit = emit
-        self._number = number
-        self._speculation = speculation
-        self._bodies = bodies
-        self._described: dict[Fleet, tuple[Capacity | None, StepCost | None]] = {}
-        self._request_ids = count()
+        self._evaluate = evaluator.evaluate
 
     # --- making a plan happen ------------------------------------------------------------------
 
@@ -252,7 +214,7 @@ class Executor:
         asked = flight.node
         node = with_inputs(asked) if inputs else asked
         if node is asked or not self._shares or not self._is_elsewhere(flight, asked, node):
-            self._run(flight, self._compute(flight, asked, node))
+            self._run(flight, self._evaluate(flight, asked, node))
 
     async def _fail_after(
         self, flight: Flight, ending: list[asyncio.Task[None]], failure: Failure
@@ -302,7 +264,7 @@ class Executor:
         assert other.outcome is not None
         if _may_pass(other.outcome):  # it had its own retries, and this call has its own
             self._flights.enlist(flight, node.key)
-            self._run(flight, self._compute(flight, asked, node))
+            self._run(flight, self._evaluate(flight, asked, node))
             return
         flight.credit("joined")
         flight.leader = other.node
@@ -329,164 +291,6 @@ class Executor:
                 self._flights.land(flight, Value(Answer.of((choice,), answer.prompt_tokens)))
                 return
         self._start(flight)
-
-    # --- computing -----------------------------------------------------------------------------
-
-    async def _compute(self, flight: Flight, asked: Node, node: Node) -> None:
-        if isinstance(node, LlmNode) and node.draws_again:
-            self._flights.land(flight, Value(await self._draw_until_fit(flight, node)))
-            return
-        answers = self._answers
-        if answers is not None and answers.heeds_misses:
-            answers.note_miss(node)
-        value: Any
-        if isinstance(node, LlmNode):
-            value = await self._ask(flight, node)
-        else:
-            assert isinstance(node, OperatorNode)
-            value = await self._run_pure(flight, node)
-            if not node.is_current():
-                answers = None  # it is the answer of what the body names now
-        if answers is not None:
-            answers.keep(node, asked, value, calls_below=flight.calls_below)
-        self._flights.land(flight, Value(value))
-
-    async def _run_pure(self, flight: Flight, node: OperatorNode) -> Any:
-        """Run a pure operator's body."""
-        flight.doing = "its body runs"
-        tally, speculation = Tally(), self._speculation
-        asked = flight.node
-        if self._emit is not None and isinstance(asked, OperatorNode):
-            self._emit(BodyBegan(self._bodies.of(asked), _rank_of(asked)))
-        work = partial(run_body, node, flight.item, tally, on_begin=flight.begin)
-        try:
-            value = await (work() if speculation is None else speculation.run(flight, node, work))
-        finally:
-            flight.calls_below = tally.num_calls
-        check_result(node, value)
-        return value
-
-    async def _draw_until_fit(self, flight: Flight, node: LlmNode) -> Reply[Any]:
-        """The first draw that fits the schema; each is a call of its own, which may be shared."""
-        retries = node.call.retries
-        for number in range(retries + 1):
-            attempt = node.attempt(number)
-            self._number(attempt)
-            flight.doing = f"waits for draw {number + 1} of at most {retries + 1}"
-            if attempt.outcome is None:
-                landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._flights.hold(
-                    flight,
-                    self._flights.ask(attempt, flight.item),
-                    partial(set_done, landed),
-                    on_begun=flight.begin,
-                )
-                await landed
-            assert attempt.outcome is not None
-            choices = attempt.outcome.get().choices
-            try:
-                return Reply(choices, parse_choices(node, choices))
-            except InvalidReply:
-                if number == retries:
-                    raise
-        raise AssertionError("unreachable")
-
-    async def _ask(self, flight: Flight, node: LlmNode) -> Answer:
-        """Ask the engine, again where it may help."""
-        call, usage = node.call, flight.usage
-        messages = chat_of(call)
-        tools = () if call.tools is None else call.tools.schemas
-        headers = None if self._emit is None else self._begin_request(self._emit, flight)
-        flight.doing = "waits for its engine to render the prompt"
-        prompt = await self._engines[call.model].render(messages, tools)
-        for attempt in count():
-            flight.doing = "waits for its turn"
-            usage.request_id = f"helium-{next(self._request_ids)}"
-            item = flight.item
-            request = flight.request = Request(
-                usage.request_id,
-                messages,
-                prompt,
-                call.sampling,
-                call.json_schema,
-                model=call.model,
-                item=None if item is None else item.rank,
-                depth=node.frame.depth,
-                call=flight.node,
-                describe=partial(describe, node),
-                on_attempt=flight.begin_attempt,
-                tools=tools,
-                tool_choice="auto" if call.tools is None else call.tools.choice,
-                headers=headers,
-            )
-            early = None
-            if self._speculation is not None and self._speculation.bodies:
-                early = self._speculation.ask(flight, node, request)
-            try:
-                completion = await self._dispatcher.complete(request, early)
-            except TransientEngineError:
-                if attempt >= _most_retries(flight):
-                    raise
-                flight.doing = "waits a moment, after an error of its engine that may pass"
-                await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
-            else:
-                usage.cached_tokens = completion.cached_tokens
-                usage.first_token_s = completion.first_token_s
-                if self._emit is not None:
-                    self._tell(self._emit, request, completion)
-                return Answer(
-                    completion.choices, completion.prompt_tokens, completion.output_tokens
-                )
-            finally:
-                flight.request = None
-                # an engine may keep what it was asked, but not for whom
-                request.call, request.describe = None, a_request
-                request.on_attempt = request.on_moved = nobody
-        raise AssertionError("unreachable")
-
-    def _begin_request(self, emit: Observer, flight: Flight) -> dict[str, str]:
-        """Say that an engine is about to be asked; gives what is to be sent along over HTTP."""
-        asked, headers = flight.node, dict[str, str]()
-        assert isinstance(asked, LlmNode)
-        call, body = asked.call, self._bodies.around(asked.frame)
-        model = self._engines[call.model].name
-        rank = _rank_of(asked)
-        emit(RequestBegan(asked.number, body, rank, model, call.sampling, headers))
-        return headers
-
-    def _tell(self, emit: Observer, request: Request, completion: Completion) -> None:
-        """Say what an engine has answered, and what it is able to do where that is news."""
-        fleet = self._engines[request.model]
-        described = fleet.capacity, fleet.cost
-        if self._described.get(fleet) != described:
-            self._described[fleet] = described
-            capacity, cost = (None if each is None else asdict(each) for each in described)
-            emit(EngineDescribed(fleet.name, fleet.num_engines, capacity, cost))
-        choices = completion.choices
-        emit(
-            RequestAnswered(
-                request.request_id,
-                fleet.name,
-                [message[:2] for message in request.messages],
-                request.prompt_token_ids,
-                request.max_tokens,
-                [choice.text for choice in choices],
-                [choice.token_ids for choice in choices],
-                [choice.finish_reason for choice in choices],
-                [choice.tool_calls for choice in choices],
-            )
-        )
-
-
-def _rank_of(node: Node) -> int | None:
-    """The top-level item that a call was made for; `None` outside of any."""
-    item = node.frame.item
-    return None if item is None else item.rank
-
-
-def _most_retries(flight: Flight) -> int:
-    """The most that any of the calls grants that the flight answers: no key tells it."""
-    return max(node.call.retries for node, _ in flight.nodes if isinstance(node, LlmNode))
 
 
 def _may_pass(outcome: Outcome) -> bool:

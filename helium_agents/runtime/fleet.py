@@ -31,7 +31,8 @@ from helium_agents.engines.engine import (
 )
 from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, RequestError
-from helium_agents.graph.llm_node import LlmCall
+from helium_agents.graph.llm_node import LlmCall, LlmNode
+from helium_agents.graph.naming import describe
 from helium_agents.graph.outcome import copy_error
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.router import Router
@@ -158,24 +159,40 @@ class Fleet:
 
     # --- requests ------------------------------------------------------------------------------
 
-    async def render(
-        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
-    ) -> Sequence[int]:
-        """Token ids of the conversation in the model's own template; none if it tells none.
+    async def prepare(self, node: LlmNode) -> Request:
+        """A request for a call's answer; who makes it gives it an id, and says for whom.
 
         Raises:
             RequestError: There are tools or images in it, and the engine knows nothing of them.
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
-        is_about_tools = tools or any(map(_is_about_tools, messages))
+        call = node.call
+        tools, messages = call.tools, chat_of(call)
+        schemas = () if tools is None else tools.schemas
+        return Request(
+            "",
+            messages,
+            await self.render(messages, schemas),
+            call.sampling,
+            call.json_schema,
+            model=call.model,
+            describe=partial(describe, node),
+            tools=schemas,
+            tool_choice="auto" if tools is None else tools.choice,
+        )
+
+    async def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> Sequence[int]:
+        """Token ids of the conversation in the model's own template; none if it tells none."""
+        is_about_tools = tools or any([m.tool_calls or m.tool_call_id for m in messages])
         if is_about_tools and not self._first.calls_tools:
             raise RequestError(
                 f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
                 "calls_tools): tell the model of them in the prompt, or use an engine that does"
             )
-        has_images = any(message.images for message in messages)
-        if has_images and not self._first.takes_images:
+        if any([message.images for message in messages]) and not self._first.takes_images:
             raise RequestError(
                 f"image(...): the engine of {self.name!r} takes no images (it has no "
                 "takes_images): use one whose model was trained to see them"
@@ -271,10 +288,6 @@ class Fleet:
                 RuntimeWarning,
                 stacklevel=2,
             )
-
-
-def _is_about_tools(message: ChatMessage) -> bool:
-    return bool(message.tool_calls or message.tool_call_id)
 
 
 def _poison(name: str, num_deaths: int, error: EngineDied) -> PoisonRequest:

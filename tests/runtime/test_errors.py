@@ -27,7 +27,7 @@ from helium_agents.errors import (
     TransientEngineError,
 )
 from helium_agents.memo.memory import MemoryStore
-from helium_agents.runtime import executor
+from helium_agents.runtime import evaluator
 from helium_agents.telemetry.events import CallSettled, Event, Planned
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -42,7 +42,7 @@ def fresh_log() -> None:
 
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "FIRST_BACKOFF_S", 0.0)
+    monkeypatch.setattr(evaluator, "FIRST_BACKOFF_S", 0.0)
 
 
 class Failed(Exception):

@@ -23,7 +23,7 @@ from helium_agents.errors import (
     SessionError,
     TransientEngineError,
 )
-from helium_agents.runtime import executor
+from helium_agents.runtime import evaluator
 from helium_agents.runtime.streaming import StreamBuffer
 
 PIECES = ["one", " two", " three", " four"]
@@ -32,7 +32,7 @@ TEXT = "".join(PIECES)
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "FIRST_BACKOFF_S", 0)
+    monkeypatch.setattr(evaluator, "FIRST_BACKOFF_S", 0)
 
 
 class Teleprinter(ScriptedEngine):
