@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary, ref
 from helium_agents.errors import RefMisuse
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
-from helium_agents.graph.task_waits import Stuck, Task, must_wait
+from helium_agents.graph.task_waits import Stuck, Task, all_that_wait, must_wait
 from helium_agents.graph.trace import Frame
 
 _SURELY_CHECKED_DEPTH = 16
@@ -243,7 +243,8 @@ def _certain_cycle(wait: Wait, awaited: Node) -> list[Node]:
         chain = _Above(node, counts, awaited).chain
         if not chain:
             break
-        still = _Above(node, counts).waiting_tasks | ({wait.task} if wait.task else set())
+        waiting = _Above(node, counts).waiting_tasks | ({wait.task} if wait.task else set())
+        still = all_that_wait(waiting, stuck)
         if still == stuck:
             return chain
         stuck = still

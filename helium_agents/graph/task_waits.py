@@ -30,16 +30,26 @@ What is asked must not keep the task alive.
 
 def must_wait(waiting: Task, awaited: Task, stuck: Stuck) -> bool:
     """Whether a task can go on only after another; a task goes on after itself."""
+    return any(task is waiting for task in _only_after([awaited], stuck))
+
+
+def all_that_wait(awaited: Iterable[Task], stuck: Stuck) -> set[Task]:
+    """Some tasks, and all that can go on only after one of them."""
+    return set(_only_after(awaited, stuck))
+
+
+def _only_after(awaited: Iterable[Task], stuck: Stuck) -> Iterator[Task]:
     seen: set[int] = set()
-    stack: list[Future] = [awaited]
+    stack: list[Future] = [*awaited]
     while stack:
         future = stack.pop()
-        if future is waiting:
-            return True
-        if id(future) not in seen and not future.done():
-            seen.add(id(future))
+        if id(future) in seen:
+            continue
+        seen.add(id(future))
+        if isinstance(future, asyncio.Task):
+            yield future
+        if not future.done():
             stack.extend(_woken_by(future, stuck))
-    return False
 
 
 def _woken_by(future: Future, stuck: Stuck) -> Iterator[Future]:

@@ -236,9 +236,16 @@ async def _gather_inside(work: Work) -> Any:
     return await asyncio.create_task(_helium_gather(work))
 
 
+async def _gather_of_tasks_that_wait(work: Work) -> Any:
+    async def wait() -> Any:
+        return await asyncio.create_task(work())
+
+    return await asyncio.gather(wait(), wait())
+
+
 WAYS_TO_AWAIT = [
     _helium_gather, _gather, _wait, _wait_for, _shield, _as_completed, _task_group, _anyio_group,
-    _await_later, _gather_inside,
+    _await_later, _gather_inside, _gather_of_tasks_that_wait,
 ]  # fmt: skip
 
 
