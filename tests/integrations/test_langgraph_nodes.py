@@ -1,4 +1,4 @@
-"""Nodes of planned graphs as calls of operators: names, positions, and draws by these."""
+"""Nodes of graphs as calls of operators: names, positions, and draws by these."""
 
 from __future__ import annotations
 
@@ -94,6 +94,50 @@ async def test_calls_have_the_names_of_their_nodes(way: str) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("way", ["ainvoke", "abatch", "messages", "astream_events"])
+async def test_of_a_graph_that_is_not_planned_the_models_calls_have(way: str) -> None:
+    events: list[Event] = []
+    async with Session(ScriptedEngine(), observers=[events.append], record=True) as session:
+        graph, before = built(), entered_frame()
+        if way == "abatch":
+            await graph.abatch([{"text": "a"}])
+        elif way == "ainvoke":
+            await graph.ainvoke({"text": "a"})
+        else:
+            options = {"version": "v2"} if way == "astream_events" else {"stream_mode": way}
+            async for _ in getattr(graph, way, graph.astream)({"text": "a"}, **options):
+                pass
+        assert entered_frame() is before
+        lines = session.explain().splitlines()
+    assert callers(events) == NAMES
+    tree = [line.split(" max_tokens")[0] for line in lines[1:]]
+    assert tree == [
+        "#1 read", "  #2 llm", "#3 remark", "  #4 llm", "#5 remark", "  #6 llm",
+        "#7 expert", "  #8 llm",
+    ]  # fmt: skip
+
+
+async def test_in_a_session_of_the_models_own_too() -> None:
+    events: list[Event] = []
+    model = ChatHelium(engine=ScriptedEngine(), session_options={"observers": [events.append]})
+
+    async def outer(state: State) -> State:
+        found: State = await inner.ainvoke(state)
+        return found
+
+    async def judge(state: State) -> State:
+        return {"notes": [str((await model.ainvoke("say")).text)]}
+
+    def judge_in_a_thread(state: State) -> State:
+        return {"notes": [str(model.invoke("say").text)]}
+
+    inner: Any = StateGraph(State).add_node("judge", judge).add_edge(START, "judge")
+    inner = inner.add_node("thread", judge_in_a_thread).add_edge("judge", "thread").compile()
+    await StateGraph(State).add_node("team", outer).add_edge(START, "team").compile().ainvoke({})
+    assert callers(events) == ["langgraph:team.judge", "langgraph:team.thread"]
+    await asyncio.to_thread(model.close)
+
+
 @pytest.mark.parametrize("way", ["invoke", "batch", "stream"])
 async def test_without_await_too(way: str) -> None:
     graph = StateGraph(State).add_node("remark", remark).add_node("again", remark)
@@ -121,10 +165,11 @@ async def test_tasks_of_an_entrypoint() -> None:
     assert callers(events) == ["langgraph:flow.judge"] * 2
 
 
-async def test_what_waits_says_in_which_node() -> None:
+@pytest.mark.parametrize("is_planned", [True, False])
+async def test_what_waits_says_in_which_node(is_planned: bool) -> None:
     engine = ScriptedEngine(latency_s=3600)
     async with Session(engine) as session:
-        app = planned(built(), session)
+        app = planned(built(), session) if is_planned else built()
         config: Any = {"configurable": {"thread_id": "t"}}
         waiting = asyncio.create_task(app.ainvoke({"text": "a"}, config))
         while not engine.num_open:  # noqa: ASYNC110
@@ -135,7 +180,8 @@ async def test_what_waits_says_in_which_node() -> None:
         assert "read(" not in session.waiting()
 
 
-async def test_a_draw_is_known_by_its_position(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_planned", [True, False])
+async def test_a_draw_is_known_by_its_position(tmp_path: Path, is_planned: bool) -> None:
     """Of two nodes with an equal sample the other asks first when the run is resumed."""
     sampling = ChatHelium(temperature=1.0)
     delay_s: Iterator[float]
@@ -151,13 +197,14 @@ async def test_a_draw_is_known_by_its_position(tmp_path: Path) -> None:
         delay_s = iter(delays)
         with RunLog(tmp_path / "run") as log:
             async with Session(engine, run_log=log) as session:
-                (state,) = await planned(graph, session).abatch([{}])
+                (state,) = await (planned(graph, session) if is_planned else graph).abatch([{}])
         found.append(state["notes"])
     assert found[0] == found[1] and len({*found[0]}) == 2
     assert engine.num_requests == 2
 
 
-async def test_a_node_that_is_tried_again_draws_anew() -> None:
+@pytest.mark.parametrize("is_planned", [True, False])
+async def test_a_node_that_is_tried_again_draws_anew(is_planned: bool) -> None:
     sampling, tries = ChatHelium(temperature=1.0), count()
 
     async def sample(state: State) -> State:
@@ -168,15 +215,22 @@ async def test_a_node_that_is_tried_again_draws_anew() -> None:
 
     policy = RetryPolicy(initial_interval=0.0, jitter=False)
     graph: Any = StateGraph(State).add_node("sample", sample, retry_policy=policy)
-    engine = ScriptedEngine()
-    await planned(graph.add_edge(START, "sample").compile(), engine).ainvoke({})
+    engine, graph = ScriptedEngine(), graph.add_edge(START, "sample").compile()
+    async with Session(engine) as session:
+        await (planned(graph, session) if is_planned else graph).ainvoke({})
     assert engine.num_requests == 2
 
 
-async def test_what_is_learned_is_told_apart_by_node() -> None:
-    memo = MemoryStore()
+@pytest.mark.parametrize("is_planned", [True, False])
+async def test_what_is_learned_is_told_apart_by_node(is_planned: bool) -> None:
+    memo, graph = MemoryStore(), built()
     rows = [{"text": f"text {number}"} for number in range(6)]
-    await planned(built(), ScriptedEngine(), memo=memo).abatch(rows)
+    async with Session(ScriptedEngine(), memo=memo) as session:
+        if is_planned:
+            await planned(graph, session).abatch(rows)
+        else:
+            async with session.map(graph.ainvoke, rows) as found:
+                assert len([each async for each in found]) == 6
     (data,) = memo.profiles().values()
     profile = decode_profile(data)
     assert profile is not None

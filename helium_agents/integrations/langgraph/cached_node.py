@@ -13,10 +13,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from langchain_core.messages.base import TextAccessor
+from langchain_core.runnables.config import var_child_runnable_config
 
 from helium_agents.authoring.operator import Operator
-from helium_agents.errors import OperatorDefinitionError
+from helium_agents.errors import ImpureCall, OperatorDefinitionError
+from helium_agents.graph.task_waits import AWAITED_BY
+from helium_agents.graph.trace import Frame, entered_frame
 from helium_agents.graph.values import replace_leaves
+from helium_agents.integrations.langgraph.nodes import task_around
 from helium_agents.integrations.langgraph.where import session_loop
 from helium_agents.integrations.langgraph.work import Work
 
@@ -56,6 +60,8 @@ def cached_node(
             be in no key.
         EncodingError: When it is called: something in the state or the update cannot be part of a
             key or be kept.
+        ImpureCall: When it is called, in a session: it asks for an interrupt or for its run.
+        RefMisuse: When it is called, in a session: it waits for itself, by running its own graph.
     """
     if fn is None:
         return lambda fn: _cached(fn, version, name)
@@ -70,6 +76,9 @@ def _cached(
 
     @functools.wraps(fn)
     async def body(state: Any) -> Any:
+        frame = entered_frame()
+        if frame is not None and frame.runner is not None:
+            var_child_runnable_config.set(_NoRun(name or fn.__name__))
         return _plain(await (fn(state) if is_async else asyncio.to_thread(fn, state)))
 
     pure = Operator(body, pure=True, version=version, name=name)
@@ -83,9 +92,35 @@ def _cached(
         where = session_loop(is_sync=True)
         if where is None:
             return fn(state)
-        return Work.on(where.loop, where.thread_id, node(state)).result()
+        return Work.on(where.loop, where.thread_id, for_thread(state, entered_frame())).result()
+
+    async def for_thread(state: Any, frame: Frame | None) -> Any:
+        task = asyncio.current_task()
+        if task is not None and frame is not None:
+            AWAITED_BY[task] = lambda _: task_around(frame)  # it waits for the thread, that for us
+        return await node(state)
 
     return node if is_async else sync_node
+
+
+class _NoRun(dict[str, Any]):
+    """What LangGraph finds in a body for the config of the run: it is of no run, but of all equal.
+
+    Args:
+        name: What a person calls the node.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(tags=[])  # an empty one counts as none
+        self._name = name
+
+    def __missing__(self, key: str) -> Any:
+        raise ImpureCall(
+            f"the cached node {self._name} called interrupt(), or asked for its run's "
+            f"{key}, store, writer or runtime: its update is for every node that is given an equal "
+            "state, in other runs too. Do that in a node before it, whose answer is part of the "
+            "state, or drop @cached_node"
+        )
 
 
 def _plain(value: Any) -> Any:

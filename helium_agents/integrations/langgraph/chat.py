@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from helium_agents.authoring.llm import llm
-from helium_agents.graph.ref import Ref
-from helium_agents.graph.reply import Reply
+from helium_agents.integrations.langgraph.asked import Asked
 from helium_agents.integrations.langgraph.loop_thread import LoopThread
-from helium_agents.integrations.langgraph.messages import streamed_args, to_ours, to_theirs
-from helium_agents.integrations.langgraph.usage import Told
 from helium_agents.integrations.langgraph.where import SessionLoop, session_loop
-from helium_agents.integrations.langgraph.work import Put, Work, pieces, pieces_async
+from helium_agents.integrations.langgraph.work import Work, pieces, pieces_async
 
 T = TypeVar("T")
 
@@ -99,29 +95,27 @@ class ChatHelium(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         where = session_loop(is_sync=False)
+        asked = self._asked(where, messages, stop, run_manager, kwargs)
         if where is not None and where.is_here:
-            return await self._answer(messages, stop, kwargs, is_own=False)
-        work = self._there(where, lambda own: self._answer(messages, stop, kwargs, own))
-        return await work.result_async()
+            return await asked.answer()
+        return await self._there(where, asked.answer()).result_async()
 
     def _generate(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> ChatResult:
         where = session_loop(is_sync=True)
-        return self._there(where, lambda own: self._answer(messages, stop, kwargs, own)).result()
+        asked = self._asked(where, messages, stop, run_manager, kwargs)
+        return self._there(where, asked.answer()).result()
 
     async def _astream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         where = session_loop(is_sync=False)
+        asked = self._asked(where, messages, stop, run_manager, kwargs)
         if where is not None and where.is_here:
-            chunks = self._chunks(messages, stop, kwargs, is_own=False)
+            chunks = asked.chunks()
         else:
-            chunks = pieces_async(
-                lambda put: self._there(
-                    where, lambda own: self._pour(messages, stop, kwargs, own, put)
-                )
-            )
+            chunks = pieces_async(lambda put: self._there(where, asked.pour(put)))
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -130,9 +124,8 @@ class ChatHelium(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         where = session_loop(is_sync=True)
-        yield from pieces(
-            lambda put: self._there(where, lambda own: self._pour(messages, stop, kwargs, own, put))
-        )
+        asked = self._asked(where, messages, stop, run_manager, kwargs)
+        yield from pieces(lambda put: self._there(where, asked.pour(put)))
 
     def batch(self, *args: Any, **kwargs: Any) -> list[AIMessage]:
         """As LangChain's own, which asks in threads."""
@@ -142,17 +135,15 @@ class ChatHelium(BaseChatModel):
 
     # --- where -----------------------------------------------------------------------------------
 
-    def _there(
-        self, where: SessionLoop | None, work: Callable[[bool], Coroutine[Any, Any, T]]
-    ) -> Work[T]:
+    def _there(self, where: SessionLoop | None, work: Coroutine[Any, Any, T]) -> Work[T]:
         """Begin it on the event loop of the caller's session, or of the model's own."""
         if where is not None:
-            return Work.on(where.loop, where.thread_id, work(False))
+            return Work.on(where.loop, where.thread_id, work)
         engine = self.engine if self.engine is not None else self.model
         own = self._own
         if own is None or own.engine is not engine or own.options is not self.session_options:
             own = self._own = LoopThread(engine, self.session_options)  # a copy may differ
-        return own.submit(work(True))
+        return own.submit(work)
 
     def __deepcopy__(self, memo: Any = None) -> ChatHelium:
         """A copy with the same engine: what runs cannot be copied."""
@@ -161,74 +152,35 @@ class ChatHelium(BaseChatModel):
 
     # --- asking ----------------------------------------------------------------------------------
 
-    def _ask(
-        self, messages: list[BaseMessage], stop: Any, kwargs: dict[str, Any], is_own: bool
-    ) -> tuple[Ref[Reply[Any]], Told]:
+    def _asked(
+        self,
+        where: SessionLoop | None,
+        messages: list[BaseMessage],
+        stop: Any,
+        run_manager: Any,
+        given: dict[str, Any],
+    ) -> Asked:
         options: dict[str, Any] = {
-            name: kwargs.pop(name, getattr(self, name))
+            name: given.pop(name, getattr(self, name))
             for name in ("max_tokens", "temperature", "top_p", "seed", "timeout", "share")
         }
-        model = kwargs.pop("model", self.model)
-        names_engine = not is_own or isinstance(self.engine, dict)
+        model = given.pop("model", self.model)
+        names_engine = where is not None or isinstance(self.engine, dict)
         options["model"] = model if names_engine else None
         options["retries"] = self.max_retries
         options["stop"] = (stop or self.stop) or None
         for name in ("tools", "tool_choice", "schema"):
-            if name in kwargs:
-                options[name] = kwargs.pop(name)
-        kwargs.pop("ls_structured_output_format", None)
-        if kwargs:
-            raise TypeError(f"ChatHelium takes no {', '.join(kwargs)}")
-        ref: Ref[Reply[Any]] = llm(*to_ours(messages), **options)
-        return ref, Told(ref, self._name_for(model))
+            if name in given:
+                options[name] = given.pop(name)
+        given.pop("ls_structured_output_format", None)
+        if given:
+            raise TypeError(f"ChatHelium takes no {', '.join(given)}")
+        # where callbacks want pieces, LangChain streams without telling of the run
+        run = ensure_config() if run_manager is None else {"metadata": run_manager.metadata}
+        return Asked(messages, options, self._name_for(model), run.get("metadata") or {})
 
     def _name_for(self, model: str | None) -> str:
         return model or getattr(self.engine, "name", None) or "helium"
-
-    async def _answer(
-        self, messages: list[BaseMessage], stop: Any, kwargs: dict[str, Any], is_own: bool
-    ) -> ChatResult:
-        ref, told = self._ask(messages, stop, dict(kwargs), is_own)
-        reply = await ref
-        message = AIMessage(
-            **to_theirs(reply),
-            usage_metadata=told.usage(),
-            response_metadata=told.metadata(reply),
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    async def _chunks(
-        self, messages: list[BaseMessage], stop: Any, kwargs: dict[str, Any], is_own: bool
-    ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        ref, told = self._ask(messages, stop, dict(kwargs), is_own)
-        async for text in ref.stream():
-            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
-        reply = await ref
-        said = to_theirs(reply)
-        calls = [
-            tool_call_chunk(name=call.name, args=streamed_args(call), id=call.id, index=at)
-            for at, call in enumerate(reply.tool_calls)
-        ]
-        last = AIMessageChunk(
-            content="",
-            additional_kwargs=said["additional_kwargs"],
-            tool_call_chunks=calls,
-            usage_metadata=told.usage(),
-            response_metadata=told.metadata(reply),
-            chunk_position="last",
-        )
-        yield ChatGenerationChunk(message=last)
-
-    async def _pour(
-        self,
-        messages: list[BaseMessage],
-        stop: Any,
-        kwargs: dict[str, Any],
-        is_own: bool,
-        put: Put,
-    ) -> None:
-        async for chunk in self._chunks(messages, stop, kwargs, is_own):
-            put(chunk)
 
     # --- tools and schemas -----------------------------------------------------------------------
 

@@ -1,20 +1,23 @@
-"""Nodes of a planned graph as calls of operators: what is asked in them has a name and a position.
+"""Nodes of graphs as calls of operators: what is asked in them has a name and a position.
 
-LangGraph tells callback handlers when a node begins, in the context in which the node runs. So the
-handler here enters a frame then, as the body of an operator has one. Its name is that of the node,
-after those of the nodes whose graphs it is in; its arguments are the step, which `Send` it came
-from, and, outside of a batch, the thread. What is random in a run (ids of tasks and runs) is no
-part of it: a resumed run finds the draws of each node again.
+The name is that of the node, after those of the nodes whose graphs it is in; the arguments are the
+step, which `Send` it came from, and, outside of a batch, the thread. What is random in a run (ids
+of tasks and runs) is no part of it: a resumed run finds the draws of each node again.
 
-That a node ends is told in another context, so nobody leaves its frame. What comes next there
-begins in the frame around it, and the context ends with the run of the graph.
+LangGraph tells callback handlers when a node begins, in the context in which the node runs. So in
+a planned graph a handler enters a frame then, as the body of an operator has one. That the node
+ends is told in another context, so nobody leaves its frame. What comes next there begins in the
+frame around it, and the context ends with the run of the graph.
+
+Of a graph that is not planned only what asks a model is seen here: there each question of a node
+has a call of its own (`asked_in_node`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -24,9 +27,11 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
+from helium_agents.graph.cycles import body_task
 from helium_agents.graph.node import Body, OperatorNode
 from helium_agents.graph.outcome import Value
-from helium_agents.graph.trace import Frame, entered_frame, set_frame
+from helium_agents.graph.task_waits import Task
+from helium_agents.graph.trace import Frame, entered_frame, root_frame, set_frame
 from helium_agents.runtime.calls import Calls
 
 
@@ -35,17 +40,59 @@ class GraphNode(OperatorNode):
 
     Args:
         frame: The frame in which the graph runs.
-        namespace: LangGraph's name of the run, e.g. ``outer:<uuid>|inner:<uuid>``.
-        position: Where in the graph's run it is.
+        calls: Those of its session.
+        metadata: LangChain's of what runs in the node.
     """
 
-    __slots__ = ("namespace",)
+    __slots__ = ("calls", "namespace")
 
-    def __init__(self, frame: Frame, namespace: str, position: dict[str, Any]) -> None:
+    def __init__(self, frame: Frame, calls: Calls, metadata: Mapping[str, Any]) -> None:
+        namespace = metadata["langgraph_checkpoint_ns"]  # such as outer:<uuid>|inner:<uuid>
         name = ".".join(each.partition(":")[0] for each in namespace.split("|"))
-        super().__init__(frame, _body(name), (), position)
+        super().__init__(frame, _body(name), (), _position(metadata, frame))
+        self.calls = calls
         self.namespace = namespace
         self.is_running, self.awaiter = True, frame
+        is_here = asyncio._get_running_loop() is calls.loop
+        self.task = asyncio.current_task() if is_here else task_around(frame)
+
+    @staticmethod
+    def begun(frame: Frame, metadata: Mapping[str, Any]) -> GraphNode | None:
+        """The node that metadata names, from now on; `None` outside of any, and if it is around.
+
+        Args:
+            frame: Where.
+            metadata: LangChain's.
+        """
+        calls = frame.runner
+        if "langgraph_checkpoint_ns" not in metadata or not isinstance(calls, Calls):
+            return None
+        around = next((each for each in frame.callers() if isinstance(each, GraphNode)), None)
+        if around is not None and around.namespace == metadata["langgraph_checkpoint_ns"]:
+            return None
+        if not calls.is_open:
+            return None
+        node = GraphNode(frame, calls, metadata)
+        node._on_loop(calls.on_created)
+        return node
+
+    @property
+    def inside(self) -> Frame:
+        """A frame for what is done in it."""
+        return self.body_frame(0, self.frame.item, None)
+
+    def end(self) -> None:
+        """It has ended, in whatever way."""
+        self.settle(Value(None))
+        self._on_loop(self.calls.on_ended)
+
+    def _on_loop(self, do: Callable[[OperatorNode], None]) -> None:
+        """Do it on the session's event loop, before what the node asks there later."""
+        loop = self.calls.loop
+        if asyncio._get_running_loop() is loop:
+            do(self)
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(do, self)
 
 
 class NodeFrames(BaseCallbackHandler):
@@ -76,27 +123,17 @@ class NodeFrames(BaseCallbackHandler):
             return
         while isinstance(frame.node, GraphNode) and not frame.node.is_running:
             frame = frame.node.frame
-        namespace = metadata["langgraph_checkpoint_ns"]
-        around = next((each for each in frame.callers() if isinstance(each, GraphNode)), None)
-        calls = frame.runner
-        if not isinstance(calls, Calls) or not calls.is_open:
-            return
-        if around is not None and around.namespace == namespace:
-            return  # something in the node that has its name
         with self._lock:
-            node = GraphNode(frame, namespace, _position(metadata, frame))
-        self._open[run_id] = node
-        _on_loop(calls, calls.on_created, node)
-        set_frame(node.body_frame(0, frame.item, None))
+            node = GraphNode.begun(frame, metadata)
+        if node is not None:  # otherwise it is something in the node that has its name
+            self._open[run_id] = node
+            set_frame(node.inside)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **_: Any) -> None:
         """Something has ended."""
         node = self._open.pop(run_id, None)
         if node is not None:
-            node.settle(Value(None))
-            calls = node.frame.runner
-            assert isinstance(calls, Calls)
-            _on_loop(calls, calls.on_ended, node)
+            node.end()
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         """Something has failed, or was interrupted."""
@@ -119,7 +156,31 @@ def named_nodes() -> Iterator[None]:
         set_frame(frame)
 
 
-def _position(metadata: dict[str, Any], frame: Frame) -> dict[str, Any]:
+@contextmanager
+def asked_in_node(metadata: Mapping[str, Any]) -> Iterator[Frame]:
+    """The frame for a question of a node, which lasts as long as the block; the caller's outside.
+
+    Args:
+        metadata: LangChain's, of the call of the model.
+    """
+    frame = entered_frame() or root_frame()
+    node = GraphNode.begun(frame, metadata)
+    if node is None:
+        yield frame
+        return
+    try:
+        yield node.inside
+    finally:
+        node.end()
+
+
+def task_around(frame: Frame) -> Task | None:
+    """The task that runs the body around a frame: what a thread of it waits for, it waits for."""
+    tasks = (body_task(caller) for caller in frame.callers())
+    return next((task for task in tasks if task is not None), None)
+
+
+def _position(metadata: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
     position = {"step": metadata["langgraph_step"]}
     kind, number, *_ = metadata["langgraph_path"]
     if kind == "__pregel_push":
@@ -127,14 +188,6 @@ def _position(metadata: dict[str, Any], frame: Frame) -> dict[str, Any]:
     if frame.item is None and "thread_id" in metadata:
         position["thread"] = metadata["thread_id"]
     return position
-
-
-def _on_loop(calls: Calls, do: Callable[[OperatorNode], None], node: OperatorNode) -> None:
-    """Do it on the session's event loop, before what the node asks there later."""
-    if asyncio._get_running_loop() is calls.loop:
-        do(node)
-    elif not calls.loop.is_closed():
-        calls.loop.call_soon_threadsafe(do, node)
 
 
 @cache

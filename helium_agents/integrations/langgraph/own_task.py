@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from helium_agents.graph.concurrently import ended, error_of
+from helium_agents.graph.task_waits import AWAITED_BY, Task
 
 _END = object()
 
@@ -26,6 +27,7 @@ async def in_own_task(
         run: The work; what it raises is raised after its last piece.
     """
     wanted = asyncio.Semaphore(0)
+    consumer: Task | None = None
     found: asyncio.Queue[Any] = asyncio.Queue()
 
     async def hand_over(piece: Any) -> None:
@@ -38,11 +40,14 @@ async def in_own_task(
 
     task = asyncio.create_task(work())
     task.add_done_callback(lambda _: found.put_nowait(_END))
+    AWAITED_BY[task] = lambda _: consumer
     try:
         while True:
             wanted.release()
+            consumer = asyncio.current_task()
             if (piece := await found.get()) is _END:
                 break
+            consumer = None
             yield piece
     finally:
         task.cancel()

@@ -166,8 +166,8 @@ class PlannedGraph(Runnable[Any, Any]):
                     await hand_over(chunk)
 
         async def run(hand_over: HandOver) -> None:
-            name_nodes()
             async with self._session() as session:
+                name_nodes()
                 await session.run(pour, hand_over)
 
         return in_own_task(run)
