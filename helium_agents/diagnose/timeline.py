@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import pairwise
 from math import inf
@@ -28,7 +28,8 @@ class Phases:
     Args:
         call: Its call.
         ready_s: When all that it needed was there, and its engine.
-        sent_s: When the engine began.
+        sent_s: When it was sent to the engine.
+        begun_s: When the engine began to read the prompt; where it does not tell, when it was sent.
         first_token_s: When its prompt had been read.
         end_s: When its answer was there.
         is_estimated: Whether `first_token_s` is estimated, since the engine told none: the answer's
@@ -39,28 +40,36 @@ class Phases:
     call: TracedCall
     ready_s: float
     sent_s: float
+    begun_s: float
     first_token_s: float
     end_s: float
     is_estimated: bool
-    slot: int
+    slot: int = 0
 
 
 def phases_of(run: TracedRun) -> list[Phases]:
-    """The requests of a run, in the order in which they were sent."""
-    found = []
+    """The requests of a run, in the order in which engines began them."""
     came, shares = ready_times(run), _ReadShares(run)
+    found = [_phases(call, came[call.number], shares) for call in _requests(run)]
+    found.sort(key=lambda each: (each.begun_s, each.call.number))
     slots: dict[str, _Slots] = defaultdict(_Slots)
-    for call in sorted(_requests(run), key=lambda call: (call.sent_s or 0.0, call.number)):
-        assert call.sent_s is not None
-        end_s = max(call.end_s, call.sent_s)
-        first_s, is_estimated = call.first_token_s, False
-        if first_s is None or not call.sent_s <= first_s <= end_s:
-            is_estimated = True
-            first_s = call.sent_s + shares.of(call) * (end_s - call.sent_s)
-        slot = slots[call.model].take(call.sent_s, end_s)
-        ready_s = min(call.sent_s, came[call.number])
-        found.append(Phases(call, ready_s, call.sent_s, first_s, end_s, is_estimated, slot))
-    return found
+    return [
+        replace(each, slot=slots[each.call.model].take(each.begun_s, each.end_s)) for each in found
+    ]
+
+
+def _phases(call: TracedCall, came_s: float, shares: _ReadShares) -> Phases:
+    """A request's times, whose inputs came at a time; without its slot."""
+    assert call.sent_s is not None
+    end_s = max(call.end_s, call.sent_s)
+    first_s, is_estimated = call.first_token_s, False
+    if first_s is None or not call.sent_s <= first_s <= end_s:
+        is_estimated = True
+        first_s = call.sent_s + shares.of(call) * (end_s - call.sent_s)
+    begun_s = call.sent_s if call.begun_s is None else call.begun_s
+    begun_s = min(max(begun_s, call.sent_s), first_s)
+    ready_s = min(call.sent_s, came_s)
+    return Phases(call, ready_s, call.sent_s, begun_s, first_s, end_s, is_estimated)
 
 
 @dataclass(frozen=True)

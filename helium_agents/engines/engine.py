@@ -133,6 +133,8 @@ class Completion(NamedTuple):
         prompt_tokens: As the engine counts them; 0 for as many as `prompt_token_ids`.
         output_tokens: As the engine counts them; 0 for as many as the choices have ids. It is not
             remembered: where there are no ids, a memo hit counts none as saved.
+        begun_s: When the engine began to read the prompt, by the event loop's clock, where it is
+            known.
     """
 
     choices: tuple[Choice, ...]
@@ -140,6 +142,7 @@ class Completion(NamedTuple):
     first_token_s: float | None = None
     prompt_tokens: int = 0
     output_tokens: int = 0
+    begun_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from helium_agents.engines.step_report import with_report
+from helium_agents.engines.reporting_scheduler import with_report
 
 HINTED_SCHEDULER: Final = f"{__name__}.hinted_scheduler"
 """What vLLM is given as its ``scheduler_cls``."""
@@ -36,7 +36,9 @@ def hinted_scheduler(vllm_config: Any, **arguments: Any) -> Any:
     """The scheduler that vLLM would choose by itself, asynchronous or not, which takes hints."""
     unasked = copy.copy(vllm_config.scheduler_config)
     unasked.scheduler_cls = None
-    scheduler = with_report(with_hints(unasked.get_scheduler_cls()))
+    scheduler = with_hints(unasked.get_scheduler_cls())
+    if vllm_config.parallel_config.data_parallel_size == 1:  # else several would write one report
+        scheduler = with_report(scheduler)
     return scheduler(vllm_config=vllm_config, **arguments)
 
 

@@ -1,22 +1,23 @@
-"""What an engine's steps really take, told by its scheduler: a file in memory with a few sums.
+"""What an engine's scheduler tells of its steps: a file in memory whose size does not grow.
 
-vLLM's own statistics know no step: they are sums over requests, and are off. So our scheduler,
-which runs in vLLM's process, measures each step and writes the sums that a correction needs, which
-are as large after a million steps as after one. Steps may overlap, where vLLM schedules one while
-another is computed: then one takes from the end of the one before to its own.
+It has the sums that a correction of costs needs, windows of the last minutes for who wants to see
+what the engine did, and when each of the last requests was begun and had been read.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
-from contextlib import suppress
-from time import perf_counter
-from typing import Any
 
-from helium_agents.optimizer.step_cost import Step
+from helium_agents.engines.request_times import (
+    TIMES_BYTES,
+    RequestTimes,
+    read_times,
+    write_times,
+)
+from helium_agents.engines.step_windows import WindowsWriter, read_windows
 from helium_agents.optimizer.step_sums import NUM_SUMS, StepSums
+from helium_agents.optimizer.step_window import StepWindow
 
 STEPS_VARIABLE = "HELIUM_AGENTS_ENGINE_STEPS"
 """Environment variable that tells the scheduler where to write."""
@@ -24,7 +25,8 @@ STEPS_VARIABLE = "HELIUM_AGENTS_ENGINE_STEPS"
 _FORM = struct.Struct(
     f"{NUM_SUMS + 1}d"
 )  # the number of steps comes again: else it is half written
-_WRITE_EACH_S = 0.1
+_TIMES_AT = _FORM.size
+_WINDOWS_AT = _TIMES_AT + TIMES_BYTES
 
 
 class StepReport:
@@ -39,14 +41,22 @@ class StepReport:
         return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def read(self) -> StepSums | None:
-        """What was written last; `None` where nothing was, or half of it just now."""
+        """The sums as they were written last; `None` where none were, or half of them just now."""
         if self._descriptor < 0:
             return None
         content = os.pread(self._descriptor, _FORM.size, 0)
         if len(content) < _FORM.size:
             return None
         *values, again = _FORM.unpack(content)
-        return StepSums(values) if values[0] == again else None
+        return StepSums(values) if values[0] == again != 0.0 else None
+
+    def windows(self) -> list[StepWindow]:
+        """The last windows of steps, in the order of time."""
+        return [] if self._descriptor < 0 else read_windows(self._descriptor, _WINDOWS_AT)
+
+    def times_of(self, number: int) -> RequestTimes | None:
+        """When a request was begun and had been read; `None` where nobody has told."""
+        return None if self._descriptor < 0 else read_times(self._descriptor, _TIMES_AT, number)
 
     def close(self) -> None:
         """Drop it. Idempotent."""
@@ -55,64 +65,29 @@ class StepReport:
             os.close(descriptor)
 
 
-def scheduled_step(num_tokens: Mapping[str, int], requests: Mapping[str, Any]) -> Step:
-    """What a step computes that vLLM has just scheduled.
+class ReportWriter:
+    """Writes into a report, in another process.
 
     Args:
-        num_tokens: By request, as in vLLM's `SchedulerOutput.num_scheduled_tokens`.
-        requests: Those that the scheduler has.
+        path: Its path.
+
+    Raises:
+        OSError: It is not there.
     """
-    decodes = context_tokens = prefill_tokens = 0
-    positions = 0.0
-    for request_id, number in num_tokens.items():
-        request = requests[request_id]
-        start = request.num_computed_tokens - number
-        if number == 1 and start >= request.num_prompt_tokens:
-            decodes += 1
-            context_tokens += start
-        else:
-            prefill_tokens += number
-            positions += number * (start + number / 2)
-    return Step(decodes, context_tokens, prefill_tokens, positions)
 
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY)
+        self._windows = WindowsWriter(self._descriptor, _WINDOWS_AT)
 
-def with_report(scheduler: type[Any]) -> type[Any]:
-    """A class of vLLM's schedulers as one that reports its steps, where somebody wants to know."""
-    path = os.environ.get(STEPS_VARIABLE)
-    if path is None or not hasattr(scheduler, "update_from_output"):
-        return scheduler
-    descriptor = -1
-    with suppress(OSError):  # the parent is gone, or /proc is not there: nobody is told
-        descriptor = os.open(path, os.O_WRONLY)
-    if descriptor < 0:
-        return scheduler
+    def write_sums(self, sums: StepSums) -> None:
+        """Write the sums in place of those before."""
+        values = sums.values
+        os.pwrite(self._descriptor, _FORM.pack(*values, values[0]), 0)
 
-    class ReportingScheduler(scheduler):  # type: ignore[misc]  # vLLM is not analysed
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._helium_sums = StepSums()
-            self._helium_steps: dict[int, tuple[float, Step]] = {}  # under way
-            self._helium_end_s = self._helium_written_s = 0.0
+    def add_window(self, window: StepWindow) -> None:
+        """Add what a step was."""
+        self._windows.add(window)
 
-        def schedule(self, *args: Any, **kwargs: Any) -> Any:
-            begin_s = perf_counter()
-            output = super().schedule(*args, **kwargs)
-            if output.num_scheduled_tokens:
-                step = scheduled_step(output.num_scheduled_tokens, self.requests)
-                self._helium_steps[id(output)] = begin_s, step
-            return output
-
-        def update_from_output(self, output: Any, *args: Any, **kwargs: Any) -> Any:
-            begun = self._helium_steps.pop(id(output), None)
-            if begun is not None:
-                begin_s, step = begun
-                end_s = perf_counter()
-                self._helium_sums.add(step, end_s - max(begin_s, self._helium_end_s))
-                self._helium_end_s = end_s
-                if end_s - self._helium_written_s > _WRITE_EACH_S:
-                    self._helium_written_s = end_s
-                    values = self._helium_sums.values
-                    os.pwrite(descriptor, _FORM.pack(*values, values[0]), 0)
-            return super().update_from_output(output, *args, **kwargs)
-
-    return ReportingScheduler
+    def write_times(self, number: int, times: RequestTimes) -> None:
+        """Write when a request was begun and had been read."""
+        write_times(self._descriptor, _TIMES_AT, number, times)

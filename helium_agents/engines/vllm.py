@@ -38,6 +38,7 @@ from helium_agents.engines.vllm_request import sampling_params, translated
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
 from helium_agents.optimizer.step_cost import StepCost
+from helium_agents.optimizer.step_window import StepWindow
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
@@ -122,6 +123,7 @@ class VLLM:
         self._sees_images = False
         self._cost: StepCost | None = None
         self._cost_file: Path | None = None
+        self._num_asked = 0
         self._starting = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -148,6 +150,10 @@ class VLLM:
         """
         sums = None if self._engine is None else self._engine.steps.read()
         return self._cost if self._cost is None or sums is None else sums.corrected(self._cost)
+
+    def step_windows(self) -> list[StepWindow]:
+        """What its scheduler told of the steps of the last minutes; nothing where it is yours."""
+        return [] if self._engine is None else self._engine.steps.windows()
 
     @property
     def takes_hints(self) -> bool:
@@ -376,18 +382,22 @@ class VLLM:
         if request.tools or self._settings.reasoning_parser:
             reader = await self._read_with_parsers(engine)
         pieces, cached_tokens = Pieces(request, on_delta, reader), 0
-        params = sampling_params(request, on_delta is not None, pieces.asked)
+        self._num_asked = number = self._num_asked + 1
+        params = sampling_params(request, number, on_delta is not None, pieces.asked)
         outputs = _outputs(engine, prompt, request, params)
         async with engine.while_alive(), aclosing(outputs):
             async for output in outputs:
                 cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
                 for piece in output.outputs:
                     pieces.add(piece)
+        times = engine.steps.times_of(number)
+        heard_s = pieces.first_token_s
         return Completion(
             pieces.choices(),
             cached_tokens,
-            pieces.first_token_s,
+            times.first_token_s if heard_s is None and times is not None else heard_s,
             prompt_tokens=len(request.prompt_token_ids),
+            begun_s=None if times is None else times.begun_s,
         )
 
     def _check_length(self, request: Request) -> None:

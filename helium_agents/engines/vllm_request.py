@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from helium_agents.engines.engine import Choice, FinishReason, Request
+from helium_agents.engines.reporting_scheduler import REQUEST_NUMBER
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.errors import EngineError, RequestError, TransientEngineError
 from helium_agents.graph.sampling import Sampling
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
 
 def sampling_params(
-    request: Request, is_streamed: bool, asked: ChatCompletionRequest | None = None
+    request: Request, number: int, is_streamed: bool, asked: ChatCompletionRequest | None = None
 ) -> SamplingParams:
     """How vLLM is to sample.
 
     Args:
         request: What is asked.
+        number: By which the scheduler reports on it.
         is_streamed: Whether the text is wanted in pieces.
         asked: The request as vLLM's parsers of the answer have adjusted it.
     """
@@ -38,7 +40,7 @@ def sampling_params(
     values = {name: getattr(request.sampling, name) for name in _PARAMETERS}
     return SamplingParams(
         **values | {"stop": list(request.sampling.stop)} | more,
-        extra_args=request.hints,
+        extra_args={REQUEST_NUMBER: number, **(request.hints or {})},
         structured_outputs=structure,
         output_kind=RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from helium_agents.engines.engine import AnswersLast, Capacity, Choice, Engine
 from helium_agents.optimizer.step_cost import StepCost
+from helium_agents.optimizer.step_window import StepWindow
 
 
 class WholeEngine:
@@ -134,6 +135,19 @@ class WholeEngine:
         Without it schedules are not compared, and rows are all open.
         """
         return getattr(self._own, "cost", None)
+
+    @property
+    def tells_steps(self) -> bool:
+        """Whether it has `step_windows`."""
+        return hasattr(self._own, "step_windows")
+
+    def step_windows(self) -> Sequence[StepWindow]:
+        """What it computed in the last minutes, in the order of time; the last one may still grow.
+
+        Without it traces have what is worked out from the times of requests.
+        """
+        found: Sequence[StepWindow] = self._own.step_windows() if self.tells_steps else ()
+        return found
 
     @property
     def provider(self) -> str:

@@ -91,7 +91,7 @@ class Fleet:
             if len(engines) > 1:
                 label += f" (replica {index + 1} of {len(engines)})"
             on_up = partial(self._note_up, index)
-            line = SupervisedEngine(engine, label, spawn=spawn, on_up=on_up, emit=emit)
+            line = SupervisedEngine(engine, self.name, label, spawn=spawn, on_up=on_up, emit=emit)
             self._all.append(line)
         self._lines = dict(enumerate(self._all))  # without those that were given up
 

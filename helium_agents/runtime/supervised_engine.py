@@ -21,6 +21,7 @@ from helium_agents.engines.engine import Completion, Request
 from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
+from helium_agents.runtime.step_teller import StepTeller
 from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -46,6 +47,7 @@ class SupervisedEngine:
 
     Args:
         engine: The engine.
+        model: What a person calls its model.
         label: What a person calls it.
         spawn: Starts a task that the session owns.
         on_up: Called whenever requests may be sent to it again, or for the first time.
@@ -60,6 +62,7 @@ class SupervisedEngine:
     def __init__(
         self,
         engine: WholeEngine,
+        model: str,
         label: str,
         *,
         spawn: Spawn,
@@ -81,6 +84,7 @@ class SupervisedEngine:
         self._is_idle.set()
         self._num_deaths = 0
         self._num_fruitless = 0
+        self._steps = StepTeller(engine, model, label, emit)
 
     @property
     def state(self) -> str:
@@ -98,12 +102,14 @@ class SupervisedEngine:
         """The session begins to use the engine."""
         self._use = _uses.setdefault(id(self.engine.engine), _Use())
         self._use.num_sessions += 1
+        self._steps.begin()
 
     async def close(self) -> None:
         """The session ends: stop the engine if sessions own it and no other uses it. Idempotent."""
         use, self._use = self._use, None
         if use is None:
             return
+        self._steps.tell_all()
         use.num_sessions -= 1
         if not use.num_sessions:
             del _uses[id(self.engine.engine)]
@@ -160,6 +166,7 @@ class SupervisedEngine:
                     return None
                 raise
             self._num_fruitless = 0
+            self._steps.tell()
             return self._checked(completion, request)
         finally:
             self._num_open -= 1
@@ -200,6 +207,7 @@ class SupervisedEngine:
         self._num_deaths += 1
         self._num_fruitless += 1
         self.is_up = False
+        self._steps.tell_all()
         self._emit(EngineLost(self.label, str(error), self._num_open, self._num_deaths))
         if self._num_fruitless > MOST_FRUITLESS_RESTARTS:
             self.end = EngineDied(

@@ -68,6 +68,21 @@ class EngineDescribed:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineStepped:
+    """What an engine computed since this was told last; about once in a second.
+
+    Args:
+        model: What a person calls its model.
+        engine: What a person calls it.
+        windows: `optimizer.step_window.StepWindow` each: the steps of a short time, in order.
+    """
+
+    model: str
+    engine: str
+    windows: Sequence[tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOpened:
     """A session begins to use a model.
 
@@ -225,8 +240,8 @@ class Usage:
 
     Args:
         asked_s: When it was demanded first.
-        sent_s: When an engine began to compute it, the last time if it died meanwhile; `None`
-            where no engine was asked.
+        sent_s: When it was sent to an engine, the last time if that died meanwhile; `None` where
+            no engine was asked.
         first_token_s: When the first text came; `None` where nobody streams, and the engine does
             not tell otherwise.
         end_s: When the answer was there.
@@ -235,6 +250,7 @@ class Usage:
         prompt_tokens: Prompt tokens of the answer, whether or not they were sent this time.
         cached_tokens: Those of them that the engine had in its prefix cache.
         output_tokens: Tokens of the answer, whether or not they were computed this time.
+        begun_s: When the engine began to read the prompt; `None` where it does not tell.
     """
 
     asked_s: float
@@ -246,6 +262,7 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    begun_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +485,7 @@ Event = (
     | EngineStarted
     | EngineLost
     | EngineDescribed
+    | EngineStepped
     | ModelOpened
     | WorkflowBegan
     | WorkflowEnded

@@ -16,6 +16,7 @@ from helium_agents.telemetry.events import (
     EngineDescribed,
     EngineLost,
     EngineStarted,
+    EngineStepped,
     Event,
     ItemClosed,
     ItemOpened,
@@ -42,7 +43,9 @@ KINDS: dict[type[Any], str] = {
 }
 """Events that are kept as they are, by kind."""
 
-KEPT = (*KINDS, ItemOpened, ItemClosed, RequestAnswered, ToolEnded, CallSettled)
+KEPT = (
+    *KINDS, EngineStepped, ItemOpened, ItemClosed, RequestAnswered, ToolEnded, CallSettled,
+)  # fmt: skip
 """Events that are kept at all."""
 
 
@@ -68,6 +71,12 @@ def _fields_of(event: Event) -> dict[str, Any]:
     return event._asdict() if isinstance(event, Speculated) else asdict(cast("Any", event))
 
 
+def _steps(event: EngineStepped, time_s: float) -> dict[str, Any]:
+    windows = [[round(value, 4) for value in window] for window in event.windows]
+    named = {"model": event.model, "engine": event.engine}
+    return {"kind": "steps", "t": time_s, **named, "windows": windows}
+
+
 class _Chunk:
     """What is collected of a chunk."""
 
@@ -87,6 +96,8 @@ class _Chunk:
                 self.records.append(self._tool(event))
             case ItemOpened() | ItemClosed():
                 self.records.append(self._item(event, time_s))
+            case EngineStepped():
+                self.records.append(_steps(event, time_s))
             case _:
                 kind, kept = KINDS[type(event)], _fields_of(event)
                 if isinstance(event, EngineLost) and not self._has_content:
@@ -110,6 +121,7 @@ class _Chunk:
             "error": self._error(event.error),
             "request": usage.request_id,
             "times": (usage.asked_s, usage.sent_s, usage.first_token_s, usage.end_s),
+            "begun": usage.begun_s,
             "tokens": (usage.prompt_tokens, usage.cached_tokens, usage.output_tokens),
             "attempts": usage.num_attempts,
         }

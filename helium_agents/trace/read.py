@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from helium_agents.errors import TraceError
+from helium_agents.optimizer.step_window import StepWindow
 from helium_agents.telemetry.events import EngineDescribed
 from helium_agents.trace.chunks import MAGIC, check_header, chunks_in
 from helium_agents.trace.encode import KINDS
@@ -96,7 +97,8 @@ class TraceReader:
                 f"the trace {path} has records of another form ({error!r}): read it with the "
                 "version of helium_agents that wrote it"
             ) from error
-        self.run.__dict__.pop("by_number", None)  # of the calls that were there before
+        for cached in ("by_number", "early"):  # of the calls that were there before
+            self.run.__dict__.pop(cached, None)
 
     def _add_chunk(self, chunk: Mapping[str, Any]) -> None:
         """Read a chunk's records."""
@@ -118,6 +120,8 @@ class TraceReader:
                     self._add_item(record)
                 case "tool":
                     self._add_tool(record)
+                case "steps":
+                    self._add_steps(record)
                 case "part":
                     self._add_part(record)
                 case _:
@@ -187,6 +191,11 @@ class TraceReader:
                 return
         self.run.moments.append(moment)
 
+    def _add_steps(self, record: Mapping[str, Any]) -> None:
+        found = self.run.steps.setdefault((record["model"], record["engine"]), [])
+        for begin_s, end_s, *rest in record["windows"]:
+            found.append(StepWindow(self._time(begin_s), self._time(end_s), *rest))
+
     def _add_tool(self, record: Mapping[str, Any]) -> None:
         self.run.tools.append(
             TracedTool(
@@ -203,6 +212,7 @@ class TraceReader:
     def _add_call(self, record: Mapping[str, Any]) -> None:
         asked_s, sent_s, first_token_s, end_s = record["times"]
         prompt_tokens, cached_tokens, output_tokens = record["tokens"]
+        begun_s = record.get("begun")
         number = self._number(record["call"])
         self._most = max(self._most, number)
         call = TracedCall(
@@ -226,6 +236,7 @@ class TraceReader:
             cached_tokens=cached_tokens,
             output_tokens=output_tokens,
             answer=self._answers.get(record["request"]),
+            begun_s=None if begun_s is None else self._time(begun_s),
         )
         self._end_s = max(self._end_s, call.end_s)
         self.run.calls.append(call)

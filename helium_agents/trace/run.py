@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from helium_agents.optimizer.step_window import StepWindow
 from helium_agents.telemetry.events import Source
 
 
@@ -118,7 +119,7 @@ class TracedCall:
         calls_below: Model calls that were never made since it was known.
         error: What it failed with, in words.
         asked_s: When it was demanded.
-        sent_s: When an engine began to compute it; `None` where none did.
+        sent_s: When it was sent to an engine; `None` where none was asked.
         first_token_s: When the first text came, where that is known.
         end_s: When the answer was there.
         num_attempts: How often an engine was asked.
@@ -126,6 +127,7 @@ class TracedCall:
         cached_tokens: Those of them that the engine had.
         output_tokens: Of the answer.
         answer: What the engine was asked and answered; `None` where none was.
+        begun_s: When the engine began to read the prompt, where it tells.
     """
 
     number: int
@@ -148,6 +150,7 @@ class TracedCall:
     cached_tokens: int
     output_tokens: int
     answer: TracedAnswer | None
+    begun_s: float | None = None
 
     @property
     def is_computed(self) -> bool:
@@ -226,6 +229,8 @@ class TracedRun:
         bodies: Operator calls by number.
         tools: Calls of tools, in the order in which they ended.
         moments: What happened to the run as a whole, in order.
+        steps: By model and engine what the engine computed, in the order of time; nothing of
+            engines that do not tell.
         num_rows: Rows of its top-level maps, those included that an earlier part has answered;
             `None` where that is not known.
         choices: What the schedule chose, as the fields of each `ScheduleChosen`, with the time `t`.
@@ -241,6 +246,7 @@ class TracedRun:
     bodies: dict[int, TracedBody] = field(default_factory=dict)
     tools: list[TracedTool] = field(default_factory=list)
     moments: list[TracedMoment] = field(default_factory=list)
+    steps: dict[tuple[str, str], list[StepWindow]] = field(default_factory=dict)
     num_rows: int | None = None
     choices: list[dict[str, Any]] = field(default_factory=list)
     speculated: list[dict[str, Any]] = field(default_factory=list)
@@ -255,6 +261,11 @@ class TracedRun:
     def by_number(self) -> dict[int, TracedCall]:
         """The calls by number."""
         return {call.number: call for call in self.calls}
+
+    @cached_property
+    def early(self) -> dict[int, dict[str, Any]]:
+        """Of the calls that had been computed before they were asked for, by number."""
+        return {each["call"]: each for each in self.speculated if each["is_used"]}
 
     def __repr__(self) -> str:
         parts = "" if len(self.parts) == 1 else f", {len(self.parts)} parts"

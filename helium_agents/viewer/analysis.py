@@ -13,6 +13,7 @@ from helium_agents.capacity.outcome import Outcome, measured
 from helium_agents.diagnose.analyze import OperatorRow, by_operator, cacheable_tokens
 from helium_agents.diagnose.bounds import Bounds, bounds_of
 from helium_agents.diagnose.losses import Loss, losses
+from helium_agents.diagnose.measured_load import MeasuredLoad, measured_load
 from helium_agents.diagnose.prefixes import Prefixes, prefixes
 from helium_agents.diagnose.timeline import Load, Phases, load_of, phases_of
 from helium_agents.trace.dependencies import waits_of
@@ -34,7 +35,8 @@ class Analysis:
         losses: Of the shown calls, the largest first.
         bounds: Of the shown calls; `None` where nobody knows what a step takes.
         requests: Of the shown calls.
-        load: Of all calls.
+        load: Of all calls, worked out from their times.
+        measured: What the engines said that they were at; `None` where not all of them did.
         trees: The prefix trees of the shown calls.
         cacheable: Of each shown call, the tokens that could have been in the cache.
         waits: What each shown call waited for.
@@ -48,6 +50,7 @@ class Analysis:
     bounds: Bounds | None
     requests: list[Phases]
     load: Load
+    measured: MeasuredLoad | None
     trees: list[Prefixes]
     cacheable: dict[int, int]
     waits: dict[int, tuple[int, ...]]
@@ -80,10 +83,16 @@ def analyzed(
         bounds=bounds_of(shown, cacheable) if shown is run else None,
         requests=requests,
         load=load,
+        measured=measured_load(run) if _is_all_measured(run) else None,
         trees=trees,
         cacheable=cacheable,
         waits=waits_of(shown),
     )
+
+
+def _is_all_measured(run: TracedRun) -> bool:
+    """Whether the engines of all models that were asked told their steps."""
+    return {call.model for call in run.computed} <= {model for model, _ in run.steps}
 
 
 def _chosen(run: TracedRun, rows: Collection[int], most_calls: int) -> list[TracedCall]:

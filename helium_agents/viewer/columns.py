@@ -48,7 +48,7 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
     places = {call.number: place for place, call in enumerate(calls)}
     phases = {each.call.number: each for each in analysis.requests}
     ready_s, paths = ready_times(run), Paths(run)
-    early = {each["call"]: each for each in analysis.run.speculated if each["is_used"]}
+    early = analysis.run.early
     columns: Columns = {}
 
     def add(**values: Any) -> None:
@@ -95,6 +95,7 @@ def _times(call: TracedCall, request: Phases | None, ready_s: float) -> dict[str
         "asked": _seconds(call.asked_s),
         "ready": _seconds(ready_s),
         "sent": None if request is None else _seconds(request.sent_s),
+        "begun": None if request is None else _seconds(request.begun_s),
         "first": None if request is None else _seconds(request.first_token_s),
         "end": _seconds(call.end_s),
         "estimated": request is not None and request.is_estimated,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,11 +49,39 @@ def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> d
         "losses": [asdict(loss) for loss in analysis.losses],
         "late": late_parts(analysis.shown, analysis.losses),
         "load": asdict(analysis.load),
+        "measured": _measured(analysis),
         "prefixes": [prefix_rows(tree) for tree in analysis.trees],
         "items": item_columns(analysis.shown),
         "calls": call_columns(analysis, names),
     }
     return {**found, "names": names.every}
+
+
+def _measured(analysis: Analysis) -> dict[str, Any] | None:
+    """What the engines measured, and with it what the session held back at the same times."""
+    load, measured = analysis.load, analysis.measured
+    if measured is None:
+        return None
+    times = sorted({*load.times, *measured.times})
+    of_load, of_measured = _last_before(times, load.times), _last_before(times, measured.times)
+
+    def at(places: list[int], values: Sequence[float]) -> list[float]:
+        return [values[place] if place >= 0 else 0 for place in places]
+
+    return {
+        "times": times,
+        "running": at(of_measured, measured.running),
+        "waiting": at(of_measured, measured.waiting),
+        "held_back": at(of_load, load.waiting),
+        "kv_tokens": at(of_measured, measured.kv_tokens) if measured.kv_tokens else [],
+        "prefill_rate": at(of_measured, measured.prefill_rate),
+        "decode_rate": at(of_measured, measured.decode_rate),
+    }
+
+
+def _last_before(times: Sequence[float], of: Sequence[float]) -> list[int]:
+    """For each time the place of the last of others that is not after it; -1 where none is."""
+    return [bisect_right(of, time_s) - 1 for time_s in times]
 
 
 def _counts(run: TracedRun) -> dict[str, int]:

@@ -12,6 +12,7 @@ import pytest
 
 from helium_agents.diagnose.chrome_trace import chrome_trace_events
 from helium_agents.diagnose.spans import rows_as_spans
+from helium_agents.optimizer.step_window import StepWindow
 from helium_agents.trace import TracedRun, read_trace
 from helium_agents.trace.run import TracedMoment, TracedTool
 from tests.trace.made import call, made_run
@@ -132,10 +133,43 @@ def test_arrows_lead_from_leaders_and_to_requests() -> None:
 def test_counters_tell_the_load() -> None:
     found = events_of(agents(), "C")
     running = [(each["ts"], each["args"]["value"]) for each in found
-               if each["name"] == "requests running"]  # fmt: skip
+               if each["name"] == "requests running (worked out)"]  # fmt: skip
     assert running == [(0, 3), (1e6, 2), (2e6, 1), (3e6, 1), (5e6, 0)]
-    kv = [each["args"]["value"] for each in found if each["name"] == "KV tokens in use"]
+    kv = [
+        each["args"]["value"] for each in found if each["name"] == "KV tokens in use (worked out)"
+    ]
     assert max(kv) >= 120 and kv[-1] == 0
+
+
+def test_counters_are_the_engine_s_own_where_it_told_them() -> None:
+    run = agents()
+    run.steps["tiny", "tiny"] = [StepWindow(0.0, 2.0, 3, 1, 0.5, 100, 10)]
+    found = {(each["name"], each["ts"]): each["args"]["value"] for each in events_of(run, "C")}
+    assert found["requests running (measured)", 0] == 3
+    assert found["requests waiting in the engine (measured)", 0] == 1
+    assert found["KV tokens in use (measured)", 0] == 1024
+    assert found["prompt tokens/s (measured)", 0] == 50
+    assert found["answer tokens/s (measured)", 2e6] == 0
+    assert not any("worked out" in name for name, _ in found)
+
+
+def test_what_was_computed_early_is_marked() -> None:
+    early = replace(call(2, 3, 4), sent_s=0.5, begun_s=0.5, first_token_s=1.0)
+    run = made_run(call(1, 0, 3), early)
+    guess = {"label": "llm", "source": "predict", "probability": 0.9, "wasted_tokens": 0}
+    run.speculated = [
+        {**guess, "is_used": True, "saved_s": 2.5, "call": 2},
+        {**guess, "is_used": False, "saved_s": 0.0, "call": 0},
+    ]
+    slices = [each for each in events_of(run, "X") if each.get("args", {}).get("call") == 2]
+    assert {each["cat"] for each in slices} == {"engine,early", "request,early"}
+    assert all(
+        each["args"]["computed early"] == "by 2.5 s, as guessed by predict" for each in slices
+    )
+    (start,) = (each for each in events_of(run, "s") if each["name"] == "early")
+    (end,) = (each for each in events_of(run, "f") if each["name"] == "early")
+    assert start["pid"] != 1 and end["pid"] == 1, "from its request to the call"
+    assert start["ts"] == 0.75e6 and end["ts"] == 3.5e6
 
 
 def test_it_is_json_whatever_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:

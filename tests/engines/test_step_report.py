@@ -1,64 +1,54 @@
-"""What vLLM's scheduler reports of its steps, without a model."""
+"""The file in which an engine's scheduler tells of its steps."""
 
 from __future__ import annotations
 
-import asyncio
+from pathlib import Path
 
 import pytest
 
-from helium_agents.engines.engine import Request
-from helium_agents.engines.hinted_scheduler import with_hints
-from helium_agents.engines.simulated import scheduler as simulated_scheduler
-from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
-from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
-from helium_agents.engines.step_report import STEPS_VARIABLE, StepReport, with_report
-from helium_agents.graph.sampling import Sampling
-from helium_agents.optimizer.step_cost import StepCost
-
-COST = StepCost(0.01, 0.0005, 0.0, 0.0005, 0.0)
+from helium_agents.engines.step_report import ReportWriter, StepReport
+from helium_agents.engines.step_windows import _NUM_SLOTS
+from helium_agents.optimizer.step_sums import NUM_SUMS, StepSums
+from helium_agents.optimizer.step_window import StepWindow
 
 
-def test_each_step_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = StepReport()
-    assert report.read() is None
-    monkeypatch.setenv(STEPS_VARIABLE, report.path)
-    monkeypatch.setattr(
-        simulated_scheduler, "with_hints", lambda scheduler: with_report(with_hints(scheduler))
-    )
-    monkeypatch.setattr("helium_agents.engines.step_report._WRITE_EACH_S", 0.0)
-
-    async def steps() -> int:
-        engine = SimulatedEngine(COST, Limits(1024, 16, max_model_tokens=512))
-        await engine.start()
-        requests = [Request(f"{n}", (), [n] * 100, Sampling(max_tokens=10)) for n in range(20)]
-        await asyncio.gather(*map(engine.complete, requests))
-        return engine.counts.steps
-
-    num_steps = run_in_virtual_time(steps())
-    sums = report.read()
-    assert sums is not None
-    assert sums.num_steps == num_steps
-    assert sums.corrected(COST).decode_s < COST.decode_s, "without a model they take no time"
-    report.close()
-    report.close()
-    assert report.read() is None
+def window(begin_s: float, end_s: float) -> StepWindow:
+    return StepWindow(begin_s, end_s, 2.0, 1.0, 0.5, 10, 2)
 
 
-def test_half_of_a_report_is_none() -> None:
+def test_half_of_it_is_none() -> None:
     report = StepReport()
     with open(report.path, "wb") as file:
         file.write(b"\x00" * 40)
     assert report.read() is None
+    writer = ReportWriter(report.path)
+    writer.write_sums(StepSums([3.0] * NUM_SUMS))
+    writer.add_window(window(1, 2))
+    content = bytearray(Path(report.path).read_bytes())
+    content[0] = content[-1] = 7  # the first and the last byte of what is told twice
+    Path(report.path).write_bytes(content)
+    assert report.read() is None and report.windows() == []
     report.close()
 
 
-def test_where_nobody_listens_the_scheduler_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Scheduler:
-        def update_from_output(self) -> None:
-            return None
+def test_it_keeps_the_last_windows_and_closes_twice() -> None:
+    report = StepReport()
+    writer = ReportWriter(report.path)
+    for number in range(1, _NUM_SLOTS + 11):
+        writer.add_window(window(number, number + 0.5))
+    found = report.windows()
+    assert len(found) == _NUM_SLOTS
+    assert (found[0].begin_s, found[-1].begin_s) == (11, _NUM_SLOTS + 10)
+    report.close()
+    report.close()
+    assert report.read() is None and report.windows() == [] and report.times_of(1) is None
 
-    assert with_report(Scheduler) is Scheduler
-    monkeypatch.setenv(STEPS_VARIABLE, "/proc/0/fd/0")
-    assert with_report(Scheduler) is Scheduler
-    assert with_report(object) is object
+
+def test_steps_that_end_together_are_one_window() -> None:
+    report = StepReport()
+    writer = ReportWriter(report.path)
+    for number in range(5):
+        writer.add_window(window(1.01 + 0.01 * number, 1.02 + 0.01 * number))
+    (found,) = report.windows()
+    assert found == pytest.approx(StepWindow(1.01, 1.06, 2, 1, 0.5, 50, 10))
+    report.close()

@@ -23,7 +23,7 @@ OTHERS: dict[str, Any] = {
 def test_every_parameter_reaches_vllm() -> None:
     assert {field.name for field in fields(Sampling) if field.init} == OTHERS.keys()
     request = Request("a", (), [1], Sampling(**OTHERS), hints={"helium_session": "s"})
-    found = sampling_params(request, is_streamed=False)
+    found = sampling_params(request, 7, is_streamed=False)
     asked = {name: getattr(found, name) for name in OTHERS}
     assert asked == OTHERS | {"stop": ["end"]}
-    assert found.extra_args == {"helium_session": "s"}
+    assert found.extra_args == {"helium_request": 7, "helium_session": "s"}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from helium_agents import ItemError, Session, gather, llm, operator, user
 from helium_agents.engines.engine import ChatMessage, Delta, Request, Sampling
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import (
     CallTimeout,
     EngineDied,
@@ -478,7 +479,12 @@ async def test_a_waiter_can_leave_while_a_suspect_runs_alone() -> None:
     engine = ScriptedEngine(gate)
     await engine.start()
     line = SupervisedEngine(
-        engine, "e", spawn=asyncio.create_task, on_up=lambda: None, emit=lambda _: None
+        WholeEngine(engine),
+        "m",
+        "e",
+        spawn=asyncio.create_task,
+        on_up=lambda: None,
+        emit=lambda _: None,
     )
     line.begin()
     assert line.is_up

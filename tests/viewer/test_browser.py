@@ -110,6 +110,9 @@ def test_a_planted_problem_is_found_from_the_page(name: str, show: Show, tmp_pat
     assert evidence in tab.inner_text(where) and operator in tab.inner_text(where)
     if name == "cache":
         assert tab.locator(".prefixes .block rect.lost").count() >= 10
+    tab.click("#tab-timeline")
+    told = [caption for caption in texts(tab, "figcaption") if "as the engine measured" in caption]
+    assert len(told) == 3 and "worked out" not in tab.inner_text("#panel-timeline")
 
 
 def test_two_runs_stand_side_by_side(show: Show, traces: Path) -> None:
@@ -187,6 +190,7 @@ def test_many_calls_are_in_the_page_as_far_as_they_are_seen(show: Show, tmp_path
     assert tab.locator(".lines .line").count() < 60
     tab.click("#tab-timeline")
     assert tab.locator("#panel-timeline canvas").count() == 4
+    assert "worked out" in tab.inner_text("#panel-timeline")
 
 
 def test_everything_is_reached_by_the_keyboard(show: Show, traces: Path) -> None:

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from helium_agents.cli import main
 from helium_agents.errors import TraceError
+from helium_agents.optimizer.step_window import StepWindow
 from helium_agents.trace import read_trace
 from helium_agents.viewer.analysis import analyzed
 from helium_agents.viewer.columns import content_of
@@ -154,6 +155,24 @@ def test_the_text_that_comes_too_late_is_shown() -> None:
     run = made_run(*calls, bodies=[(1, "f:ask", 0)])
     (part,) = late_parts(run, analyzed(run).losses)
     assert (part["operator"], part["shared"], part["prompts"]) == ("ask", contract, 8)
+
+
+def test_what_the_engine_measured_stands_beside_what_the_session_held_back() -> None:
+    run = made_run(call(1, 0, 4), replace(call(2, 0, 4), sent_s=1.0))
+    assert document_of(analyzed(run), "run")["measured"] is None
+    run.steps["tiny", "tiny"] = [StepWindow(1.0, 4.0, 2, 1, 0.5, 30, 60)]
+    measured = document_of(analyzed(run), "run")["measured"]
+    assert measured == {
+        "times": [0, 1, 4],
+        "running": [0, 2, 0],
+        "waiting": [0, 1, 0],
+        "held_back": [1, 0, 0],
+        "kv_tokens": [0, 1024, 0],
+        "prefill_rate": [0, 10, 0],
+        "decode_rate": [0, 20, 0],
+    }
+    run.calls.append(replace(call(2, 0, 3), model="another, which tells nothing"))
+    assert document_of(analyzed(run), "run")["measured"] is None
 
 
 # --- the server ----------------------------------------------------------------------------------

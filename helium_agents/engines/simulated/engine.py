@@ -26,6 +26,7 @@ from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.scheduler import Limits, Progress, SimulatedScheduler
 from helium_agents.errors import EngineDied, RequestError
 from helium_agents.optimizer.step_cost import Step, StepCost
+from helium_agents.optimizer.step_window import StepWindow, is_same_window, joined, window_of
 
 
 @dataclass
@@ -44,6 +45,8 @@ class SimulatedCounts:
     prefill_tokens: int = 0
     busy_s: float = 0.0
 
+
+_MOST_WINDOWS = 2048
 
 Answer = Callable[[Request], Sequence[int] | int]
 """The token ids that a request is answered with, or only how many."""
@@ -79,6 +82,7 @@ class SimulatedEngine:
         self._text = ScriptedEngine(keep_requests=False)
         self._arriving: deque[Request] = deque()
         self._waiting: dict[str, _Waiter] = {}
+        self._windows: deque[StepWindow] = deque(maxlen=_MOST_WINDOWS)
         self._is_stepping = False
         self._free_s = 0.0  # when the next request can be on its way
 
@@ -131,6 +135,10 @@ class SimulatedEngine:
             self._scheduler.reset_prefix_cache()
         self.counts = SimulatedCounts()
 
+    def step_windows(self) -> list[StepWindow]:
+        """What it computed lately, the first of it forgotten."""
+        return [*self._windows]
+
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
         """One token for each word, and one for each role."""
         return await self._text.render(messages)
@@ -173,7 +181,9 @@ class SimulatedEngine:
             if self._scheduler is not None:
                 self._scheduler.abort(request.request_id)  # if it is still there
         choice = Choice("", tuple(tokens), "length")
-        return Completion((choice,), waiter.cached_tokens, waiter.first_token_s)
+        return Completion(
+            (choice,), waiter.cached_tokens, waiter.first_token_s, begun_s=waiter.begun_s
+        )
 
     def _arrive(self, waiter: _Waiter) -> None:
         if waiter.done.done() or self._scheduler is None:
@@ -193,12 +203,13 @@ class SimulatedEngine:
             asyncio.get_running_loop().call_soon(self._begin_step)
 
     def _begin_step(self) -> None:
+        scheduler = self._scheduler
         try:
-            begun = None if self._scheduler is None else self._scheduler.begin_step()
+            begun = None if scheduler is None else scheduler.begin_step()
         except Exception as error:
             self._die(error)
             return
-        if begun is None:
+        if scheduler is None or begun is None:
             self._is_stepping = False
             return
         step, output = begun
@@ -207,7 +218,17 @@ class SimulatedEngine:
         self.counts.requests += len(output.num_scheduled_tokens)
         self.counts.prefill_tokens += step.prefill_tokens
         self.counts.busy_s += seconds
-        asyncio.get_running_loop().call_later(seconds, self._end_step, step, output)
+        loop = asyncio.get_running_loop()
+        for request_id in scheduler.begun_in(output):
+            if request_id in self._waiting:
+                self._waiting[request_id].begun_s = loop.time()
+        self._note(window_of(step, scheduler.load, loop.time(), loop.time() + seconds))
+        loop.call_later(seconds, self._end_step, step, output)
+
+    def _note(self, window: StepWindow) -> None:
+        if self._windows and is_same_window(self._windows[-1], window):
+            window = joined(self._windows.pop(), window)
+        self._windows.append(window)
 
     def _end_step(self, step: Step, output: Any) -> None:
         if self._scheduler is None:
@@ -259,6 +280,7 @@ class _Waiter:
     done: asyncio.Future[None]
     on_delta: OnDelta | None
     num_given: int = 0
+    begun_s: float | None = None
     first_token_s: float | None = None
     cached_tokens: int = 0
 

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from helium_agents.engines.hinted_scheduler import with_hints
-from helium_agents.engines.step_report import scheduled_step
+from helium_agents.engines.reporting_scheduler import load_of, scheduled_step
 from helium_agents.errors import EngineStartError
 from helium_agents.optimizer.step_cost import Step
+from helium_agents.optimizer.step_window import EngineLoad
 
 TESTED_VLLM = "0.32"
 """The vLLM whose scheduler this is known to drive."""
@@ -141,6 +142,16 @@ class SimulatedScheduler:
             if entry.cached_tokens is None:  # its first step
                 entry.cached_tokens = entry.request.num_computed_tokens - num_tokens
         return scheduled_step(scheduled, self._scheduler.requests), output
+
+    @staticmethod
+    def begun_in(output: Any) -> list[str]:
+        """The requests whose first step it is that `begin_step` gave."""
+        return [new.req_id for new in output.scheduled_new_reqs]
+
+    @property
+    def load(self) -> EngineLoad:
+        """What it has, once a step has begun."""
+        return load_of(self._scheduler)
 
     def end_step(self, step: Step, output: Any) -> Progress:
         """Tell it the tokens of a step that has been computed."""

@@ -51,9 +51,9 @@ class Run {
   // The start of the engine is not what a person looks for: times count from the first request.
   beginAtZero() {
     const begin = this.load.times[0] ?? 0;
-    const { asked, ready, sent, first, end } = this.calls;
+    const { asked, ready, sent, begun, first, end } = this.calls;
     const { opened, ended } = this.items;
-    for (const times of [this.load.times, asked, ready, sent, first, end, opened, ended]) {
+    for (const times of [this.load.times, this.measured?.times, asked, ready, sent, begun, first, end, opened, ended]) {
       times?.forEach((time, at) => { if (time != null) times[at] = Math.max(0, time - begin); });
     }
     for (const part of this.parts) part.start_s = Math.max(0, part.start_s - begin);

@@ -56,8 +56,9 @@ const details = {
     if (calls.sent[at] != null) {
       const about = calls.estimated[at] ? "about " : "";
       found.push(
-        ["queued", seconds(calls.sent[at] - calls.ready[at])],
-        ["prompt read in", about + seconds(calls.first[at] - calls.sent[at])],
+        ["held back", seconds(calls.sent[at] - calls.ready[at])],
+        ...(calls.begun[at] > calls.sent[at] ? [["waited in the engine", seconds(calls.begun[at] - calls.sent[at])]] : []),
+        ["prompt read in", about + seconds(calls.first[at] - calls.begun[at])],
         ["answered in", about + seconds(calls.end[at] - calls.first[at])]);
     }
     found.push(["prompt", `${count(calls.prompt[at], "token")}, ${whole.format(calls.cached[at])} from the cache`
@@ -102,8 +103,8 @@ function callTip(run, at) {
     h("div", {}, stateLabel(run.state(at)), ` · ${run.rowLabel(calls.item[at])}`)];
   if (calls.sent[at] != null) {
     const about = calls.estimated[at] ? "about " : "";
-    lines.push(h("div", {}, `queued ${seconds(calls.sent[at] - calls.ready[at])}, prompt ${about}`
-      + `${seconds(calls.first[at] - calls.sent[at])}, answer ${seconds(calls.end[at] - calls.first[at])}`));
+    lines.push(h("div", {}, `waited ${seconds(calls.begun[at] - calls.ready[at])}, prompt ${about}`
+      + `${seconds(calls.first[at] - calls.begun[at])}, answer ${seconds(calls.end[at] - calls.first[at])}`));
   }
   if (calls.early[at]) lines.push(h("div", {}, `computed early ${earlyOf(calls.early[at])}`));
   if (calls.prompt[at]) {

@@ -65,23 +65,33 @@ function timelinePart(page) {
 }
 
 const CAPTIONS = {
-  requests: "Requests: at the engine (filled), and ready but held back",
-  tokens: "Tokens that the requests at the engine need in its KV cache, shared ones once; dashed: what it holds",
+  requests: "Requests, worked out from their times: at the engine (filled), and ready but held back by the session",
+  batch: "Requests, as the engine measured: in its batch (filled), waiting in it, and (dashed) held back by the session",
+  tokens: "Tokens in the KV cache that requests at the engine need, worked out, shared ones once; dashed: what it holds",
+  kv: "Tokens in the KV cache that requests hold, as the engine measured; dashed: what it holds",
+  rates: "Tokens computed in a second, as the engine measured: of prompts (filled), and of answers",
   hits: "Prompt tokens from the cache, of all so far",
   bars: "Each request",
 };
 
 function partLegend(run) {
-  const keys = { queue: "held back until it fits", read: "waiting in the engine and prompt read", write: "answer written", failed: "failed", ...(run.tools.length ? { tool: "tool (on rows)" } : {}) };
+  const waits = run.calls.begun?.some((begun, at) => begun > run.calls.sent[at]);
+  const keys = { queue: "held back until it fits", ...(waits ? { wait: "waiting in the engine" } : {}), read: waits ? "prompt read" : "prompt read, with what came before it in the engine", write: "answer written", failed: "failed", ...(run.tools.length ? { tool: "tool (on rows)" } : {}) };
   return h("span.legend", {}, Object.entries(keys).map(([key, word]) =>
     h("span", {}, h("span.swatch", { "data-bar": key, "aria-hidden": "true" }), word)));
 }
 
+// What is above the bars: measured by the engine, where it tells its steps, or else worked out.
 function loadCharts(run) {
-  const { times, running, waiting, kv_tokens: kept, hit_share: hits } = run.load;
-  const room = run.engines.reduce((sum, engine) => sum + (engine.capacity?.kv_tokens ?? 0), 0);
-  const found = [{ name: "requests", data: [times, running, waiting], series: [["at the engine", "write", 0.25], ["held back", "queue", 0.1]] }];
-  if (kept.length) found.push({ name: "tokens", data: [times, kept], series: [["tokens needed", "hit", 0.25]], limit: room || null });
+  const { times, running, waiting, kv_tokens: needed, hit_share: hits } = run.load;
+  const told = run.measured;
+  const limit = run.engines.reduce((sum, engine) => sum + (engine.capacity?.kv_tokens ?? 0), 0) || null;
+  const found = [told
+    ? { name: "batch", data: [told.times, told.running, told.waiting, told.held_back], series: [["in the batch", "write", 0.25], ["waiting in the engine", "read", 0.1], ["held back", "queue", 0, [4, 3]]] }
+    : { name: "requests", data: [times, running, waiting], series: [["at the engine", "write", 0.25], ["held back", "queue", 0.1]] }];
+  if (told?.kv_tokens.length) found.push({ name: "kv", data: [told.times, told.kv_tokens], series: [["tokens held", "hit", 0.25]], limit });
+  else if (needed.length) found.push({ name: "tokens", data: [times, needed], series: [["tokens needed", "hit", 0.25]], limit });
+  if (told) found.push({ name: "rates", data: [told.times, told.prefill_rate, told.decode_rate], series: [["prompt tokens a second", "read", 0.25], ["answer tokens a second", "write"]] });
   found.push({ name: "hits", data: [times, hits.map((share) => 100 * share)], series: [["% from the cache", "hit", 0.12]], most: 100 });
   return found;
 }
@@ -104,7 +114,7 @@ function lineChart({ name, data, series, limit, most: highest }, run, width, zoo
   const fill = (key, share) => share ? `color-mix(in srgb, ${color(key)} ${share * 100}%, transparent)` : undefined;
   options.scales = { x: { time: false }, y: { range: (_, __, most) => [0, highest ?? Math.max(1, most, limit && most > limit / 4 ? limit : 0) * 1.08] } };
   options.axes = axes(false);
-  options.series = [{}, ...series.map(([label, key, share]) => ({ label, stroke: color(key), fill: fill(key, share), width: 1.5,
+  options.series = [{}, ...series.map(([label, key, share, dash]) => ({ label, stroke: color(key), fill: fill(key, share), width: 1.5, dash,
     points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) }))];
   if (limit) options.hooks.draw = [(chart) => limitLine(chart, limit)];
   options.hooks.setCursor = [(chart) => {
@@ -133,10 +143,10 @@ function limitLine(chart, limit) {
 
 // What was sent to an engine, in the order in which it began.
 function barsOf(run) {
-  const { sent } = run.calls;
+  const { begun } = run.calls;
   const found = [];
-  for (let at = 0; at < run.size; at++) if (sent[at] != null) found.push(at);
-  return found.sort((one, other) => sent[one] - sent[other]);
+  for (let at = 0; at < run.size; at++) if (begun[at] != null) found.push(at);
+  return found.sort((one, other) => begun[one] - begun[other]);
 }
 
 function lanesOf(run, bars, byRow) {
@@ -174,7 +184,7 @@ function barChart(page, bars, byRow, width, zoomed, selected) {
     const lane = Math.round(chart.posToVal(event.clientY - box.top, "y"));
     const near = (chart.scales.x.max - chart.scales.x.min) / chart.over.clientWidth;
     const hit = (start) => bars.findLast((at) => lanes.of(at) === lane && run.calls[start][at] - near <= time && time <= run.calls.end[at] + near);
-    return hit("sent") ?? (byRow ? hit("ready") : undefined);
+    return hit("begun") ?? (byRow ? hit("ready") : undefined);
   };
   chart.over.addEventListener("mousemove", (event) => {
     const at = under(event);
@@ -191,11 +201,11 @@ function barChart(page, bars, byRow, width, zoomed, selected) {
 
 function drawBars(chart, run, bars, lanes, selected) {
   const { ctx } = chart;
-  const { ready, sent, first, end } = run.calls;
+  const { ready, sent, begun, first, end } = run.calls;
   const { min, max } = chart.scales.x;
   const lane = Math.abs(chart.valToPos(1, "y", true) - chart.valToPos(0, "y", true));
   const tall = Math.max(1, lane * 0.76);
-  const fills = { queue: color("queue"), read: color("read"), write: color("write"), failed: color("failed"), tool: color("tool") };
+  const fills = { queue: color("queue"), wait: color("wait"), read: color("read"), write: color("write"), failed: color("failed"), tool: color("tool") };
   const x = (time) => chart.valToPos(time, "x", true);
   ctx.save();
   ctx.beginPath();
@@ -211,16 +221,21 @@ function drawBars(chart, run, bars, lanes, selected) {
     if (own === undefined || tool.end_s < min || tool.begun_s > max) continue;
     part(tool.begun_s, tool.end_s, chart.valToPos(own, "y", true) - tall * 0.2, tall * 0.4, fills.tool);
   }
+  const freeFrom = new Map();
   for (const at of bars) {
     if (end[at] < min || ready[at] > max) continue;
     const middle = chart.valToPos(lanes.of(at), "y", true);
-    if (sent[at] > ready[at]) part(ready[at], sent[at], middle - tall * 0.08, Math.max(1, tall * 0.16), fills.queue);
-    part(sent[at], first[at], middle - tall / 2, tall, fills.read);
+    // on a slot others may have run while this one waited: then only the time after them is drawn
+    const from = Math.max(ready[at], lanes.ofItem ? 0 : freeFrom.get(lanes.of(at)) ?? 0);
+    freeFrom.set(lanes.of(at), end[at]);
+    if (sent[at] > from) part(from, sent[at], middle - tall * 0.08, Math.max(1, tall * 0.16), fills.queue);
+    if (begun[at] > Math.max(sent[at], from)) part(Math.max(sent[at], from), begun[at], middle - tall * 0.2, tall * 0.4, fills.wait);
+    part(begun[at], first[at], middle - tall / 2, tall, fills.read);
     part(first[at], end[at], middle - tall / 2, tall, run.state(at) === "failed" ? fills.failed : fills.write);
     if (at === selected) {
       ctx.strokeStyle = color("ink");
       ctx.lineWidth = 2;
-      ctx.strokeRect(x(sent[at]), middle - tall / 2, Math.max(2, x(end[at]) - x(sent[at])), tall);
+      ctx.strokeRect(x(begun[at]), middle - tall / 2, Math.max(2, x(end[at]) - x(begun[at])), tall);
     }
   }
   ctx.restore();
