@@ -88,11 +88,11 @@ class Runner(Protocol):
         """A call was made."""
         ...
 
-    def on_awaited(self, node: Call) -> None:
+    def on_awaited(self, node: Call, /) -> None:
         """A plain operator is about to run in its awaiter's task; raises if that cannot be."""
         ...
 
-    def on_ended(self, node: Call) -> None:
+    def on_ended(self, node: Call, /) -> None:
         """A plain operator has ended, or somebody took care of its call without awaiting it."""
         ...
 

@@ -30,6 +30,7 @@ from helium_agents.runtime.options import (
     schedule_of,
     trace_of,
 )
+from helium_agents.runtime.parts import Parts
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.stakes import Stakes
 from helium_agents.runtime.tasks import Tasks
@@ -111,18 +112,20 @@ class Assembly:
         planner = self._open_planner(engines, store, emit, resources)
         dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
         return Calls(
-            engines,
-            dispatcher,
-            answers,
-            tasks,
-            emit,
-            is_watched=is_watched,
-            planner=planner,
-            rules=tuple(options["rules"]) if options["share"] else (),
-            shares=options["share"],
-            executed=self.executed,
-            run_id=self.run_id,
-            stakes=self._stakes(engines, dispatcher),
+            Parts(
+                run_id=self.run_id,
+                engines=engines,
+                dispatcher=dispatcher,
+                answers=answers,
+                tasks=tasks,
+                emit=emit,
+                is_watched=is_watched,
+                executed=self.executed,
+                planner=planner,
+                rules=tuple(options["rules"]) if options["share"] else (),
+                shares=options["share"],
+                stakes=self._stakes(engines, dispatcher),
+            )
         )
 
     def _open_observers(self, resources: AsyncExitStack) -> None:

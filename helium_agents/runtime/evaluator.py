@@ -46,7 +46,7 @@ class Evaluator:
         answers: What is remembered, or `None`.
         speculation: Guesses what calls come to, or `None`.
         reports: Tells who observes, or `None` where nobody does.
-        number: Gives a call that nobody has made but us its number.
+        next_number: Numbers the calls that nobody has made but us.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Evaluator:
         answers: Answers | None,
         speculation: Speculation | None,
         reports: Reports | None,
-        number: Callable[[Node], None],
+        next_number: Callable[[], int],
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
@@ -65,7 +65,7 @@ class Evaluator:
         self._answers = answers
         self._speculation = speculation
         self._reports = reports
-        self._number = number
+        self._next_number = next_number
         self._request_ids = count()
 
     async def evaluate(self, flight: Flight, asked: Node, node: Node) -> None:
@@ -114,7 +114,8 @@ class Evaluator:
         retries = node.call.retries
         for number in range(retries + 1):
             attempt = node.attempt(number)
-            self._number(attempt)
+            if self._reports is not None:
+                attempt.number = self._next_number()
             flight.doing = f"waits for draw {number + 1} of at most {retries + 1}"
             if attempt.outcome is None:
                 landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -152,7 +152,7 @@ class MapRun:
 
     def _cancelled(self, when: str) -> Exception:
         """The error of what was cancelled, though not by closing the map."""
-        if not self._calls.is_open:
+        if not self._calls.tasks.is_open:
             return SessionError(f"the session was closed while a map was open, {when}")
         return RefCancelled(f"the map was cancelled from inside, {when}")
 

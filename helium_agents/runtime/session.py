@@ -32,10 +32,10 @@ from helium_agents.graph.trace import (
 )
 from helium_agents.memo.run_log import RunLog
 from helium_agents.runtime.assembly import Assembly
-from helium_agents.runtime.calls import Calls, not_open
+from helium_agents.runtime.calls import Calls
 from helium_agents.runtime.map import Map
 from helium_agents.runtime.options import SessionOptions
-from helium_agents.runtime.tasks import Tasks
+from helium_agents.runtime.tasks import Tasks, not_open
 from helium_agents.runtime.unawaited import warn_of_unawaited
 from helium_agents.runtime.workflow import Workflow
 from helium_agents.telemetry.events import Observer
@@ -91,7 +91,7 @@ class Session:
 
     @property
     def _state(self) -> Literal["new", "opening", "open", "closing", "closed"]:
-        return self._early_state if self._calls is None else self._calls.state
+        return self._early_state if self._calls is None else self._calls.tasks.state
 
     async def __aenter__(self) -> Session:
         await self.open()
@@ -134,7 +134,7 @@ class Session:
         calls.close()
         await calls.tasks.close()
         if error is None:
-            warn_of_unawaited(calls.unawaited)
+            warn_of_unawaited(calls.inline.unawaited)
 
     async def close(self) -> None:
         """Cancel what is left, wait for its clean-up, and stop the engines that sessions started.
@@ -161,11 +161,11 @@ class Session:
                 "waits: close the session outside of them"
             )
         calls.close()
-        if calls.state == "closing":
+        if calls.tasks.state == "closing":
             # Who is cancelled goes at once, and the supervisor goes on: a call that is being ended
             # may wait for just this task.
             await asyncio.shield(calls.tasks.supervisor)
-            warn_of_unawaited(calls.unawaited)
+            warn_of_unawaited(calls.inline.unawaited)
 
     def _opened(self) -> Calls:
         """The calls of the session, which was opened.
@@ -195,7 +195,7 @@ class Session:
             SessionError: The session is not open, or is one of another event loop.
         """
         calls = self._opened()
-        calls.check_open()
+        calls.tasks.check_open()
         frame = entered_frame()
         if frame is not None and frame.runner is calls:
             return await awaitable(fn, *args, **kwargs)
@@ -260,7 +260,7 @@ class Session:
             ValueError: `on_error` or `read_ahead` is out of range.
         """
         calls = self._opened()
-        calls.check_open()
+        calls.tasks.check_open()
         check_effect(entered_frame())
         return Map(
             calls,

@@ -7,11 +7,13 @@ Refs that asked. One callback a task in place of three, since a session starts t
 from __future__ import annotations
 
 import asyncio
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, Literal
 
+from helium_agents.errors import SessionError
 from helium_agents.graph.concurrently import ended, error_of
 
 OnDone = Callable[[BaseException | None], None]
@@ -22,21 +24,39 @@ class Tasks:
     """Tasks that are cancelled, and waited for, together; made on their event loop.
 
     Attributes:
+        loop: That event loop.
         context: Where they run, each in a copy.
+        is_open: Whether the session has not begun to close.
         resources: What is closed after the last of them.
         supervisor: Ends when all is closed.
     """
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.context = copy_context()
+        self.is_open = True
         self.resources = AsyncExitStack()
         self._on_done: dict[asyncio.Task[None], OnDone | None] = {}
         self._callback = self._end
         self._closing = asyncio.Event()
-        self.supervisor = asyncio.get_running_loop().create_task(self._supervise())
+        self.supervisor = self.loop.create_task(self._supervise())
 
     def __contains__(self, task: object) -> bool:
         return task in self._on_done
+
+    @property
+    def state(self) -> Literal["open", "closing", "closed"]:
+        """How far the session is."""
+        if self.is_open:
+            return "open"
+        return "closed" if self.supervisor.done() else "closing"
+
+    def check_open(self) -> None:
+        """Raise `SessionError` unless the session is open and on this event loop."""
+        if not self.is_open:
+            raise not_open(self.state)
+        if _get_running_loop() is not self.loop:
+            raise SessionError("this belongs to a session of another event loop")
 
     def spawn(
         self,
@@ -53,13 +73,14 @@ class Tasks:
             context: Where; by default in that of the session.
         """
         context = (context or self.context).copy()
-        task = asyncio.get_running_loop().create_task(work, context=context)
+        task = self.loop.create_task(work, context=context)
         self._on_done[task] = on_done
         task.add_done_callback(self._callback)
         return task
 
     def begin_to_close(self) -> None:
         """Let the supervisor cancel all, wait for their clean-up, and close the resources."""
+        self.is_open = False
         self._closing.set()
 
     async def close(self) -> None:
@@ -68,7 +89,7 @@ class Tasks:
         Raises:
             BaseException: What a resource raised when it was closed.
         """
-        self._closing.set()
+        self.begin_to_close()
         await ended([self.supervisor])
         if not self.supervisor.cancelled():
             self.supervisor.result()
@@ -99,3 +120,11 @@ class Tasks:
             task.get_loop().call_exception_handler(
                 {"message": "a task of a session raised", "exception": error, "task": task}
             )
+
+
+def not_open(state: str) -> SessionError:
+    """The error of who uses a session that is not open."""
+    return SessionError(
+        f"this belongs to a session that is not open (it is {state}): use it inside its "
+        f"`async with` block, or between open() and close()"
+    )

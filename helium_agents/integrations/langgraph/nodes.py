@@ -70,7 +70,7 @@ class GraphNode(OperatorNode):
         around = next((each for each in frame.callers() if isinstance(each, GraphNode)), None)
         if around is not None and around.namespace == metadata["langgraph_checkpoint_ns"]:
             return None
-        if not calls.is_open:
+        if not calls.tasks.is_open:
             return None
         node = GraphNode(frame, calls, metadata)
         node._on_loop(calls.on_created)
