@@ -16,7 +16,7 @@ class StepTeller:
     """Reads an engine's windows now and then, and tells of those that will not grow any more.
 
     Args:
-        engine: The engine.
+        engine: The engine, which `tells_steps`.
         model: What a person calls its model.
         label: What a person calls it.
         emit: Takes events.
@@ -28,12 +28,11 @@ class StepTeller:
         self._label = label
         self._emit = emit
         self._joined = JoinedWindows()
-        self._told_s = self._due_s = inf if not engine.tells_steps else -inf
+        self._told_s = self._due_s = -inf
 
     def begin(self) -> None:
         """The session begins: what the engine did before is not its business."""
-        if self._engine.tells_steps:
-            self._told_s = asyncio.get_running_loop().time()
+        self._told_s = asyncio.get_running_loop().time()
 
     def tell(self) -> None:
         """Tell what is new, if some time has passed."""
@@ -44,10 +43,8 @@ class StepTeller:
 
     def tell_all(self) -> None:
         """Tell what is left, for the engine or the session ends."""
-        if self._engine.tells_steps:
-            found = self._until(inf)
-            rest = self._joined.rest()
-            self._tell(found if rest is None else [*found, rest])
+        found, rest = self._until(inf), self._joined.rest()
+        self._tell(found if rest is None else [*found, rest])
 
     def _until(self, until_s: float) -> list[StepWindow]:
         """The new windows that ended until then, joined where they are short."""

@@ -84,7 +84,7 @@ class SupervisedEngine:
         self._is_idle.set()
         self._num_deaths = 0
         self._num_fruitless = 0
-        self._steps = StepTeller(engine, model, label, emit)
+        self._steps = StepTeller(engine, model, label, emit) if engine.tells_steps else None
 
     @property
     def state(self) -> str:
@@ -102,14 +102,16 @@ class SupervisedEngine:
         """The session begins to use the engine."""
         self._use = _uses.setdefault(id(self.engine.engine), _Use())
         self._use.num_sessions += 1
-        self._steps.begin()
+        if self._steps is not None:
+            self._steps.begin()
 
     async def close(self) -> None:
         """The session ends: stop the engine if sessions own it and no other uses it. Idempotent."""
         use, self._use = self._use, None
         if use is None:
             return
-        self._steps.tell_all()
+        if self._steps is not None:
+            self._steps.tell_all()
         use.num_sessions -= 1
         if not use.num_sessions:
             del _uses[id(self.engine.engine)]
@@ -166,7 +168,8 @@ class SupervisedEngine:
                     return None
                 raise
             self._num_fruitless = 0
-            self._steps.tell()
+            if self._steps is not None:
+                self._steps.tell()
             return self._checked(completion, request)
         finally:
             self._num_open -= 1
@@ -207,7 +210,8 @@ class SupervisedEngine:
         self._num_deaths += 1
         self._num_fruitless += 1
         self.is_up = False
-        self._steps.tell_all()
+        if self._steps is not None:
+            self._steps.tell_all()
         self._emit(EngineLost(self.label, str(error), self._num_open, self._num_deaths))
         if self._num_fruitless > MOST_FRUITLESS_RESTARTS:
             self.end = EngineDied(
