@@ -111,7 +111,7 @@ def test_a_planted_problem_is_found_from_the_page(name: str, show: Show, tmp_pat
     if name == "cache":
         assert tab.locator(".prefixes .block rect.lost").count() >= 10
     tab.click("#tab-timeline")
-    told = [caption for caption in texts(tab, "figcaption") if "as the engine measured" in caption]
+    told = [caption for caption in texts(tab, "figcaption") if "measured by the engine" in caption]
     assert len(told) == 3 and "worked out" not in tab.inner_text("#panel-timeline")
 
 

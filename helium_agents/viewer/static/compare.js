@@ -12,10 +12,12 @@ function comparePart(page) {
     ["prompt tokens read", read(before), read(after), change(read(before), read(after))],
     ["tokens answered", before.tokens.output, after.tokens.output, change(before.tokens.output, after.tokens.output)],
   ];
+  const isOtherWork = comparison.operators.every(({ calls: [one, other] }) => !one || !other);
   const text = (value) => typeof value === "number" ? whole.format(value) : value;
   const element = h("section", { "aria-label": "Comparison" },
     h("h2", {}, `${before.name}, then ${after.name}`),
     plainTable(["figure", before.name, after.name, "times as fast, or as few"], rows.map((row) => row.map(text))),
+    isOtherWork ? h("p.notes", {}, "The runs have no operator in common: their figures are of different work.") : null,
     h("h2", {}, "Computed again, and why"),
     reasonList(page),
     h("h2", {}, "Operators"),

@@ -55,7 +55,7 @@ class Page {
     h("div.controls", {},
       this.runs.length > 1 ? h("label", {}, "run ", h("select", { id: "which", change: (event) => this.use(Number(event.target.value)) },
         this.runs.map((each, at) => h("option", { value: at, selected: at === this.at }, each.name)))) : null,
-      h("button", { click: () => this.recolor(), "aria-label": "Change between light and dark" }, "◐"))];
+      h("button", { click: () => this.recolor(), "aria-label": "Change between light and dark", title: "light or dark" }, "◐"))];
   }
 
   notes() {

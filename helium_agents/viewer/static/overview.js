@@ -52,7 +52,7 @@ function timeTile(run) {
   const most = Math.max(...rows.map(([, value]) => value), 1e-9);
   const mean = run.outcome.mean_s;
   return h("article.tile", {}, h("h2", {}, "Time"),
-    h("p.figure", {}, seconds(took), mean == null ? null : h("small", {}, ` · a row ${seconds(mean)}, 95% within ${seconds(run.outcome.p95_s)}`)),
+    h("p.figure", {}, seconds(took), mean == null ? null : h("small", {}, ` · a row ${seconds(mean)} on average, 95% within ${seconds(run.outcome.p95_s)}`)),
     h("table.bounds", {}, h("caption.hidden", {}, "The time beside what it could be at least"),
       h("tbody", {}, rows.map(([name, value, kind]) => h("tr", {},
         h("th", { scope: "row" }, name),
@@ -68,11 +68,11 @@ function lossList(page) {
   const part = run.is_part ? " (of the rows that are shown)" : "";
   if (!run.losses.length) {
     return h("p", { id: "losses" }, run.counts.computed
-      ? "No large loss was found: nothing below would save more than two percent of the time."
+      ? "No large loss was found: no change that is looked for would save more than two percent of the time."
       : "No engine was asked, so no time was lost on one.");
   }
   return h("ol.losses", { id: "losses" }, run.losses.map((loss) => h("li", { "data-loss": loss.kind },
-    h("h3", {}, `${LOSS_NAME[loss.kind] ?? loss.kind}${part}`, h("span.cost", {}, `about ${seconds(loss.seconds)}`)),
+    h("h3", {}, `${LOSS_NAME[loss.kind] ?? loss.kind}${part}`, h("span.cost", {}, `costs about ${seconds(loss.seconds)}`)),
     h("p", {}, `${loss.what}.`),
     h("p.advice", {}, h("strong", {}, "What to do: "), `${loss.advice}.`),
     h("button", { click: () => showLoss(page, loss) }, "Show where"))));

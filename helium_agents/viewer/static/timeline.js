@@ -23,9 +23,10 @@ function timelinePart(page) {
       return;
     }
     const width = Math.max(300, holder.clientWidth || 900);
-    for (const each of loadCharts(run)) charts.push(lineChart(each, run, width, zoomed));
+    const lines = loadCharts(run);
+    for (const each of lines) charts.push(lineChart(each, run, width, zoomed));
     charts.push(barChart(page, bars, byRow, width, zoomed, () => selected));
-    charts.forEach((chart, at) => holder.append(h("figure", {}, h("figcaption", {}, CAPTIONS[chart.helium] ?? ""), chart.root)));
+    charts.forEach((chart, at) => holder.append(h("figure", {}, caption(lines[at] ?? { tells: "Each request" }), chart.root)));
     if (range && range.max - range.min < 0.99 * run.end) charts[0].setScale("x", range);
   }
 
@@ -54,7 +55,7 @@ function timelinePart(page) {
   const estimated = run.calls.estimated?.some(Boolean);
   const element = h("section", { "aria-label": "Timeline" },
     h("p.quiet", {}, "Drag to zoom in, double-click to see all; with the keyboard ← → + − 0. Click a bar for its call."
-      + (estimated ? " Where the engine told no first token, where a prompt had been read is estimated from what a step costs; it includes reading those of others." : "")),
+      + (estimated ? " The engine told no first tokens: when a prompt had been read is estimated from what a step costs, the reading of others included." : "")),
     h("p.controls", {}, h("label", { for: "lanes" }, "Requests: "), kind, partLegend(run)),
     h("div", { tabindex: "0", role: "application", "aria-label": "Timeline: zoom with plus and minus, move with the arrow keys; the table has all of it as text", keydown: keys }, holder));
   new ResizeObserver(([entry]) => {
@@ -64,15 +65,13 @@ function timelinePart(page) {
   return { element, shown: draw, select: (at) => { selected = at; charts[charts.length - 1]?.redraw(); }, recolor: draw };
 }
 
-const CAPTIONS = {
-  requests: "Requests, worked out from their times: at the engine (filled), and ready but held back by the session",
-  batch: "Requests, as the engine measured: in its batch (filled), waiting in it, and (dashed) held back by the session",
-  tokens: "Tokens in the KV cache that requests at the engine need, worked out, shared ones once; dashed: what it holds",
-  kv: "Tokens in the KV cache that requests hold, as the engine measured; dashed: what it holds",
-  rates: "Tokens computed in a second, as the engine measured: of prompts (filled), and of answers",
-  hits: "Prompt tokens from the cache, of all so far",
-  bars: "Each request",
-};
+// What a chart shows, with the colours of its lines.
+function caption({ tells, series = [], limit }) {
+  return h("figcaption", {}, tells, h("span.legend", {},
+    series.map(([word, key, , dash]) => h("span", {},
+      h(dash ? "span.swatch.dashed" : "span.swatch", { "data-bar": key, "data-part": key, "aria-hidden": "true" }), word)),
+    limit ? h("span", {}, h("span.swatch.dashed", { "data-bar": "failed", "aria-hidden": "true" }), `all that it holds: ${whole.format(limit)}`) : null));
+}
 
 function partLegend(run) {
   const waits = run.calls.begun?.some((begun, at) => begun > run.calls.sent[at]);
@@ -87,12 +86,20 @@ function loadCharts(run) {
   const told = run.measured;
   const limit = run.engines.reduce((sum, engine) => sum + (engine.capacity?.kv_tokens ?? 0), 0) || null;
   const found = [told
-    ? { name: "batch", data: [told.times, told.running, told.waiting, told.held_back], series: [["in the batch", "write", 0.25], ["waiting in the engine", "read", 0.1], ["held back", "queue", 0, [4, 3]]] }
-    : { name: "requests", data: [times, running, waiting], series: [["at the engine", "write", 0.25], ["held back", "queue", 0.1]] }];
-  if (told?.kv_tokens.length) found.push({ name: "kv", data: [told.times, told.kv_tokens], series: [["tokens held", "hit", 0.25]], limit });
-  else if (needed.length) found.push({ name: "tokens", data: [times, needed], series: [["tokens needed", "hit", 0.25]], limit });
-  if (told) found.push({ name: "rates", data: [told.times, told.prefill_rate, told.decode_rate], series: [["prompt tokens a second", "read", 0.25], ["answer tokens a second", "write"]] });
-  found.push({ name: "hits", data: [times, hits.map((share) => 100 * share)], series: [["% from the cache", "hit", 0.12]], most: 100 });
+    ? { name: "requests", tells: "Requests, measured by the engine", data: [told.times, told.running, told.waiting, told.held_back],
+      series: [["in its batch", "write", 0.25], ["waiting in it", "read", 0.1], ["held back by the session", "queue", 0, [4, 3]]] }
+    : { name: "requests", tells: "Requests, worked out from their times", data: [times, running, waiting],
+      series: [["at the engine", "write", 0.25], ["held back by the session", "queue", 0.1]] }];
+  if (told?.kv_tokens.length) {
+    found.push({ name: "tokens", tells: "Tokens in the KV cache, measured by the engine", data: [told.times, told.kv_tokens], series: [["held by requests", "hit", 0.25]], limit });
+  } else if (needed.length) {
+    found.push({ name: "tokens", tells: "Tokens in the KV cache, worked out from prompts and times", data: [times, needed], series: [["needed by requests, shared ones once", "hit", 0.25]], limit });
+  }
+  if (told) {
+    found.push({ name: "rates", tells: "Tokens computed in a second, measured by the engine", data: [told.times, told.prefill_rate, told.decode_rate],
+      series: [["of prompts", "read", 0.25], ["of answers", "write"]] });
+  }
+  found.push({ name: "hits", tells: "Prompt tokens of all requests so far", data: [times, hits.map((share) => 100 * share)], series: [["percent from the cache", "hit", 0.12]], most: 100 });
   return found;
 }
 
@@ -106,7 +113,7 @@ function axes(hasTime) {
 function chartOptions(run, name, width, height, zoomed) {
   return { width, height, padding: [8, 14, 6, 0], class: `chart-${name}`, legend: { show: false }, ms: 1,
     cursor: { sync: { key: `time-${run.place}` }, drag: { x: true, y: false }, points: { show: false }, y: false },
-    hooks: { setScale: [(chart, key) => { if (key === "x") zoomed(chart); }], init: [(chart) => { chart.helium = name; }] } };
+    hooks: { setScale: [(chart, key) => { if (key === "x") zoomed(chart); }] } };
 }
 
 function lineChart({ name, data, series, limit, most: highest }, run, width, zoomed) {
