@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -169,3 +171,19 @@ async def test_the_environment_without_the_extra_stops_nothing(
     with pytest.warns(RuntimeWarning, match="no spans are made"):
         async with Session(VllmLike()):
             assert await expert("a", "a reader")
+
+
+def test_a_session_without_spans_needs_none_of_the_extra() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('msgspec', 'opentelemetry', 'requests'):\n"
+        "    sys.modules[name] = None\n"
+        "from helium_agents import llm, operator, run, user\n"
+        "from helium_agents.engines.scripted import ScriptedEngine\n"
+        "@operator\n"
+        "async def ask() -> str:\n"
+        "    return (await llm(user('a'))).text\n"
+        "print(run(ask, engine=ScriptedEngine({'a': 'b'})))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.returncode) == ("b\n", 0), ended.stderr

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from helium_agents.telemetry.otel import conventions as names
 from helium_agents.telemetry.otel.context import Place
 from helium_agents.telemetry.otel.records import Began, Ended, Record, well_formed
-
-
-def application_provider() -> Any:
-    """The tracer provider that the application has set; `None` where it has set none."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return None
-    provider = trace.get_tracer_provider()
-    is_none = isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
-    return None if is_none else provider
 
 
 class InProcess:

@@ -1,22 +1,27 @@
-"""Which a session has: spans by the helper process, by the application's tracer, or none."""
+"""Which a session has: spans by the helper process, by the application's tracer, or none.
+
+What makes them is imported by sessions that have some: it needs packages that others do without.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from helium_agents.errors import SessionError
 from helium_agents.telemetry.events import Observer
-from helium_agents.telemetry.otel.application import InProcess, application_provider
 from helium_agents.telemetry.otel.settings import (
     Otlp,
     asks_for_spans,
     captures_content,
     is_disabled,
 )
-from helium_agents.telemetry.otel.sink import Sink
-from helium_agents.telemetry.otel.spans import Spans
+
+if TYPE_CHECKING:
+    from helium_agents.telemetry.otel.spans import Spans
 
 _NEEDED = ("msgspec", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto")
 _INSTALL = 'pip install "helium_agents[otel]"'
@@ -34,7 +39,6 @@ def open_spans(otlp: Otlp | bool | None, run_id: str, emit: Observer) -> Spans |
     environ = os.environ
     if otlp is False or is_disabled(environ):
         return None
-    sink: Sink
     settings = otlp if isinstance(otlp, Otlp) else Otlp()
     content = captures_content(environ) if settings.content is None else settings.content
     provider = application_provider() if otlp is None else None
@@ -42,14 +46,25 @@ def open_spans(otlp: Otlp | bool | None, run_id: str, emit: Observer) -> Spans |
         return None
     if not _is_installed(is_asked_for=otlp is not None):
         return None
-    if provider is not None:
-        sink = InProcess(provider)
-    else:
-        from helium_agents.telemetry.otel.pipe import Pipe
+    from helium_agents.telemetry.otel.application import InProcess
+    from helium_agents.telemetry.otel.pipe import Pipe
+    from helium_agents.telemetry.otel.spans import Spans
 
-        place = settings.endpoint or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "the collector"
-        sink = Pipe(settings.environment(environ), place)
-    return Spans(sink, run_id, content=content, emit=emit)
+    if provider is not None:
+        return Spans(InProcess(provider), run_id, content=content, emit=emit)
+    place = settings.endpoint or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "the collector"
+    pipe = Pipe(settings.environment(environ), place)
+    return Spans(pipe, run_id, content=content, emit=emit)
+
+
+def application_provider() -> Any:
+    """The tracer provider that the application has set; `None` where it has set none."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    provider = trace.get_tracer_provider()
+    is_none = isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+    return None if is_none else provider
 
 
 def _is_installed(*, is_asked_for: bool) -> bool:
