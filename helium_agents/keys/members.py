@@ -101,3 +101,13 @@ def _is_generated(name: str, member: Any, own: OwnCode) -> bool:
         or module.startswith("namedtuple_")
         or (function is member and "<locals>" in code.co_qualname and not own.has(module))
     )
+
+
+def wrapped_in(value: Any) -> Any:
+    """The function inside an operator or a decorated function."""
+    for name in ("__helium_function__", "__wrapped__"):
+        # Objects that answer to every name (proxies, mocks) do not have these.
+        if inspect.getattr_static(value, name, None) is not None:
+            inner = getattr(value, name)
+            return inner if callable(inner) else None
+    return None

@@ -37,8 +37,9 @@ from typing import Any, Final
 from blake3 import blake3
 
 from helium_agents.errors import VersionError
+from helium_agents.keys.members import wrapped_in
 from helium_agents.keys.own_code import counts_by_name
-from helium_agents.keys.walk import Walk, encoded, wrapped_in
+from helium_agents.keys.walk import Walk, encoded
 from helium_agents.keys.watch import Watch
 
 _MAX_PARTS: Final = 32
@@ -101,11 +102,11 @@ class Version:
             described = encoded(walk.describe(definition))
             nodes = {name: _digest(encoded(node)) for name, node in walk.nodes.items()}
         except RecursionError:
-            raise walk.refusal("names too long a chain of definitions") from None
+            raise walk.trail.refusal("names too long a chain of definitions") from None
         except VersionError:
             raise
         except Exception as error:
-            raise walk.refusal(f"raised {type(error).__name__}") from error
+            raise walk.trail.refusal(f"raised {type(error).__name__}") from error
         self._digest = _digest(encoded([described, [*nodes.items()]]))
         self._parts = {name: node.hex()[:8] for name, node in islice(nodes.items(), _MAX_PARTS)}
         self._watch = walk.watch

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import repeat
 from operator import is_
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any, Final
 
 from helium_agents.keys.shapes import shape_of
@@ -98,3 +98,9 @@ def read_instance(instance: Any) -> tuple[Any, ...]:
         is_several = type(part) in (dict, tuple)
         held += read_mapping(part) if type(part) is dict else part if is_several else (part,)
     return tuple(held)
+
+
+def cells_of(function: FunctionType) -> dict[str, Any]:
+    """What a function has of the scopes around it, by name."""
+    contents = map(cell_contents, function.__closure__ or ())
+    return dict(zip(function.__code__.co_freevars, contents, strict=True))
