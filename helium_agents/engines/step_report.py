@@ -50,9 +50,9 @@ class StepReport:
         *values, again = _FORM.unpack(content)
         return StepSums(values) if values[0] == again != 0.0 else None
 
-    def windows(self) -> list[StepWindow]:
-        """The last windows of steps, in the order of time."""
-        return [] if self._descriptor < 0 else read_windows(self._descriptor, _WINDOWS_AT)
+    def windows(self, since_s: float) -> list[StepWindow]:
+        """The windows of steps that ended after a time, in order; of the last minutes at most."""
+        return [] if self._descriptor < 0 else read_windows(self._descriptor, _WINDOWS_AT, since_s)
 
     def times_of(self, number: int) -> RequestTimes | None:
         """When a request was begun and had been read; `None` where nobody has told."""

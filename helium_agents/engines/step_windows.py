@@ -42,9 +42,11 @@ class WindowsWriter:
         os.pwrite(self._descriptor, _SLOT.pack(*window, window.begin_s), place)
 
 
-def read_windows(descriptor: int, offset: int) -> list[StepWindow]:
-    """What is there, in the order of time."""
+def read_windows(descriptor: int, offset: int, since_s: float) -> list[StepWindow]:
+    """Those that ended after a time, in order."""
     content = os.pread(descriptor, _NUM_SLOTS * _SLOT.size, offset)
     whole = memoryview(content)[: len(content) // _SLOT.size * _SLOT.size]
     slots = _SLOT.iter_unpack(whole)
-    return sorted(StepWindow(*values) for *values, again in slots if values[0] == again != 0.0)
+    return sorted(
+        StepWindow(*slot[:-1]) for slot in slots if slot[1] > since_s and slot[0] == slot[-1]
+    )

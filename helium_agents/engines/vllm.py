@@ -151,9 +151,9 @@ class VLLM:
         sums = None if self._engine is None else self._engine.steps.read()
         return self._cost if self._cost is None or sums is None else sums.corrected(self._cost)
 
-    def step_windows(self) -> list[StepWindow]:
-        """What its scheduler told of the steps of the last minutes; nothing where it is yours."""
-        return [] if self._engine is None else self._engine.steps.windows()
+    def step_windows(self, since_s: float) -> list[StepWindow]:
+        """What its scheduler told of the steps since a time; nothing where it is yours."""
+        return [] if self._engine is None else self._engine.steps.windows(since_s)
 
     @property
     def takes_hints(self) -> bool:

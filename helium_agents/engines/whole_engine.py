@@ -141,12 +141,13 @@ class WholeEngine:
         """Whether it has `step_windows`."""
         return hasattr(self._own, "step_windows")
 
-    def step_windows(self) -> Sequence[StepWindow]:
-        """What it computed in the last minutes, in the order of time; the last one may still grow.
+    def step_windows(self, since_s: float) -> Sequence[StepWindow]:
+        """What it computed lately, in the order of time; the last window may still grow.
 
+        `since_s` leaves out windows that had ended by then; those of some minutes are there.
         Without it traces have what is worked out from the times of requests.
         """
-        found: Sequence[StepWindow] = self._own.step_windows() if self.tells_steps else ()
+        found: Sequence[StepWindow] = self._own.step_windows(since_s) if self.tells_steps else ()
         return found
 
     @property

@@ -49,8 +49,8 @@ class StepTeller:
     def _until(self, until_s: float) -> list[StepWindow]:
         """The new windows that ended until then, joined where they are short."""
         found = []
-        for window in self._engine.step_windows():
-            if self._told_s < window.end_s <= until_s:
+        for window in self._engine.step_windows(self._told_s):
+            if window.end_s <= until_s:
                 self._told_s = window.end_s
                 ready = self._joined.add(window)
                 if ready is not None:

@@ -59,9 +59,9 @@ def compute(num_requests: int) -> SimulatedEngine:
 
 
 def test_each_step_counts(report: StepReport) -> None:
-    assert report.read() is None and report.windows() == []
+    assert report.read() is None and report.windows(0.0) == []
     counts = compute(20).counts
-    sums, windows = report.read(), report.windows()
+    sums, windows = report.read(), report.windows(0.0)
     assert sums is not None
     assert sums.num_steps == len(windows) == counts.steps, "a step ends each second of this clock"
     assert sum(window.prefill_tokens for window in windows) == counts.prefill_tokens == 2_000

@@ -27,7 +27,7 @@ def test_half_of_it_is_none() -> None:
     content = bytearray(Path(report.path).read_bytes())
     content[0] = content[-1] = 7  # the first and the last byte of what is told twice
     Path(report.path).write_bytes(content)
-    assert report.read() is None and report.windows() == []
+    assert report.read() is None and report.windows(0.0) == []
     report.close()
 
 
@@ -36,12 +36,13 @@ def test_it_keeps_the_last_windows_and_closes_twice() -> None:
     writer = ReportWriter(report.path)
     for number in range(1, _NUM_SLOTS + 11):
         writer.add_window(window(number, number + 0.5))
-    found = report.windows()
+    found = report.windows(0.0)
     assert len(found) == _NUM_SLOTS
     assert (found[0].begin_s, found[-1].begin_s) == (11, _NUM_SLOTS + 10)
+    assert report.windows(found[-3].end_s) == found[-2:]
     report.close()
     report.close()
-    assert report.read() is None and report.windows() == [] and report.times_of(1) is None
+    assert report.read() is None and report.windows(0.0) == [] and report.times_of(1) is None
 
 
 def test_steps_that_end_together_are_one_window() -> None:
@@ -49,6 +50,6 @@ def test_steps_that_end_together_are_one_window() -> None:
     writer = ReportWriter(report.path)
     for number in range(5):
         writer.add_window(window(1.01 + 0.01 * number, 1.02 + 0.01 * number))
-    (found,) = report.windows()
+    (found,) = report.windows(0.0)
     assert found == pytest.approx(StepWindow(1.01, 1.06, 2, 1, 0.5, 50, 10))
     report.close()

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from helium_agents.engines.engine import (
@@ -135,9 +136,10 @@ class SimulatedEngine:
             self._scheduler.reset_prefix_cache()
         self.counts = SimulatedCounts()
 
-    def step_windows(self) -> list[StepWindow]:
-        """What it computed lately, the first of it forgotten."""
-        return [*self._windows]
+    def step_windows(self, since_s: float) -> list[StepWindow]:
+        """What it computed since a time."""
+        found = list(takewhile(lambda window: window.end_s > since_s, reversed(self._windows)))
+        return found[::-1]
 
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
         """One token for each word, and one for each role."""

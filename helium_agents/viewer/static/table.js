@@ -22,6 +22,7 @@ const COLUMNS = [
 function tablePart(page) {
   const { run } = page;
   let places = [];
+  const drawn = new Map();  // lines, by their place in the list
   let { sorting, focused, top } = { sorting: { key: "number", isDown: false }, focused: 0, top: 0, ...page.kept.table };
   const inputs = filterInputs(run, refilter);
   for (const [name, value] of Object.entries(page.kept.filter ?? {})) inputs[name].value = value;
@@ -29,7 +30,7 @@ function tablePart(page) {
   const body = h("div.lines", { role: "presentation" });
   const heads = COLUMNS.map((column) => h(column.isText ? "div" : "div.number", { role: "columnheader", "aria-sort": "none" },
     h("button.plain", { click: () => sort(column.key) }, column.title)));
-  const scroller = h("div.scroller", { tabindex: "0", role: "table", "aria-label": "Calls; arrow keys move, Enter opens one", id: "calls", scroll: () => paint(), keydown: keys },
+  const scroller = h("div.scroller", { tabindex: "0", role: "table", "aria-label": "Calls; arrow keys move, Enter opens one", id: "calls", scroll: () => scrolled(), keydown: keys },
     h("div.line.heads", { role: "row" }, heads), body);
 
   function refilter() {
@@ -66,15 +67,30 @@ function tablePart(page) {
     COLUMNS.forEach((each, at) => heads[at].setAttribute("aria-sort", each.key === sorting.key ? (sorting.isDown ? "descending" : "ascending") : "none"));
   }
 
+  // Draw the lines that are seen, all of them anew.
   function paint() {
+    body.replaceChildren();
+    drawn.clear();
+    scrolled();
+  }
+
+  // Lines that are seen already stay, so that scrolling makes a few at a time.
+  function scrolled() {
     if (scroller.clientHeight) page.kept.table = { sorting, focused, top: scroller.scrollTop };
     const first = Math.max(0, Math.floor(scroller.scrollTop / LINE) - 6);
     const last = Math.min(places.length, first + Math.ceil((scroller.clientHeight || 600) / LINE) + 14);
     body.style.height = `${places.length * LINE}px`;
-    const lines = [];
-    for (let place = first; place < last; place++) lines.push(line(place));
-    body.replaceChildren(...lines);
     scroller.setAttribute("aria-rowcount", places.length + 1);
+    for (const [place, element] of drawn) {
+      if (place >= first && place < last) continue;
+      element.remove();
+      drawn.delete(place);
+    }
+    let next = body.firstElementChild;
+    for (let place = first; place < last; place++) {
+      if (!drawn.has(place)) drawn.set(place, body.insertBefore(line(place), next));
+      next = drawn.get(place).nextElementSibling;
+    }
   }
 
   function line(place) {
