@@ -19,6 +19,7 @@ from blake3 import blake3
 from helium_agents.engines.cached_model import cache_root
 from helium_agents.engines.embedded import embedded_model_dir
 from helium_agents.engines.random_model import random_model_dir
+from helium_agents.engines.vllm_installation import instead_or_installed
 from helium_agents.errors import EngineStartError
 
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -138,15 +139,21 @@ def _commit(model: str, revision: str, repository: Path) -> str:
         return revision
     with suppress(OSError):
         return (repository / "refs" / revision).read_text("ascii").strip()
+    where = f"is no directory, is not in the local Hugging Face cache ({repository.parent})"
     try:
         from huggingface_hub import HfApi
-
+    except ImportError as error:
+        raise EngineStartError(
+            f"model {model!r} {where}, and to ask the hub for it huggingface_hub is missing. vLLM "
+            f"brings that, and is not installed. {instead_or_installed()}. For a tokenizer alone: "
+            "pip install 'helium_agents[tokenizer]'"
+        ) from error
+    try:
         commit = HfApi().model_info(model, revision=revision, timeout=10).sha
-    except Exception as error:  # offline, unknown, gated, or the package is missing
+    except Exception as error:  # offline, unknown, or gated
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineStartError(
-            f"model {model!r} is no directory, is not in the local Hugging Face cache "
-            f"({repository.parent}), and cannot be asked of the hub: {reason}. Download it first "
+            f"model {model!r} {where}, and cannot be asked of the hub: {reason}. Download it first "
             f"(hf download {model}), or give the path of a model directory"
         ) from error
     if commit is None:

@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from helium_agents.engines.cpu_installation import TORCH_INDEX, cpu_installation
 from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.engine_processes import EngineProcesses
 from helium_agents.engines.step_report import STEPS_VARIABLE, StepReport
+from helium_agents.engines.vllm_installation import TORCH_INDEX, instead_or_installed
 from helium_agents.engines.vllm_launched import Launched
 from helium_agents.engines.vllm_watcher import MARKER
 from helium_agents.errors import EngineStartError
@@ -98,12 +98,7 @@ def _check_can_start() -> None:
             os._exit(_UNGUARDED_MAIN)
         raise EngineStartError(_unguarded_message())
     if importlib.util.find_spec("vllm") is None:
-        raise EngineStartError(
-            "vLLM is not installed. Ask a server that runs already, by OpenAIServer(...) or on the "
-            "command line --server URL; or install it, on a machine with a GPU by "
-            "pip install 'helium_agents[vllm]', without one, and best in an environment of its "
-            f"own, since it needs exact versions of what else is there, by {cpu_installation()}"
-        )
+        raise EngineStartError(f"vLLM is not installed. {instead_or_installed()}")
 
 
 def _main_looks_unguarded() -> bool:

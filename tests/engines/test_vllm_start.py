@@ -141,6 +141,14 @@ def test_a_hub_model_is_its_commit(hub: Path) -> None:
     assert VLLM("org/name").identity() != engine.identity()
 
 
+def test_without_vllm_who_names_a_hub_model_is_told_what_to_do(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # which it brings
+    with pytest.raises(EngineStartError, match=r"'org/other'.*--server.*helium_agents\[vllm\]"):
+        VLLM("org/other").identity()
+
+
 def test_truncation_works_for_a_hub_model(hub: Path) -> None:
     engine = VLLM("org/name")
     ids = tuple(engine._truncator._tokenizer.encode(" the market").ids)  # type: ignore[union-attr]
