@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from helium_agents.capacity.outcome import measured
+from helium_agents.cli import explain_guesses
 from helium_agents.cli.explain_expected import expected_table
 from helium_agents.cli.options import echo_warning
 from helium_agents.cli.report import columns, count
 from helium_agents.cli.told_if_long import told_if_long
 from helium_agents.diagnose.analyze import OperatorRow, by_operator
 from helium_agents.diagnose.expectations import expectations
+from helium_agents.diagnose.guesses import oracle_gap
 from helium_agents.diagnose.losses import Loss, losses
 from helium_agents.telemetry.progress import duration
 from helium_agents.trace import TracedRun, read_trace
@@ -34,7 +36,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
         run = read_trace(path)
         outcome, rows = measured(run), by_operator(run)
         found = losses(run, outcome.seconds)[:_MOST_LOSSES]
-        expected = expectations(run, rows)
+        expected, gap = expectations(run, rows), oracle_gap(run)
     if as_json:
         report = {
             "trace": str(path),
@@ -44,6 +46,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
             "operators": [asdict(row) for row in rows],
             "expectations": [asdict(each) for each in expected],
             "choices": run.choices,
+            "speculation": explain_guesses.as_dict(gap),
             "losses": [asdict(loss) for loss in found],
         }
         click.echo(json.dumps(report))
@@ -57,8 +60,8 @@ def analyze(path: Path, *, as_json: bool) -> None:
     click.echo(f"{path}: {items}, {calls}, {duration(outcome.seconds)}{parts}\n")
     click.echo(_table(rows))
     click.echo(f"\n{expected_table(expected)}{_chosen(run)}")
-    if run.speculated:
-        click.echo(_speculated(run))
+    if told := explain_guesses.in_words(run, gap):
+        click.echo(told)
     click.echo(_losses(found))
     if run.is_cut:
         echo_warning("the trace ends in the middle: its run goes on, or was killed")
@@ -144,18 +147,6 @@ def _chosen(run: TracedRun) -> str:
         return text
     predicted = duration(choice["predicted_s"])
     return f"{text}; the rows that were looked at were predicted to take {predicted}"
-
-
-def _speculated(run: TracedRun) -> str:
-    """What guesses have won and cost."""
-    used = [each for each in run.speculated if each["is_used"]]
-    saved_s = sum(each["saved_s"] for each in used)
-    wasted_tokens = sum(each["wasted_tokens"] for each in run.speculated)
-    num_wasted = len(run.speculated) - len(used)
-    return (
-        f"speculation: {count(len(used), 'call')} computed early, by {duration(saved_s)}; "
-        f"{num_wasted:,} for nothing ({count(wasted_tokens, 'token')})"
-    )
 
 
 def _losses(found: Sequence[Loss]) -> str:

@@ -106,7 +106,8 @@ class Calls:
         made_of = parts.engines, parts.dispatcher, self.flights, self._answers, parts.tasks
         planner = parts.planner
         learned = LearnedGuesses(planner.histograms if planner is not None else lambda _: ())
-        return Speculation(*made_of, parts.stakes, learned, parts.emit)
+        is_watched = parts.is_watched
+        return Speculation(*made_of, parts.stakes, learned, parts.emit, is_watched=is_watched)
 
     # --- made ----------------------------------------------------------------------------------
 

@@ -103,6 +103,13 @@ def closed_guess(node: LlmNode, guess: Guess) -> list[Predicted]:
         return []
 
 
+def can_be_learned(node: Node) -> bool:
+    """Whether what calls like it came to says anything of one."""
+    if not isinstance(node, LlmNode):
+        return False
+    return node.call.tools is not None or _closed(node) is not None
+
+
 def has_closed_part(node: LlmNode) -> bool:
     """Whether a part of a call's answer is known before all of it is there."""
     closed = _closed(node)

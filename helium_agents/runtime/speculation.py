@@ -33,14 +33,20 @@ from helium_agents.runtime.early_answers import EarlyAnswer, EarlyAnswers
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.flights import Flights
-from helium_agents.runtime.learned_guesses import LearnedGuesses, closed_guess, has_closed_part
+from helium_agents.runtime.guess_notes import guessed, note_tried, note_why, note_worth
+from helium_agents.runtime.learned_guesses import (
+    LearnedGuesses,
+    can_be_learned,
+    closed_guess,
+    has_closed_part,
+)
 from helium_agents.runtime.predicted import Predicted, by_user, is_right, of_answer
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.shadow import Shadow
 from helium_agents.runtime.stakes import Stakes
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.runtime.trial import Body, Trial
-from helium_agents.telemetry.events import Observer, Speculated
+from helium_agents.telemetry.events import Observer, Speculated, WhyNoGuess
 
 T = TypeVar("T")
 
@@ -63,6 +69,7 @@ class Speculation:
         stakes: Says what is worth it.
         learned: Guesses where the user does not.
         emit: Takes events.
+        is_watched: Whether anybody wants to know of each guess.
 
     Attributes:
         bodies: Those that run, by their calls: where there are none, there is nothing to guess.
@@ -78,6 +85,8 @@ class Speculation:
         stakes: Stakes,
         learned: LearnedGuesses,
         emit: Observer,
+        *,
+        is_watched: bool,
     ) -> None:
         self.bodies: dict[Node, Body] = {}
         self._engines = engines
@@ -87,6 +96,7 @@ class Speculation:
         self._stakes = stakes
         self._learned = learned
         self._emit = emit
+        self._is_watched = is_watched
         self._early = EarlyAnswers(engines, dispatcher, tasks, self._is_worth, self._note_dropped)
         self._trials: dict[Shadow, Trial] = {}
         self._endless: set[str] = set()  # operators whose bodies cannot be ended
@@ -100,6 +110,8 @@ class Speculation:
             flight.begin()
             if await self._early.taken(early):
                 value: T = early.value
+                for body in self._bodies_of(flight):
+                    self._tell(flight, node, self._stakes.site(body, node), body, Value(value))
                 return value
         self._asked(flight, node, None)
         body = Body(node)
@@ -168,8 +180,10 @@ class Speculation:
         self, body: Body, node: Node, site: str, until_s: float, above: Trial | None
     ) -> None:
         """Try what is guessed of a call."""
-        is_endless = body.node.body.identity in self._endless
-        if node.key is None or is_endless or not self._stakes.may_guess(node, site):
+        why = self._why_none(body, node, site)
+        if why or node.key is None:
+            if above is None:
+                note_why(body, node, why)
             return
         with _told_if_it_fails(node):
             if isinstance(node, LlmNode) and isinstance(node.call.predict, str):
@@ -178,8 +192,24 @@ class Speculation:
             found = self._predictions(body, node, site, above)
             if above is None and found:
                 body.guessed[node.key] = found
+            elif above is None:
+                note_why(body, node, self._why_unsaid(node))
             for predicted in found:
                 self._try(body, node, site, until_s, predicted, above)
+
+    def _why_none(self, body: Body, node: Node, site: str) -> WhyNoGuess:
+        if node.key is None:
+            return "not shared"
+        if body.node.body.identity in self._endless:
+            return "never alike"
+        return self._stakes.why_none(node, site)
+
+    def _why_unsaid(self, node: Node) -> WhyNoGuess:
+        assert isinstance(node, LlmNode | OperatorNode)
+        asked = node.call if isinstance(node, LlmNode) else node.body
+        if asked.predict is not None:
+            return "not said"
+        return "nothing seen" if can_be_learned(node) else "nobody"
 
     def _ask_smaller(
         self, body: Body, node: LlmNode, model: str, site: str, until_s: float, above: Trial | None
@@ -213,19 +243,22 @@ class Speculation:
         predicted: Predicted,
         above: Trial | None,
     ) -> None:
-        chance = self._stakes.chance(site, predicted.guess)
+        own = chance = self._stakes.chance(site, predicted.guess)
         known: dict[bytes, Outcome] = {}
         if above is not None:
             chance, known = chance * above.shadow.probability, above.shadow.known
-        if chance < self._stakes.least_probability or len(body.trials) >= _MOST_TRIALS:
-            return
         if self._is_tried(body, node, predicted):
+            return
+        if chance < self._stakes.least_probability or len(body.trials) >= _MOST_TRIALS:
+            note_why(body, node, "improbable")
             return
         assert node.key is not None
         shadow = Shadow(self, known | {node.key: predicted.outcome}, chance)
         again = shadow.again(body.node)
         if again.key != body.node.key:  # the body has changed its arguments
+            note_why(body, node, "never alike")
             return
+        note_tried(body, node, predicted, own)
         trial = Trial(body, node, site, predicted, shadow, until_s, above=above)
         self._trials[shadow] = trial
         body.trials.append(trial)
@@ -279,7 +312,17 @@ class Speculation:
         for predicted in body.guessed.pop(node.key or b"", ()):
             if isinstance(truth, Value):
                 self._stakes.note(site, predicted.guess, is_right(node, predicted, truth))
+        if isinstance(truth, Value):
+            self._tell(flight, node, site, body, truth)
         self._judge(body, node, truth)
+
+    def _tell(self, flight: Flight, node: Node, site: str, body: Body, truth: Value) -> None:
+        """Tell what was guessed of a call."""
+        if not self._is_watched:
+            return
+        event = guessed(body, node, flight.node.number, site, truth)
+        if event is not None:
+            self._emit(event)
 
     def _judge(self, body: Body, node: Node, truth: Outcome | None) -> None:
         """It is known what a call came to: end the trials that guessed otherwise."""
@@ -369,6 +412,7 @@ class Speculation:
             return False
         stake = self._stakes.stake(trial, node, request)
         early.stake = trial, stake
+        note_worth(trial.body, trial.root.node, is_worth=stake is not None)
         return stake is not None
 
     def _note_dropped(self, early: EarlyAnswer) -> None:

@@ -23,7 +23,7 @@ from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.early_answers import EarlyAnswer
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.trial import Body, Trial
-from helium_agents.telemetry.events import Usage
+from helium_agents.telemetry.events import Usage, WhyNoGuess
 
 _TOOL_S = 0.2
 """What an operator takes of which none has ended yet."""
@@ -101,12 +101,12 @@ class Stakes:
 
     # --- what is worth it ----------------------------------------------------------------------
 
-    def may_guess(self, node: Node, site: str) -> bool:
-        """Whether anything may be guessed of a call at all."""
+    def why_none(self, node: Node, site: str) -> WhyNoGuess:
+        """Why nothing may be guessed of a call at all; "" where something may."""
         model = node.call.model if isinstance(node, LlmNode) else None
         if self._is_cautious and self._engines[model].cost is None:
-            return False
-        return not self._budget.is_off(site)
+            return "no cost"
+        return "off" if self._budget.is_off(site) else ""
 
     def chance(self, site: str, guess: Guess) -> float:
         """How probable a guess is at least."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.runtime.predicted import Predicted
 from helium_agents.runtime.shadow import Shadow
+from helium_agents.telemetry.events import WhyNoGuess
 
 
 @dataclass(eq=False, slots=True)
@@ -20,6 +21,8 @@ class Body:
         prompt: The last that was asked in it: the next one is likely to begin with it.
         last: The closed answers that came in it last, by site.
         guessed: What was guessed of calls that are open, by key.
+        tried: Those guesses that were tried, by key, with how probable they are at least.
+        why: Why nothing comes of the others, by key.
     """
 
     node: OperatorNode
@@ -27,6 +30,8 @@ class Body:
     prompt: Sequence[int] = ()
     last: dict[str, str] = field(default_factory=dict)
     guessed: dict[bytes, list[Predicted]] = field(default_factory=dict)
+    tried: dict[bytes, list[tuple[Predicted, float]]] = field(default_factory=dict)
+    why: dict[bytes, WhyNoGuess] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)

@@ -458,6 +458,37 @@ class CallSettled(NamedTuple):  # the most frequent event: a dataclass costs fou
         return "" if self.body is None else self.body.name
 
 
+WhyNoGuess = Literal[
+    "", "not shared", "never alike", "nobody", "nothing seen", "not said", "no cost", "off",
+    "improbable", "not worth it",
+]  # fmt: skip
+"""Why nothing was computed early on a guess of a call: something was, or might have been; equal
+calls are not one; its body differs when it is run again; nobody guesses such calls, nor could they;
+too little like it was seen; `predict=` said nothing; nobody knows what a step of its engine costs;
+guesses there did not pay; it was not probable enough, or one of too many; what followed was not
+worth its cost."""
+
+
+class Guessed(NamedTuple):
+    """The answer of a call in the body of a pure operator is there: what was guessed of it.
+
+    Args:
+        call: Its number.
+        site: What it has in common with calls of which one tells about another.
+        source: Who guessed, as in `Speculated`; "" where nobody did.
+        probability: At least, of what was guessed right, or else of the likeliest guess.
+        is_right: Whether one of the guesses was; `None` where there was none.
+        why: Why nothing was computed early on it.
+    """
+
+    call: int
+    site: str
+    source: str
+    probability: float
+    is_right: bool | None
+    why: WhyNoGuess
+
+
 class Speculated(NamedTuple):
     """What was computed before anybody had asked for it was asked for, or is given up.
 
@@ -505,5 +536,6 @@ Event = (
     | ToolEnded
     | CallSettled
     | Speculated
+    | Guessed
 )
 Observer = Callable[[Event], None]

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 from helium_agents.trace.run import TracedAnswer, TracedCall, TracedRun
@@ -19,10 +20,10 @@ from helium_agents.trace.run import TracedAnswer, TracedCall, TracedRun
 
 @dataclass(frozen=True)
 class Step:
-    """A model call that was asked for, though its answer may be another's.
+    """A call that was asked for, though its answer may be another's.
 
     Args:
-        call: The call; it has an answer.
+        call: The call.
         after: The numbers of the calls that it waited for.
         declared: Those of them whose Refs went into its prompt.
         pause_s: From when these were there, or else its item was opened, until it was asked.
@@ -40,19 +41,25 @@ class Step:
         return self.call.answer
 
 
-def steps_of(run: TracedRun) -> list[Step]:
+def steps_of(run: TracedRun, *, with_operators: bool = False) -> list[Step]:
     """The model calls that an engine answered, or would have, in the order of their numbers.
 
     Calls that were remembered took no time and are left out, as are those that failed.
+
+    Args:
+        run: The run.
+        with_operators: Also calls of pure operators in whose bodies no others were made; these
+            have no answer.
     """
-    spans = _Spans(run, _is_step)
+    is_step = partial(_is_timed, run) if with_operators else _is_answered
+    spans = _Spans(run, is_step)
     begin_s = min((call.asked_s for call in run.calls), default=0.0)
     found = []
-    for call in sorted(filter(_is_step, run.calls), key=lambda call: call.number):
+    for call in sorted(filter(is_step, run.calls), key=lambda call: call.number):
         declared = tuple(
             number
             for number in call.inputs
-            if number in run.by_number and _is_step(run.by_number[number])
+            if number in run.by_number and is_step(run.by_number[number])
         )
         after = spans.waited_for(call) | set(declared)
         if after:
@@ -88,7 +95,12 @@ def _takes_time(call: TracedCall) -> bool:
     return is_shared or (call.kind == "llm" and call.source == "engine")
 
 
-def _is_step(call: TracedCall) -> bool:
+def _is_timed(run: TracedRun, call: TracedCall) -> bool:
+    is_run = call.kind == "operator" and call.source == "body" and call.error is None
+    return (is_run and call.number not in run.bodies) or _is_answered(call)
+
+
+def _is_answered(call: TracedCall) -> bool:
     is_asked = call.source in ("engine", "merged", "joined")
     return call.kind == "llm" and is_asked and call.error is None and call.answer is not None
 

@@ -18,6 +18,7 @@ from helium_agents.telemetry.events import (
     EngineStarted,
     EngineStepped,
     Event,
+    Guessed,
     ItemClosed,
     ItemOpened,
     MapOpened,
@@ -40,6 +41,7 @@ KINDS: dict[type[Any], str] = {
     ProfileMisfit: "misfit",
     ScheduleChosen: "schedule",
     Speculated: "speculated",
+    Guessed: "guessed",
 }
 """Events that are kept as they are, by kind."""
 
@@ -68,7 +70,9 @@ def encoded(events: Iterable[tuple[float, Event]], *, has_content: bool) -> dict
 
 
 def _fields_of(event: Event) -> dict[str, Any]:
-    return event._asdict() if isinstance(event, Speculated) else asdict(cast("Any", event))
+    return (
+        event._asdict() if isinstance(event, Speculated | Guessed) else asdict(cast("Any", event))
+    )
 
 
 def _steps(event: EngineStepped, time_s: float) -> dict[str, Any]:

@@ -164,6 +164,8 @@ class TraceReader:
         elif record["kind"] == "speculated":
             call = self._number(record["call"])
             self.run.speculated.append({**record, "t": self._time(record["t"]), "call": call})
+        elif record["kind"] == "guessed":
+            self.run.guessed[self._number(record["call"])] = record
         elif record["kind"] == "map" and not record["is_nested"]:
             self._add_rows(record["num_items"])
         else:

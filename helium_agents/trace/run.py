@@ -235,6 +235,8 @@ class TracedRun:
             `None` where that is not known.
         choices: What the schedule chose, as the fields of each `ScheduleChosen`, with the time `t`.
         speculated: What was computed early, as the fields of each `Speculated`, likewise.
+        guessed: What was guessed of calls in pure operators, as the fields of each `Guessed`, by
+            the call's number.
         is_cut: Whether the last thing written is not there to its end: the run goes on, or was
             killed.
     """
@@ -250,6 +252,7 @@ class TracedRun:
     num_rows: int | None = None
     choices: list[dict[str, Any]] = field(default_factory=list)
     speculated: list[dict[str, Any]] = field(default_factory=list)
+    guessed: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     is_cut: bool = False
 
     @property
