@@ -216,6 +216,7 @@ class OperatorNode(Node):
         "origin",
         "sibling_key",
         "task",
+        "told_as",
         "version",
         "waiters",
     )  # fmt: skip
@@ -236,6 +237,7 @@ class OperatorNode(Node):
         self.is_running = False  # in the task of a first awaiter
         self.task: asyncio.Task[Any] | None = None  # that of the first awaiter
         self.waiters: dict[Any, None] | None = None  # who else waits for that
+        self.told_as: Any = None  # what events call it, once one has
         key: Any
         if body.is_pure:
             self.version: bytes | str = body.version if origin is None else origin.version

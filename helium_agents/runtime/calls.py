@@ -32,7 +32,6 @@ from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import substitute_known
 from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.answers import Found
-from helium_agents.runtime.bodies import Bodies
 from helium_agents.runtime.evaluator import Evaluator
 from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flight import Flight, Waiter
@@ -65,7 +64,6 @@ class Calls:
         ranks: Counts the rows that maps read.
         loop: The event loop of the session.
         thread_id: The thread that it runs in.
-        bodies: The operator calls that events name.
         next_number: Gives a number that no other call, tool or workflow of the session has.
         when_committed: Calls back, with the error if there is one, once all answers kept so far
             are durable.
@@ -76,7 +74,6 @@ class Calls:
         self.root = Frame(self, level=("run", parts.run_id))
         self.maps: dict[OpenMap, None] = {}
         self.ranks = count()
-        self.bodies = Bodies()
         self.models = engines = parts.engines
         self.dispatcher = dispatcher = parts.dispatcher
         self.tasks = tasks = parts.tasks
@@ -90,9 +87,9 @@ class Calls:
         self.when_committed = _call_back if answers is None else answers.when_committed
         self.next_number: Callable[[], int] = count(1).__next__
         self._num_at_once = 0
-        settler = Settler(emit, engines, answers, self.bodies)
+        settler = Settler(emit, engines, answers)
         self.flights = Flights(self._plan, settler.settle, settler.report_left, self._closed_before)
-        reports = Reports(emit, engines, self.bodies) if self.is_watched else None
+        reports = Reports(emit, engines) if self.is_watched else None
         self.inline = inline = InlineWork(tasks, reports)
         self.on_awaited, self.on_ended, self.running_tool = inline.began, inline.ended, inline.tool
         common = engines, dispatcher, self.flights, answers

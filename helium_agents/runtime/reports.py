@@ -8,7 +8,7 @@ from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.optimizer.step_cost import StepCost
-from helium_agents.runtime.bodies import Bodies
+from helium_agents.runtime.bodies import operator_around, operator_call
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.waiting import RunningTool
@@ -29,18 +29,16 @@ class Reports:
     Args:
         emit: Takes them.
         engines: The session's engines.
-        bodies: The operator calls that events name.
     """
 
-    def __init__(self, emit: Observer, engines: EnginePool, bodies: Bodies) -> None:
+    def __init__(self, emit: Observer, engines: EnginePool) -> None:
         self._emit = emit
         self._engines = engines
-        self._bodies = bodies
         self._described: dict[Fleet, tuple[Capacity | None, StepCost | None]] = {}
 
     def body_began(self, node: OperatorNode) -> None:
         """The body of an operator runs."""
-        self._emit(BodyBegan(self._bodies.of(node), _rank_of(node)))
+        self._emit(BodyBegan(operator_call(node), _rank_of(node)))
 
     def body_ended(self, node: Node, error: BaseException | None) -> None:
         """The body of a plain operator has ended."""
@@ -57,7 +55,7 @@ class Reports:
                 begun_s=tool.since_s,
                 ended_s=now_s,
                 error=error,
-                body=self._bodies.around(frame),
+                body=operator_around(frame),
                 item=None if frame.item is None else frame.item.rank,
             )
         )
@@ -65,7 +63,7 @@ class Reports:
     def request_began(self, node: LlmNode) -> dict[str, str]:
         """An engine is about to be asked; gives what is to be sent along over HTTP."""
         headers = dict[str, str]()
-        call, body = node.call, self._bodies.around(node.frame)
+        call, body = node.call, operator_around(node.frame)
         model = self._engines[call.model].name
         rank = _rank_of(node)
         self._emit(RequestBegan(node.number, body, rank, model, call.sampling, headers))

@@ -20,7 +20,7 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
 from helium_agents.keys.freeze import freeze
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.bodies import Bodies
+from helium_agents.runtime.bodies import operator_around
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.record import Answer
@@ -34,15 +34,11 @@ class Settler:
         emit: Takes events.
         engines: The session's engines, for their names.
         answers: What is remembered, or `None`.
-        bodies: The operator calls that events name.
     """
 
-    def __init__(
-        self, emit: Observer, engines: EnginePool, answers: Answers | None, bodies: Bodies
-    ) -> None:
+    def __init__(self, emit: Observer, engines: EnginePool, answers: Answers | None) -> None:
         self._emit = emit
         self._engines = engines
-        self._bodies = bodies
         self._answers = answers
 
     def settle(self, flight: Flight, outcome: Outcome) -> None:
@@ -111,7 +107,7 @@ class Settler:
             error=outcome.error if isinstance(outcome, Failure) else None,
             calls_below=calls_below,
             call=node.number,
-            body=self._bodies.around(node.frame) if is_watched else None,
+            body=operator_around(node.frame) if is_watched else None,
             leader=(flight.leader or flight.node).number,
             item=None if item is None else item.rank,
             model=model,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from helium_agents.graph.node import OperatorNode
+from helium_agents.runtime.bodies import operator_call
 from helium_agents.runtime.calls import Calls
 from helium_agents.telemetry.events import WorkflowBegan, WorkflowEnded
 
@@ -42,7 +43,7 @@ class Workflow:
         self._emit = calls.emit
         self._is_open = calls.is_watched
         if self._is_open:
-            body = None if caller is None else calls.bodies.of(caller)
+            body = None if caller is None else operator_call(caller)
             self._emit(WorkflowBegan(self.number, name_of(fn), num_rows, body, is_run))
 
     def end(self, error: BaseException | None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 from helium_agents.errors import RefCancelled
 from helium_agents.telemetry.events import (
@@ -81,31 +83,9 @@ class Summary:
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
-        if isinstance(event, CallSettled):
-            if event.kind == "llm":
-                self._count_call(event)
-            else:
-                self.operators_by_source[event.source] += 1
-            self.num_calls_below += event.calls_below
-        elif isinstance(event, ItemClosed):
-            if not event.is_nested:
-                self.num_items += 1
-                self.num_failed_items += event.error is not None
-        elif isinstance(event, EngineStarted):
-            self.engine_start_s += event.seconds
-        elif isinstance(event, ScheduleChosen):
-            self.policy, self.predicted_gain = event.policy, event.gain
-            self.policy_source, self.predicted_s = event.source, event.predicted_s
-            self.choosing_s += event.seconds
-        elif isinstance(event, ProfileMisfit):
-            self.misfits.append(event.reason)
-        elif isinstance(event, SpansLost):
-            self.num_lost_spans += event.num_spans
-        elif isinstance(event, Speculated):
-            self.num_early += event.is_used
-            self.num_given_up += not event.is_used
-            self.early_s += event.saved_s
-            self.wasted_tokens += event.wasted_tokens
+        count = _COUNTS.get(type(event))  # most events count nothing here
+        if count is not None:
+            count(self, event)
 
     @property
     def num_calls(self) -> int:
@@ -186,6 +166,38 @@ class Summary:
         )
         return f"<table>{''.join(cells)}</table>"
 
+    def _count_settled(self, event: CallSettled) -> None:
+        if event.kind == "llm":
+            self._count_call(event)
+        else:
+            self.operators_by_source[event.source] += 1
+        self.num_calls_below += event.calls_below
+
+    def _count_item(self, event: ItemClosed) -> None:
+        if not event.is_nested:
+            self.num_items += 1
+            self.num_failed_items += event.error is not None
+
+    def _count_start(self, event: EngineStarted) -> None:
+        self.engine_start_s += event.seconds
+
+    def _note_schedule(self, event: ScheduleChosen) -> None:
+        self.policy, self.predicted_gain = event.policy, event.gain
+        self.policy_source, self.predicted_s = event.source, event.predicted_s
+        self.choosing_s += event.seconds
+
+    def _note_misfit(self, event: ProfileMisfit) -> None:
+        self.misfits.append(event.reason)
+
+    def _count_lost_spans(self, event: SpansLost) -> None:
+        self.num_lost_spans += event.num_spans
+
+    def _count_speculated(self, event: Speculated) -> None:
+        self.num_early += event.is_used
+        self.num_given_up += not event.is_used
+        self.early_s += event.saved_s
+        self.wasted_tokens += event.wasted_tokens
+
     def _count_call(self, call: CallSettled) -> None:
         if isinstance(call.error, RefCancelled):
             self.num_cancelled_calls += 1
@@ -202,6 +214,17 @@ class Summary:
         else:
             self.saved_prompt_tokens += usage.prompt_tokens
             self.saved_output_tokens += usage.output_tokens
+
+
+_COUNTS: dict[type[Any], Callable[[Summary, Any], None]] = {
+    CallSettled: Summary._count_settled,
+    EngineStarted: Summary._count_start,
+    ItemClosed: Summary._count_item,
+    ProfileMisfit: Summary._note_misfit,
+    ScheduleChosen: Summary._note_schedule,
+    SpansLost: Summary._count_lost_spans,
+    Speculated: Summary._count_speculated,
+}
 
 
 def _shown(value: str | float | None) -> str:

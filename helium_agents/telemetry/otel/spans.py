@@ -84,7 +84,7 @@ class Spans:
     """
 
     def __init__(self, sink: Sink, run_id: str, *, content: bool, emit: Observer) -> None:
-        self._sink = sink
+        self._sink, self._put = sink, sink.put
         self._run_id = run_id
         self._content = content
         self._emit = emit
@@ -137,9 +137,6 @@ class Spans:
 
     # --- places --------------------------------------------------------------------------------
 
-    def _id(self, number: int) -> int:
-        return (self._first_id + number * _SPREAD) % _IDS or 1
-
     def _unix_ns(self, time_s: float) -> int:
         return self._epoch_ns + int(time_s * 1e9)
 
@@ -168,11 +165,12 @@ class Spans:
         return Place(trace, 0, self._sampler.takes(trace, None))
 
     def _begin(self, number: int, above: Place, start_s: float, work: Work) -> Place:
-        place = Place(above.trace, self._id(number), above.is_sampled)
-        if place.is_sampled:
-            start_ns = self._unix_ns(start_s)
-            self._sink.put(Began(place.span, above.span, place.trace, start_ns, work))
-        return place
+        trace, parent, is_sampled = above
+        span = (self._first_id + number * _SPREAD) % _IDS or 1
+        if is_sampled:
+            start_ns = self._epoch_ns + int(start_s * 1e9)
+            self._put(Began(span, parent, trace, start_ns, work))
+        return Place(trace, span, is_sampled)
 
     def _end(
         self,
@@ -186,7 +184,7 @@ class Spans:
             if error is not None:
                 said = type(error).__name__, message_of(error) if self._content else ""
             end_ns = self._unix_ns(self._now_s() if end_s is None else end_s)
-            self._sink.put(Ended(place.span, end_ns, said, answer))
+            self._put(Ended(place.span, end_ns, said, answer))
 
     # --- workflows and rows --------------------------------------------------------------------
 
@@ -236,10 +234,9 @@ class Spans:
         body = event.body
         if body.number in self._open:
             return
-        caller = self._callers.get(body.number)
-        is_root = body.caller is None and event.item is None
-        if caller is None and is_root:
-            caller = self._caller()
+        caller = None
+        if body.caller is None and event.item is None:
+            caller = self._callers.get(body.number) or self._caller()
         above, now_s = self._above(body.caller, event.item, caller), self._now_s()
         place = self._begin(body.number, above, now_s, Agent(body.name))
         self._open[body.number] = place, now_s
@@ -308,7 +305,10 @@ class Spans:
         self._end(place, usage.end_s, event.error, answer)
 
     def _above_call(self, event: RequestBegan | CallSettled) -> Place:
-        return self._above(event.body, event.item, self._callers.get(event.call))
+        is_root = event.body is None and event.item is None
+        return self._above(
+            event.body, event.item, self._callers.get(event.call) if is_root else None
+        )
 
     def _chat(self, model: str, body: OperatorCall | None, sampled: Sampled | None) -> Chat:
         opened = self._models[model]
