@@ -2,8 +2,9 @@
 
     python -m benchmarks.telemetry
 
-A row is one operator with one model call of a scripted engine: three spans. CPU is that of the
-run's own process, by the kernel's count; a collector in another process throws away what it gets.
+A row is one operator with one model call of a scripted engine that answers at once: three spans,
+and the least that a row can cost. CPU is that of the run's own process, by the kernel's count; a
+collector in another process throws away what it gets.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
+import psutil
+
+from benchmarks.harness.statistics import Interval, median_interval, paired_ratio
 from helium_agents import Session, llm, operator, user
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.telemetry.otel.pipe import Pipe
-from helium_agents.telemetry.otel.records import Agent, Answer, Began, Chat, Ended
+from helium_agents.telemetry.otel.records import Answer, Began, Chat, Ended
 
 _COLLECTOR = """
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,29 +56,60 @@ async def ask(x: str) -> str:
 
 
 def main() -> None:
-    """Measure in turns and print a table."""
+    """Measure in turns and print tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--rows", type=int, default=5_000)
-    parser.add_argument("--spans", type=int, default=40_000)
+    parser.add_argument("--spans", type=int, default=50_000)
     chosen = parser.parse_args()
     with collector() as url:
-        ways: dict[str, dict[str, Any]] = {
-            "nobody observes": {},
-            "an observer that does nothing": {"observers": [lambda event: None]},
-            "spans by the helper process": {"otlp": url},
-            "spans in the run's process": {"provider": url},
-        }
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        for _ in range(chosen.repeat):
-            for name, options in ways.items():
-                found[name].append(asyncio.run(rows_of(chosen.rows, **options)))
-        print(f"{os.cpu_count()} cores; {chosen.rows} rows; the least of {chosen.repeat} times\n")
-        print("| | µs of CPU a row | µs a row |\n|---|---|---|")
-        for name, values in found.items():
-            cpu_us, wall_us = (min(each) for each in zip(*values, strict=True))
-            print(f"| {name} | {cpu_us:.1f} | {wall_us:.1f} |")
-        print(asyncio.run(through_helper(chosen.spans, url)))
+        print(f"{os.cpu_count()} cores, of which a collector takes its part too\n")
+        print_rows(chosen.rounds, chosen.rows, url)
+        print_helper(chosen.rounds, chosen.spans, url)
+
+
+def print_rows(num_rounds: int, num_rows: int, url: str) -> None:
+    """What a row costs, by who observes."""
+    ways: dict[str, dict[str, Any]] = {
+        "nobody observes": {},
+        "an observer that does nothing": {"observers": [lambda event: None]},
+        "spans by the helper process": {"otlp": url},
+        "spans in the run's process": {"provider": url},
+    }
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(num_rounds):
+        for name, options in ways.items():
+            cpu_us, wall_us = asyncio.run(rows_of(num_rows, **options))
+            cpu[name].append(cpu_us)
+            wall[name].append(wall_us)
+    print(f"{num_rounds} rounds of {num_rows:,} rows; ratios are of the same round\n")
+    print("| | CPU of a row, µs | ÷ nobody | time ÷ nobody |\n|---|---|---|---|")
+    plain, plain_wall = next(iter(cpu.values())), next(iter(wall.values()))
+    for name in ways:
+        of_cpu, of_wall = paired_ratio(cpu[name], plain), paired_ratio(wall[name], plain_wall)
+        print(f"| {name} | {median(cpu[name]):.0f} | {shown(of_cpu)} | {shown(of_wall)} |")
+    observed = cpu["spans by the helper process"]
+    of_span = median([(a - b) / 3 for a, b in zip(observed, plain, strict=True)])
+    share = of_span * 10_000 / 1e6
+    print(
+        f"\nA span takes {of_span:.1f} µs of the run: ten thousand a second, {share:.0%} of a core."
+    )
+
+
+def print_helper(num_rounds: int, num_spans: int, url: str) -> None:
+    """How many spans the helper can send, and what one takes of a core there."""
+    found = [asyncio.run(through_helper(num_spans, url)) for _ in range(num_rounds)]
+    rate, cpu_us = (median_interval(each) for each in zip(*found, strict=True))
+    print(
+        f"\n{rate.median:,.0f} spans a second go through the helper ({rate.low:,.0f} to "
+        f"{rate.high:,.0f}), each for {cpu_us.median:.0f} µs of its CPU"
+    )
+
+
+def shown(ratio: Interval) -> str:
+    """A ratio with its interval."""
+    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 @contextmanager
@@ -124,28 +160,42 @@ def set_provider(url: str) -> Any:
     return end
 
 
-async def through_helper(num_spans: int, url: str) -> str:
-    """How fast records become spans that the collector has."""
-    sink = Pipe(
-        {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "100"}, url
-    )
+async def through_helper(num_spans: int, url: str) -> tuple[float, float]:
+    """How many records a second become spans that the collector has, and the helper's CPU of one.
+
+    All are of model calls, which have most to say. Starting the helper does not count.
+    """
+    sink = Pipe({**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": url}, url)
     chat = Chat("a model", "vllm", None, "flow:expert", None)
     said = Answer("engine", 100, 50, 20, 0.1, 0.2, 1, 0, False, None, ("stop",), None)
-    sink.put(Began(1, 0, bytes(15) + b"1", 1, Agent("flow:expert")))
-    sink.put(Ended(1, 2, None, None))
+    await put(sink, range(1, 513), chat, said)
     while not sink.num_delivered:  # noqa: ASYNC110  until the helper has started
         await asyncio.sleep(0.05)
-    start_s, cpu_s = time.perf_counter(), time.process_time()
-    for number in range(2, num_spans + 2):
+    start_s, cpu_s = time.perf_counter(), cpu_of(sink)
+    await put(sink, range(513, 513 + num_spans), chat, said)
+    while sink.num_delivered < 512 + num_spans // 512 * 512:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    took_s, cpu_s = time.perf_counter() - start_s, cpu_of(sink) - cpu_s
+    num_lost, _ = await sink.close(num_spans)
+    assert not num_lost, num_lost
+    return num_spans / took_s, cpu_s / num_spans * 1e6
+
+
+async def put(sink: Pipe, numbers: range, chat: Chat, said: Answer) -> None:
+    """As many spans as the helper takes."""
+    for number in numbers:
         sink.put(Began(number, 1, bytes(15) + b"1", number, chat))
         sink.put(Ended(number, number + 1, None, said))
         if number % 256 == 0:
             await asyncio.sleep(0)
-    cpu_us = (time.process_time() - cpu_s) / num_spans * 1e6
-    num_lost, _ = await sink.close(num_spans)
-    assert not num_lost, num_lost
-    rate = num_spans / (time.perf_counter() - start_s)
-    return f"\n{rate:,.0f} spans a second through the helper, {cpu_us:.1f} µs of CPU each here"
+            while len(sink._backlog) > 2**20:  # noqa: ASYNC110  more would be dropped
+                await asyncio.sleep(0.001)
+
+
+def cpu_of(sink: Pipe) -> float:
+    """Seconds of CPU that the helper has taken."""
+    times = psutil.Process(sink._process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from helium_agents.cli import execute, main
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.telemetry.otel import Otlp, helper, pipe
 from helium_agents.telemetry.otel.helper import Patience
+from helium_agents.telemetry.otel.latest import Latest
 from helium_agents.telemetry.otel.pipe import Pipe
 from helium_agents.telemetry.otel.records import LENGTH_BYTES, Agent, Answer, Began, Ended, Said
 from helium_agents.telemetry.otel.sending import Sender
@@ -280,3 +281,27 @@ async def test_grpc_has_it_by_the_stock_exporter(monkeypatch: pytest.MonkeyPatch
     assert sorted(names) == ["chat scripted"] * 3 + [
         f"invoke_agent {n}" for n in ("answer", "expert", "expert")
     ]
+
+
+async def test_spans_after_the_helpers_end_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "_PROGRAM", "raise SystemExit(1) # {path} {parent}")
+    sink = Pipe({**os.environ}, "nowhere")
+    sink.put(Began(1, 0, bytes(16), 1, Agent("flow:f")))
+    sink.put(Ended(1, 2, None, None))
+    await sink._has_news.wait()
+    for number in range(2, 1_000):
+        sink.put(Began(number, 0, bytes(16), 1, Agent("flow:f")))
+        sink.put(Ended(number, 2, None, None))
+    with pytest.warns(RuntimeWarning, match="helper process"):
+        num_lost, _ = await sink.close(0)
+    assert num_lost == 999
+    assert not sink._backlog
+
+
+def test_what_was_set_long_ago_is_forgotten() -> None:
+    latest = Latest[int, int]()
+    for number in range(50_000):
+        latest[number] = number
+    assert 10_000 <= len(latest) <= 20_000
+    assert latest.get(49_999 - 9_999) == 40_000
+    assert latest.get(0) is None

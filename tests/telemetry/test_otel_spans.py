@@ -344,13 +344,13 @@ async def test_requests_carry_their_span(made: Made) -> None:
     (request,) = asked
     assert request.headers is not None
     place = place_of(request.headers["traceparent"])
-    assert place == (chat.context.trace_id.to_bytes(16, "big"), chat.context.span_id, True)
+    assert place == Place(chat.context.trace_id.to_bytes(16, "big"), chat.context.span_id)
 
 
 async def test_what_the_caller_does_not_record_is_not_recorded(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRACEPARENT", CALLER._replace(is_sampled=False).traceparent)
+    monkeypatch.setenv("TRACEPARENT", Place(CALLER.trace, CALLER.span, False).traceparent)
     async with watched(made) as session:
         await results(session.map(answer, ["a"]))
     assert made.records == []

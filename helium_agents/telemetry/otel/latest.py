@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -10,22 +11,14 @@ V = TypeVar("V")
 _MOST = 10_000
 
 
-class Latest(Generic[K, V]):
-    """A mapping that keeps what was set last: at least ten thousand, at most twice as many."""
+class Latest(dict[K, V]):
+    """A dict that forgets what was set long ago.
 
-    def __init__(self) -> None:
-        self._new: dict[K, V] = {}
-        self._old: dict[K, V] = {}
+    It keeps at least ten thousand, at most twice as many; ``latest[key] = value`` alone counts.
+    """
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._new[key] = value
-        if len(self._new) > _MOST:
-            self._old, self._new = self._new, {}
-
-    def get(self, key: K) -> V | None:
-        """The value, if it is there still."""
-        return self._new.get(key) or self._old.get(key)
-
-    def pop(self, key: K) -> V | None:
-        """The value, if it is there still; then it is forgotten."""
-        return self._new.pop(key, None) or self._old.pop(key, None)
+        super().__setitem__(key, value)
+        if len(self) > 2 * _MOST:
+            for old in list(islice(self, _MOST)):
+                del self[old]

@@ -73,7 +73,7 @@ class Pipe:
         os.set_blocking(self._stdout.fileno(), False)
         self._loop.add_reader(self._stdout.fileno(), self._hear)
         self._encode_into = msgspec.msgpack.Encoder().encode_into
-        self._records, self._num_records = bytearray(), 0  # set aside
+        self._records: list[Record] = []  # set aside
         self._timer: asyncio.TimerHandle | None = None
         self._backlog = bytearray()  # encoded
         self._is_writing = False  # once the pipe takes more
@@ -86,25 +86,8 @@ class Pipe:
 
     def put(self, record: Record) -> None:
         """Set a record aside."""
-        if type(record) is Ended:
-            self._num_spans += 1
-            if self._dropped and record.span in self._dropped:
-                self._dropped.remove(record.span)
-                return
-            if self._is_full and record.answer is not None:
-                record = replace(record, answer=replace(record.answer, said=None))
-        elif self._is_full and type(record) is Began:
-            self._dropped.add(record.span)
-            return
-        if self._is_gone:
-            return
-        num_bytes = len(self._records)
-        try:
-            self._encode_into(record, self._records, -1)  # at the end
-        except UnicodeEncodeError:
-            self._encode_into(well_formed(record), self._records, num_bytes)
-        self._num_records += 1
-        if self._num_records >= _MOST_TOGETHER or len(self._records) >= _MOST_TOGETHER_BYTES:
+        self._records.append(record)
+        if len(self._records) >= _MOST_TOGETHER:
             self._send()
         elif self._timer is None:
             self._timer = self._loop.call_later(_EVERY_S, self._send)
@@ -149,22 +132,54 @@ class Pipe:
     # --- to the helper -------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Write what was set aside: as one array, preceded by its length."""
+        """Write what was set aside."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._is_gone:
-            return
-        if self._num_records:
-            head = _ARRAY + self._num_records.to_bytes(4, "big")
-            self._backlog += (len(head) + len(self._records)).to_bytes(LENGTH_BYTES, "big")
-            self._backlog += head
-            self._backlog += self._records
-        self._records.clear()
-        self._num_records = 0
-        self._is_full = len(self._backlog) >= _MOST_BYTES
-        if not self._is_writing:
+        records, self._records = self._records, []
+        frame, num_records = bytearray(), 0
+        for record in records:
+            kept = self._kept(record)
+            if kept is None:
+                continue
+            self._encode(kept, frame)
+            num_records += 1
+            if len(frame) >= _MOST_TOGETHER_BYTES:
+                self._add(frame, num_records)
+                frame, num_records = bytearray(), 0
+        if num_records:
+            self._add(frame, num_records)
+        if not self._is_writing and not self._is_gone:
             self._write()
+
+    def _kept(self, record: Record) -> Record | None:
+        """What of a record is sent: nothing where its span is dropped."""
+        if type(record) is Ended:
+            self._num_spans += 1
+            if self._dropped and record.span in self._dropped:
+                self._dropped.remove(record.span)
+                return None
+            if self._is_full and record.answer is not None:
+                record = replace(record, answer=replace(record.answer, said=None))
+        elif self._is_full and type(record) is Began:
+            self._dropped.add(record.span)
+            return None
+        return None if self._is_gone else record
+
+    def _encode(self, record: Record, frame: bytearray) -> None:
+        num_bytes = len(frame)
+        try:
+            self._encode_into(record, frame, num_bytes)
+        except UnicodeEncodeError:
+            self._encode_into(well_formed(record), frame, num_bytes)
+
+    def _add(self, frame: bytearray, num_records: int) -> None:
+        """Let records wait to be written: as one array, preceded by its length."""
+        head = _ARRAY + num_records.to_bytes(4, "big")
+        self._backlog += (len(head) + len(frame)).to_bytes(LENGTH_BYTES, "big")
+        self._backlog += head
+        self._backlog += frame
+        self._is_full = len(self._backlog) >= _MOST_BYTES
 
     def _write(self) -> None:
         """Write as much as the pipe takes; the rest as soon as it takes more."""
@@ -198,7 +213,6 @@ class Pipe:
         self._reason = self._reason or reason
         self._stop_writing()
         self._backlog.clear()
-        self._records.clear()
         self._has_news.set()
 
     # --- from the helper -----------------------------------------------------------------------

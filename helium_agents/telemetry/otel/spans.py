@@ -131,14 +131,12 @@ class Spans:
             self._end(self._open.pop(number)[0], self._now_s(), _LEFT_OPEN)
         for number in list(self._maps):
             self._workflow_ended(WorkflowEnded(number, None))
-        num_lost, reason = await self._sink.close(self._unix_ns(self._now_s()))
+        end_ns = self._epoch_ns + int(self._now_s() * 1e9)
+        num_lost, reason = await self._sink.close(end_ns)
         if num_lost:
             self._emit(SpansLost(num_lost, reason))
 
     # --- places --------------------------------------------------------------------------------
-
-    def _unix_ns(self, time_s: float) -> int:
-        return self._epoch_ns + int(time_s * 1e9)
 
     def _caller(self) -> Place | None:
         """What the code is in that runs now, of which the session does not know."""
@@ -159,17 +157,17 @@ class Spans:
         if caller is not None:
             if caller.span:
                 takes = self._sampler.takes(caller.trace, caller.is_sampled)
-                return caller._replace(is_sampled=takes)
+                return Place(caller.trace, caller.span, takes)
             return caller
         trace = (random.getrandbits(128) or 1).to_bytes(16, "big")
         return Place(trace, 0, self._sampler.takes(trace, None))
 
     def _begin(self, number: int, above: Place, start_s: float, work: Work) -> Place:
-        trace, parent, is_sampled = above
+        trace, is_sampled = above.trace, above.is_sampled
         span = (self._first_id + number * _SPREAD) % _IDS or 1
         if is_sampled:
             start_ns = self._epoch_ns + int(start_s * 1e9)
-            self._put(Began(span, parent, trace, start_ns, work))
+            self._put(Began(span, above.span, trace, start_ns, work))
         return Place(trace, span, is_sampled)
 
     def _end(
@@ -183,7 +181,7 @@ class Spans:
             said = None
             if error is not None:
                 said = type(error).__name__, message_of(error) if self._content else ""
-            end_ns = self._unix_ns(self._now_s() if end_s is None else end_s)
+            end_ns = self._epoch_ns + int((self._now_s() if end_s is None else end_s) * 1e9)
             self._put(Ended(place.span, end_ns, said, answer))
 
     # --- workflows and rows --------------------------------------------------------------------
@@ -291,14 +289,14 @@ class Spans:
             place = self._begin(event.call, self._above_call(event), start_s, work)
         else:
             place, start_s = found
-        self._callers.pop(event.call)
+        self._callers.pop(event.call, None)
         answered = None
         if event.source == "engine" and usage.request_id is not None:
-            answered = self._answers.pop(usage.request_id)
+            answered = self._answers.pop(usage.request_id, None)
         answer = None
         if place.is_sampled:
             leader = None if event.leader == event.call else self._leaders.get(event.leader)
-            is_early = bool(self._speculated.pop(event.call))
+            is_early = self._speculated.pop(event.call, False)
             answer = answer_of(event, start_s, leader, answered, is_early=is_early)
             if answered is not None and self._content:
                 answer = replace(answer, said=said_in(answered))
