@@ -105,7 +105,9 @@ def test_a_planted_problem_is_found_from_the_page(name: str, show: Show, tmp_pat
     first = tab.locator("#losses > li").first
     assert first.get_attribute("data-loss") == name
     assert "What to do:" in first.inner_text()
-    first.get_by_role("button").click()
+    first.get_by_role("button").press("Enter")
+    if name != "loop":
+        assert tab.evaluate("document.activeElement.id") == "tab-prefixes"
     where, evidence, operator = EVIDENCE[name]
     assert evidence in tab.inner_text(where) and operator in tab.inner_text(where)
     if name == "cache":

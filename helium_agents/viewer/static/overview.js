@@ -87,4 +87,6 @@ function showLoss(page, loss) {
     if (at >= 0) { page.showRow(run.calls.item[at], at); return; }
   }
   page.open(LOSS_TAB[loss.kind] ?? "timeline");
+  page.tabs[page.tab].focus({ preventScroll: true });
+  page.tabs[page.tab].parentElement.scrollIntoView();
 }
