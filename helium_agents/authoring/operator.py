@@ -25,7 +25,8 @@ from helium_agents.graph.arguments import (
     wrong_retries,
     wrong_timeout,
 )
-from helium_agents.graph.node import Body, Node, OperatorNode
+from helium_agents.graph.body import Body
+from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.trace import entered_frame, root_frame

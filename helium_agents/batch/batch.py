@@ -1,10 +1,5 @@
 """A batch: a workflow over a file of rows, its results written as lines of an output.
 
-An unfinished run is resumed: its lines stay, and its log has the answers of its draws. A finished
-output is gone on with where it has not all that is asked for, rows beyond a limit or answers for
-rows that failed: its lines are then taken over by a run of their own, which replaces it at the end
-and can itself be stopped and resumed. Other work is refused.
-
 Messages name options as Python has them; the command line translates them.
 """
 
@@ -14,17 +9,17 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import cached_property, update_wrapper
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from helium_agents.batch.earlier import Earlier
 from helium_agents.batch.lines import Lines, to_json
-from helium_agents.batch.output import MadeOf, Output, file_digest
+from helium_agents.batch.output import MadeOf, Output
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name
 from helium_agents.engines.replicas import Replicas
-from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import InputError, ItemError, SessionError, TraceError
 from helium_agents.memo.run_log import RunLog, differences
 from helium_agents.runtime.options import SessionOptions, all_options, trace_of
@@ -33,8 +28,6 @@ from helium_agents.telemetry.events import Observer
 from helium_agents.telemetry.summary import Summary
 
 OnError = Literal["raise", "collect"]
-
-_FINISHED, _RETRIES = "finished", "retries"  # notes of a run that goes on from a finished output
 
 
 class Batch:
@@ -123,10 +116,17 @@ class Batch:
         self.resume = resume
         self._collects = on_error == "collect"
         self._is_ordered = ordered
-        self._retry_failed = retry_failed
-        self._warn = warn
-        self._in_part: range | set[int] = range(0)
-        self._kept: set[int] = set()
+        self._earlier = Earlier(
+            self.workflow,
+            self.rows,
+            self.output,
+            self._lines,
+            self._engines,
+            is_ordered=ordered,
+            resume=resume,
+            retry_failed=retry_failed,
+            warn=warn,
+        )
 
     @property
     def summary(self) -> Summary:
@@ -149,8 +149,9 @@ class Batch:
         Raises:
             InputError: It is of other work, or has more than is asked for.
         """
-        has_rows = self._finished is not None and self._finished.num_rows == len(self.rows)
-        return has_rows and not self._retries
+        finished = self._earlier.finished
+        has_rows = finished is not None and finished.num_rows == len(self.rows)
+        return has_rows and not self._earlier.retries
 
     async def run(self, observers: Sequence[Observer] = ()) -> None:
         """Run it to its end, from wherever it stands.
@@ -172,14 +173,16 @@ class Batch:
             raise SessionError(
                 "a batch runs once: make a new Batch(...), with resume=True to go on"
             )
+        earlier = self._earlier
         if self.is_finished:
-            assert self._finished is not None
-            self.num_failed = self._finished.num_failed
+            assert earlier.finished is not None
+            self.num_failed = earlier.finished.num_failed
             RunLog.discard(self.output.run_path)
             return
         self._check_trace()
-        with self.output, self._open_log() as run_log:
-            self._take_up(run_log)
+        with self.output, earlier.open_log() as run_log:
+            earlier.take_up(run_log)
+            self.num_failed = earlier.num_failed
             options = self.options
             if options["memo"] is None:  # the run's own log serves as one: a kill loses nothing
                 options = {**options, "memo": run_log.store}
@@ -194,7 +197,7 @@ class Batch:
                 await self._compute(self.session)
                 made_of = MadeOf(
                     run_id=run_log.run_id,
-                    about=self._about,
+                    about=earlier.about,
                     source=self.workflow.source_version,
                     num_rows=len(self.rows),
                     num_failed=self.num_failed,
@@ -206,8 +209,9 @@ class Batch:
                     run_log.remove()  # also where nothing is worth going on with
 
     async def _compute(self, session: Session) -> None:
-        done = {*self._in_part, *self._kept} if self._kept else self._in_part
-        kept = (line for item, _, line in self._finished_lines() if item in self._kept)
+        earlier = self._earlier
+        done = {*earlier.in_part, *earlier.kept} if earlier.kept else earlier.in_part
+        kept = (line for item, _, line in earlier.finished_lines() if item in earlier.kept)
         self._write_kept(kept)
         async with session:
             results = session.map(
@@ -231,7 +235,8 @@ class Batch:
 
     def _write_kept(self, kept: Iterator[bytes]) -> None:
         """Take over lines of the finished output: those that come next, or all in any order."""
-        while self._kept and (not self._is_ordered or self.output.num_lines in self._kept):
+        rows = self._earlier.kept
+        while rows and (not self._is_ordered or self.output.num_lines in rows):
             line = next(kept, None)
             if line is None:
                 return
@@ -250,47 +255,6 @@ class Batch:
 
     # --- what is there ---------------------------------------------------------------------------
 
-    @cached_property
-    def _about(self) -> dict[str, str]:
-        """What identifies the work, all of which must be the same where a run is resumed."""
-        about = {
-            "workflow": f"{self.workflow.fn.__module__}:{self.workflow.name}",
-            "input": file_digest(self.rows.path),
-            "order of lines": "that of the rows" if self._is_ordered else "as finished",
-        }
-        for name, (engine, *_) in self._engines.items():  # a replica is as good as another
-            model = "model" if len(self._engines) == 1 else f"model {name!r}"
-            parts = WholeEngine(engine).identity_parts()
-            about[model] = engine.identity()
-            about |= {f"{model}'s {part}": value for part, value in parts.items()}  # for people
-        return about
-
-    @cached_property
-    def _finished(self) -> MadeOf | None:
-        """What a finished output was made of, if there is one to go on with."""
-        about = self._about  # before anything is replaced: there may be no such model
-        if not self.output.is_finished:
-            return None
-        finished = MadeOf.read(self.output.target)
-        path, num_rows = self.output.path, len(self.rows)
-        found = differences(finished.about, about)
-        # failures are computed again because their cause was corrected, maybe in the source
-        retries = self._retry_failed and finished.num_failed
-        if not retries and finished.source != self.workflow.source_version:
-            found.append("its workflow's source has changed")
-        if found:
-            raise InputError(
-                f"{path} is of other work than is asked for: {'; '.join(found)}. Ask for the "
-                "same, choose another output=, or give overwrite=True in place of resume=True to "
-                "make it anew"
-            )
-        if finished.num_rows > num_rows:
-            raise InputError(
-                f"{path} has {finished.num_rows:,} rows, more than the {num_rows:,} that are asked "
-                "for: raise limit=, or choose another output="
-            )
-        return finished
-
     def _check_trace(self) -> None:
         """Note in the trace what it is of, and see that the one to append to is of the same.
 
@@ -300,79 +264,15 @@ class Batch:
         trace = trace_of(self.options)
         if trace is None:
             return
-        self.options["trace"] = replace(trace, work=self._about)
+        self.options["trace"] = replace(trace, work=self._earlier.about)
         began_with = trace.began_with() if trace.resume else None
         if began_with is None:
             return
-        changed = differences(began_with, self._about) if began_with else ["it is of no batch"]
+        changed = (
+            differences(began_with, self._earlier.about) if began_with else ["it is of no batch"]
+        )
         if changed:
             raise TraceError(
                 f"the trace {trace.path} is of another run: {'; '.join(changed)}. Choose another "
                 "trace=, or remove it"
             )
-
-    @property
-    def _retries(self) -> bool:
-        """Whether failed rows of a finished output are computed again."""
-        return self._retry_failed and self._finished is not None and self._finished.num_failed > 0
-
-    def _open_log(self) -> RunLog:
-        """The log of the run that begins or is resumed; the output must be open.
-
-        Raises:
-            MemoError: The run to resume was of other work.
-            InputError: There are lines to go on with, but no log.
-        """
-        path, source, finished = self.output.run_path, self.workflow.source_version, self._finished
-        notes, run_id = {"source": source}, None
-        if finished is not None:
-            notes = {"source": finished.source, _FINISHED: finished.digest}
-            notes[_RETRIES] = "failed rows" if self._retries else ""
-            run_id = finished.run_id
-        if finished is not None or not self.resume:
-            RunLog.discard(path)
-        elif self.output.has_lines and not RunLog.is_in(path):
-            raise InputError(
-                f"{self.output.part} cannot be resumed, since {path} is gone: add overwrite=True "
-                "(and leave out resume=True) to start over"
-            )
-        log = RunLog(path, self._about, notes, run_id=run_id)
-        if log.notes.get("source") != source:
-            self._warn("the workflow's source has changed since the run began; rows done stay")
-        return log
-
-    def _take_up(self, run_log: RunLog) -> None:
-        """Go on with the lines of an unfinished run, and of the output before it.
-
-        Raises:
-            InputError: They are not what the run began with, or not what is asked for.
-        """
-        output, notes = self.output, run_log.notes
-        if run_log.is_resumed:
-            items: set[int] = set()
-            for item, has_failed, _ in self._lines.read(output.read_lines(), output.part):
-                self.num_failed += has_failed
-                if not self._is_ordered:
-                    items.add(item)
-            self._in_part = range(output.num_lines) if self._is_ordered else items
-        if _FINISHED not in notes:
-            return
-        if run_log.is_resumed:  # by its content: the note of the next one may be there already
-            target = output.target
-            if not target.exists() or file_digest(target) != notes[_FINISHED]:
-                raise InputError(
-                    f"the run in {output.run_path} goes on from {output.path}, which has changed "
-                    "since: put it back, or give overwrite=True in place of resume=True to start "
-                    "over"
-                )
-        for item, has_failed, _ in self._finished_lines():
-            if not (has_failed and notes[_RETRIES]):
-                self.num_failed += has_failed
-                self._kept.add(item)
-
-    def _finished_lines(self) -> Iterator[tuple[int, bool, bytes]]:
-        """The parsed lines of the finished output that are not in the part already."""
-        with self.output.target.open("rb") as lines:
-            for line in self._lines.read(lines, self.output.path):
-                if line[0] not in self._in_part:
-                    yield line

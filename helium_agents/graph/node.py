@@ -17,85 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from copy import copy
 from types import CodeType
 from typing import Any
 
 from blake3 import blake3
 
-from helium_agents.errors import EncodingError, HeliumError, SessionError, VersionError
+from helium_agents.errors import EncodingError, SessionError, VersionError
+from helium_agents.graph.body import Body
 from helium_agents.graph.outcome import Outcome
+from helium_agents.graph.sibling_key import sibling_key
 from helium_agents.graph.trace import NO_MODELS, Frame, Tally
 from helium_agents.graph.values import map_slots
-from helium_agents.keys.encoding import digest, encode, fingerprint, freeze
-from helium_agents.keys.version import Version, version_of
-
-
-class Body:
-    """What an operator runs: its function and how it may be run.
-
-    Args:
-        fn: The coroutine function.
-        name: What a person calls the operator.
-        is_pure: Whether equal calls have equal results and no effects.
-        explicit_version: Stands for the source where given.
-        retries: Further attempts after a failure that `retry_on` names.
-        retry_on: The classes of exceptions that are worth a further attempt.
-        timeout_s: Seconds that a waiter grants one call, all attempts together, counted from when
-            the body begins.
-        predict: Guesses the result from the arguments; see `operator`.
-    """
-
-    def __init__(
-        self,
-        fn: Callable[..., Awaitable[Any]],
-        name: str,
-        *,
-        is_pure: bool,
-        explicit_version: str | None,
-        retries: int,
-        retry_on: tuple[type[BaseException], ...],
-        timeout_s: float | None,
-        predict: Callable[..., Any] | None = None,
-    ) -> None:
-        self.fn = fn
-        self.predict = predict
-        self.name = name
-        self.is_pure = is_pure
-        self.explicit_version = explicit_version
-        self.retries = retries
-        self.retry_on = retry_on
-        self.timeout_s = timeout_s
-        self.owner: type | None = None
-        self._source = Version(fn)
-        self.identity = f"{fn.__module__}:{getattr(fn, '__qualname__', name)}"
-
-    @property
-    def version(self) -> bytes | str:
-        """The explicit version, or the digest of everything the function's source depends on now.
-
-        Raises:
-            VersionError: It cannot be computed.
-        """
-        if self.explicit_version is not None:
-            return self.explicit_version
-        version = self._source.digest()
-        return version if self.owner is None else digest(version + version_of(self.owner).digest())
-
-    @property
-    def sources(self) -> Mapping[str, str]:
-        """Digests of what the version is made of, by name; none where it is explicit."""
-        if self.explicit_version is not None:
-            return {}
-        parts = self._source.parts()
-        return parts if self.owner is None else {**version_of(self.owner).parts(), **parts}
-
-    def of(self, owner: type) -> Body:
-        """The same as a method of `owner`, which may override what the method calls."""
-        bound = copy(self)
-        bound.owner = owner
-        return bound
+from helium_agents.keys.encoding import encode, fingerprint, freeze
 
 
 class Node:
@@ -255,7 +188,7 @@ class OperatorNode(Node):
             Node.__init__(self, frame, body.name, inputs, None, None, body.timeout_s)
             self.is_planned = False
             if origin is None:
-                key = _best_effort_key(args, kwargs)
+                key = sibling_key(args, kwargs)
                 if inputs:
                     key = fingerprint(key, *(source.run_key for source in inputs))
         if origin is None:
@@ -351,32 +284,3 @@ class OperatorNode(Node):
 def join_digests(tag: bytes, *digests: bytes) -> bytes:
     """The digest of some digests under a tag; tags are of one byte, digests of 32."""
     return blake3(tag + b"".join(digests)).digest()
-
-
-_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
-_SHORT_CHARACTERS = 64
-
-
-def _best_effort_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What tells siblings of a plain operator apart, where its arguments can be encoded.
-
-    A few short scalars stand for themselves, with their types, since 1 and 1.0 are equal. The rest
-    is digested now: it may change later, and it may be large, and keys stay as long as the frame.
-    """
-    if not kwargs and len(args) <= 2:
-        is_text = True
-        for arg in args:
-            if type(arg) is not str:
-                is_text = False
-                if type(arg) not in _SCALARS:
-                    break
-                if type(arg) is bytes and len(arg) > _SHORT_CHARACTERS:
-                    break
-            elif len(arg) > _SHORT_CHARACTERS:
-                break
-        else:
-            return args if is_text else (args, tuple(type(arg).__name__ for arg in args))
-    try:
-        return fingerprint(args, kwargs)
-    except HeliumError:  # no part of a key; then siblings are told apart by their order only
-        return ()

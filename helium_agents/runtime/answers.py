@@ -8,24 +8,21 @@ is also found under its plan key, through an alias, before its inputs are known.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-from helium_agents.engines.engine import Choice
 from helium_agents.errors import DecodingError, ReplayMiss
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, join_digests
 from helium_agents.memo.store import Store
+from helium_agents.runtime.commits import Commits
+from helium_agents.runtime.cut_answer import fit_answer
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.fleet import Fleet
 from helium_agents.runtime.record import (
     AliasRecord,
-    Answer,
     AnswerRecord,
     Record,
     ValueRecord,
@@ -78,6 +75,7 @@ class Answers:
     Attributes:
         heeds_misses: Whether `note_miss` is to be told of calls that are not remembered.
         num_kept: How many answers were kept.
+        commits: Makes them durable.
     """
 
     def __init__(
@@ -106,9 +104,7 @@ class Answers:
         self._session_store = session_store
         self._limits_memory = engines.limits_memory
         self._run_log = run_log
-        self._dirty: list[Store] = []
-        self._waiting: list[Callable[[BaseException | None], None]] = []
-        self._is_committing = False
+        self.commits = Commits()
 
     def look_up(self, node: Node) -> Found | None:
         """The remembered answer of a call."""
@@ -149,12 +145,12 @@ class Answers:
         if not isinstance(record, AnswerRecord):
             return None
         fleet = self._engines[node.call.model]
-        answer = _fit(record, node, fleet)
+        answer = fit_answer(record, node, fleet)
         if answer is None:  # a longer one that could not be cut: then ours is kept beside it
             own = None if node.key is None else self._read(store, node.key)
             if not isinstance(own, AnswerRecord):
                 return None
-            record, answer = own, _fit(own, node, fleet)
+            record, answer = own, fit_answer(own, node, fleet)
         return None if answer is None else Found(answer, record.run == self._run)
 
     def keep(self, node: Node, asked: Node, value: Any, *, calls_below: int = 0) -> None:
@@ -189,8 +185,8 @@ class Answers:
         store.put(key, record, label=node.label, provenance=provenance)
         if alias_key is not None and alias_key != key:
             store.put(alias_key, alias_record(key), label=node.label)
-        if store not in self._dirty:
-            self._dirty.append(store)
+        if store not in self.commits.dirty:
+            self.commits.dirty.append(store)
         self.num_kept += 1
 
     def note_miss(self, node: Node) -> None:
@@ -209,53 +205,6 @@ class Answers:
                 f"read-write mode with the same program, rows and model (helium cache "
                 f"explain-miss says what differs)"
             )
-
-    async def committed(self) -> None:
-        """Wait until everything kept so far is durable.
-
-        Raises:
-            MemoError: It cannot be made durable.
-        """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def settle(error: BaseException | None) -> None:
-            if not done.done():
-                done.set_result(None) if error is None else done.set_exception(error)
-
-        self.when_committed(settle)
-        await done
-
-    def when_committed(self, callback: Callable[[BaseException | None], None]) -> None:
-        """Call back, with the error if there is one, once everything kept so far is durable.
-
-        One commit is under way at a time, and the next serves all who have asked meanwhile.
-        """
-        if not self._dirty and not self._is_committing:
-            callback(None)
-            return
-        self._waiting.append(callback)
-        if not self._is_committing:
-            self._commit()
-
-    def _commit(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        stores, self._dirty = self._dirty, []
-        commits = [_commit(store) for store in stores]
-        if all(map(_has_committed, commits)):  # in memory: nothing to wait for
-            for callback in waiting:
-                callback(None)
-            return
-        self._is_committing = True
-
-        def done(all_commits: asyncio.Future[Any]) -> None:
-            self._is_committing = False
-            error = all_commits.exception()
-            for callback in waiting:
-                callback(error)
-            if self._waiting:
-                self._commit()
-
-        asyncio.gather(*map(asyncio.wrap_future, commits)).add_done_callback(done)
 
     def _store_of(self, asked: Node) -> Store | None:
         if asked.is_drawn:
@@ -306,19 +255,6 @@ class _Anew:
         self._fresh.add(key)
 
 
-def _commit(store: Store) -> Future[None]:
-    try:
-        return store.commit()
-    except BaseException as error:  # whoever waits for the commit raises it
-        failed: Future[None] = Future()
-        failed.set_exception(error)
-        return failed
-
-
-def _has_committed(commit: Future[None]) -> bool:
-    return commit.done() and not commit.cancelled() and commit.exception() is None
-
-
 def is_memorable(node: Node) -> bool:
     """Whether a call's answer may serve others: it is not a draw, and sharing is not refused."""
     if isinstance(node, LlmNode) and not node.call.is_shared:
@@ -335,28 +271,3 @@ def _run_log_key(node: Node, asked: Node) -> bytes | None:
     if asked.key is not None or node.is_drawn or node.key is None:
         return asked.key or node.key
     return join_digests(b"w", asked.run_key, node.key)
-
-
-def _fit(record: AnswerRecord, node: LlmNode, fleet: Fleet) -> Answer | None:
-    """The recorded answer at the asked length, or `None` where it does not reach that far."""
-    asked_max = node.call.sampling.max_tokens
-    if record.max_tokens == asked_max:
-        return record.answer
-    fitted = []
-    for choice in record.answer.choices:
-        fit = fit_choice(choice, record.max_tokens, asked_max, fleet)
-        if fit is None:
-            return None
-        fitted.append(fit)
-    return Answer.of(tuple(fitted), record.answer.prompt_tokens)
-
-
-def fit_choice(choice: Choice, max_tokens: int, asked_max: int, fleet: Fleet) -> Choice | None:
-    """An answer of a call with `max_tokens` as that of the same call with `asked_max`."""
-    if asked_max == max_tokens:
-        return choice
-    if len(choice.token_ids) > asked_max:
-        return fleet.truncate(choice, asked_max)
-    if choice.finish_reason == "stop":
-        return choice
-    return choice if len(choice.token_ids) == asked_max else None

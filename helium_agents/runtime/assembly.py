@@ -104,7 +104,7 @@ class Assembly:
         answers = self._open_answers(engines, store, emit)
         resources.push_async_callback(engines.close)
         if answers is not None:
-            resources.push_async_callback(answers.committed)
+            resources.push_async_callback(answers.commits.wait)
         await engines.open()
         run_store = None if self._run_log is None else self._run_log.store
         if answers is not None and options["memo"] not in (None, run_store):

@@ -84,7 +84,7 @@ class Calls:
         answers, self._rules, self._shares = parts.answers, parts.rules, parts.shares
         self._answers = answers if substitute_known in self._rules else None  # for rules to put in
         self._planner, self._executed = parts.planner, parts.executed
-        self.when_committed = _call_back if answers is None else answers.when_committed
+        self.when_committed = _call_back if answers is None else answers.commits.when_done
         self.next_number: Callable[[], int] = count(1).__next__
         self._num_at_once = 0
         settler = Settler(emit, engines, answers)

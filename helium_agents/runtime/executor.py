@@ -22,7 +22,8 @@ from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.plan_node import Known, Prefix, Same
 from helium_agents.graph.ref import value_of
 from helium_agents.optimizer.optimize import Cut, Join, PhysicalPlan
-from helium_agents.runtime.answers import Answers, Found, fit_choice, is_memorable
+from helium_agents.runtime.answers import Answers, Found, is_memorable
+from helium_agents.runtime.cut_answer import fit_choice
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.evaluator import Evaluator
