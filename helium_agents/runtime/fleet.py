@@ -252,6 +252,11 @@ class Fleet:
         await asyncio.gather(*(line.close() for line in self._all))
 
     @property
+    def is_up(self) -> bool:
+        """Whether one of the engines runs, so that nobody waits for a start."""
+        return bool(self._running())
+
+    @property
     def states(self) -> list[str]:
         """What each engine is doing, in words."""
         return [line.state for line in self._all]

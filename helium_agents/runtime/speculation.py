@@ -389,6 +389,8 @@ class Speculation:
         if trial.is_right:  # the body itself is about to ask it
             return None
         if isinstance(node, LlmNode):
+            if not self._engines[node.call.model].is_up:  # none is started for a guess
+                return None
             early = self._early.ask(node, trial.shadow)
         else:
             assert isinstance(node, OperatorNode)

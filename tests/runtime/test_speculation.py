@@ -189,6 +189,23 @@ async def test_a_smaller_engine_guesses() -> None:
         assert big.num_requests == 2 and session.summary.num_computed == 2
 
 
+async def test_no_engine_is_started_for_a_guess() -> None:
+    @operator(pure=True)
+    async def steps() -> str:
+        first = await llm(user("q"), model="one", predict=says("no"))
+        model = "one" if first.text == "yes" else "other"
+        return (await llm(user(f"then {first.text}"), model=model)).text
+
+    doors = Doors("q", q="yes")
+    engines = {name: ScriptedEngine(doors, name=name, identity=name) for name in ("one", "other")}
+    async with Session(engines, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await ticks(200)
+        doors.open("q")
+        assert await answer == "re then yes"
+        assert not engines["other"].is_started and engines["other"].requests == []
+
+
 async def test_a_guess_of_which_the_smaller_engine_is_not_sure_is_not_tried() -> None:
     doors = Doors("q", q="yes")
 
@@ -354,12 +371,13 @@ async def test_a_result_that_is_guessed_of_an_operator() -> None:
 
     engine = ScriptedEngine()
     async with Session(engine, speculate=LAVISH) as session:
+        await llm(user("first"))  # which starts the engine
         answer = asyncio.create_task(session.run(steps))
-        await until(lambda: engine.requests)
-        assert asked(engine) == ["<x>"]
+        await until(lambda: engine.num_requests == 2)
+        assert asked(engine) == ["first", "<x>"]
         slow.may_end.set()
         await answer
-        assert engine.num_requests == 1 and slow.started == ["x"]
+        assert engine.num_requests == 2 and slow.started == ["x"]
 
 
 async def test_tools_that_are_no_pure_operators_run_as_often_as_without() -> None:
