@@ -133,8 +133,9 @@ class Completion(NamedTuple):
         prompt_tokens: As the engine counts them; 0 for as many as `prompt_token_ids`.
         output_tokens: As the engine counts them; 0 for as many as the choices have ids. It is not
             remembered: where there are no ids, a memo hit counts none as saved.
-        begun_s: When the engine began to read the prompt, by the event loop's clock, where it is
-            known.
+        begun_s: When the engine began to read the prompt, by the event loop's clock, where it says.
+        read_s: When it had read it and had its first token, likewise, whether or not somebody heard
+            of it.
     """
 
     choices: tuple[Choice, ...]
@@ -143,6 +144,7 @@ class Completion(NamedTuple):
     prompt_tokens: int = 0
     output_tokens: int = 0
     begun_s: float | None = None
+    read_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,11 @@ class RequestTimes(NamedTuple):
 
     Args:
         begun_s: When the engine began to read the prompt.
-        first_token_s: When it had the first token of the answer.
+        read_s: When it had read it, and had the first token of the answer.
     """
 
     begun_s: float
-    first_token_s: float
+    read_s: float
 
 
 def write_times(descriptor: int, offset: int, number: int, times: RequestTimes) -> None:
@@ -40,5 +40,5 @@ def read_times(descriptor: int, offset: int, number: int) -> RequestTimes | None
     data = os.pread(descriptor, _SLOT.size, offset + number % _NUM_SLOTS * _SLOT.size)
     if len(data) < _SLOT.size:
         return None
-    found, begun_s, first_token_s, again = _SLOT.unpack(data)
-    return RequestTimes(begun_s, first_token_s) if found == again == number else None
+    found, begun_s, read_s, again = _SLOT.unpack(data)
+    return RequestTimes(begun_s, read_s) if found == again == number else None

@@ -390,14 +390,14 @@ class VLLM:
                 cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
                 for piece in output.outputs:
                     pieces.add(piece)
-        times = engine.steps.times_of(number)
-        heard_s = pieces.first_token_s
+        begun_s, read_s = engine.steps.times_of(number) or (None, None)
         return Completion(
             pieces.choices(),
             cached_tokens,
-            times.first_token_s if heard_s is None and times is not None else heard_s,
+            pieces.first_token_s,
             prompt_tokens=len(request.prompt_token_ids),
-            begun_s=None if times is None else times.begun_s,
+            begun_s=begun_s,
+            read_s=read_s,
         )
 
     def _check_length(self, request: Request) -> None:

@@ -160,7 +160,7 @@ class Evaluator:
                 await asyncio.sleep(FIRST_BACKOFF_S * 2**attempt)
             else:
                 usage.cached_tokens = completion.cached_tokens
-                usage.begun_s = completion.begun_s
+                usage.begun_s, usage.read_s = completion.begun_s, completion.read_s
                 usage.first_token_s = completion.first_token_s
                 if self._reports is not None:
                     self._reports.request_answered(request, completion)

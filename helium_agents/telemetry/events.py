@@ -251,6 +251,7 @@ class Usage:
         cached_tokens: Those of them that the engine had in its prefix cache.
         output_tokens: Tokens of the answer, whether or not they were computed this time.
         begun_s: When the engine began to read the prompt; `None` where it does not tell.
+        read_s: When it had read it, and had its first token, likewise.
     """
 
     asked_s: float
@@ -263,6 +264,7 @@ class Usage:
     cached_tokens: int = 0
     output_tokens: int = 0
     begun_s: float | None = None
+    read_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class _Chunk:
             "error": self._error(event.error),
             "request": usage.request_id,
             "times": (usage.asked_s, usage.sent_s, usage.first_token_s, usage.end_s),
-            "begun": usage.begun_s,
+            "engine": (usage.begun_s, usage.read_s),
             "tokens": (usage.prompt_tokens, usage.cached_tokens, usage.output_tokens),
             "attempts": usage.num_attempts,
         }

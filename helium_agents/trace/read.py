@@ -214,7 +214,7 @@ class TraceReader:
     def _add_call(self, record: Mapping[str, Any]) -> None:
         asked_s, sent_s, first_token_s, end_s = record["times"]
         prompt_tokens, cached_tokens, output_tokens = record["tokens"]
-        begun_s = record.get("begun")
+        begun_s, read_s = record.get("engine", (None, None))
         number = self._number(record["call"])
         self._most = max(self._most, number)
         call = TracedCall(
@@ -230,15 +230,15 @@ class TraceReader:
             calls_below=record["below"],
             error=record["error"],
             asked_s=self._time(asked_s),
-            sent_s=None if sent_s is None else self._time(sent_s),
-            first_token_s=None if first_token_s is None else self._time(first_token_s),
+            sent_s=self._time_or_none(sent_s),
+            first_token_s=self._time_or_none(first_token_s if read_s is None else read_s),
             end_s=self._time(end_s),
             num_attempts=record["attempts"],
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             output_tokens=output_tokens,
             answer=self._answers.get(record["request"]),
-            begun_s=None if begun_s is None else self._time(begun_s),
+            begun_s=self._time_or_none(begun_s),
         )
         self._end_s = max(self._end_s, call.end_s)
         self.run.calls.append(call)
@@ -270,3 +270,6 @@ class TraceReader:
     def _time(self, time_s: float) -> float:
         """Seconds since the run began, for the part's clock."""
         return time_s + self._shift_s
+
+    def _time_or_none(self, time_s: float | None) -> float | None:
+        return None if time_s is None else self._time(time_s)

@@ -120,7 +120,8 @@ class TracedCall:
         error: What it failed with, in words.
         asked_s: When it was demanded.
         sent_s: When it was sent to an engine; `None` where none was asked.
-        first_token_s: When the first text came, where that is known.
+        first_token_s: When the engine had its first token, or else when that was heard of, where
+            either is known.
         end_s: When the answer was there.
         num_attempts: How often an engine was asked.
         prompt_tokens: Of the answer, whether or not they were sent this time.

@@ -77,7 +77,7 @@ def test_it_tells_when_requests_were_begun_and_read(report: StepReport) -> None:
     times = [report.times_of(number) for number in range(1, 7)]
     found = [each for each in times if each is not None]
     assert len(found) == 6
-    assert all(each.begun_s < each.first_token_s for each in found)
+    assert all(each.begun_s < each.read_s for each in found)
     assert min(each.begun_s for each in found[4:]) > max(each.begun_s for each in found[:4])
     assert report.times_of(7) is None
     assert report.times_of(1 + 8192) is None, "it would stand where the first is"

@@ -183,8 +183,9 @@ class SimulatedEngine:
             if self._scheduler is not None:
                 self._scheduler.abort(request.request_id)  # if it is still there
         choice = Choice("", tuple(tokens), "length")
+        first_s = waiter.first_token_s
         return Completion(
-            (choice,), waiter.cached_tokens, waiter.first_token_s, begun_s=waiter.begun_s
+            (choice,), waiter.cached_tokens, first_s, begun_s=waiter.begun_s, read_s=first_s
         )
 
     def _arrive(self, waiter: _Waiter) -> None:
