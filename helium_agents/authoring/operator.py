@@ -6,24 +6,16 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from types import FunctionType, MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from helium_agents.authoring.messages import Prompt
+from helium_agents.authoring.operator_arguments import check_operator
 from helium_agents.errors import (
     EncodingError,
     ImpureCall,
     InvalidReply,
-    OperatorDefinitionError,
     RefMisuse,
     TransientEngineError,
-)
-from helium_agents.graph.arguments import (
-    shown,
-    wrong_flag,
-    wrong_name,
-    wrong_retries,
-    wrong_timeout,
 )
 from helium_agents.graph.body import Body
 from helium_agents.graph.node import Node, OperatorNode
@@ -57,18 +49,10 @@ class Operator(Generic[P, T]):
         timeout: float | None = None,
         predict: Callable[..., Any] | None = None,
     ) -> None:
-        _check_function(fn, is_pure=pure)
-        wrong = (
-            wrong_flag("pure", pure)
-            or wrong_name("version", version)
-            or wrong_name("name", name)
-            or wrong_retries(retries)
-            or _wrong_classes(retry_on)
-            or wrong_timeout(timeout)
-            or _wrong_predict(predict, is_pure=pure)
-        )
-        if wrong is not None:
-            raise OperatorDefinitionError(f"@operator on {_name_of(fn)}: {wrong}")
+        check_operator(
+            fn, isinstance(fn, Operator | BoundOperator), pure=pure, version=version, name=name,
+            retries=retries, retry_on=retry_on, timeout=timeout, predict=predict,
+        )  # fmt: skip
         functools.update_wrapper(self, fn)
         # inspect and anyio take for a coroutine function what looks like one
         for attribute in ("__code__", "__defaults__", "__kwdefaults__", "__annotations__"):
@@ -293,54 +277,6 @@ def operator(
     if fn is None:
         return lambda fn: Operator(fn, **options)  # type: ignore[arg-type]
     return Operator(fn, **options)  # type: ignore[arg-type]
-
-
-def _check_function(fn: Any, *, is_pure: bool) -> None:
-    reason = None
-    if isinstance(fn, staticmethod | classmethod):
-        reason = f"put @operator under @{type(fn).__name__}, next to the function"
-    elif isinstance(fn, Operator | BoundOperator):
-        reason = "it is already an operator; decorate the function once, with all options"
-    elif isinstance(fn, functools.partial):
-        reason = (
-            "it is a partial, whose arguments would be in no key: make the function an operator, "
-            "and the partial of that, as in partial(operator(fn), ...)"
-        )
-    elif inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-        reason = (
-            "a generator cannot be an operator, since a call has one result. Return a list, or "
-            "stream a single call with llm(...).stream()"
-        )
-    elif not isinstance(fn, FunctionType | MethodType) or not inspect.iscoroutinefunction(fn):
-        reason = "an operator must be an `async def` function"
-        if inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
-            reason += "; put @operator on the __call__ method of its class"
-    elif is_pure and isinstance(fn, MethodType):
-        reason = (
-            "it is a bound method, whose object would be in no key: put @operator on the method "
-            "in its class"
-        )
-    if reason is not None:
-        raise OperatorDefinitionError(f"@operator on {_name_of(fn)}: {reason}")
-
-
-def _wrong_classes(retry_on: Any) -> str | None:
-    classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
-    if all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
-        return None
-    return f"retry_on={shown(retry_on)} must be a class of exceptions, or a tuple of such classes"
-
-
-def _wrong_predict(predict: Any, *, is_pure: bool) -> str | None:
-    if predict is None:
-        return None
-    if not callable(predict) or inspect.iscoroutinefunction(predict):
-        return f"predict={shown(predict)} must be a function that is not async"
-    return None if is_pure else "predict= is for pure operators, which may be run early: pure=True"
-
-
-def _name_of(fn: Any) -> str:
-    return getattr(fn, "__qualname__", None) or shown(fn)
 
 
 def _pure_caller(frame: Any) -> str:

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 from helium_agents.errors import CallTimeout, ImpureCall, RefCancelled
 from helium_agents.graph.body import Body
 from helium_agents.graph.concurrently import values_of
-from helium_agents.graph.cycles import InlineWait, check_cycle
+from helium_agents.graph.cycles import check_cycle
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.trace import Frame, Tally, enter, entered, entered_frame, leave
+from helium_agents.graph.waits import InlineWait
 
 T = TypeVar("T")
 

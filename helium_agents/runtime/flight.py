@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from helium_agents.engines.engine import OnDelta, Request
 from helium_agents.errors import RefMisuse
-from helium_agents.graph.cycles import EndableWait
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node
 from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.task_waits import Stuck, Task
 from helium_agents.graph.trace import Frame
+from helium_agents.graph.waits import EndableWait
 from helium_agents.runtime.item import Item
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.telemetry.events import Source, Usage

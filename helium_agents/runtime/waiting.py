@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from helium_agents.graph.cycles import inline_waits
 from helium_agents.graph.naming import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame
+from helium_agents.graph.waits import inline_waits
 from helium_agents.runtime.flight import Flight
 
 _MOST_LINES = 200

@@ -28,11 +28,11 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.tracers.context import register_configure_hook
 
 from helium_agents.graph.body import Body
-from helium_agents.graph.cycles import body_task
 from helium_agents.graph.node import OperatorNode
 from helium_agents.graph.outcome import Value
 from helium_agents.graph.task_waits import Task
 from helium_agents.graph.trace import Frame, entered_frame, root_frame, set_frame
+from helium_agents.graph.waits import body_task
 from helium_agents.runtime.calls import Calls
 
 
