@@ -392,7 +392,14 @@ async def test_of_each_graph_other_things_are_learned() -> None:
     assert "other(__start__, read)" in names
 
 
-async def test_sync_nodes_leave_threads_to_what_they_wait_for() -> None:
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+def test_sync_nodes_leave_threads_to_what_they_wait_for(loops: str) -> None:
+    new_loop = pytest.importorskip(loops).new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_eight_sync_nodes_on_two_threads())
+
+
+async def _eight_sync_nodes_on_two_threads() -> None:
     class Rendering(ScriptedEngine):
         async def render(self, messages: Any, tools: Any = ()) -> Any:
             await asyncio.to_thread(int)  # as vLLM's and a server's start do

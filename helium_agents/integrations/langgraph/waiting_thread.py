@@ -7,6 +7,7 @@ a name's address, a cached node's body) would wait for them, and they for it.
 
 from __future__ import annotations
 
+import gc
 import threading
 from asyncio import AbstractEventLoop
 from collections.abc import Iterator
@@ -18,17 +19,24 @@ from contextlib import contextmanager
 def place_given(loop: AbstractEventLoop) -> Iterator[None]:
     """Within this, the loop's executor may have one thread more, if the caller is one of its.
 
-    The standard library has no public way to say so; an event loop that hides its executor
-    (uvloop's) is left as it is.
+    The standard library has no public way to say so.
     """
-    executor = getattr(loop, "_default_executor", None)
-    if not isinstance(executor, ThreadPoolExecutor) or not _change(executor, 1):
+    executor = _executor_of(loop)
+    if executor is None or not _change(executor, 1):
         yield
         return
     try:
         yield
     finally:
         _change(executor, -1)
+
+
+def _executor_of(loop: AbstractEventLoop) -> ThreadPoolExecutor | None:
+    """The loop's default executor, once it has one."""
+    found = getattr(loop, "_default_executor", None)
+    # uvloop shows it to nobody, but refers to it, as any object does to what it has
+    known = gc.get_referents(loop) if found is None else [found]
+    return next((each for each in known if isinstance(each, ThreadPoolExecutor)), None)
 
 
 def _change(executor: ThreadPoolExecutor, number: int) -> bool:
