@@ -20,11 +20,13 @@ from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
+from helium_agents.graph.outcome import Value
 from helium_agents.graph.trace import Tally
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.idle_requests import IdleRequests
 from helium_agents.runtime.known_inputs import check_result
+from helium_agents.runtime.record import Answer
 from helium_agents.runtime.tasks import Tasks
 
 
@@ -71,6 +73,14 @@ class EarlyAnswer:
     def begun(self) -> None:
         """Its computation proper begins."""
         self.sent_s = asyncio.get_running_loop().time()
+
+    @property
+    def outcome(self) -> Value:
+        """What the call came to, before its own form is made of it."""
+        value = self.value
+        if isinstance(value, Completion):
+            value = Answer(value.choices, value.prompt_tokens, value.output_tokens)
+        return Value(value)
 
     @property
     def seconds(self) -> float:
