@@ -24,6 +24,7 @@ from tests.fuzz.model import Model, error_of
 from tests.fuzz.program import Block, Config
 from tests.fuzz.records import shown
 from tests.fuzz.reference import Reference
+from tests.fuzz.told import Told
 
 MOST_S = 2.0
 """Seconds of computing that a run may take: more is a loop that is blocked."""
@@ -215,7 +216,9 @@ async def _main(
     result: Result,
     guesses: str | None,
 ) -> None:
-    world, not_ours = new_world(), asyncio.all_tasks()
+    world, not_ours, told = new_world(), asyncio.all_tasks(), Told()
+    if guesses is not None:
+        options = {**options, "observers": [*options["observers"], told]}
     try:
         async with Session(engine, **options) as session:
             result.outcome = await run_program(Library(session, guesses), program)
@@ -224,6 +227,8 @@ async def _main(
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         result.outcome = ("session raised", shown(error))
+    if guesses is not None:
+        result.problems += told.problems(session.summary)
     if world.left:
         await asyncio.wait(world.left)
     for task in world.left:
