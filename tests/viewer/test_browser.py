@@ -67,6 +67,14 @@ def test_a_call_shows_what_was_asked_as_text(show: Show, traces: Path) -> None:
     assert tab.is_hidden("#details")
 
 
+def test_a_pointer_over_a_call_tells_what_was_asked_and_answered(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    tab.hover("#row-graph .box >> nth=2")
+    tab.wait_for_selector("#tip .talk > div >> nth=1")
+    told = tab.inner_text("#tip")
+    assert "user: Sum up for 0" in told and "\nanswer: " in told
+
+
 def test_a_merged_call_leads_to_the_one_that_asked(show: Show, traces: Path) -> None:
     tab = show(html(traces / "run.trace"))
     tab.click("#tab-table")

@@ -96,6 +96,19 @@ function earlyOf([saved_s, source]) {
   return `by ${seconds(saved_s)}, as guessed by ${source}`;
 }
 
+// The end of what a call was asked and the beginning of its answer, where texts were kept
+function talkTip(run, at) {
+  const lines = h("div.talk");
+  run.conversation(at).then((talk) => {
+    if (!talk?.messages) return;
+    const [role, asked] = talk.messages.at(-1);
+    const said = talk.replies[0] || talk.tools.flat().map(([name]) => `${name}(…)`).join(", ");
+    const end = asked.length <= 240 ? asked : `…${asked.slice(-239)}`;
+    lines.append(h("div", {}, h("strong", {}, `${role}: `), end), h("div", {}, h("strong", {}, "answer: "), shortened(said, 240)));
+  });
+  return lines;
+}
+
 // A few lines about a call, for a pointer that is over it
 function callTip(run, at) {
   const { calls } = run;

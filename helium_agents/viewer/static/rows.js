@@ -144,7 +144,7 @@ function callBox(page, at, isGuest = false) {
     more: `call ${calls.number[at]}, ${STATES[state].word}`,
     says: run.calls.answered[at] ? saidBy(run, at) : null,
     open: () => details.show(page, at),
-    tip: () => callTip(run, at),
+    tip: () => [...callTip(run, at), talkTip(run, at)],
   };
 }
 
