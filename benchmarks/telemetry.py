@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import psutil
 
 from benchmarks.harness.statistics import Interval, median_interval, paired_ratio
 from helium_agents import Session, llm, operator, user
+from helium_agents.engines.engine import Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.telemetry.otel.pipe import Pipe
 from helium_agents.telemetry.otel.records import Answer, Began, Chat, Ended
@@ -49,6 +51,9 @@ server.serve_forever()
 """
 
 
+_SPANS_A_SECOND = 10_000
+
+
 @operator
 async def ask(x: str) -> str:
     """One model call."""
@@ -65,6 +70,7 @@ def main() -> None:
     with collector() as url:
         print(f"{os.cpu_count()} cores, of which a collector takes its part too\n")
         print_rows(chosen.rounds, chosen.rows, url)
+        print_paced(chosen.rounds, chosen.rows, url)
         print_helper(chosen.rounds, chosen.spans, url)
 
 
@@ -97,6 +103,21 @@ def print_rows(num_rounds: int, num_rows: int, url: str) -> None:
     )
 
 
+def print_paced(num_rounds: int, num_rows: int, url: str) -> None:
+    """How much longer a map takes whose engine is fast enough for ten thousand spans a second."""
+    times: list[tuple[float, float]] = []
+    for _ in range(num_rounds):
+        _, plain_us = asyncio.run(rows_of(num_rows, rate=_SPANS_A_SECOND / 3))
+        _, observed_us = asyncio.run(rows_of(num_rows, rate=_SPANS_A_SECOND / 3, otlp=url))
+        times.append((observed_us, plain_us))
+    ratio = paired_ratio(*zip(*times, strict=True))
+    num_spans = 3e6 / median(observed for observed, _ in times)
+    print(
+        f"\nWith an engine that answers {_SPANS_A_SECOND / 3:,.0f} requests a second: "
+        f"{num_spans:,.0f} spans a second, time ÷ nobody {shown(ratio)}"
+    )
+
+
 def print_helper(num_rounds: int, num_spans: int, url: str) -> None:
     """How many spans the helper can send, and what one takes of a core there."""
     found = [asyncio.run(through_helper(num_spans, url)) for _ in range(num_rounds)]
@@ -123,10 +144,32 @@ def collector() -> Iterator[str]:
             process.kill()
 
 
-async def rows_of(num_rows: int, *, provider: str = "", **options: Any) -> tuple[float, float]:
+class Paced(ScriptedEngine):
+    """Answers so many requests a second at most, as an engine does that is busy.
+
+    Args:
+        rate: How many.
+    """
+
+    def __init__(self, rate: float = math.inf) -> None:
+        super().__init__(lambda _: "ok", keep_requests=False)
+        self._each_s, self._free_s = 1 / rate, 0.0
+
+    async def complete(self, request: Request, on_delta: Any = None) -> Completion:
+        """Answer when its turn has come."""
+        if self._each_s:
+            now_s = time.monotonic()
+            self._free_s = max(self._free_s, now_s) + self._each_s
+            await asyncio.sleep(self._free_s - now_s)
+        return await super().complete(request, on_delta)
+
+
+async def rows_of(
+    num_rows: int, *, provider: str = "", rate: float = math.inf, **options: Any
+) -> tuple[float, float]:
     """CPU of this process and time for each row, in microseconds, while the map goes on."""
     shutdown = set_provider(provider) if provider else None
-    async with Session(ScriptedEngine(lambda _: "ok", keep_requests=False), **options) as session:
+    async with Session(Paced(rate), **options) as session:
         await asyncio.sleep(1.0)  # the helper starts beside whatever a run begins with
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         async for _ in session.map(ask, (f"row {number}" for number in range(num_rows))):

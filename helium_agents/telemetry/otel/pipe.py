@@ -36,10 +36,9 @@ _EVERY_S = 0.1
 _MOST_TOGETHER, _MOST_TOGETHER_BYTES = 512, 2**18
 _MOST_BYTES = 8 * 2**20
 
-_START_S, _CLOSE_S, _CLOSE_WHEN_DOWN_S, _MOST_CLOSE_S = 15.0, 8.0, 1.0, 40.0
-"""How long the session's end waits: for the helper's first news; for its next, which by itself it
-gives after five seconds at most; for all, where the collector is known not to answer; for all at
-most."""
+_START_S, _CLOSE_S, _CLOSE_WHEN_DOWN_S, _MOST_CLOSE_S = 15.0, 6.0, 1.0, 35.0
+"""How long the session's end waits: for the helper to start; for a collector that does not answer,
+which the helper itself gives up a little earlier; for one that is known not to; for all at most."""
 
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; "
@@ -80,8 +79,8 @@ class Pipe:
         self._is_full = self._is_closing = self._is_gone = self._has_warned = False
         self._dropped: set[int] = set()  # spans that have begun and not ended
         self._has_news = asyncio.Event()
-        self._heard, self._has_started = b"", False
-        self._num_spans = self.num_delivered = 0
+        self._heard, self._has_started, self._progress_s = b"", False, 0.0
+        self._num_spans = self._num_answered = self.num_delivered = 0
         self._is_down, self._reason = False, ""
 
     def put(self, record: Record) -> None:
@@ -106,8 +105,9 @@ class Pipe:
             self._has_news.clear()
             most_s = _CLOSE_WHEN_DOWN_S if self._is_down else _MOST_CLOSE_S
             quiet_s = _CLOSE_S if self._has_started else _START_S
+            quiet_since_s = max(start_s, self._progress_s)
             try:
-                async with asyncio.timeout_at(min(start_s + most_s, self._loop.time() + quiet_s)):
+                async with asyncio.timeout_at(min(start_s + most_s, quiet_since_s + quiet_s)):
                     await self._has_news.wait()
             except TimeoutError:
                 break
@@ -230,11 +230,14 @@ class Pipe:
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
             told = msgspec.json.decode(line, type=Told)
+            if told.delivered + told.lost > self._num_answered or not self._has_started:
+                self._num_answered = told.delivered + told.lost
+                self._progress_s = self._loop.time()
+                self._has_started = True
             self.num_delivered, self._is_down = told.delivered, told.is_down
             self._reason = told.trouble or self._reason
             if told.lost:
                 self._warn()
-        self._has_started = True
         self._has_news.set()
 
     def _warn(self) -> None:
