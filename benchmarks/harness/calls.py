@@ -19,10 +19,11 @@ from typing import Any
 
 from helium_agents.engines.engine import ChatMessage, Choice
 from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.models import NO_MODELS
 from helium_agents.graph.node import Node
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.tool_call import ToolCall
-from helium_agents.graph.trace import NO_MODELS, Frame, entered, entered_frame
+from helium_agents.graph.trace import Frame, entered, entered_frame
 
 
 @dataclass(frozen=True)

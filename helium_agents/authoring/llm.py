@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from inspect import iscoroutinefunction
 from types import UnionType
 from typing import Any, TypeVar, overload
 
-from helium_agents.authoring.messages import Message, content_parts
-from helium_agents.authoring.tool_schema import ToolLike, tool_set
-from helium_agents.errors import ImpureCall, PromptError, RequestError
-from helium_agents.graph.arguments import (
-    shown,
-    wrong_flag,
-    wrong_name,
-    wrong_retries,
-    wrong_timeout,
+from helium_agents.authoring.llm_arguments import (
+    check_options,
+    check_predict,
+    not_a_message,
+    tools_of,
 )
+from helium_agents.authoring.messages import Message, content_parts
+from helium_agents.authoring.tool_schema import ToolLike
+from helium_agents.errors import ImpureCall, PromptError
 from helium_agents.graph.image import Image
 from helium_agents.graph.llm_node import LlmCall, LlmNode, Part
 from helium_agents.graph.node import Node
@@ -26,8 +24,7 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import reply_schema
 from helium_agents.graph.sampling import Sampling, sampling_of, stop_strings
 from helium_agents.graph.tool_call import Beside
-from helium_agents.graph.tools import ToolSet
-from helium_agents.graph.trace import Frame, entered_frame, root_frame
+from helium_agents.graph.trace import entered_frame, root_frame
 from helium_agents.graph.values import Slot
 
 S = TypeVar("S")
@@ -173,7 +170,7 @@ def llm(
     """
     is_usual = timeout is None and model is None and share is True
     if not (is_usual and type(retries) is int and retries >= 0):
-        _check_options(model, share, retries, timeout)
+        check_options(model, share, retries, timeout)
     frame = entered_frame() or root_frame()
     if frame.runner is None:  # a session checks it itself
         check_on_loop("llm")
@@ -206,9 +203,9 @@ def llm(
         parts, sampling, asked, json_schema, model, share, retries, timeout, beside=beside
     )
     if tools is not None or tool_choice != "auto":
-        call.tools = _tools(tools, tool_choice, schema, n)
+        call.tools = tools_of(tools, tool_choice, schema, n)
     if predict is not None:
-        _check_predict(predict, frame, n)
+        check_predict(predict, frame, n)
         call.predict = predict
     node = LlmNode(frame, call, inputs)
     if frame.runner is not None:
@@ -231,7 +228,7 @@ def _to_parts(
     beside: list[Beside | None] = []
     for position, message in enumerate(messages):
         if not isinstance(message, Message):
-            raise PromptError(_not_a_message(message, position))
+            raise PromptError(not_a_message(message, position))
         beside.append(message.beside)
         if type(message.content) is str and LEAK_MARK not in message.content:  # nearly always
             rendered.append((message.role, (message.content,)))
@@ -259,24 +256,6 @@ def _to_parts(
     return tuple(rendered), tuple(inputs), tuple(beside) if any(beside) else ()
 
 
-def _not_a_message(message: Any, position: int) -> str:
-    kind = type(message).__name__
-    if isinstance(message, list | tuple):
-        return (
-            f"message {position} of llm(...) is a {kind}: give each message by itself, as in "
-            f"llm(*messages)"
-        )
-    if isinstance(message, dict):
-        return (
-            f"message {position} of llm(...) is a dict: write user('...'), system('...') or "
-            f"assistant('...') in place of {{'role': ..., 'content': ...}}"
-        )
-    return (
-        f"message {position} of llm(...) is a {kind}: wrap it in system(...), user(...) or "
-        f"assistant(...)"
-    )
-
-
 def _check_leaks(parts: list[Part], role: str, position: int) -> None:
     for part in parts:
         if isinstance(part, str) and LEAK_MARK in part:
@@ -286,36 +265,3 @@ def _check_leaks(parts: list[Part], role: str, position: int) -> None:
                 f"({part[start : start + 60]}...) instead of its value: await it first, or pass it "
                 f'through prompt("... {{x}}", x=ref)'
             )
-
-
-def _tools(tools: Any, choice: Any, schema: Any, n: int) -> ToolSet:
-    if tools is None:
-        raise RequestError(f"tool_choice={choice!r} without tools=: name the tools to choose from")
-    if schema is not None:
-        raise RequestError("schema= does not go with tools=: ask for the form in another call")
-    if n != 1:
-        raise RequestError(f"n={n} does not go with tools=: make the call {n} times instead")
-    return tool_set(tools, choice)
-
-
-def _check_predict(predict: Any, frame: Frame, n: int) -> None:
-    if n != 1:
-        raise RequestError(f"n={n} does not go with predict=, which guesses one answer")
-    if isinstance(predict, str) and frame.runner is not None:
-        frame.runner.models[predict]
-    elif not (isinstance(predict, str) or callable(predict)) or iscoroutinefunction(predict):
-        raise RequestError(
-            f"predict={shown(predict)} must be a function that is not async, or the name of an "
-            "engine of the session"
-        )
-
-
-def _check_options(model: Any, share: Any, retries: Any, timeout: Any) -> None:
-    wrong = (
-        wrong_name("model", model)
-        or wrong_flag("share", share)
-        or wrong_retries(retries)
-        or wrong_timeout(timeout)
-    )
-    if wrong is not None:
-        raise RequestError(wrong)

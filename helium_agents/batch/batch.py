@@ -85,24 +85,16 @@ class Batch:
         warn: Callable[[str], object] = warnings.warn,
         **options: Unpack[SessionOptions],
     ) -> None:
-        self.options = all_options(options)
-        trace = trace_of(self.options)
-        if trace is not None:
-            trace = self.options["trace"] = replace(trace, overwrite=overwrite, resume=resume)
-        memo_mode = self.options["memo_mode"]
-        if self.options["memo"] is None and memo_mode in ("refresh", "replay-only"):
-            raise InputError(f'memo_mode="{memo_mode}" needs memo=DIR')
-        input, output = Path(input), Path(output)
-        if input.exists() and output.exists() and input.samefile(output):
-            raise InputError("input= and output= are the same file: choose another output=")
         if overwrite and resume:
             raise InputError("overwrite=True starts over and resume=True goes on: give one of them")
         if retry_failed and not resume:
             raise InputError("retry_failed=True goes on with an output: give resume=True too")
+        input, output = Path(input), Path(output)
+        self.options = all_options(options)
+        trace = trace_of(self.options)
         if trace is not None:
-            if Path(trace.path).absolute() == output.absolute():
-                raise InputError("trace= and output= are the same file: choose another trace=")
-            trace.check()
+            self.options["trace"] = replace(trace, overwrite=overwrite, resume=resume)
+        _check_files(input, output, self.options)
         self.output = Output(output, overwrite=overwrite, resume=resume)
         self.workflow = workflow if isinstance(workflow, Workflow) else Workflow.of(workflow)
         self.rows = Rows(input, self.workflow, limit)
@@ -276,3 +268,15 @@ class Batch:
                 f"the trace {trace.path} is of another run: {'; '.join(changed)}. Choose another "
                 "trace=, or remove it"
             )
+
+
+def _check_files(input: Path, output: Path, options: SessionOptions) -> None:
+    memo_mode, trace = options["memo_mode"], trace_of(options)
+    if options["memo"] is None and memo_mode in ("refresh", "replay-only"):
+        raise InputError(f'memo_mode="{memo_mode}" needs memo=DIR')
+    if input.exists() and output.exists() and input.samefile(output):
+        raise InputError("input= and output= are the same file: choose another output=")
+    if trace is not None:
+        if Path(trace.path).absolute() == output.absolute():
+            raise InputError("trace= and output= are the same file: choose another trace=")
+        trace.check()

@@ -8,12 +8,13 @@ from typing import Any
 
 from blake3 import blake3
 
+from helium_agents.graph.models import NO_MODELS
 from helium_agents.graph.node import Node, join_digests
 from helium_agents.graph.reply_schema import ReplySchema
 from helium_agents.graph.sampling import Sampling
 from helium_agents.graph.tool_call import Beside
 from helium_agents.graph.tools import ToolSet, key_beside
-from helium_agents.graph.trace import NO_MODELS, Frame
+from helium_agents.graph.trace import Frame
 from helium_agents.graph.values import Slot
 from helium_agents.keys.encoding import fingerprint
 

@@ -24,9 +24,10 @@ from blake3 import blake3
 
 from helium_agents.errors import EncodingError, SessionError, VersionError
 from helium_agents.graph.body import Body
+from helium_agents.graph.models import NO_MODELS
 from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.sibling_key import sibling_key
-from helium_agents.graph.trace import NO_MODELS, Frame, Tally
+from helium_agents.graph.trace import Frame, Tally
 from helium_agents.graph.values import map_slots
 from helium_agents.keys.encoding import encode, fingerprint, freeze
 

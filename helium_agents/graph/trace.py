@@ -18,58 +18,16 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from helium_agents.errors import SessionError
+from helium_agents.graph.models import Models
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.keys.encoding import fingerprint
 
 Call = Any
 """A `Node`, of which frames and what runs them know nothing: nodes are made in frames."""
-
-
-class Model(Protocol):
-    """What keys know of a model."""
-
-    @property
-    def identity(self) -> bytes:
-        """What it is, as part of keys."""
-        ...
-
-    @property
-    def truncates(self) -> bool:
-        """Whether its answers can be cut."""
-        ...
-
-
-class Models(Protocol):
-    """The models of a session."""
-
-    @property
-    def identity(self) -> bytes:
-        """What all of them are, as part of keys."""
-        ...
-
-    def __getitem__(self, name: str | None, /) -> Model:
-        """The one that calls know by a name; `None` is the default. Another name raises."""
-        ...
-
-
-@dataclass(frozen=True)
-class NoModels:
-    """The models of calls outside any session, each of which stands for all: none answers."""
-
-    identity: bytes = b""
-    truncates: bool = True
-
-    def __getitem__(self, name: str | None, /) -> Model:
-        """By whatever name."""
-        return self
-
-
-NO_MODELS = NoModels()
 
 
 class Runner(Protocol):

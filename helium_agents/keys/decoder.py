@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from helium_agents.errors import DecodingError, VersionError
+from helium_agents.keys.class_names import find_class
 from helium_agents.keys.encoder import ENCODERS, FLOAT
-from helium_agents.keys.shapes import RECORDS, Shape, find_class, shape_of
+from helium_agents.keys.shapes import RECORDS, Shape, shape_of
 from helium_agents.keys.version import CurrentVersions
 
 

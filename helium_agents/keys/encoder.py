@@ -14,8 +14,9 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from helium_agents.errors import EncodingError
+from helium_agents.keys.class_names import class_name
 from helium_agents.keys.own_code import counts_by_name
-from helium_agents.keys.shapes import RECORDS, Shape, class_name, shape_of
+from helium_agents.keys.shapes import RECORDS, Shape, shape_of
 
 Versions = Mapping[Any, bytes]
 """The version of each class and function in a value; see `version.CurrentVersions`."""

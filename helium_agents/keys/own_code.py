@@ -6,7 +6,8 @@ import os
 import sys
 from typing import Any
 
-from helium_agents.keys.shapes import class_name, find_class, is_static
+from helium_agents.keys.class_names import class_name, find_class
+from helium_agents.keys.shapes import is_static
 
 
 class OwnCode:

@@ -16,7 +16,6 @@ import dataclasses
 import enum
 import inspect
 import pathlib
-import sys
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -273,44 +272,3 @@ def _has_slots_beyond_fields(cls: Any) -> bool:
     names = {field.name for field in dataclasses.fields(cls)} | {"__dict__", "__weakref__"}
     slots = [vars(base).get("__slots__", ()) for base in cls.__mro__]
     return any({each} - names if isinstance(each, str) else {*each} - names for each in slots)
-
-
-# --- names of classes ----------------------------------------------------------------------------
-
-
-def class_name(cls: type) -> tuple[str, str]:
-    """Module and qualified name: what a class is called from outside.
-
-    The name of a parametrised pydantic model, ``Box[Item]``, does not say whose ``Item`` is meant;
-    here it does: ``Box[shop.Item]``.
-    """
-    generic = getattr(cls, "__pydantic_generic_metadata__", None)
-    if not generic or not generic["args"]:
-        return cls.__module__, cls.__qualname__
-    module, qualname = class_name(generic["origin"])
-    return module, f"{qualname}[{', '.join(map(_argument_name, generic['args']))}]"
-
-
-def _argument_name(argument: object) -> str:
-    if isinstance(argument, type) and not getattr(argument, "__args__", None):
-        return ".".join(class_name(argument))
-    name = repr(argument)
-    if " at 0x" in name:
-        raise EncodingError(f"the type argument {name} has no name")
-    return name
-
-
-def find_class(module: str, qualname: str) -> type | None:
-    """The class of that name, among modules that are already imported.
-
-    Nothing is imported, no descriptor or module `__getattr__` runs, and an alias is not followed:
-    what is found calls itself by that name.
-    """
-    origin, bracket, _ = qualname.partition("[")
-    found: Any = sys.modules.get(module)
-    for name in origin.split("."):
-        found = getattr(found, "__dict__", {}).get(name)
-    if not isinstance(found, type):
-        return None
-    candidates = type.__subclasses__(found) if bracket else [found]
-    return next((cls for cls in candidates if class_name(cls) == (module, qualname)), None)

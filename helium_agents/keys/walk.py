@@ -27,12 +27,13 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
+from helium_agents.keys.class_names import class_name, find_class
 from helium_agents.keys.encoder import ENCODERS, is_operator_class
 from helium_agents.keys.follow import Description, NameFollower, namespace_of
 from helium_agents.keys.members import held_in_wrapper, members_of, wrapped_in
 from helium_agents.keys.names import Name, named_in
 from helium_agents.keys.own_code import OwnCode
-from helium_agents.keys.shapes import RECORDS, class_name, find_class, is_static, shape_of
+from helium_agents.keys.shapes import RECORDS, is_static, shape_of
 from helium_agents.keys.trail import Trail
 from helium_agents.keys.watch import (
     Watch,
@@ -209,8 +210,7 @@ class Walk:
         return "definition", name
 
     def _function(self, function: FunctionType) -> Description:
-        # Not `__module__`: a wrapper made by another package's decorator has the module of what it
-        # wraps.
+        # Not `__module__`: another package's wrapper has the module of what it wraps.
         module = function.__globals__.get("__name__", "")
         is_imported = namespace_of(module) is function.__globals__
         if self._own.has(module) or not is_imported:

@@ -23,6 +23,7 @@ from helium_agents.runtime.idle_requests import IdleRequests
 from helium_agents.runtime.learners import Mapped
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.request_queue import RequestQueue
+from helium_agents.runtime.token_budget import TokenBudget
 
 Args = TypeVarTuple("Args")
 
@@ -42,9 +43,7 @@ class Dispatcher:
         engines: The session's engines.
         schedule: Chooses which goes next.
         planner: Tells an `Adaptive` schedule which rows to have open, or `None`.
-        limit_tokens: Most prompt and output tokens that may be computed; `None` for no limit. A
-            request reserves the most that it can use before it is sent and gives back what it did
-            not use, so the limit is never exceeded and no answer is cut off by it.
+        limit_tokens: Most prompt and output tokens that may be computed; `None` for no limit.
     """
 
     def __init__(
@@ -57,8 +56,7 @@ class Dispatcher:
         self._engines = engines
         self._schedule = schedule
         self._planner = planner
-        self._limit_tokens = limit_tokens
-        self._used_tokens = self._reserved_tokens = 0
+        self._budget = None if limit_tokens is None else TokenBudget(limit_tokens)
         self._num_sent = 0
         self._items: set[int] = set()  # that have not ended
         self._open_items: set[int] = set()  # for which something has been sent, too
@@ -103,8 +101,9 @@ class Dispatcher:
                 self._plan(Planner.answer, request, completion, sent_s, now_s)
             if request in queue.uses.began_for:
                 queue.uses.end(request, completion, now_s)
-            self._reserved_tokens -= queue.end(request)
-            self._used_tokens += used_tokens
+            reserved_tokens = queue.end(request)
+            if self._budget is not None:
+                self._budget.settle(reserved_tokens, used_tokens)
             for each in self._queues.values():
                 if each.ready:
                     self._send(each)
@@ -180,7 +179,7 @@ class Dispatcher:
         if self._items and self._planner is not None and self._planner.has_news:
             self._settle(queue, self._planner)
         while queue.ready:
-            if queue.settling is not None and _is_busy_for(queue, _MOST_SETTLING_S):
+            if queue.settling is not None and queue.is_busy_for(_MOST_SETTLING_S):
                 return
             request = self._schedule.choose(queue)
             if request is None:
@@ -189,17 +188,16 @@ class Dispatcher:
             request = queue.overdue() or request
             assert isinstance(request, Request)
             num_tokens = 0
-            if self._limit_tokens is not None:
-                num_tokens = _most_tokens(request)
-                left_tokens = self._limit_tokens - self._used_tokens - self._reserved_tokens
-                if num_tokens > left_tokens:
-                    if self._reserved_tokens:  # some of it will be given back
+            if self._budget is not None:
+                try:
+                    num_tokens = self._budget.reserve(request)
+                except TokenBudgetExceeded as error:
+                    if self._budget.reserved_tokens:  # some of it will be given back
                         return
-                    queue.refuse(request, self._exceeded(num_tokens))
+                    queue.refuse(request, error)
                     continue
             if request.item in self._items:
                 self._begin(queue, request, request.item)
-            self._reserved_tokens += num_tokens
             self._num_sent += 1
             queue.send(request, num_tokens)
             if queue in self._idle:
@@ -239,15 +237,14 @@ class Dispatcher:
 
     def _choose_policy(self, queue: RequestQueue) -> None:
         """Let the planner look at what is known of the rows."""
-        cost = queue.fleet.cost
-        if queue.room is None or cost is None or not isinstance(self._schedule, Adaptive):
+        held, cost, schedule = queue.room, queue.fleet.cost, self._schedule
+        if held is None or cost is None or not isinstance(schedule, Adaptive):
             return
-        schedule = self._schedule
         room = SimulatedRoom(
-            queue.room.kv_tokens // queue.num_engines,
-            queue.room.max_requests // queue.num_engines,
+            held.kv_tokens // queue.num_engines,
+            held.max_requests // queue.num_engines,
             cost,
-            queue.room.block_tokens,
+            held.block_tokens,
             drops_unused=queue.fleet.takes_hints,
             num_engines=queue.num_engines,
         )
@@ -269,11 +266,8 @@ class Dispatcher:
             if isinstance(self._schedule, Adaptive):
                 self._schedule.follow(ALL_OPEN)
                 self._schedule.expects_pauses = False
-            warnings.warn(
-                f"the planner failed, so all rows stay open: {error!r}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            message = f"the planner failed, so all rows stay open: {error!r}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
     def _set_hints(self, queue: RequestQueue, request: Request) -> None:
         """Tell the engine what of its cache will be of use."""
@@ -295,8 +289,7 @@ class Dispatcher:
         if queue.look_again is not None:
             queue.look_again.cancel()
             queue.look_again = None
-        when_s = self._schedule.look_again_s(queue)
-        if when_s is not None:
+        if (when_s := self._schedule.look_again_s(queue)) is not None:
             queue.look_again = loop.call_at(when_s, self._send, queue)
 
     def _end_stall(self, queue: RequestQueue, num_sent: int) -> None:
@@ -304,25 +297,3 @@ class Dispatcher:
         queue.is_stalled = num_sent == self._num_sent and not self._is_busy
         self._send(queue)
         queue.is_stalled = False
-
-    def _exceeded(self, num_tokens: int) -> TokenBudgetExceeded:
-        assert self._limit_tokens is not None
-        return TokenBudgetExceeded(
-            f"the next call may need {num_tokens} tokens, but {self._used_tokens} of the token "
-            f"budget of {self._limit_tokens} are used, which leaves "
-            f"{self._limit_tokens - self._used_tokens}: raise the budget to go on"
-        )
-
-
-def _is_busy_for(queue: RequestQueue, seconds: float) -> bool:
-    """Whether the prompts that an engine has take it so long."""
-    cost = queue.fleet.cost
-    if cost is None:
-        return False
-    num_tokens = sum(len(request.prompt_token_ids) for request in queue.running)
-    return cost.prefill_s * num_tokens >= seconds * queue.num_engines
-
-
-def _most_tokens(request: Request) -> int:
-    sampling = request.sampling
-    return len(request.prompt_token_ids) + sampling.n * sampling.max_tokens

@@ -288,11 +288,9 @@ class Fleet:
         if len(ends) == len(self._lines):
             raise copy_error(next(iter(ends.values())))  # each call raises one of its own
         for index, end in ends.items():
-            warnings.warn(
-                f"engine {self._lines.pop(index).label!r} is given up, the others go on: {end}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            label = self._lines.pop(index).label
+            message = f"engine {label!r} is given up, the others go on: {end}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _poison(name: str, num_deaths: int, error: EngineDied) -> PoisonRequest:

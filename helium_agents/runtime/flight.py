@@ -164,6 +164,22 @@ class Flight:
             self.request.item = None if item is None else item.rank
             self.request.on_moved()
 
+    def take_over(self, other: Flight, how: Source) -> None:
+        """Answer the calls and waiters of another, which has not begun."""
+        self.want_for(other.item)
+        for node, _ in other.nodes:
+            self.nodes.append((node, how))
+            node.flight = self
+        for waiter in other.waiters:
+            waiter.flight = self
+            if self.has_begun and waiter.on_begun is not None:
+                waiter.on_begun()
+        self.waiters |= other.waiters
+        if other.stream is not None:
+            self.stream = self.stream or StreamBuffer()
+            self.stream.absorb(other.stream)
+        other.nodes, other.waiters = [], {}
+
     def begin_attempt(self) -> OnDelta | None:
         """An engine is about to compute the answer: who is to hear its text, if anybody."""
         self.doing = "waits for its engine"

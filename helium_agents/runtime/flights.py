@@ -30,7 +30,6 @@ from helium_agents.optimizer.optimize import Cut, PhysicalPlan
 from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.flight import Awaiter, Flight, Holder, Waiter
 from helium_agents.runtime.item import Item
-from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.telemetry.events import Source, Usage
 
 Settle = Callable[[Flight, Outcome], None]
@@ -227,20 +226,8 @@ class Flights:
         """
         for waiter in flight.waiters:
             _check_cycle(waiter, other)
-        other.want_for(flight.item)
-        for node, _ in flight.nodes:
-            other.nodes.append((node, how))
-            node.flight = other
-        for waiter in flight.waiters:
-            waiter.flight = other
-            if other.has_begun and waiter.on_begun is not None:
-                waiter.on_begun()
-        other.waiters |= flight.waiters
-        if flight.stream is not None:
-            other.stream = other.stream or StreamBuffer()
-            other.stream.absorb(flight.stream)
+        other.take_over(flight, how)
         self._unlist(flight)
-        flight.nodes, flight.waiters = [], {}
 
     # --- landing --------------------------------------------------------------------------------
 

@@ -130,6 +130,14 @@ class RequestQueue:
 
     # --- what goes -----------------------------------------------------------------------------
 
+    def is_busy_for(self, seconds: float) -> bool:
+        """Whether the prompts that the engine has take it so long."""
+        cost = self.fleet.cost
+        if cost is None:
+            return False
+        num_tokens = sum(len(request.prompt_token_ids) for request in self.running)
+        return cost.prefill_s * num_tokens >= seconds * self.num_engines
+
     def overdue(self) -> Request | None:
         """The oldest request, where so many were sent past it that it goes next."""
         oldest = next(iter(self.ready))

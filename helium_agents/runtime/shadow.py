@@ -25,10 +25,11 @@ from typing import Any, NoReturn, Protocol
 
 from helium_agents.graph.concurrently import values_of
 from helium_agents.graph.inline import check_may_await, run_body
+from helium_agents.graph.models import Models
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.tool_call import ToolCall
-from helium_agents.graph.trace import Frame, Models, Tally, entered_frame
+from helium_agents.graph.trace import Frame, Tally, entered_frame
 from helium_agents.runtime.known_inputs import with_inputs
 from helium_agents.runtime.settle import delivered
 

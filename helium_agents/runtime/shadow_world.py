@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmNode
+from helium_agents.graph.models import Models
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome, Value
-from helium_agents.graph.trace import Models, Tally
+from helium_agents.graph.trace import Tally
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.early_answers import EarlyAnswer, EarlyAnswers
 from helium_agents.runtime.engine_pool import EnginePool
