@@ -65,8 +65,8 @@ def _find(known: Sequence[Result], cell: Cell, system: System, seed: int) -> Res
 
 
 def _result(cell: Cell, system: System, seed: int) -> Result:
-    alone = run(cell, system, seed)
-    off = alone if system.name == "off" else _off(cell, seed)
+    off = _off(cell, seed)
+    alone = off if system.name == "off" else run(cell, system, seed)
     company = Company(OTHERS_PER_S[cell.cost], mean(off.item_s) / cell.num_open)
     beside = run(cell, system, seed, company)
     for found in (alone, beside):

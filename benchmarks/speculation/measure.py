@@ -106,10 +106,9 @@ async def _run(cell: Cell, system: System, seed: int, company: Company | None) -
         if company is None:
             found = await _map(session, workflow, range(NUM_ITEMS), cell, seed)
         else:
-            others = asyncio.create_task(_others(company.calls_per_s, seed, beside))
+            others = asyncio.create_task(_others(company, seed, beside))
             found = await _map(session, workflow, range(NUM_ITEMS), cell, seed, company.item_s)
-            others.cancel()
-            await asyncio.wait([others])
+            await others
         tokens = engine.counts.prefill_tokens + engine.counts.requests - before
     item_s, texts = zip(*found, strict=True)
     return Run(item_s, beside, tokens, texts)
@@ -138,9 +137,10 @@ async def _map(
     return [each async for each in session.map(work, numbers)]
 
 
-async def _others(per_s: float, seed: int, took_s: list[float]) -> None:
-    """Calls that come beside, for as long as this is not cancelled."""
+async def _others(company: Company, seed: int, took_s: list[float]) -> None:
+    """Calls that come beside for as long as items come: the same of each system."""
     clock, draws = asyncio.get_running_loop().time, seeded("others", seed)
+    end_s = clock() + NUM_ITEMS * company.item_s
 
     async def call(number: int) -> None:
         began_s = clock()
@@ -149,7 +149,9 @@ async def _others(per_s: float, seed: int, took_s: list[float]) -> None:
 
     async with asyncio.TaskGroup() as group:
         for number in count():
-            await asyncio.sleep(draws.expovariate(per_s))
+            await asyncio.sleep(draws.expovariate(company.calls_per_s))
+            if clock() >= end_s:
+                return
             group.create_task(call(number))
 
 

@@ -45,7 +45,7 @@ def _the_answer(program: Program, truth: Truth) -> Options:
     return {"predict": predict}
 
 
-_FREE = Budget(max_extra_tokens=1e9, caution=0.0, least_probability=0.0)
+_FREE = Budget(max_extra_tokens=1e9, caution=0.0, least_probability=0.0, max_delay=1e9)
 
 SYSTEMS = (
     System("off", {"speculate": "off"}),

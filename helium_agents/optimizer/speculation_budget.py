@@ -36,7 +36,8 @@ class Budget:
             demanded calls need.
         caution: By how much a second that wrong guesses take from demanded calls counts more than
             one that right ones win.
-        early_cost: What of that part counts, from 0 to 1.
+        max_delay: Most by which wrong guesses may delay calls for which nothing is guessed, as a
+            share of the time that these take.
         confidence: With what probability a predictor is at least as often right as is assumed.
         least_probability: Guesses that are less probable are not made, whatever they win.
         window_tokens: Demanded tokens over which the share is held.
@@ -47,7 +48,7 @@ class Budget:
 
     max_extra_tokens: float = 0.2
     caution: float = 1.0
-    early_cost: float = 0.5
+    max_delay: float = 0.02
     confidence: float = 0.8
     least_probability: float = 0.3
     window_tokens: int = 100_000
@@ -126,17 +127,27 @@ class _Site:
 
 
 @dataclass(slots=True)
-class _Window:
-    """Tokens that were computed for demanded calls and for wrong guesses; older ones fade."""
+class _Share:
+    """What wrong guesses may take, of something that there is; older parts of both fade.
 
-    most: int
-    demanded: float = 0.0
-    wasted: float = 0.0
+    Args:
+        most: The share that they may take.
+        whole: What there was of it.
+        taken: What wrong guesses took.
+        staked: What open guesses may take.
+    """
 
-    def add(self, demanded: float, wasted: float) -> None:
-        kept = max(0.0, 1.0 - demanded / self.most)
-        self.demanded = self.demanded * kept + demanded
-        self.wasted = self.wasted * kept + wasted
+    most: float
+    whole: float = 0.0
+    taken: float = 0.0
+    staked: float = 0.0
+
+    def fade(self, kept: float) -> None:
+        self.whole *= kept
+        self.taken *= kept
+
+    def left(self, least_whole: float = 0.0) -> float:
+        return self.most * max(self.whole, least_whole) - self.taken - self.staked
 
 
 class BudgetState:
@@ -151,8 +162,8 @@ class BudgetState:
         self._deviations = NormalDist().inv_cdf(budget.confidence)
         self._posteriors: dict[tuple[str, str, int], Posterior] = {}
         self._sites: dict[str, _Site] = {}
-        self._window = _Window(budget.window_tokens)
-        self._staked_tokens = 0.0
+        self._tokens = _Share(budget.max_extra_tokens)
+        self._outside = _Share(budget.max_delay)
 
     # --- whether to guess ----------------------------------------------------------------------
 
@@ -160,27 +171,30 @@ class BudgetState:
         """How probable a guess is at least."""
         return self._posterior(site, guess).at_least(self._deviations)
 
-    def worth(self, site: str, guess: Guess, outlook: Outlook) -> Stake | None:
+    def worth(self, site: str, guess: Guess, outlook: Outlook, above: float = 1.0) -> Stake | None:
         """Whether to ask a call early; if so, `used` or `wasted` must follow once.
 
         Args:
             site: The call site of which the answer is guessed.
             guess: What is guessed.
             outlook: What comes of it.
+            above: How probable the guesses are that it stands on.
         """
         if self.is_off(site):
             return None
-        chance = self.probability(site, guess)
-        lost_s = self.budget.caution * outlook.cost_s
-        won_s = outlook.saved_s - self.budget.early_cost * outlook.early_s
-        expected_s = chance * won_s - (1.0 - chance) * lost_s
+        chance = self.probability(site, guess) * above
+        lost_s = self.budget.caution * (outlook.cost_s + (self._price - 1.0) * outlook.outside_s)
+        expected_s = chance * outlook.saved_s - (1.0 - chance) * lost_s
         if expected_s <= 0.0:
             self._trial(site, expected_s)
             return None
         tokens = (1.0 - chance) * outlook.tokens
         if chance < self.budget.least_probability or tokens > self.left_tokens:
             return None
-        self._staked_tokens += tokens
+        if outlook.outside_s > max(0.0, self._outside.left()):  # it may be wrong
+            return None
+        self._tokens.staked += tokens
+        self._outside.staked += outlook.outside_s
         return Stake(site, outlook, tokens)
 
     def is_off(self, site: str) -> bool:
@@ -197,9 +211,13 @@ class BudgetState:
 
         Less than 0 where guesses were wrong more often than was expected.
         """
-        demanded = max(self._window.demanded, self.budget.first_tokens)
-        allowed = self.budget.max_extra_tokens * demanded
-        return allowed - self._window.wasted - self._staked_tokens
+        return self._tokens.left(self.budget.first_tokens)
+
+    @property
+    def _price(self) -> float:
+        """What a second of such calls is worth: the more, the less of it may still be taken."""
+        left_s = self._outside.left()
+        return self.budget.max_delay * self._outside.whole / left_s if left_s > 0 else 1.0
 
     # --- what came of it -----------------------------------------------------------------------
 
@@ -209,7 +227,14 @@ class BudgetState:
 
     def demanded(self, num_tokens: float) -> None:
         """A demanded call needed so many tokens, guessed early or not."""
-        self._window.add(num_tokens, 0.0)
+        kept = max(0.0, 1.0 - num_tokens / self.budget.window_tokens)
+        self._tokens.fade(kept)
+        self._outside.fade(kept)
+        self._tokens.whole += num_tokens
+
+    def outside(self, seconds: float) -> None:
+        """Calls for which nothing is guessed took so long, together, while others guessed."""
+        self._outside.whole += seconds
 
     def used(self, stake: Stake, saved_s: float) -> None:
         """A call that was asked early was demanded.
@@ -218,7 +243,7 @@ class BudgetState:
             stake: What `worth` gave.
             saved_s: By how much earlier its answer was there.
         """
-        self._staked_tokens -= stake.tokens
+        self._settle(stake)
         self._trial(stake.site, saved_s)
 
     def wasted(self, stake: Stake, num_tokens: float) -> None:
@@ -228,10 +253,16 @@ class BudgetState:
             stake: What `worth` gave.
             num_tokens: That were computed for it.
         """
-        self._staked_tokens -= stake.tokens
-        self._window.add(0.0, num_tokens)
-        share = min(1.0, num_tokens / stake.outlook.tokens) if stake.outlook.tokens else 1.0
-        self._trial(stake.site, -self.budget.caution * stake.outlook.cost_s * share)
+        self._settle(stake)
+        outlook = stake.outlook
+        share = min(1.0, num_tokens / outlook.tokens) if outlook.tokens else 1.0
+        self._tokens.taken += num_tokens
+        self._outside.taken += share * outlook.outside_s
+        self._trial(stake.site, -self.budget.caution * outlook.cost_s * share)
+
+    def _settle(self, stake: Stake) -> None:
+        self._tokens.staked -= stake.tokens
+        self._outside.staked -= stake.outlook.outside_s
 
     def _trial(self, site: str, worth_s: float) -> None:
         known = self._sites.get(site)

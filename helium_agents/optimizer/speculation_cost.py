@@ -29,57 +29,70 @@ class Outlook(NamedTuple):
     """What comes of a guess.
 
     Args:
-        saved_s: By how much earlier its answer is there if it is right.
-        cost_s: What it takes from demanded calls if it is wrong: the sum over them.
+        saved_s: By how much sooner whoever guesses goes on if it is right.
+        cost_s: By how much demanded calls are later if it is wrong: the sum over them.
         tokens: What the engine computes for nothing if it is wrong.
-        early_s: What it takes from demanded calls of others now, instead of later, if it is right.
+        outside_s: The part of the cost that is paid by calls which win nothing by guesses.
     """
 
     saved_s: float
     cost_s: float
     tokens: float
-    early_s: float = 0.0
+    outside_s: float = 0.0
 
 
-def outlook(
-    cost: StepCost,
-    call: GuessedCall,
-    window_s: float,
-    num_demanded: int,
-    num_own: int = 0,
-    context_tokens: int = 0,
-) -> Outlook:
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What else an engine has to do.
+
+    Args:
+        num_demanded: Demanded requests that it has.
+        num_own: Of these, those that are waited for by whoever wins by the guess; 0 or 1.
+        num_outside: Requests for which nothing is guessed: that it has, or usually has.
+        prompt_tokens: That are computed for each token of an answer, on average.
+        context_tokens: Tokens that all demanded requests attend to.
+    """
+
+    num_demanded: int
+    num_own: int = 0
+    num_outside: float = 0.0
+    prompt_tokens: float = 0.0
+    context_tokens: int = 0
+
+
+def outlook(cost: StepCost, call: GuessedCall, window_s: float, load: Load) -> Outlook:
     """What a guess wins and costs.
 
-    An engine that is idle until the truth is known can use all of that time for it. One that works
-    for others lends it the fixed part of its steps, and the guess makes each of these longer for
-    all of them. When the truth comes and it was wrong, it is taken away.
+    Steps in which it is computed are longer for all that are in them, and until the truth is known
+    it needs none of its own. When that comes and it was wrong, it is taken away. What a right one
+    takes from others is no cost: it would have taken it later.
+
+    In a busy engine others are delayed further, because meanwhile more come, and make each step
+    longer. Where such work fills a share u of the steps, a delay is 1 / (1 - u) times as long.
 
     Args:
         cost: Of a step of the engine.
         call: What would be asked.
         window_s: How long it takes until the truth is known.
-        num_demanded: Demanded requests that the engine has, or will have in that time.
-        num_own: Of these, those that are waited for by whoever wins by the guess.
-        context_tokens: Tokens that these attend to, of all together.
+        load: What else the engine has to do.
     """
     new_tokens = max(1, call.prompt_tokens - call.cached_tokens)
-    prefill_s = cost.prefill_seconds(new_tokens, call.cached_tokens)
+    prefill_s = _prefill_seconds(cost, call)
     decode_s = cost.decode_s + cost.context_s * (call.prompt_tokens + call.output_tokens / 2)
-    others_s = cost.decode_s * num_demanded + cost.context_s * context_tokens
-    step_s = cost.step_s + decode_s + others_s
+    work_s = cost.decode_s * load.num_demanded + cost.context_s * load.context_tokens
+    step_s = cost.step_s + decode_s + work_s
     num_steps = min(call.output_tokens, 1 + max(0.0, window_s - prefill_s - step_s) / step_s)
-    if num_demanded:
-        saved_s = num_steps * cost.step_s
-    else:
-        saved_s = min(window_s, cost.step_s + prefill_s + (call.output_tokens - 1) * step_s)
-    evicted_s = cost.prefill_seconds(call.evicted_tokens)
     slower_s = prefill_s + num_steps * decode_s
-    cost_s = num_demanded * slower_s + evicted_s
+    busy_s = work_s + load.num_demanded * cost.prefill_s * load.prompt_tokens
+    longer = 1.0 + busy_s / cost.step_s if cost.step_s else 1.0
+    num_others = max(load.num_outside, load.num_demanded - load.num_own)
+    evicted_s = cost.prefill_seconds(call.evicted_tokens)
+    own_s, cost_s = load.num_own * slower_s, longer * num_others * slower_s + evicted_s
+    outside_s = longer * load.num_outside * slower_s
     if window_s <= 0:
-        return Outlook(0.0, cost_s, float(new_tokens))
-    early_s = max(0, num_demanded - num_own) * slower_s + evicted_s
-    return Outlook(saved_s, cost_s, new_tokens + num_steps, early_s)
+        return Outlook(0.0, own_s + cost_s, float(new_tokens), outside_s)
+    saved_s = min(window_s, prefill_s + num_steps * step_s - own_s)
+    return Outlook(saved_s, own_s + cost_s, new_tokens + num_steps, outside_s)
 
 
 def request_seconds(
@@ -93,8 +106,25 @@ def request_seconds(
         num_running: Other requests in the batch.
         context_tokens: Tokens that these attend to, of all together.
     """
-    new_tokens = max(1, call.prompt_tokens - call.cached_tokens)
     context = context_tokens + call.prompt_tokens + call.output_tokens / 2
     step_s = cost.seconds(Step(num_running + 1, round(context)))
-    prefill_s = cost.prefill_seconds(new_tokens, call.cached_tokens)
-    return cost.request_s + prefill_s + call.output_tokens * step_s + cost.reply_s
+    return (
+        cost.request_s + _prefill_seconds(cost, call) + call.output_tokens * step_s + cost.reply_s
+    )
+
+
+def prompt_seconds(cost: StepCost, call: GuessedCall, num_running: int) -> float:
+    """When what comes next is in no step with a call's prompt: after the step that others are in.
+
+    Args:
+        cost: Of a step of the engine.
+        call: What is asked.
+        num_running: Other requests in the batch.
+    """
+    begin_s = cost.request_s + (cost.seconds(Step(num_running)) if num_running else 0.0)
+    return begin_s + _prefill_seconds(cost, call)
+
+
+def _prefill_seconds(cost: StepCost, call: GuessedCall) -> float:
+    new_tokens = max(1, call.prompt_tokens - call.cached_tokens)
+    return cost.prefill_seconds(new_tokens, call.cached_tokens)

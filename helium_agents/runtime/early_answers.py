@@ -107,7 +107,8 @@ class EarlyAnswers:
         engines: The session's engines.
         dispatcher: Takes requests.
         tasks: The session's tasks.
-        is_worth: Asked before a request is made: whether to make it.
+        turn_s: Asked before a request is made: when to make it, by the event loop's clock, or
+            `None` where it is not worth it.
         on_dropped: Called with one that is given up, before anybody has claimed it.
     """
 
@@ -116,13 +117,13 @@ class EarlyAnswers:
         engines: EnginePool,
         dispatcher: Dispatcher,
         tasks: Tasks,
-        is_worth: Callable[[EarlyAnswer, LlmNode, Request], bool],
+        turn_s: Callable[[EarlyAnswer, LlmNode, Request], float | None],
         on_dropped: Callable[[EarlyAnswer], None],
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._is_worth = is_worth
+        self._turn_s = turn_s
         self._on_dropped = on_dropped
         self._by_key: dict[bytes, EarlyAnswer] = {}
         self._of: dict[Hashable, dict[EarlyAnswer, None]] = {}  # by who wants them
@@ -169,8 +170,10 @@ class EarlyAnswers:
         request = await self._engines[model].prepare(node)
         request.request_id = f"helium-early-{next(self._ids)}"
         request.on_attempt = early.begun
-        if not self._is_worth(early, node, request):
+        turn_s = self._turn_s(early, node, request)
+        if turn_s is None:
             raise NotWorthIt
+        await asyncio.sleep(turn_s - asyncio.get_running_loop().time())
         early.request = request
         early.idle = self._dispatcher.idle_requests(model)
         return await early.idle.complete(request)

@@ -75,7 +75,7 @@ class Speculation:
         self._learned = learned
         self._emit = emit
         self._is_watched = is_watched
-        self._early = EarlyAnswers(engines, dispatcher, tasks, self._is_worth, self._note_dropped)
+        self._early = EarlyAnswers(engines, dispatcher, tasks, self._turn_s, self._note_dropped)
         made_of = engines, flights, answers, tasks, stakes, learned, self._early
         self._guesser = Guesser(*made_of)
         self.bodies = self._guesser.bodies
@@ -133,7 +133,10 @@ class Speculation:
     def _asked(self, flight: Flight, node: Node, request: Request | None) -> None:
         """A call is about to be computed, in its flight's task: guess what it will come to."""
         assert flight.task is not None
-        for body in self._bodies_of(flight):
+        bodies = self._bodies_of(flight)
+        if isinstance(node, LlmNode):
+            self._stakes.outside.begin(node.call.model, flight.task, is_inside=bool(bodies))
+        for body in bodies:
             until_s = self._stakes.expect(body, node, request)
             if request is not None:
                 body.prompt = tuple(request.prompt_token_ids)
@@ -177,17 +180,17 @@ class Speculation:
         if event is not None:
             self._emit(event)
 
-    def _is_worth(self, early: EarlyAnswer, node: LlmNode, request: Request) -> bool:
-        """Whether to make a request early."""
+    def _turn_s(self, early: EarlyAnswer, node: LlmNode, request: Request) -> float | None:
+        """When to make a request early; `None`: not at all."""
         if early.stake is None:  # a smaller engine's, which is there to guess
-            return True
+            return 0.0
         trial: Trial = early.stake[0]
         if trial.shadow.is_over:
-            return False
+            return None
         stake = self._stakes.stake(trial, node, request)
         early.stake = trial, stake
         note_worth(trial.body, trial.root.node, is_worth=stake is not None)
-        return stake is not None
+        return None if stake is None else trial.body.turn_s
 
     def _note_dropped(self, early: EarlyAnswer) -> None:
         self._report(early, None)

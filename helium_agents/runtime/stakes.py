@@ -15,13 +15,16 @@ from helium_agents.optimizer.guesses import Guess
 from helium_agents.optimizer.speculation_budget import Budget, BudgetState, Stake
 from helium_agents.optimizer.speculation_cost import (
     GuessedCall,
+    Load,
     Outlook,
     outlook,
+    prompt_seconds,
     request_seconds,
 )
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.early_answers import EarlyAnswer
 from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.outside_calls import OutsideCalls
 from helium_agents.runtime.trial import Body, Trial
 from helium_agents.telemetry.events import Usage, WhyNoGuess
 
@@ -54,8 +57,11 @@ class Stakes:
         self._engines = engines
         self._dispatcher = dispatcher
         self._is_cautious = is_cautious
+        self.outside = OutsideCalls(dispatcher)
         self._output_tokens: dict[str, float] = {}  # by site
+        self._cached_tokens: dict[str, float] = {}  # by site: of prompts, the fewest lately
         self._seconds: dict[str, float] = {}  # of operators, by site
+        self._new_tokens = self._answer_tokens = 0.0  # of all calls, on average
 
     # --- what is known -------------------------------------------------------------------------
 
@@ -80,8 +86,10 @@ class Stakes:
         if cost is None:
             return now_s + _BLIND_S
         prompt = body.prompt if request is None else request.prompt_token_ids
-        call = self._call(body, node, site, prompt)
+        call = self._call(node, site, prompt, [body.prompt])
         num_running = self._dispatcher.num_demanded(node.call.model)
+        if request is not None:
+            body.turn_s = now_s + prompt_seconds(cost, call, num_running)
         return now_s + request_seconds(cost, call, num_running)
 
     def learn(self, node: Node, site: str, usage: Usage, outcome: Outcome | None) -> None:
@@ -91,7 +99,10 @@ class Stakes:
         if isinstance(node, LlmNode):
             new_tokens = usage.prompt_tokens - usage.cached_tokens
             self._budget.demanded(new_tokens + usage.output_tokens)
+            self._new_tokens += _NEWEST * (new_tokens - self._new_tokens)
+            self._answer_tokens += _NEWEST * (usage.output_tokens - self._answer_tokens)
             _average(self._output_tokens, site, usage.output_tokens)
+            _average(self._cached_tokens, site, usage.cached_tokens, falls_at_once=True)
         elif usage.end_s is not None:
             _average(self._seconds, site, usage.end_s - usage.asked_s)
 
@@ -116,19 +127,26 @@ class Stakes:
         """Whether to ask a call early in the shadow of a trial; `None` if it is not worth it."""
         body, guess = trial.body, trial.predicted.guess
         prompt = request.prompt_token_ids
-        call = self._call(body, node, self.site(body, node), prompt)
+        before = [body.prompt, *(each.prompt for each in trial.chain)]
+        call = self._call(node, self.site(body, node), prompt, before)
+        trial.prompt = prompt
         cost = self._engines[node.call.model].cost
         if cost is None:
             new_tokens = call.prompt_tokens - call.cached_tokens
             found = Outlook(_BLIND_S, 0.0, new_tokens + call.output_tokens)
         else:
-            window_s = trial.until_s - asyncio.get_running_loop().time()
-            num_demanded = self._dispatcher.num_demanded(node.call.model)
-            num_own = int(isinstance(trial.root.node, LlmNode))  # it waits for that itself
-            found = outlook(cost, call, max(0.0, window_s), num_demanded, num_own)
-        if trial.above is not None:  # it is won only if what is guessed above is right, too
-            found = found._replace(saved_s=found.saved_s * trial.above.shadow.probability)
-        return self._budget.worth(trial.site, guess, found)
+            load = Load(
+                self._dispatcher.num_demanded(node.call.model),
+                int(isinstance(trial.root.node, LlmNode)),  # it waits for that itself
+                self.outside.num_open(node.call.model),
+                self._new_tokens / max(1.0, self._answer_tokens),
+            )
+            now_s = asyncio.get_running_loop().time()
+            window_s = max(0.0, trial.until_s - max(now_s, body.turn_s))
+            found = outlook(cost, call, window_s, load)
+        self._budget.outside(self.outside.take_seconds())
+        above = 1.0 if trial.above is None else trial.above.shadow.probability
+        return self._budget.worth(trial.site, guess, found, above)
 
     def settle(
         self, stake: Stake | None, early: EarlyAnswer, saved_s: float, *, is_used: bool
@@ -145,11 +163,16 @@ class Stakes:
             self._budget.wasted(stake, num_tokens)
         return num_tokens
 
-    def _call(self, body: Body, node: LlmNode, site: str, prompt: Sequence[int]) -> GuessedCall:
+    def _call(
+        self, node: LlmNode, site: str, prompt: Sequence[int], before: Sequence[Sequence[int]]
+    ) -> GuessedCall:
+        """What a call is that is asked after others."""
         most = node.call.sampling.max_tokens
+        shared_tokens = max(_num_shared(each, prompt) for each in before)
+        cached_tokens = min(len(prompt), round(self._cached_tokens.get(site, 0.0)))
         return GuessedCall(
             len(prompt),
-            _num_shared(body.prompt, prompt),
+            max(shared_tokens, cached_tokens),
             min(most, self._output_tokens.get(site, most)),
         )
 
@@ -165,6 +188,10 @@ def _num_shared(one: Sequence[int], two: Sequence[int]) -> int:
     return min(shared, len(one), len(two))
 
 
-def _average(known: dict[str, float], site: str, value: float) -> None:
+def _average(
+    known: dict[str, float], site: str, value: float, *, falls_at_once: bool = False
+) -> None:
     before = known.get(site, value)
     known[site] = before + _NEWEST * (value - before)
+    if falls_at_once:
+        known[site] = min(value, known[site])

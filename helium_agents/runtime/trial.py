@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from helium_agents.graph.node import Node, OperatorNode
@@ -19,6 +19,8 @@ class Body:
         node: The call, with its inputs' values.
         trials: What is guessed in it.
         prompt: The last that was asked in it: the next one is likely to begin with it.
+        turn_s: When a guess may be sent: in one step with that prompt it would make others wait for
+            both.
         last: The closed answers that came in it last, by site.
         guessed: What was guessed of calls that are open, by key.
         tried: Those guesses that were tried, by key, with how probable they are at least.
@@ -28,6 +30,7 @@ class Body:
     node: OperatorNode
     trials: list[Trial] = field(default_factory=list)
     prompt: Sequence[int] = ()
+    turn_s: float = 0.0
     last: dict[str, str] = field(default_factory=dict)
     guessed: dict[bytes, list[Predicted]] = field(default_factory=dict)
     tried: dict[bytes, list[tuple[Predicted, float]]] = field(default_factory=dict)
@@ -47,6 +50,7 @@ class Trial:
         until_s: When the truth is expected, by the event loop's clock.
         is_right: Whether it came to that; `None` while it is open.
         above: The trial in whose shadow the call is open; `None` where it is the session's own.
+        prompt: The last that was asked in its shadow.
     """
 
     body: Body
@@ -57,11 +61,18 @@ class Trial:
     until_s: float
     is_right: bool | None = None
     above: Trial | None = None
+    prompt: Sequence[int] = ()
+
+    @property
+    def chain(self) -> Iterator[Trial]:
+        """Itself and all that it stands on, the session's own open call last."""
+        found: Trial | None = self
+        while found is not None:
+            yield found
+            found = found.above
 
     @property
     def root(self) -> Trial:
         """The one below all that it stands on: of the call that the session itself has open."""
-        found = self
-        while found.above is not None:
-            found = found.above
+        *_, found = self.chain
         return found

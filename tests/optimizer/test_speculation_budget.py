@@ -13,8 +13,10 @@ from helium_agents.optimizer.guesses import Guess
 from helium_agents.optimizer.speculation_budget import Budget, BudgetState, Posterior
 from helium_agents.optimizer.speculation_cost import (
     GuessedCall,
+    Load,
     Outlook,
     outlook,
+    prompt_seconds,
     request_seconds,
 )
 from helium_agents.optimizer.step_cost import STEP_COSTS
@@ -75,10 +77,10 @@ class TestWorth:
         assert state.worth("elsewhere", SURE, even)
         assert state.worth("site", SURE._replace(source="other"), even)
 
-    def test_a_right_guess_costs_others_that_wait_now(self) -> None:
-        alone = Outlook(saved_s=0.4, cost_s=1.0, tokens=10)
-        assert BudgetState(Budget()).worth("site", SURE, alone)
-        assert not BudgetState(Budget()).worth("site", SURE, alone._replace(early_s=1.0))
+    def test_a_guess_on_top_of_others_is_wrong_when_one_of_them_is(self) -> None:
+        even = Outlook(saved_s=0.4, cost_s=1.0, tokens=10)
+        assert BudgetState(Budget()).worth("site", SURE, even)
+        assert not BudgetState(Budget()).worth("site", SURE, even, above=0.8)
 
     def test_improbable_guesses_are_not_made_even_where_nobody_waits(self) -> None:
         idle = Outlook(saved_s=1.0, cost_s=0.0, tokens=10)
@@ -126,6 +128,52 @@ class TestWorth:
         assert state.left_tokens < left
 
 
+class TestCallsOutside:
+    """Calls for which nothing is guessed, and what wrong guesses may take from them."""
+
+    HARMFUL = Outlook(saved_s=1.0, cost_s=0.5, tokens=1, outside_s=0.5)
+
+    def test_they_are_spared_until_they_take_long_enough(self) -> None:
+        state = BudgetState(Budget(max_delay=0.02))
+        assert state.worth("site", SURE, self.HARMFUL) is None
+        assert state.worth("site", SURE, self.HARMFUL._replace(outside_s=0.0))
+        state.outside(24.0)
+        assert state.worth("site", SURE, self.HARMFUL) is None
+        state.outside(200.0)
+        assert state.worth("site", SURE, self.HARMFUL)
+
+    def test_their_time_is_dearer_the_less_of_it_is_left(self) -> None:
+        state = BudgetState(Budget(max_delay=0.02))
+        even = Outlook(saved_s=0.3, cost_s=0.5, tokens=1, outside_s=0.5)
+        state.outside(500.0)
+        stakes = []
+        while stake := state.worth("site", SURE, even):
+            stakes.append(stake)
+        assert 5 < len(stakes) < 20  # not all of the ten seconds
+        assert state.worth("site", SURE, even._replace(saved_s=3.0))
+
+    @given(st.floats(0.3, 0.99), st.integers(0, 2**16))
+    def test_never_is_more_taken_than_the_share(self, truth: float, seed: int) -> None:
+        rng = random.Random(seed)
+        state = BudgetState(Budget(max_delay=0.05, max_extra_tokens=1e9))
+        took_s = delayed_s = 0.0
+        for _ in range(300):
+            state.demanded(100)
+            state.outside(1.0)
+            took_s += 1.0
+            outside_s = rng.random()
+            found = Outlook(10.0, outside_s, 100, outside_s)
+            stake = state.worth("site", SURE._replace(probability=truth), found)
+            if stake is None:
+                continue
+            if rng.random() < truth:
+                state.used(stake, 1.0)
+            else:
+                state.wasted(stake, 100)
+                delayed_s += outside_s
+        assert delayed_s <= 0.05 * took_s
+
+
 class TestSwitchingOff:
     def test_a_site_is_left_alone_after_so_many_trials_and_tried_again_rarely(self) -> None:
         state = BudgetState(Budget(trials=50))
@@ -159,10 +207,10 @@ class TestOutlook:
     def test_an_idle_engine_wins_the_time_until_the_truth(self) -> None:
         call = GuessedCall(prompt_tokens=500, cached_tokens=400, output_tokens=100)
         for cost in STEP_COSTS.values():
-            short = outlook(cost, call, window_s=0.1, num_demanded=0)
+            short = outlook(cost, call, window_s=0.1, load=Load(0))
             assert short.saved_s == pytest.approx(0.1)
             assert short.cost_s == 0.0
-            whole = outlook(cost, call, window_s=1000, num_demanded=0)
+            whole = outlook(cost, call, window_s=1000, load=Load(0))
             alone_s = request_seconds(cost, call, 0) - cost.request_s - cost.reply_s
             assert whole.saved_s == pytest.approx(alone_s, rel=0.05)
             assert whole.tokens == 200
@@ -173,31 +221,51 @@ class TestOutlook:
     ) -> None:
         cost = STEP_COSTS["cpu-medium"]
         call = GuessedCall(prompt_tokens, 0, 30)
-        found = outlook(cost, call, window_s, num_demanded)
-        more = outlook(cost, call, window_s, num_demanded + 1)
-        assert 0.0 <= found.saved_s <= max(window_s, 31 * cost.step_s)
+        found = outlook(cost, call, window_s, Load(num_demanded))
+        more = outlook(cost, call, window_s, Load(num_demanded + 1))
+        assert 0.0 <= found.saved_s <= window_s
         assert found.cost_s >= cost.prefill_seconds(prompt_tokens)
-        assert more.cost_s / (num_demanded + 1) == pytest.approx(
-            found.cost_s / num_demanded, rel=0.2
-        )
+        assert more.cost_s > found.cost_s
+
+    def test_in_a_busy_engine_a_delay_is_longer(self) -> None:
+        cost, call = STEP_COSTS["cpu-medium"], GuessedCall(300, 0, 60)
+        idle = outlook(cost, call, 0.1, Load(1))
+        longer = 1 + (8 * cost.decode_s + 8 * 1.5 * cost.prefill_s) / cost.step_s
+        full = outlook(cost, call, 0.1, Load(8, prompt_tokens=1.5))
+        assert full.cost_s == pytest.approx(8 * longer * idle.cost_s, rel=0.1)
 
     def test_a_large_gpu_lends_what_two_cores_do_not(self) -> None:
         """A specialist beside a classifier: on the CPU its prompt costs more than is shared."""
         call = GuessedCall(prompt_tokens=300, cached_tokens=0, output_tokens=60)
         state = BudgetState(Budget())
         for name, is_worth in (("h100-8b", True), ("cpu-medium", False)):
-            found = outlook(STEP_COSTS[name], call, window_s=0.1, num_demanded=4)
+            found = outlook(STEP_COSTS[name], call, window_s=0.1, load=Load(4))
             assert (state.worth(name, SURE, found) is not None) is is_worth
 
-    def test_who_wins_by_a_guess_does_not_mind_to_wait_for_it(self) -> None:
-        call = GuessedCall(300, 0, 60)
-        two = outlook(STEP_COSTS["cpu-medium"], call, 0.5, num_demanded=2)
-        own = outlook(STEP_COSTS["cpu-medium"], call, 0.5, num_demanded=2, num_own=1)
-        assert (two.early_s, own.early_s) == (two.cost_s, two.cost_s / 2)
-        assert own.cost_s == two.cost_s
+    def test_who_wins_by_a_guess_waits_for_its_prompt_right_or_wrong(self) -> None:
+        call, cost = GuessedCall(300, 0, 60), STEP_COSTS["cpu-medium"]
+        tool, own = outlook(cost, call, 0.5, Load(1)), outlook(cost, call, 0.5, Load(1, 1))
+        assert own.saved_s == pytest.approx(tool.saved_s - own.cost_s)
+        short = outlook(cost, call, 0.1, Load(1, 1))  # what delays the truth leaves it more time
+        assert short.saved_s < 0.1 < short.cost_s
+        assert own.cost_s > cost.prefill_seconds(300)
+
+    def test_calls_outside_are_those_of_others_or_as_many_as_usual(self) -> None:
+        call, cost = GuessedCall(300, 0, 60), STEP_COSTS["cpu-medium"]
+        assert outlook(cost, call, 0.5, Load(2, 1)).outside_s == 0.0
+        now = outlook(cost, call, 0.5, Load(2, 1, 1))
+        assert 0.0 < now.outside_s < now.cost_s
+        soon = outlook(cost, call, 0.5, Load(1, 1, 0.5))
+        assert 0.4 * now.outside_s < soon.outside_s < 0.5 * now.outside_s
+
+    def test_a_guess_goes_after_the_prompt_and_what_is_under_way(self) -> None:
+        cost, call = STEP_COSTS["cpu-medium"], GuessedCall(300, 100, 1)
+        alone = prompt_seconds(cost, call, 0)
+        assert alone == pytest.approx(cost.request_s + cost.prefill_seconds(200, 100))
+        assert prompt_seconds(cost, call, 8) - alone > cost.step_s
 
     def test_blocks_of_others_are_part_of_the_cost(self) -> None:
         cost = STEP_COSTS["h100-8b"]
-        free = outlook(cost, GuessedCall(300, 0, 60), 0.1, 4)
-        full = outlook(cost, GuessedCall(300, 0, 60, evicted_tokens=5000), 0.1, 4)
+        free = outlook(cost, GuessedCall(300, 0, 60), 0.1, Load(4))
+        full = outlook(cost, GuessedCall(300, 0, 60, evicted_tokens=5000), 0.1, Load(4))
         assert full.cost_s == pytest.approx(free.cost_s + cost.prefill_seconds(5000))

@@ -1,0 +1,52 @@
+"""Outside calls: how many are open beside guesses, and how long they took."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
+from helium_agents.runtime.dispatcher import Dispatcher
+from helium_agents.runtime.outside_calls import OutsideCalls
+
+
+class Demand:
+    """A dispatcher of which a test says how much it has."""
+
+    num_requests = 0
+
+    def num_demanded(self, model: str | None) -> int:
+        return self.num_requests
+
+
+async def _take(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def test_they_are_those_that_are_open_or_as_many_as_usual() -> None:
+    async def scenario() -> None:
+        demand = Demand()
+        calls = OutsideCalls(cast(Dispatcher, demand))
+        demand.num_requests = 3
+        calls.begin("small", asyncio.create_task(_take(2.0)), is_inside=True)
+        assert calls.num_open("small") == 2
+        outside = asyncio.create_task(_take(1.0))
+        calls.begin("small", outside, is_inside=False)
+        await asyncio.sleep(4.0)
+        assert calls.num_open("small") == 3  # none is inside any more
+        demand.num_requests = 0
+        assert calls.num_open("small") == pytest.approx(0.25)  # one for one of four seconds
+        assert calls.take_seconds() == pytest.approx(1.0)
+        assert calls.take_seconds() == 0.0
+
+    run_in_virtual_time(scenario())
+
+
+def test_where_none_was_seen_there_are_none() -> None:
+    async def scenario() -> None:
+        calls = OutsideCalls(cast(Dispatcher, Demand()))
+        assert calls.num_open(None) == 0 == calls.take_seconds()
+
+    run_in_virtual_time(scenario())
