@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from operator import mul
@@ -24,7 +24,7 @@ from helium_agents.trace.run import TracedCall, TracedRun
 CANNOT = ("not shared", "never alike", "nobody")
 """Why nothing may be guessed of a call, whatever is said of it."""
 
-_MOST_CALLS = 10_000
+_MOST_CALLS = 50_000
 """Of a longer run the first rows are looked at: it takes a second or two."""
 
 
@@ -89,7 +89,7 @@ def oracle_gap(run: TracedRun) -> OracleGap | None:
     starts = rows.starts
 
     def seconds(*, are_guessed: bool) -> float:
-        ends = row_ends(calls, starts, are_guessed=are_guessed)
+        ends = row_ends(calls, starts, rows.own_shares, are_guessed=are_guessed)
         return rows.rest_s + sum(ends) - sum(starts)
 
     without_s = seconds(are_guessed=False) if rows.has_early else rows.taken_s
@@ -104,6 +104,7 @@ class _Rows:
 
     Attributes:
         starts: When each row began.
+        own_shares: By engine, what its calls do not share with others; see `row_ends`.
         taken_s: How long the rows took, together.
         rest_s: What of that came after their last calls.
         has_early: Whether anything was there early.
@@ -135,9 +136,17 @@ class _Rows:
                 end_s = max(last_s, item.ended_s)
             self.taken_s += end_s - self.starts[-1]
             self.rest_s += end_s - last_s
+        computed: dict[str, list[TracedCall]] = defaultdict(list)
+        for step in (step for steps in self._rows for step in steps):
+            if step.call.is_computed:
+                computed[step.call.model].append(step.call)
         self._beside = {
-            model: _Beside(calls)
-            for model, calls in self._by_model(step.call for row in self._rows for step in row)
+            model: _Beside(list(map(self._span, calls))) for model, calls in computed.items()
+        }
+        self.own_shares = {
+            model: _own_share(run.engines[model].cost, calls)
+            for model, calls in computed.items()
+            if model in run.engines
         }
         self._effects = _effects(run)
 
@@ -164,7 +173,6 @@ class _Rows:
             pause_s=pause_s,
             seconds=self._early_s[call.number] + call.end_s - call.asked_s,
             engine="" if beside is None else call.model,
-            own_share=0.0 if beside is None else self._own_share(call),
             beside=1.0 if beside is None else beside.mean(*self._span(call)),
         )
 
@@ -191,31 +199,23 @@ class _Rows:
             return "item", call.item
         return "body", [call.number, *self._around(call)][-1]
 
-    def _own_share(self, call: TracedCall) -> float:
-        """What others that run beside a call do not share with it, of the time it takes alone."""
-        engine = self._run.engines.get(call.model)
-        if engine is None or engine.cost is None:
-            return 0.0
-        cost = StepCost.from_dict(engine.cost)
-        context = cost.context_s * (call.prompt_tokens + call.output_tokens / 2)
-        new_tokens = call.prompt_tokens - call.cached_tokens
-        own_s = cost.prefill_seconds(new_tokens, call.cached_tokens)
-        own_s += call.output_tokens * (cost.decode_s + context)
-        whole_s = own_s + call.output_tokens * cost.step_s
-        return own_s / whole_s if whole_s else 0.0
-
-    def _by_model(
-        self, calls: Iterable[TracedCall]
-    ) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-        found: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for call in calls:
-            if call.is_computed:
-                found[call.model].append(self._span(call))
-        yield from found.items()
-
     def _span(self, call: TracedCall) -> tuple[float, float]:
         """When a call was computed, about: what was early had been there at once."""
         return call.asked_s - self._early_s[call.number], call.end_s
+
+
+def _own_share(costs: Mapping[str, float] | None, calls: Sequence[TracedCall]) -> float:
+    """What calls do not share with those that run beside them, of the time they take alone."""
+    if costs is None:
+        return 0.0
+    cost, own_s, shared_s = StepCost.from_dict(costs), 0.0, 0.0
+    for call in calls:
+        context_s = cost.context_s * (call.prompt_tokens + call.output_tokens / 2)
+        new_tokens = call.prompt_tokens - call.cached_tokens
+        own_s += cost.prefill_seconds(new_tokens, call.cached_tokens)
+        own_s += call.output_tokens * (cost.decode_s + context_s)
+        shared_s += call.output_tokens * cost.step_s
+    return own_s / (own_s + shared_s) if own_s else 0.0
 
 
 class _Beside:
@@ -248,13 +248,14 @@ class _Beside:
 
 def _effects(run: TracedRun) -> Mapping[int, list[float]]:
     """By body, when tools that are no pure operators began: a guess ends where it meets one."""
+    guessed = {run.by_number[number].body for number in run.guessed if number in run.by_number}
     operators: dict[int, list[TracedCall]] = defaultdict(list)
     for call in run.calls:
-        if call.kind == "operator":
+        if call.kind == "operator" and call.body in guessed:
             operators[call.body].append(call)
     found: dict[int, list[float]] = defaultdict(list)
     for tool in run.tools:
-        if not any(
+        if tool.body in guessed and not any(
             tool.begun_s <= call.asked_s and call.end_s <= tool.end_s
             for call in operators[tool.body]
         ):
