@@ -106,6 +106,15 @@ async def measure_cost(complete: Complete, capacity: Capacity) -> StepCost:
     )
 
 
+async def cost_of(path: Path, complete: Complete, capacity: Capacity) -> StepCost:
+    """The cost that was kept, or else measured now and kept; see `measure_cost`."""
+    cost = await asyncio.to_thread(read_cost, path)
+    if cost is None:
+        cost = await measure_cost(complete, capacity)
+        await asyncio.to_thread(keep_cost, path, cost)
+    return cost
+
+
 def cost_file(identity: str, settings: str) -> Path:
     """Where the cost of a model with some settings is kept, on a machine like this one."""
     cores = len(os.sched_getaffinity(0))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helium_agents.engines.engine import Choice
+from helium_agents.engines.model_source import ModelSource
 
 if TYPE_CHECKING:
     from tokenizers.decoders import DecodeStream
@@ -70,3 +71,12 @@ class Truncator:
                 stream = DecodeStream(skip_special_tokens=True)
                 piece = stream.step(self._tokenizer, token_id)
             yield piece or ""
+
+
+def truncator_of(source: ModelSource) -> Truncator | None:
+    """The one of a model; `None` where it has no such tokenizer, or `tokenizers` is missing."""
+    path = source.file("tokenizer.json")
+    try:
+        return None if path is None else Truncator(path)
+    except ImportError:
+        return None

@@ -8,42 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from blake3 import blake3
 
-from helium_agents.engines import chat_template, vllm_multimodal
-from helium_agents.engines.calibrate import cost_file, keep_cost, measure_cost, read_cost
-from helium_agents.engines.detokenize import Truncator
-from helium_agents.engines.engine import (
-    Capacity,
-    ChatMessage,
-    Choice,
-    Completion,
-    Delta,
-    Request,
-)
+from helium_agents.engines import chat_template
+from helium_agents.engines.calibrate import cost_file, cost_of, keep_cost
+from helium_agents.engines.detokenize import Truncator, truncator_of
+from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completion, Delta, Request
 from helium_agents.engines.model_source import ModelSource, find_model
-from helium_agents.engines.vllm_answer import AnswerReader
-from helium_agents.engines.vllm_launched import Launched
-from helium_agents.engines.vllm_pieces import Pieces
-from helium_agents.engines.vllm_process import launch
-from helium_agents.engines.vllm_request import sampling_params, translated
+from helium_agents.engines.vllm_running import RunningVLLM
 from helium_agents.engines.vllm_settings import Settings
-from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
+from helium_agents.errors import EngineError
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.optimizer.step_window import StepWindow
-
-if TYPE_CHECKING:
-    from vllm.outputs import RequestOutput
-    from vllm.sampling_params import SamplingParams
-    from vllm.v1.engine.async_llm import AsyncLLM
 
 
 class VLLM:
@@ -111,19 +93,13 @@ class VLLM:
             engine_args=engine_args,
         )
         self._name = name
-        self._environment = {}
-        if devices is not None:
-            self._environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        gpus = None if devices is None else ",".join(map(str, devices))
+        self._environment = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}
         # A template that shows the date shows this one, or a run past midnight would not repeat.
         self._today = date.today()
-        self._engine: Launched | None = None
-        self._reader: AnswerReader | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._capacity: Capacity | None = None
-        self._sees_images = False
+        self._engine: RunningVLLM | None = None
         self._cost: StepCost | None = None
         self._cost_file: Path | None = None
-        self._num_asked = 0
         self._starting = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -140,7 +116,7 @@ class VLLM:
     @property
     def capacity(self) -> Capacity | None:
         """What the engine can hold; `None` while it is not started."""
-        return self._capacity
+        return None if self._engine is None else self._engine.capacity
 
     @property
     def cost(self) -> StepCost | None:
@@ -148,12 +124,12 @@ class VLLM:
 
         Its scheduler tells what steps really take; one of yours does not, and nothing is corrected.
         """
-        sums = None if self._engine is None else self._engine.steps.read()
+        sums = None if self._engine is None else self._engine.launched.steps.read()
         return self._cost if self._cost is None or sums is None else sums.corrected(self._cost)
 
     def step_windows(self, since_s: float) -> list[StepWindow]:
         """What its scheduler told of the steps since a time; nothing where it is yours."""
-        return [] if self._engine is None else self._engine.steps.windows(since_s)
+        return [] if self._engine is None else self._engine.launched.steps.windows(since_s)
 
     @property
     def takes_hints(self) -> bool:
@@ -207,61 +183,28 @@ class VLLM:
         """
         async with self._starting:
             if self._engine is not None:
-                if not self._engine.is_dead:
+                if not self._engine.launched.is_dead:
                     return
                 await self._close()
             source = await asyncio.to_thread(lambda: self._source)
-            self._engine = await launch(self._settings.engine_arguments(source), self._environment)
-            self._loop = asyncio.get_running_loop()
-            self._capacity = _capacity(self._engine.llm)
-            self._sees_images = vllm_multimodal.sees_images(self._engine.llm)
-            has_template = getattr(self._engine.llm.get_tokenizer(), "chat_template", "")
-            if has_template is None and not self._sees_images:  # else its processor may have one
-                await self._close()
-                raise EngineStartError(
-                    f"model {self.name!r} has no chat template: use a chat or instruct model"
-                )
-            settings = self._settings
-            if settings.tool_call_parser or settings.reasoning_parser:
-                await self._read_with_parsers(self._engine)
+            self._engine = await RunningVLLM.start(
+                self._settings, source, self._environment, self.name, self._today
+            )
             if self._cost is None:
                 await self._calibrate()
 
-    async def _read_with_parsers(self, engine: Launched) -> AnswerReader:
-        """What takes answers apart; made once, since vLLM's parsers take a second to import."""
-        if self._reader is None:
-            settings = self._settings
-            try:
-                self._reader = await asyncio.to_thread(
-                    AnswerReader,
-                    engine.llm,
-                    self.name,
-                    settings.tool_call_parser,
-                    settings.reasoning_parser,
-                    settings.chat_template_kwargs,
-                )
-            except EngineStartError:
-                await self._close()
-                raise
-        return self._reader
-
     async def _calibrate(self) -> None:
         """Find out what a step takes: read what was measured before, or measure it."""
-        assert self._capacity is not None
         settings = f"{sorted(self._settings.engine_arguments(self._source).items())}"
         path = self._cost_file = cost_file(self.identity(), settings)
-        self._cost = await asyncio.to_thread(read_cost, path)
-        if self._cost is not None:
-            return
         try:
-            self._cost = await measure_cost(self.complete, self._capacity)
+            self._cost = await cost_of(path, self.complete, self._running().capacity)
             await self.reset_prefix_cache()
         except EngineError:
             return  # whoever asks it next will see what is the matter
         except BaseException:
             await self._close()
             raise
-        await asyncio.to_thread(keep_cost, path, self._cost)
 
     async def close(self) -> None:
         """Stop the engine and its processes. Idempotent; requests that are open fail."""
@@ -278,17 +221,16 @@ class VLLM:
 
     async def _close(self) -> None:
         before, self._cost = self._cost, self.cost
-        engine, self._engine, self._capacity = self._engine, None, None
-        self._reader = None
+        engine, self._engine = self._engine, None
         if engine is not None:
-            await engine.shut_down()
+            await engine.launched.shut_down()
         if self._cost is not None and self._cost != before and self._cost_file is not None:
             await asyncio.to_thread(keep_cost, self._cost_file, self._cost)
 
-    def _running(self) -> Launched:
+    def _running(self) -> RunningVLLM:
         if self._engine is None:
             raise EngineError(f"engine {self.name!r} is not started")
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self._engine.loop:
             raise EngineError(
                 f"engine {self.name!r} was started in another event loop: close it there first, "
                 "or give each event loop an engine of its own"
@@ -298,9 +240,7 @@ class VLLM:
     @property
     def num_open_requests(self) -> int:
         """How many requests vLLM is working on, or has queued."""
-        if self._engine is None:
-            return 0
-        return int(self._engine.llm.output_processor.get_num_unfinished_requests())
+        return 0 if self._engine is None else self._engine.num_open_requests
 
     async def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes, so that the next measurement starts from none.
@@ -309,10 +249,7 @@ class VLLM:
             EngineError: Requests are open, whose blocks cannot be dropped.
             EngineDied: The engine's processes are gone; `start` makes new ones.
         """
-        engine = self._running()
-        async with engine.while_alive():
-            if self.num_open_requests or not await engine.llm.reset_prefix_cache():
-                raise EngineError(f"engine {self.name!r} has open requests: wait for them first")
+        await self._running().reset_prefix_cache()
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -327,40 +264,7 @@ class VLLM:
             RequestError: The template refuses the conversation, or knows no tools; or the model
                 sees no images.
         """
-        engine = self._running()
-        if tools:
-            (await self._read_with_parsers(engine)).check_tools()
-        if any(message.images for message in messages):
-            if not self._sees_images:
-                raise RequestError(
-                    f"image(...): the model {self.name!r} takes no images: use one that was "
-                    "trained to see them"
-                )
-            return ()
-        if self._sees_images:
-            ids: Sequence[int] = (await self._render_there(messages, tools))["prompt_token_ids"]
-            return ids
-        return await chat_template.render(
-            engine.llm.get_tokenizer(),
-            messages,
-            tools,
-            name=self.name,
-            today=self._today,
-            template_kwargs=self._settings.chat_template_kwargs,
-        )
-
-    async def _render_there(
-        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """A conversation with a model that sees images, as vLLM takes it."""
-        return await vllm_multimodal.render(
-            self._running().llm,
-            messages,
-            tools,
-            name=self.name,
-            today=self._today,
-            template_kwargs=self._settings.chat_template_kwargs,
-        )
+        return await self._running().render(messages, tools)
 
     async def complete(
         self, request: Request, on_delta: Callable[[Delta], None] | None = None
@@ -372,52 +276,7 @@ class VLLM:
             TransientEngineError: It may work when tried again.
             EngineDied: The engine's processes are gone; `start` makes new ones.
         """
-        engine = self._running()
-        prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_token_ids)}
-        if request.has_images:
-            prompt = await self._render_there(request.messages, request.tools)
-            request = replace(request, prompt_token_ids=prompt["prompt_token_ids"])
-        self._check_length(request)
-        reader = None
-        if request.tools or self._settings.reasoning_parser:
-            reader = await self._read_with_parsers(engine)
-        pieces, cached_tokens = Pieces(request, on_delta, reader), 0
-        self._num_asked = number = self._num_asked + 1
-        params = sampling_params(request, number, on_delta is not None, pieces.asked)
-        outputs = _outputs(engine, prompt, request, params)
-        async with engine.while_alive(), aclosing(outputs):
-            async for output in outputs:
-                cached_tokens = max(cached_tokens, output.num_cached_tokens or 0)
-                for piece in output.outputs:
-                    pieces.add(piece)
-        begun_s, read_s = engine.steps.times_of(number) or (None, None)
-        return Completion(
-            pieces.choices(),
-            cached_tokens,
-            pieces.first_token_s,
-            prompt_tokens=len(request.prompt_token_ids),
-            begun_s=begun_s,
-            read_s=read_s,
-        )
-
-    def _check_length(self, request: Request) -> None:
-        """Refuse what vLLM would silently answer with fewer tokens than were asked for."""
-        assert self._capacity is not None
-        limit = self._capacity.max_model_tokens
-        prompt_tokens, max_tokens = len(request.prompt_token_ids), request.sampling.max_tokens
-        if prompt_tokens + max_tokens > limit:
-            raise RequestError(
-                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, together "
-                f"{prompt_tokens + max_tokens}, but {self.name!r} holds {limit}: shorten the "
-                f"prompt, lower max_tokens to {max(limit - prompt_tokens, 0)}, or start the "
-                "engine with a larger max_model_tokens"
-                if prompt_tokens < limit
-                else f"the prompt has {prompt_tokens} tokens, but {self.name!r} holds {limit} with "
-                f"the answer (max_tokens={max_tokens}): shorten the prompt, or start the engine "
-                "with a larger max_model_tokens"
-            )
-
-    # --- remembered answers --------------------------------------------------------------------
+        return await self._running().complete(request, on_delta)
 
     @cached_property
     def _truncator(self) -> Truncator | None:
@@ -425,12 +284,7 @@ class VLLM:
         if arguments.get("tokenizer_mode", "auto") != "auto":
             return None  # vLLM then detokenizes in another way
         tokenizer = arguments.get("tokenizer")
-        source = find_model(tokenizer) if tokenizer is not None else self._source
-        path = source.file("tokenizer.json")
-        try:
-            return Truncator(path) if path is not None else None
-        except ImportError:
-            return None
+        return truncator_of(self._source if tokenizer is None else find_model(tokenizer))
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`, exactly as if it had been asked for so.
@@ -442,41 +296,4 @@ class VLLM:
         if self._settings.reasoning_parser is not None:
             return None  # where the reasoning would end is the parser's to say
         truncator = self._truncator
-        return truncator.truncate(choice, max_tokens) if truncator is not None else None
-
-
-def _capacity(llm: AsyncLLM) -> Capacity:
-    config = llm.vllm_config
-    block_tokens = config.cache_config.block_size
-    num_blocks = config.cache_config.num_gpu_blocks - 1  # vLLM keeps one to itself
-    return Capacity(
-        kv_tokens=num_blocks * block_tokens,
-        block_tokens=block_tokens,
-        max_model_tokens=config.model_config.max_model_len,
-        max_requests=config.scheduler_config.max_num_seqs,
-        max_batched_tokens=config.scheduler_config.max_num_batched_tokens,
-    )
-
-
-async def _outputs(
-    engine: Launched, prompt: dict[str, Any], request: Request, params: SamplingParams
-) -> AsyncGenerator[RequestOutput, None]:
-    """What vLLM gives for a request, its errors in the port's terms."""
-    try:
-        outputs = engine.llm.generate(
-            prompt,
-            params,
-            request.request_id,
-            priority=request.priority,
-        )
-        async with aclosing(outputs):
-            async for output in outputs:
-                if any(piece.finish_reason == "abort" for piece in output.outputs):
-                    # Not by us, who then would not be here: the core was told to end.
-                    raise engine.died()
-                yield output
-    except Exception as error:
-        explained = translated(error, engine)
-        if isinstance(explained, EngineDied):
-            engine.lose()
-        raise explained from error
+        return None if truncator is None else truncator.truncate(choice, max_tokens)

@@ -286,8 +286,7 @@ async def test_vllms_errors_are_told_apart(engine: VLLM) -> None:
 
     from helium_agents.engines.vllm_request import translated
 
-    launched = engine._engine
-    assert launched is not None
+    launched = engine._running().launched
     wrapped = EngineGenerateError()
     wrapped.__cause__ = ValueError("too hot")
     assert type(translated(EngineDeadError(), launched)) is EngineDied

@@ -71,7 +71,7 @@ async def test_its_scheduler_tells_what_steps_take(small: VLLM) -> None:
         prompt = [300 + number] * 40
         await small.complete(Request(f"steps-{number}", (), prompt, Sampling(max_tokens=8)))
     assert small._engine is not None
-    sums = small._engine.steps.read()
+    sums = small._engine.launched.steps.read()
     assert sums is not None
     assert sums.num_steps > 100
     assert small._cost is not None

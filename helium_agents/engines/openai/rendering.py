@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any
 
 from helium_agents.engines import chat_template
-from helium_agents.engines.detokenize import Truncator
+from helium_agents.engines.detokenize import Truncator, truncator_of
 from helium_agents.engines.engine import ChatMessage, Choice
 from helium_agents.engines.model_source import ModelSource
 from helium_agents.errors import EngineStartError, RequestError
@@ -113,9 +113,5 @@ class Rendering:
         if choice.token_ids and len(choice.token_ids) <= max_tokens:
             return choice
         if self._truncator is None:
-            path = self._source.file("tokenizer.json")
-            try:
-                self._truncator = None if path is None else Truncator(path)
-            except ImportError:
-                return None
+            self._truncator = truncator_of(self._source)
         return None if self._truncator is None else self._truncator.truncate(choice, max_tokens)
