@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from types import FunctionType, MethodType
 from typing import Any, Final, NotRequired, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
-from helium_agents.authoring.operator import BoundOperator
+from helium_agents.authoring.operator import BoundOperator, Operator
 from helium_agents.errors import InvalidReply, RequestError
-from helium_agents.graph.arguments import complaint, shown
+from helium_agents.graph.arguments import complaint
 from helium_agents.graph.reply_schema import reply_schema
 from helium_agents.graph.tools import Tool, ToolSet
+from helium_agents.keys.kept import kept_on
 
 ToolLike = Callable[..., Any] | dict[str, Any]
 """A function (an operator, too) whose parameters are annotated, or a JSON schema: a dict with
@@ -58,17 +60,23 @@ def as_tool(tool: ToolLike) -> Tool:
     if not callable(tool):
         want = "functions with annotated parameters, or JSON schemas"
         raise RequestError(complaint("tools", tool, want))
-    try:
-        return _of_function(tool)
-    except TypeError as error:  # it has no hash
-        raise RequestError(f"tools={shown(tool)}: {error}") from error
+    is_method = isinstance(tool, MethodType | BoundOperator)
+    definition = tool
+    if isinstance(tool, MethodType):
+        definition = tool.__func__
+    elif isinstance(tool, Operator | BoundOperator):
+        definition = tool.body.fn
+    kept = kept_on(definition) if isinstance(definition, FunctionType) else {}
+    known: Tool | None = kept.get((Tool, is_method))
+    if known is None:
+        known = kept[Tool, is_method] = _of_function(definition, is_method=is_method)
+    return replace(known, function=tool)
 
 
-@lru_cache(maxsize=256)
-def _of_function(function: Callable[..., Any]) -> Tool:
+def _of_function(function: Callable[..., Any], *, is_method: bool) -> Tool:
     name = str(getattr(function, "__name__", type(function).__name__))
     try:
-        adapter = TypeAdapter(_arguments_of(function, name))
+        adapter = TypeAdapter(_arguments_of(function, name, is_method=is_method))
         schema = adapter.json_schema(schema_generator=_WithoutTitles)
     except RequestError:
         raise
@@ -85,7 +93,7 @@ def _of_function(function: Callable[..., Any]) -> Tool:
         except ValidationError as error:
             raise ValueError(_in_short(error)) from error
 
-    return Tool(name, inspect.getdoc(function) or "", schema, read, function)
+    return Tool(name, inspect.getdoc(function) or "", schema, read)
 
 
 class _WithoutTitles(GenerateJsonSchema):
@@ -95,10 +103,10 @@ class _WithoutTitles(GenerateJsonSchema):
         return False
 
 
-def _arguments_of(function: Callable[..., Any], name: str) -> Any:
+def _arguments_of(function: Callable[..., Any], name: str, *, is_method: bool) -> Any:
     """The function's parameters as a class that pydantic reads: a TypedDict."""
     parameters = list(inspect.signature(function).parameters.values())
-    if isinstance(function, BoundOperator):
+    if is_method:
         parameters = parameters[1:]  # its object
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from pydantic_core import to_json
 from xxhash import xxh3_64_hexdigest
@@ -147,11 +148,18 @@ def _of_operator_call(node: OperatorNode, models: DescribedModels) -> dict[str, 
     }
 
 
-@lru_cache(maxsize=256)
+_positional_names: WeakKeyDictionary[Callable[..., Any], tuple[str, ...]] = WeakKeyDictionary()
+
+
 def _positional(fn: Callable[..., Any]) -> tuple[str, ...]:
     """The names of what may be given by position."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(it.name for it in inspect.signature(fn).parameters.values() if it.kind in kinds)
+    names = _positional_names.get(fn)
+    if names is None:
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(fn).parameters.values()
+        names = tuple(each.name for each in parameters if each.kind in kinds)
+        _positional_names[fn] = names
+    return names
 
 
 def _component(text: str) -> _Component:

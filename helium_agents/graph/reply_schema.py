@@ -1,14 +1,15 @@
 """What `schema=` asks of a reply: the JSON schema that decoding keeps to, and a parser.
 
-One is made for each schema and kept. Python takes `A | B` and `B | A` for equal, at any depth,
-although pydantic tries them in order; so the key of what is kept is the structure of a type, with
-the identity of its leaves, and not the type.
+One is made for each schema and kept: with a class that is local to a function, and may hold what
+this has in hand, only as long as the class. Python takes `A | B` and `B | A` for equal, at any
+depth, although pydantic tries them in order; so the key of what is kept is the structure of a type,
+with the identity of its leaves, and not the type.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +18,7 @@ from pydantic_core import from_json
 from helium_agents.errors import InvalidReply, PromptError
 from helium_agents.graph.arguments import shown
 from helium_agents.graph.reply import Choice
+from helium_agents.keys.kept import kept_on
 
 _MOST_KEPT: Final = 256
 _LONGEST_END: Final = 40
@@ -66,10 +68,13 @@ def reply_schema(asked: Any) -> ReplySchema:
     key = _json_text(asked) if isinstance(asked, dict) else _structure(asked)
     known = _kept.get(key)
     if known is None:
-        made = _of_json(key, asked) if isinstance(key, str) else _of_type(asked)
-        if len(_kept) >= _MOST_KEPT:
-            _kept.clear()
-        known = _kept[key] = made  # which keeps `asked` alive, and so its id its own
+        kept = _kept_of(asked)
+        known = kept.get(key)
+        if known is None:
+            made = _of_json(key, asked) if isinstance(key, str) else _of_type(asked)
+            if len(kept) >= _MOST_KEPT:
+                kept.clear()
+            known = kept[key] = made  # which keeps `asked` alive, and so its id its own
     return known
 
 
@@ -136,6 +141,24 @@ def _structure(asked: Any) -> Any:
     if origin is None:
         return id(asked)
     return id(origin), tuple(map(_structure, get_args(asked)))
+
+
+def _kept_of(asked: Any) -> dict[Any, ReplySchema]:
+    """Where the schema of a type is kept."""
+    for leaf in _leaves(asked):
+        if isinstance(leaf, type) and "<locals>" in leaf.__qualname__:
+            kept: dict[Any, ReplySchema] = kept_on(leaf).setdefault(ReplySchema, {})
+            return kept
+    return _kept
+
+
+def _leaves(asked: Any) -> Iterator[Any]:
+    """What a type is made of: classes, values of Literal, annotations."""
+    parts = asked if isinstance(asked, list) else get_args(asked)
+    if not parts:
+        yield asked
+    for part in parts:
+        yield from _leaves(part)
 
 
 def _of_type(asked: Any) -> ReplySchema:

@@ -19,6 +19,7 @@ from typing import Any
 from annotated_types import BaseMetadata
 from pydantic import BaseModel
 
+from helium_agents.keys.kept import KEPT
 from helium_agents.keys.own_code import OwnCode
 
 _MADE_BY_PYTHON = frozenset(
@@ -29,7 +30,7 @@ _MADE_BY_PYTHON = frozenset(
         *("__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl", "_is_protocol"),
         *("__protocol_attrs__", "__non_callable_proto_members__", "_is_runtime_protocol"),
         *("__dataclass_fields__", "__dataclass_params__", "__signature__"),
-        *("__class_vars__", "__private_attributes__"),
+        *("__class_vars__", "__private_attributes__", KEPT),
         *("_member_map_", "_value2member_map_", "_member_names_", "_member_type_", "_use_args_"),
         *("_unhashable_values_", "_unhashable_values_map_", "_hashable_values_"),
     }

@@ -29,7 +29,7 @@ What cannot be computed raises a `VersionError`: a guess would let old answers p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from types import FunctionType
 from typing import Any, Final
@@ -37,6 +37,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from helium_agents.errors import VersionError
+from helium_agents.keys.kept import kept_on
 from helium_agents.keys.members import wrapped_in
 from helium_agents.keys.own_code import counts_by_name
 from helium_agents.keys.walk import Walk, encoded
@@ -112,16 +113,25 @@ class Version:
         self._watch = walk.watch
 
 
-@lru_cache(maxsize=128)
 def version_of(definition: Any, most_values: int | None = None) -> Version:
     """The version of a class, or of a function or what holds one; see `Version`.
 
     That of a class counts where an instance is part of a key: a method's own version covers the
     class that it was written in, but the instance may be of a subclass that overrides what the
     method calls. A class may say itself which version it is: with an attribute
-    ``__helium_version__ = "1"`` of its own. Few are kept: they keep alive what they are of.
+    ``__helium_version__ = "1"`` of its own. It is kept as long as the class or function.
+
+    Raises:
+        VersionError: It is none of these.
     """
-    return Version(definition, most_values)
+    definition = _unwrapped(definition)
+    if isinstance(definition, partial):
+        return Version(definition, most_values)
+    kept = kept_on(definition)
+    version: Version | None = kept.get((Version, most_values))
+    if version is None:
+        version = kept[Version, most_values] = Version(definition, most_values)
+    return version
 
 
 def code_version(definition: Any) -> bytes:

@@ -30,6 +30,7 @@ from pydantic_core import PydanticUndefined
 from helium_agents.keys.class_names import class_name, find_class
 from helium_agents.keys.encoder import ENCODERS, is_operator_class
 from helium_agents.keys.follow import Description, NameFollower, namespace_of
+from helium_agents.keys.kept import KEPT
 from helium_agents.keys.members import held_in_wrapper, members_of, wrapped_in
 from helium_agents.keys.names import Name, named_in
 from helium_agents.keys.own_code import OwnCode
@@ -53,7 +54,7 @@ _CACHE = type(functools.lru_cache(int))
 _SENTINELS = (..., NotImplemented, PydanticUndefined, dataclasses.MISSING)
 _SET_BY_WRAPPERS = frozenset(
     {*functools.WRAPPER_ASSIGNMENTS, "__wrapped__", "__helium_function__", "__dict__"}
-    | {"__code__", "__defaults__", "__kwdefaults__", "__orig_class__"}
+    | {"__code__", "__defaults__", "__kwdefaults__", "__orig_class__", KEPT}
 )
 _SET_BY_DISPATCH = frozenset({"register", "dispatch", "registry", "_clear_cache"})
 _WITHOUT_INFLUENCE = frozenset(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -188,20 +186,6 @@ def test_parts_are_of_the_moment_too(load: Loader) -> None:
     app.LIMIT = 4
     changed = {name for name, part in version.parts().items() if part != before.get(name)}
     assert changed == {"LIMIT in app.main:answer"}
-
-
-def test_versions_keep_few_local_functions_alive() -> None:
-    alive: weakref.WeakSet[Callable[[], object]] = weakref.WeakSet()
-    for number in range(400):
-
-        def local(number: int = number) -> int:
-            return number
-
-        alive.add(local)
-        assert len(code_version(local)) == 32
-    del local
-    gc.collect()
-    assert len(alive) <= 128
 
 
 def test_a_version_asked_for_deep_down_does_not_spoil_the_next(load: Loader) -> None:
