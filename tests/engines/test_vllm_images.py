@@ -10,11 +10,26 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from helium_agents import VLLM, Image, MemoryStore, Message, Session, gather, image, llm, system
+from benchmarks.harness.server import MODEL_NAME, Server
+from helium_agents import (
+    VLLM,
+    Image,
+    MemoryStore,
+    Message,
+    OpenAIServer,
+    Session,
+    gather,
+    image,
+    llm,
+    system,
+)
 from helium_agents import user as ask
+from helium_agents.engines.engine import Engine
+from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineStartError, RequestError
 from helium_agents.telemetry.events import CallSettled, Event, Usage
 from tests.conftest import started
+from tests.engines.server_arguments import server_arguments
 from tests.engines.tiny_vision import IMAGE_TOKENS, make_vision_model
 
 pytestmark = [
@@ -24,12 +39,17 @@ pytestmark = [
 ]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def seeing(cache_home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VLLM]:
+@pytest.fixture(scope="module")
+def vision(cache_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("vision")
     make_vision_model(directory)
+    return directory
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def seeing(vision: Path) -> AsyncIterator[VLLM]:
     # vLLM's own LLaVA needs torchvision, whose build for a CPU is not everywhere
-    async with started(VLLM(directory, kv_tokens=2048, model_impl="transformers")) as engine:
+    async with started(VLLM(vision, kv_tokens=2048, model_impl="transformers")) as engine:
         yield engine
 
 
@@ -43,7 +63,7 @@ def picture(red: int, blue: int = 0) -> Image:
 RED, BLUE = picture(250), picture(0, 250)
 
 
-async def answers(engine: VLLM, *conversations: list[Message], **options: Any) -> list[str]:
+async def answers(engine: Engine, *conversations: list[Message], **options: Any) -> list[str]:
     async with Session(engine, **options):
         replies = await gather(*(llm(*messages, max_tokens=24) for messages in conversations))
     return [reply.text for reply in replies]
@@ -96,6 +116,22 @@ async def test_what_it_cannot_take_fails_alone(seeing: VLLM) -> None:
         with pytest.raises(RequestError, match=r"lower max_tokens|shorten the prompt"):
             await llm(ask("What is this?", RED), max_tokens=2047)
         assert (await llm(ask("What is this?", RED), max_tokens=4)).choices[0].token_ids
+
+
+async def test_a_server_sees_the_same(seeing: VLLM, vision: Path) -> None:
+    settings = Settings(str(vision), kv_tokens=2048, engine_args={"model_impl": "transformers"})
+    shown = [[ask("One:", picture(25 * each), "another:", BLUE)] for each in range(8)]
+    shown += [[ask("What is this?")], [system("Look."), ask(RED, "What is this?")]]
+    expected = await answers(seeing, *shown)
+    assert len({*expected}) == len(shown)
+    server = Server(server_arguments(settings))
+    await server.start()
+    try:
+        for tokenizer in (None, str(vision)):
+            there = OpenAIServer(server.url, MODEL_NAME, tokenizer=tokenizer)
+            assert await answers(there, *shown) == expected
+    finally:
+        await server.close()
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")

@@ -32,6 +32,7 @@ from helium_agents.engines.model_source import find_model
 from helium_agents.engines.vllm_settings import Settings
 from helium_agents.errors import EngineStartError
 from tests.engines.evicted import left_of_the_first
+from tests.engines.server_arguments import server_arguments
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -45,20 +46,9 @@ WORDS = [
 
 def command_line() -> list[str]:
     """What makes the server's engine that of `VLLM("random")`."""
-    settings = Settings("random", kv_tokens=KV_TOKENS)
-    arguments = settings.engine_arguments(find_model("random"))
-    # of itself vLLM's fingerprint may be another one after a restart with equal settings
-    line = ["--enable-prompt-tokens-details", "--fingerprint-mode", "none"]
-    line += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-    for name, value in arguments.items():
-        option = f"--{name.replace('_', '-')}"
-        if name in ("disable_log_stats", "use_tqdm_on_load"):
-            continue
-        if isinstance(value, bool):
-            line.append(option if value else f"--no-{option[2:]}")
-        else:
-            line += [option, json.dumps(value) if isinstance(value, dict) else str(value)]
-    return line
+    line = server_arguments(Settings("random", kv_tokens=KV_TOKENS))
+    line += ["--enable-prompt-tokens-details"]
+    return [*line, "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
