@@ -119,10 +119,17 @@ class Asking:
 
     def _client(self) -> httpx.Client:
         try:
-            return httpx.Client(headers=headers_of(self._key), timeout=_TIMEOUT_S)
+            return httpx.Client(
+                base_url=self._base_url, headers=headers_of(self._key), timeout=_TIMEOUT_S
+            )
         except OSError as error:
             raise EngineStartError(
                 f"the certificates cannot be read that SSL_CERT_FILE or SSL_CERT_DIR names: {error}"
+            ) from error
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise EngineStartError(
+                f"no connection to {self._base_url!r} can be made ({error}): correct base_url or, "
+                "if one is set, the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names"
             ) from error
 
     def _served(self, client: httpx.Client) -> _Model | None:
@@ -188,7 +195,7 @@ class Asking:
             raise NotThere(
                 f"nobody answers at {self._base_url}: {said}. Start the server, or correct base_url"
             ) from error
-        if response.status_code != 200:
+        if not response.is_success:
             failure = failure_of(response.status_code, text, place, self._hide)
             if isinstance(failure, TransientEngineError):
                 raise NotThere(str(failure), is_busy=True)

@@ -1,11 +1,8 @@
-"""What a server answers: its JSON, whole or in pieces, as a completion."""
+"""The pages of one answer, all of it or a stream's, as a completion."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
-from pydantic import BaseModel, Field
+from collections.abc import Iterator
 
 from helium_agents.engines.engine import (
     Choice,
@@ -15,91 +12,19 @@ from helium_agents.engines.engine import (
     Request,
     WrittenCall,
 )
+from helium_agents.engines.openai.failures import TryAgain
+from helium_agents.engines.openai.page import Called, Page, Usage
 from helium_agents.errors import EngineError, RequestError, TransientEngineError
 
 _REASONS: dict[str, FinishReason] = {
     "length": "length",
     "stop": "stop",
+    "eos": "stop",
     "eos_token": "stop",
     "stop_sequence": "stop",
     "repetition": "stop",
     "tool_calls": "stop",
 }
-
-
-class _Function(BaseModel):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Called(BaseModel):
-    """A call of a tool or, in a stream, what comes of the one at `index`."""
-
-    index: int | None = None
-    id: str | None = None
-    function: _Function = Field(default_factory=_Function)
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_Called] | None = None
-
-
-class _Piece(BaseModel):
-    index: int = 0
-    text: str | None = None
-    message: _Message | None = None
-    delta: _Message | None = None
-    finish_reason: str | None = None
-    token_ids: list[int] | None = None
-    prompt_token_ids: list[int] | None = None
-
-    @property
-    def content(self) -> str:
-        said = self.message or self.delta
-        return self.text or (said.content if said is not None else None) or ""
-
-    @property
-    def reasoning(self) -> str:
-        said = self.message or self.delta
-        return "" if said is None else said.reasoning or said.reasoning_content or ""
-
-    @property
-    def calls(self) -> list[_Called]:
-        if self.message is not None:
-            whole = enumerate(self.message.tool_calls or ())
-            return [call.model_copy(update={"index": at}) for at, call in whole]
-        return [] if self.delta is None else self.delta.tool_calls or []
-
-
-class _Details(BaseModel):
-    cached_tokens: int | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
-    prompt_tokens_details: _Details | None = None
-
-
-class Page(BaseModel):
-    """One JSON object of an answer: all of it, or a piece of a stream."""
-
-    choices: list[_Piece] = Field(default_factory=list)
-    usage: _Usage | None = None
-    system_fingerprint: str | None = None
-    prompt_token_ids: list[int] | None = None
-    error: dict[str, Any] | None = None
-
-    def hide(self, hide: Callable[[str], str]) -> None:
-        """Take the key out of what is kept or shown, but for the answer: that is as it came."""
-        if self.system_fingerprint is not None:
-            self.system_fingerprint = hide(self.system_fingerprint)
-        for piece in self.choices:
-            if piece.finish_reason is not None:
-                piece.finish_reason = hide(piece.finish_reason)
 
 
 class Gathered:
@@ -116,10 +41,11 @@ class Gathered:
         num_choices = request.sampling.n
         self._texts: list[list[str]] = [[] for _ in range(num_choices)]
         self._token_ids: list[list[int]] = [[] for _ in range(num_choices)]
+        self._refusals: list[str] = [""] * num_choices
         self._reasonings: list[str] = [""] * num_choices
         self._calls: list[list[WrittenCall]] = [[] for _ in range(num_choices)]
         self._reasons: list[str | None] = [None] * num_choices
-        self._usage = _Usage()
+        self._usage = Usage()
         self.fingerprint: str | None = None
 
     def add(self, page: Page) -> Iterator[Delta]:
@@ -138,6 +64,7 @@ class Gathered:
             self._check_prompt(piece.prompt_token_ids or page.prompt_token_ids)
             self._texts[piece.index].append(piece.content)
             self._token_ids[piece.index] += piece.token_ids or ()
+            self._refusals[piece.index] += piece.refusal
             self._reasonings[piece.index] += piece.reasoning
             for call in piece.calls:
                 _add_call(self._calls[piece.index], call)
@@ -149,8 +76,9 @@ class Gathered:
         """The answer, once all pages are there.
 
         Raises:
+            RequestError: The server refused to answer.
             EngineError: It is not what was asked.
-            TransientEngineError: The server ended it by itself.
+            TransientEngineError: The server ended it by itself, or has not ended it.
         """
         usage, sent = self._usage, self._request.prompt_token_ids
         if sent and usage.prompt_tokens not in (0, len(sent)):
@@ -161,21 +89,25 @@ class Gathered:
         details = usage.prompt_tokens_details
         return Completion(
             tuple(map(self._choice, range(len(self._texts)))),
-            cached_tokens=(details.cached_tokens or 0) if details is not None else 0,
+            cached_tokens=0 if details is None else min(details.cached_tokens, usage.prompt_tokens),
             first_token_s=first_token_s,
             prompt_tokens=usage.prompt_tokens,
-            output_tokens=usage.completion_tokens or 0,
+            output_tokens=usage.completion_tokens,
         )
 
     def _choice(self, index: int) -> Choice:
         said, most = self._reasons[index], self._request.max_tokens
+        if said is None:
+            raise self._unfinished()
         if said == "content_filter":
             raise RequestError(f"{self._place} ended the answer by its content filter")
-        if said in (None, "abort", "error"):
+        if said in ("abort", "error"):
             raise TransientEngineError(f"{self._place} did not finish the answer ({said})")
-        if said not in _REASONS:
+        if said.lower() not in _REASONS:
             raise EngineError(f"{self._place} ended the answer for an unknown reason: {said}")
-        reason, ids = _REASONS[said], tuple(self._token_ids[index])
+        if self._refusals[index]:
+            raise RequestError(f"{self._place} refuses to answer: {self._refusals[index]}")
+        reason, ids = _REASONS[said.lower()], tuple(self._token_ids[index])
         if reason == "length" and ids and len(ids) < most:
             raise EngineError(
                 f"{self._place} ended an answer after {len(ids)} tokens, but max_tokens is {most}: "
@@ -183,6 +115,18 @@ class Gathered:
             )
         text, reasoning = "".join(self._texts[index]), self._reasonings[index] or None
         return Choice(text, ids, reason, reasoning, tuple(self._calls[index]))
+
+    def _unfinished(self) -> EngineError:
+        """The error for an answer whose end has not come."""
+        num_asked, num_ended = len(self._reasons), sum(map(bool, self._reasons))
+        if num_ended and not any(
+            text for text, reason in zip(self._texts, self._reasons, strict=True) if not reason
+        ):
+            return EngineError(
+                f"{self._place} gave {num_ended} of {num_asked} answers: it may not know n=; make "
+                "several calls in its place"
+            )
+        return TryAgain(f"{self._place} broke off in the middle of an answer")
 
     def _check_prompt(self, seen: list[int] | None) -> None:
         sent = list(self._request.prompt_token_ids)
@@ -198,7 +142,7 @@ class Gathered:
         )
 
 
-def _add_call(calls: list[WrittenCall], came: _Called) -> None:
+def _add_call(calls: list[WrittenCall], came: Called) -> None:
     """Take a call, or what comes next of one, which its index tells or else its being the last."""
     at = came.index
     if at is None:

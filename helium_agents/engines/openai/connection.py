@@ -16,8 +16,8 @@ import httpx
 from httpx_sse import EventSource
 from pydantic import ValidationError
 
-from helium_agents.engines.openai.answer import Page
 from helium_agents.engines.openai.failures import TryAgain, failure_of
+from helium_agents.engines.openai.page import Page
 from helium_agents.errors import EngineDied, EngineError, TransientEngineError
 
 _CONNECT_S = 10.0
@@ -25,7 +25,7 @@ _CONNECT_S = 10.0
 _KEEPALIVE_S = 4.0
 """Uvicorn, which vLLM has, closes a connection that was idle for five."""
 
-_END = "[DONE]"
+_STREAM, _END = "text/event-stream", "[DONE]"
 
 _SHOWN_CHARACTERS = 200
 
@@ -104,45 +104,44 @@ class Connection:
             async with self._client.stream(
                 "POST", path, content=content, headers=headers
             ) as response:
-                if response.status_code != 200:
-                    text = (await response.aread()).decode("utf-8", "replace")
+                if not response.is_success:
                     raise failure_of(
                         response.status_code,
-                        text,
+                        _text(await response.aread()),
                         self._place,
                         self._hide,
                         retry_after=response.headers.get("retry-after"),
                     )
-                if not body.get("stream"):
-                    yield self._page(await response.aread())
+                if _STREAM not in response.headers.get("content-type", ""):  # even if one was asked
+                    page = self._page(data := await response.aread())
+                    if not page.choices:
+                        raise self._no_answer(data)
+                    yield page
                     return
-                is_whole = False
+                has_ended = False
                 async for event in EventSource(response).aiter_sse():
-                    if event.data == _END:
-                        is_whole = True  # read on, or the connection could not be used again
-                    elif not is_whole:
+                    # after its end read on, or the connection could not be used again
+                    has_ended = has_ended or event.data == _END
+                    if event.data and not has_ended:
                         yield self._page(event.data)
-                if not is_whole:
-                    raise TryAgain(f"{self._place} broke off in the middle of a stream")
         except httpx.RequestError as error:
             raise self._failure(error) from error
 
     def _page(self, data: str | bytes) -> Page:
         try:
             page = Page.model_validate_json(data)
-            if page.error is None:
-                page.hide(self._hide)
-                return page
         except ValidationError:
-            text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-            raise TryAgain(
-                f"{self._place} answered what is no answer of the OpenAI API: "
-                f"{self._hide(text)[:_SHOWN_CHARACTERS]!r}"
-            ) from None
-        code = page.error.get("code")
-        text = json.dumps({"error": page.error})
-        status = code if isinstance(code, int) else 500
-        raise failure_of(status, text, self._place, self._hide)
+            raise self._no_answer(data) from None
+        if page.error_status is not None:
+            raise failure_of(page.error_status, _text(data), self._place, self._hide)
+        page.hide(self._hide)
+        return page
+
+    def _no_answer(self, data: str | bytes) -> TryAgain:
+        return TryAgain(
+            f"{self._place} answered what is no answer of the OpenAI API: "
+            f"{self._hide(_text(data))[:_SHOWN_CHARACTERS]!r}"
+        )
 
     def _failure(self, error: httpx.RequestError) -> EngineError:
         said = self._hide(str(error)) or type(error).__name__
@@ -150,6 +149,10 @@ class Connection:
             # Nobody can tell why it is gone: it may be restarted by whoever runs it.
             return EngineDied(f"nobody answers at {self._base_url}: {said}", was_killed=True)
         return TryAgain(f"the connection to {self._place} broke off: {said}")
+
+
+def _text(data: str | bytes) -> str:
+    return data if isinstance(data, str) else data.decode("utf-8", "replace")
 
 
 def headers_of(key: str) -> dict[str, str]:

@@ -92,6 +92,8 @@ def _said(body: str) -> tuple[str, str]:
     if isinstance(found, dict):
         message = found.get("message") or found.get("detail") or body
         return str(found.get("code") or found.get("type") or ""), str(message)
+    if isinstance(found, str) and found:
+        return "", found
     return "", " ".join(body.split())
 
 

@@ -131,6 +131,7 @@ def _checked_url(url: Any) -> str:
     try:
         parts = urlsplit(url.strip())
         is_complete = parts.scheme in ("http", "https") and bool(parts.hostname)
+        (parts.hostname or "").encode("idna")  # as whoever looks it up does
         has_secret = bool(parts.username or parts.password or parts.query or parts.fragment)
         _ = parts.port
     except ValueError as error:
