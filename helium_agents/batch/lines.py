@@ -75,10 +75,6 @@ class Lines:
 def to_json(value: Any, name: str) -> str:
     """A workflow's result as one line of JSON.
 
-    Args:
-        value: The result.
-        name: The workflow's, for the message.
-
     Raises:
         InputError: It has no JSON form.
     """

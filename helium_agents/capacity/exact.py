@@ -30,11 +30,6 @@ def simulate_exactly(
 ) -> Outcome:
     """How long a traced run would take.
 
-    Args:
-        replay: Its calls.
-        machines: What they run on, by model.
-        schedule: Chooses which request goes next.
-
     Raises:
         EngineStartError: vLLM is not installed, or is one whose scheduler cannot be driven.
         TraceError: A request does not fit into its engine.

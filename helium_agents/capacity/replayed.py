@@ -28,9 +28,6 @@ Question = tuple[str, bytes]
 class Replay:
     """The calls of a traced run, to be made anew on engines whose texts are token ids.
 
-    Args:
-        run: The run.
-
     Attributes:
         steps: The calls.
         rows: Those of each item; of `None` those outside of any.
@@ -102,11 +99,7 @@ class Replay:
 
 
 class _Attempt:
-    """One time that the calls are made.
-
-    Args:
-        drawn: See `Replay`.
-    """
+    """One time that the calls are made."""
 
     def __init__(self, drawn: set[Question]) -> None:
         self._drawn = drawn

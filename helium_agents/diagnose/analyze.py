@@ -115,11 +115,7 @@ def ready_times(run: TracedRun) -> dict[int, float]:
 
 
 class Paths:
-    """The names of the operators around a body, outermost first, each time they recur once.
-
-    Args:
-        run: Whose bodies.
-    """
+    """The names of the operators around a body, outermost first, each time they recur once."""
 
     def __init__(self, run: TracedRun) -> None:
         self._bodies = run.bodies

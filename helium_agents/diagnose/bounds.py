@@ -33,12 +33,7 @@ class Bounds:
 
 
 def bounds_of(run: TracedRun, cacheable: Mapping[int, int]) -> Bounds | None:
-    """The bounds of a run; `None` where nobody knows what a step takes.
-
-    Args:
-        run: The run.
-        cacheable: Its `cacheable_tokens`.
-    """
+    """The bounds of a run; `None` where nobody knows what a step takes."""
     costs = {
         model: StepCost.from_dict(engine.cost)
         for model, engine in run.engines.items()

@@ -92,12 +92,7 @@ _Place = tuple[int | None, tuple[str, ...], int]
 
 
 def compare_runs(before: TracedRun, after: TracedRun) -> Comparison:
-    """What became of a run.
-
-    Args:
-        before: The earlier one.
-        after: The later one.
-    """
+    """What became of an earlier run in a later one."""
     old, new = _by_place(before), _by_place(after)
     return Comparison(_operators(old, new), _again(old, new), _changes(before, after, old, new))
 

@@ -41,12 +41,7 @@ class Difference:
 
 
 def differences(stored: Provenance, asked: Provenance) -> tuple[Difference, ...]:
-    """Everything in which two calls of one kind differ.
-
-    Args:
-        stored: The call whose answer is there.
-        asked: The call that missed.
-    """
+    """Everything in which two calls of one kind differ."""
     return tuple(_differences(stored, asked))
 
 

@@ -46,12 +46,7 @@ class Expectation:
 
 
 def expectations(run: TracedRun, rows: Iterable[OperatorRow]) -> list[Expectation]:
-    """What was expected of each operator, and what came; empty where nothing was chosen.
-
-    Args:
-        run: The run.
-        rows: Its operators, as `by_operator` gives them.
-    """
+    """What was expected of each operator, and what came; empty where nothing was chosen."""
     sites = _expected(run)
     actual: dict[str, list[OperatorRow]] = defaultdict(list)
     for row in rows:

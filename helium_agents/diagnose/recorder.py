@@ -58,11 +58,7 @@ class DescribedModels(Protocol):
 
 
 class Recorder:
-    """Writes the `Provenance` of calls.
-
-    Args:
-        models: The session's.
-    """
+    """Writes the `Provenance` of calls."""
 
     def __init__(self, models: DescribedModels) -> None:
         self._all = models

@@ -24,9 +24,6 @@ class Truncator:
     prompt matters only as text that came before: a decoder may drop the space in front of the very
     first word. Any other text stands in for it here, and a cut counts as exact only if the same
     stream gives back the whole answer's text from its tokens.
-
-    Args:
-        tokenizer_json: The model's ``tokenizer.json``.
     """
 
     def __init__(self, tokenizer_json: Path) -> None:

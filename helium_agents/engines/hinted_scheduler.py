@@ -43,11 +43,7 @@ def hinted_scheduler(vllm_config: Any, **arguments: Any) -> Any:
 
 
 def with_hints(scheduler: type[Any]) -> type[Any]:
-    """A class of schedulers as one that takes hints; itself, with a warning, where that cannot be.
-
-    Args:
-        scheduler: vLLM's, asynchronous or not.
-    """
+    """A scheduler class as one that takes hints; itself, with a warning, where that cannot be."""
     if not all(hasattr(scheduler, name) for name in ("add_request", "_free_request_blocks")):
         warnings.warn(
             f"{scheduler.__name__} of the installed vLLM takes no hints on its cache: it evicts as "

@@ -68,9 +68,6 @@ class StepReport:
 class ReportWriter:
     """Writes into a report, in another process.
 
-    Args:
-        path: Its path.
-
     Raises:
         OSError: It is not there.
     """

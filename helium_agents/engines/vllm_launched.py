@@ -31,14 +31,7 @@ _SOCKETS = (
 
 
 class Launched:
-    """An engine that runs.
-
-    Args:
-        llm: Where requests go in.
-        processes: What computes them.
-        log: What its processes said.
-        steps: What its steps took.
-    """
+    """An engine that runs."""
 
     def __init__(
         self, llm: AsyncLLM, processes: EngineProcesses, log: EngineLog, steps: StepReport

@@ -17,9 +17,6 @@ from helium_agents.optimizer.step_window import StepWindow
 class WholeEngine:
     """An engine as those see it who use one.
 
-    Args:
-        engine: What computes.
-
     Attributes:
         engine: As given.
         complete: The engine's own `complete`.

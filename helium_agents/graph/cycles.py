@@ -36,10 +36,6 @@ _LONGEST_LOOK_S, _SHARE_OF_TIME = 0.01, 0.05
 def check_cycle(wait: EndableWait, awaited: Node) -> None:
     """Refuse a wait that closes a cycle; one that may do so is ended once it is certain.
 
-    Args:
-        wait: Which is about to begin.
-        awaited: What it is for.
-
     Raises:
         RefMisuse: What is awaited waits for the one who would wait for it.
     """

@@ -68,12 +68,7 @@ def check_may_await(node: Node, frame: Frame | None) -> None:
 
 
 async def run_inline(node: OperatorNode, value_of: ValueOf) -> Any:
-    """The value of an operator call, run here and now unless it already runs elsewhere.
-
-    Args:
-        node: The call.
-        value_of: Gives the values of its inputs.
-    """
+    """The value of an operator call, run here and now unless it already runs elsewhere."""
     awaiter = entered_frame()
     check_may_await(node, awaiter)
     if node.outcome is not None:  # it has come since the coroutine was made

@@ -142,12 +142,7 @@ def all_profiles(txn: Txn, tables: Tables) -> dict[bytes, bytes]:
 
 
 class Update:
-    """One change of the tables, inside a write transaction that the caller commits.
-
-    Args:
-        txn: The write transaction.
-        tables: The tables.
-    """
+    """One change of the tables, inside a write transaction that the caller commits."""
 
     def __init__(self, txn: Txn, tables: Tables) -> None:
         self.txn = txn

@@ -59,9 +59,6 @@ class _Engine:
     """Calls that run beside one another.
 
     Time passes for them the more slowly the more they are.
-
-    Args:
-        own_share: See `row_ends`.
     """
 
     def __init__(self, own_share: float) -> None:

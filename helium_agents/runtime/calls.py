@@ -52,9 +52,6 @@ _HITS_BETWEEN_YIELDS = 64
 class Calls:
     """All calls of an open session; what `graph.trace.Runner` asks for.
 
-    Args:
-        parts: What they are made with.
-
     Attributes:
         dispatcher, tasks, emit, is_watched: As given.
         models: The session's models by name.

@@ -19,9 +19,6 @@ PRIORITY = 1 << 20
 class IdleRequests:
     """Those of one model.
 
-    Args:
-        queue: Its demanded requests.
-
     Attributes:
         waiting: Those that are not sent, as they came.
         running: Those that the engine has, the newest last.

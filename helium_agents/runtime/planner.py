@@ -54,10 +54,6 @@ class _Row:
 class Planner:
     """What is known of the rows that are open, and will be.
 
-    Args:
-        emit: Takes events.
-        learners: What rows have asked before.
-
     Attributes:
         choice: The last choice.
         expects_pauses: Whether rows are known to pause between calls that go on where the last one

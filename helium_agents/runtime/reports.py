@@ -24,12 +24,7 @@ from helium_agents.telemetry.events import (
 
 
 class Reports:
-    """Emits these events.
-
-    Args:
-        emit: Takes them.
-        engines: The session's engines.
-    """
+    """Emits these events."""
 
     def __init__(self, emit: Observer, engines: EnginePool) -> None:
         self._emit = emit

@@ -28,13 +28,7 @@ from helium_agents.telemetry.events import BodyEnded, CallSettled, Observer, Sou
 
 
 class Settler:
-    """Gives the calls of a landed flight their outcomes.
-
-    Args:
-        emit: Takes events.
-        engines: The session's engines, for their names.
-        answers: What is remembered, or `None`.
-    """
+    """Gives the calls of a landed flight their outcomes."""
 
     def __init__(self, emit: Observer, engines: EnginePool, answers: Answers | None) -> None:
         self._emit = emit

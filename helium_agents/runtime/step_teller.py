@@ -13,14 +13,7 @@ _EVERY_S = 1.0
 
 
 class StepTeller:
-    """Reads an engine's windows now and then, and tells of those that will not grow any more.
-
-    Args:
-        engine: The engine, which `tells_steps`.
-        model: What a person calls its model.
-        label: What a person calls it.
-        emit: Takes events.
-    """
+    """Reads an engine's windows now and then, and tells of those that will not grow any more."""
 
     def __init__(self, engine: WholeEngine, model: str, label: str, emit: Observer) -> None:
         self._engine = engine

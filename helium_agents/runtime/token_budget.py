@@ -12,9 +12,6 @@ class TokenBudget:
     A request reserves the most that it can use before it is sent and gives back what it did not
     use, so the limit is never exceeded and no answer is cut off by it.
 
-    Args:
-        limit_tokens: The limit.
-
     Attributes:
         reserved_tokens: By requests that have been sent.
     """
