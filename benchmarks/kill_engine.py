@@ -27,7 +27,7 @@ from agents_examples.document_qa import answer
 from agents_examples.rows import Document, read_rows
 from helium_agents import VLLM, ItemError, Session, llm, operator, user
 from helium_agents.engines.engine import Completion, Request
-from helium_agents.engines.vllm_watcher import shared_memory
+from helium_agents.engines.engine_watcher import shared_memory
 from helium_agents.errors import PoisonRequest
 from helium_agents.telemetry.events import CallSettled, EngineLost, EngineStarted, Event
 

@@ -18,13 +18,12 @@ from helium_agents.errors import ImpureCall, PromptError
 from helium_agents.graph.image import Image
 from helium_agents.graph.llm_node import LlmCall, LlmNode, Part
 from helium_agents.graph.node import Node
-from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import LEAK_MARK, Ref
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import reply_schema
 from helium_agents.graph.sampling import Sampling, sampling_of, stop_strings
 from helium_agents.graph.tool_call import Beside
-from helium_agents.graph.trace import entered_frame, root_frame
+from helium_agents.graph.trace import check_on_loop, entered_frame, root_frame
 from helium_agents.graph.values import Slot
 
 S = TypeVar("S")

@@ -19,9 +19,8 @@ from helium_agents.errors import (
 )
 from helium_agents.graph.body import Body
 from helium_agents.graph.node import Node, OperatorNode
-from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.ref import Ref
-from helium_agents.graph.trace import entered_frame, root_frame
+from helium_agents.graph.trace import check_on_loop, entered_frame, root_frame
 from helium_agents.graph.values import Slot, leaves_of, replace_leaves
 
 P = ParamSpec("P")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
-from typing import Any
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import click
 
@@ -12,8 +16,8 @@ from helium_agents.cli.cache_command import cache
 from helium_agents.cli.demo_command import demo
 from helium_agents.cli.examples_command import examples_command
 from helium_agents.cli.explain_command import explain
+from helium_agents.cli.loading import OURS
 from helium_agents.cli.options import echo_error, examples, in_shell, is_debug
-from helium_agents.cli.own_warnings import own_warnings_in_words
 from helium_agents.cli.run_command import run
 from helium_agents.cli.signals import Stopped
 from helium_agents.cli.simulate_command import simulate
@@ -32,7 +36,7 @@ class _HeliumGroup(click.Group):
         if os.environ.get("NO_COLOR"):  # see no-color.org
             ctx.color = False
         try:
-            with own_warnings_in_words():
+            with _own_warnings_in_words():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
@@ -47,6 +51,30 @@ class _HeliumGroup(click.Group):
                 is_ours = isinstance(error, InputError | TraceError)
                 echo_error(in_shell(str(error)) if is_ours else str(error))
             ctx.exit(1)
+
+
+@contextmanager
+def _own_warnings_in_words() -> Iterator[None]:
+    """A block in which warnings of this package say what is the matter, and not where."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if filename.startswith(OURS):
+                # not by click.echo, which finds its way around the progress bar's stderr
+                print(f"warning: {message}", file=file or sys.stderr)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 @click.group(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,10 @@ import click
 
 from helium_agents.capacity.outcome import measured
 from helium_agents.cli import explain_guesses
-from helium_agents.cli.explain_expected import expected_table
 from helium_agents.cli.options import echo_warning
-from helium_agents.cli.report import columns, count
-from helium_agents.cli.told_if_long import told_if_long
+from helium_agents.cli.report import columns, count, told_if_long
 from helium_agents.diagnose.analyze import OperatorRow, by_operator
-from helium_agents.diagnose.expectations import expectations
+from helium_agents.diagnose.expectations import Expectation, expectations
 from helium_agents.diagnose.guesses import oracle_gap
 from helium_agents.diagnose.losses import Loss, losses
 from helium_agents.telemetry.progress import duration
@@ -157,3 +155,27 @@ def _losses(found: Sequence[Loss]) -> str:
         for number, loss in enumerate(found, 1)
     ]
     return "\nWhere it lost most:\n" + "\n".join(lines)
+
+
+def expected_table(found: Sequence[Expectation]) -> str:
+    """Each figure as expected and as it came; empty where nothing was expected."""
+    if not found:
+        return ""
+    lines = [["expected → actual", "calls a row", "prompt", "cached", "output", "on engine"]]
+    for each in found:
+        expected, actual = each.expected, each.actual
+        lines.append(
+            [
+                each.operator,
+                _pair(expected.calls_per_row, actual.calls_per_row, "{:.3g}".format),
+                _pair(expected.prompt_tokens, actual.prompt_tokens, "{:,.0f}".format),
+                _pair(expected.cached_share, actual.cached_share, "{:.0%}".format),
+                _pair(expected.output_tokens, actual.output_tokens, "{:,.0f}".format),
+                _pair(expected.engine_s, actual.engine_s, duration),
+            ]
+        )
+    return f"{columns(lines)}\nprompt, output: tokens of a computed call, on average\n"
+
+
+def _pair(expected: float | None, actual: float | None, shown: Callable[[float], str]) -> str:
+    return " → ".join("?" if each is None else shown(each) for each in (expected, actual))

@@ -1,8 +1,12 @@
-"""What commands say at their end: what was asked, what was computed, what was saved."""
+"""What commands say to a person: that work goes on, and what was asked, computed and saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import click
 
 from helium_agents.telemetry.progress import duration
 from helium_agents.telemetry.summary import Summary
@@ -138,3 +142,18 @@ def _saved(summary: Summary, has_memo: bool) -> list[tuple[str, str]]:
         tokens = f"{prompt_tokens:,} prompt and {output_tokens:,} output tokens"
         lines.append(("", f"{least}{tokens} not computed"))
     return lines
+
+
+_PATIENCE_S = 2.0
+
+
+@contextmanager
+def told_if_long(message: str) -> Iterator[None]:
+    """Say so on stderr if the block takes longer than two seconds."""
+    timer = threading.Timer(_PATIENCE_S, click.echo, [message], {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from helium_agents.cli.options import FILE, POSITIVE, debug_option, examples
-from helium_agents.cli.told_if_long import told_if_long
+from helium_agents.cli.report import told_if_long
 from helium_agents.errors import InputError
 from helium_agents.viewer.page import page
 from helium_agents.viewer.runs import ViewedRuns

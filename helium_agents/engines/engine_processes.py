@@ -1,6 +1,6 @@
 """The processes that one start of an engine brings into being: found, killed, and watched over.
 
-They carry a mark in their environment. `vllm_watcher` ends them should this program be killed.
+They carry a mark in their environment. `engine_watcher` ends them should this program be killed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from contextlib import suppress
 from multiprocessing import resource_tracker, spawn
 from time import monotonic, sleep
 
-from helium_agents.engines import vllm_watcher
-from helium_agents.engines.vllm_watcher import MARKER, kill, marked, shared_memory
+from helium_agents.engines import engine_watcher
+from helium_agents.engines.engine_watcher import MARKER, kill, marked, shared_memory
 from helium_agents.errors import EngineStartError
 
 _MOST_SECONDS = 5.0
@@ -46,7 +46,7 @@ class EngineProcesses:
         """See to it that they do not outlive this program. To be called before there are any."""
         arguments = [str(os.getpid()), str(self._session), self._mark]
         self._watcher = subprocess.Popen(
-            [spawn.get_executable(), "-I", "-S", vllm_watcher.__file__, *arguments],
+            [spawn.get_executable(), "-I", "-S", engine_watcher.__file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

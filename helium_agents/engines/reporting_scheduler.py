@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
 
-from helium_agents.engines.request_times import RequestTimes
-from helium_agents.engines.step_report import STEPS_VARIABLE, ReportWriter
+from helium_agents.engines.step_report import STEPS_VARIABLE, ReportWriter, RequestTimes
 from helium_agents.optimizer.step_cost import Step
 from helium_agents.optimizer.step_sums import StepSums
 from helium_agents.optimizer.step_window import EngineLoad, window_of

@@ -17,7 +17,7 @@ import os
 import time
 
 from helium_agents.engines.engine_log import redirect_output
-from helium_agents.engines.vllm_watcher import MARKER
+from helium_agents.engines.engine_watcher import MARKER
 
 _POLL_S = 1e-4
 """What a step of the engine may come later; one of the smallest model takes fifty times as long."""

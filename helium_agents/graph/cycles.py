@@ -18,7 +18,7 @@ from time import perf_counter
 from weakref import WeakKeyDictionary, ref
 
 from helium_agents.errors import RefMisuse
-from helium_agents.graph.naming import describe
+from helium_agents.graph.llm_node import describe
 from helium_agents.graph.node import Node
 from helium_agents.graph.task_waits import Stuck, Task, all_that_wait
 from helium_agents.graph.trace import Frame

@@ -167,3 +167,16 @@ def fill_messages(
         (role, ("".join(p if isinstance(p, str) else values[p.index] for p in parts),))
         for role, parts in messages
     )
+
+
+_SHOWN_CHARACTERS = 60
+
+
+def describe(node: Node) -> str:
+    """A call as an error message names it."""
+    if isinstance(node, LlmNode):
+        role, parts = node.call.messages[-1]
+        text = "".join(part if isinstance(part, str) else "{...}" for part in parts)
+        is_long = len(text) > _SHOWN_CHARACTERS
+        return f"llm({role}({text[:_SHOWN_CHARACTERS] + '...' if is_long else text!r}))"
+    return f"{node.label}(...)"

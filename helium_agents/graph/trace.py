@@ -21,7 +21,7 @@ from contextvars import ContextVar, Token
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from helium_agents.errors import SessionError
+from helium_agents.errors import OffLoopCall, SessionError
 from helium_agents.graph.models import Models
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.keys.encoding import fingerprint
@@ -259,3 +259,17 @@ class entered:
         if kind is not None:
             self._frame.has_failed = True
         leave(self._token)
+
+
+def check_on_loop(name: str) -> None:
+    """Refuse a call from a thread or a synchronous program, where the trace would be lost.
+
+    Raises:
+        OffLoopCall: No event loop runs in this thread.
+    """
+    if _get_running_loop() is None:  # public in asyncio.events, and quicker than its sister
+        raise OffLoopCall(
+            f"{name}(...) was called where no event loop runs (a thread, or a synchronous "
+            f"program). Call it from async code on the session's loop, or start the program with "
+            f"helium_agents.run({name}, ...)"
+        )

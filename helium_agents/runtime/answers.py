@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from helium_agents.errors import DecodingError, ReplayMiss
-from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.naming import describe
+from helium_agents.graph.llm_node import LlmNode, describe
 from helium_agents.graph.node import Node, join_digests
 from helium_agents.memo.store import Store
 from helium_agents.runtime.commits import Commits

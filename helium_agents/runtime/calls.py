@@ -19,15 +19,19 @@ from helium_agents.errors import SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM, ended
 from helium_agents.graph.cycles import check_not_inside_itself
 from helium_agents.graph.inline import check_may_await
-from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.naming import describe
+from helium_agents.graph.llm_node import LlmNode, describe
 from helium_agents.graph.node import Node, OperatorNode
-from helium_agents.graph.on_loop import check_on_loop
 from helium_agents.graph.outcome import Value
 from helium_agents.graph.plan import logical_plan
 from helium_agents.graph.plan_node import COMPUTE
 from helium_agents.graph.ref import value_of
-from helium_agents.graph.trace import Frame, check_effect, entered_frame, withdraw_root
+from helium_agents.graph.trace import (
+    Frame,
+    check_effect,
+    check_on_loop,
+    entered_frame,
+    withdraw_root,
+)
 from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import substitute_known
 from helium_agents.runtime.alarm import Alarm

@@ -31,8 +31,7 @@ from helium_agents.engines.engine import (
 )
 from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, RequestError
-from helium_agents.graph.llm_node import LlmCall, LlmNode
-from helium_agents.graph.naming import describe
+from helium_agents.graph.llm_node import LlmCall, LlmNode, describe
 from helium_agents.graph.outcome import copy_error
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.router import Router

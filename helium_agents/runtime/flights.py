@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from helium_agents.errors import RefCancelled
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
 from helium_agents.graph.cycles import check_cycle
-from helium_agents.graph.naming import describe
+from helium_agents.graph.llm_node import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.plan_node import COMPUTE, Prefix, Same

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from asyncio import _get_running_loop
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CodeType
 
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Failure
@@ -75,11 +77,27 @@ class InlineWork:
         """Calls of plain operators whose bodies run."""
         return [node for node in self.calls if _is_running(node)]
 
-    @property
-    def unawaited(self) -> list[Node]:
-        """Those that were made and that nobody has awaited."""
-        return [node for node in self.calls if not _is_running(node)]
+    def warn_of_unawaited(self) -> None:
+        """Warn of calls that nobody has awaited, so that they did not run, each where it was made.
+
+        What made one may have failed before it came to that: then there is no warning.
+        """
+        for node in self.calls:
+            if _is_running(node) or node.frame.has_failed:
+                continue
+            assert node.place is not None
+            code, instruction = node.place
+            message = f"{node.label}(...) was called here but never awaited, so it did not run"
+            line = _line_of(code, instruction)
+            warnings.warn_explicit(message, RuntimeWarning, code.co_filename, line)
 
 
 def _is_running(node: Node) -> bool:
     return isinstance(node, OperatorNode) and node.is_running
+
+
+def _line_of(code: CodeType, instruction: int) -> int:
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno

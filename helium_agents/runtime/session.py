@@ -36,7 +36,6 @@ from helium_agents.runtime.calls import Calls
 from helium_agents.runtime.map import Map
 from helium_agents.runtime.options import SessionOptions
 from helium_agents.runtime.tasks import Tasks, not_open
-from helium_agents.runtime.unawaited import warn_of_unawaited
 from helium_agents.runtime.workflow import Workflow
 from helium_agents.telemetry.events import Observer
 
@@ -134,7 +133,7 @@ class Session:
         calls.close()
         await calls.tasks.close()
         if error is None:
-            warn_of_unawaited(calls.inline.unawaited)
+            calls.inline.warn_of_unawaited()
 
     async def close(self) -> None:
         """Cancel what is left, wait for its clean-up, and stop the engines that sessions started.
@@ -165,7 +164,7 @@ class Session:
             # Who is cancelled goes at once, and the supervisor goes on: a call that is being ended
             # may wait for just this task.
             await asyncio.shield(calls.tasks.supervisor)
-            warn_of_unawaited(calls.inline.unawaited)
+            calls.inline.warn_of_unawaited()
 
     def _opened(self) -> Calls:
         """The calls of the session, which was opened.

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from helium_agents.engines.engine import Choice
 from helium_agents.errors import RefCancelled
-from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.naming import describe
+from helium_agents.graph.llm_node import LlmNode, describe
 from helium_agents.graph.node import Node
 from helium_agents.graph.outcome import Failure, Outcome, Value
 from helium_agents.graph.reply import Reply

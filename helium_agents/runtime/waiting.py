@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from helium_agents.graph.naming import describe
+from helium_agents.graph.llm_node import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame

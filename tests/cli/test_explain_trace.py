@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonl import Helium
 
-from helium_agents.cli import explain_trace, told_if_long
+from helium_agents.cli import explain_trace
 from helium_agents.trace import TracedRun, read_trace
 from helium_agents.trace.chunks import HEADER
 from tests.trace.made import call, made_run
@@ -80,7 +80,7 @@ def test_long_work_is_told_of(helium: Helium, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(explain_trace.click, "echo", tell)
     monkeypatch.setattr(explain_trace, "read_trace", read)
-    monkeypatch.setattr(told_if_long, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr("helium_agents.cli.report._PATIENCE_S", 0.0)
     assert "still being read" in helium("explain run.trace --analyze").stderr
 
 

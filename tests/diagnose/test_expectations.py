@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helium_agents import Session, llm, operator, prompt, user
-from helium_agents.cli.explain_expected import expected_table
+from helium_agents.cli.explain_trace import expected_table
 from helium_agents.diagnose.analyze import by_operator
 from helium_agents.diagnose.expectations import expectations
 from helium_agents.engines.engine import Capacity

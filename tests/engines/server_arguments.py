@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from helium_agents.engines.model_source import find_model
-from helium_agents.engines.vllm_settings import Settings
+from helium_agents.engines.vllm.settings import Settings
 
 
 def server_arguments(settings: Settings) -> list[str]:

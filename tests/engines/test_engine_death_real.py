@@ -15,7 +15,7 @@ import pytest
 from agents_examples.document_qa import answer
 from agents_examples.rows import Document, read_rows
 from helium_agents import VLLM, Session, llm, user
-from helium_agents.engines.vllm_watcher import shared_memory
+from helium_agents.engines.engine_watcher import shared_memory
 from helium_agents.telemetry.events import CallSettled, EngineLost, EngineStarted, Event
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from helium_agents.engines.engine_processes import EngineProcesses
-from helium_agents.engines.vllm_watcher import shared_memory
+from helium_agents.engines.engine_watcher import shared_memory
 from helium_agents.errors import EngineStartError
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from helium_agents.engines.vllm_watcher import shared_memory
+from helium_agents.engines.engine_watcher import shared_memory
 
 pytestmark = [
     pytest.mark.engine,

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helium_agents.engines.step_report import ReportWriter, StepReport
-from helium_agents.engines.step_windows import _NUM_SLOTS
+from helium_agents.engines.step_report import _NUM_WINDOWS, ReportWriter, StepReport
 from helium_agents.optimizer.step_sums import NUM_SUMS, StepSums
 from helium_agents.optimizer.step_window import StepWindow
 
@@ -34,11 +33,11 @@ def test_half_of_it_is_none() -> None:
 def test_it_keeps_the_last_windows_and_closes_twice() -> None:
     report = StepReport()
     writer = ReportWriter(report.path)
-    for number in range(1, _NUM_SLOTS + 11):
+    for number in range(1, _NUM_WINDOWS + 11):
         writer.add_window(window(number, number + 0.5))
     found = report.windows(0.0)
-    assert len(found) == _NUM_SLOTS
-    assert (found[0].begin_s, found[-1].begin_s) == (11, _NUM_SLOTS + 10)
+    assert len(found) == _NUM_WINDOWS
+    assert (found[0].begin_s, found[-1].begin_s) == (11, _NUM_WINDOWS + 10)
     assert report.windows(found[-3].end_s) == found[-2:]
     report.close()
     report.close()

@@ -284,7 +284,7 @@ async def test_a_wrong_request_fails_alone(engine: VLLM, wrong: dict[str, object
 async def test_vllms_errors_are_told_apart(engine: VLLM) -> None:
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-    from helium_agents.engines.vllm_request import translated
+    from helium_agents.engines.vllm.request import translated
 
     launched = engine._running().launched
     wrapped = EngineGenerateError()

@@ -25,7 +25,7 @@ from helium_agents import (
 )
 from helium_agents import user as ask
 from helium_agents.engines.engine import Engine
-from helium_agents.engines.vllm_settings import Settings
+from helium_agents.engines.vllm.settings import Settings
 from helium_agents.errors import EngineStartError, RequestError
 from helium_agents.telemetry.events import CallSettled, Event, Usage
 from tests.conftest import started

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helium_agents.engines.engine import Request
-from helium_agents.engines.vllm_request import sampling_params
+from helium_agents.engines.vllm.request import sampling_params
 from helium_agents.graph.sampling import Sampling
 
 OTHERS: dict[str, Any] = {

@@ -17,7 +17,7 @@ from helium_agents.engines.engine import Choice
 from helium_agents.engines.engine_log import EngineLog
 from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.vllm import VLLM
-from helium_agents.engines.vllm_settings import Settings
+from helium_agents.engines.vllm.settings import Settings
 from helium_agents.errors import EngineError, EngineStartError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -105,7 +105,7 @@ def test_what_decides_an_answer_counts_and_what_does_not_does_not(model: Path) -
 
 def test_the_vllm_version_counts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = VLLM(model).identity()
-    monkeypatch.setattr("helium_agents.engines.vllm_settings.version", lambda name: "9.9.9+cpu")
+    monkeypatch.setattr("helium_agents.engines.vllm.settings.version", lambda name: "9.9.9+cpu")
     assert VLLM(model).identity() != before
 
 
@@ -198,7 +198,7 @@ def test_the_cpu_cache_is_sized_by_the_user_first(
     cache_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = VLLM("random")._source
-    monkeypatch.setattr("helium_agents.engines.vllm_settings.is_cpu_build", lambda: True)
+    monkeypatch.setattr("helium_agents.engines.vllm.settings.is_cpu_build", lambda: True)
     assert Settings(None).engine_arguments(source)["num_gpu_blocks_override"] == 1025
     assert Settings("random").engine_arguments(source)["num_gpu_blocks_override"] == 2049
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")

@@ -11,7 +11,7 @@ from helium_agents import Session, assistant, image, llm, operator, run_tools, t
 from helium_agents.authoring.tool_schema import tool_set
 from helium_agents.engines.engine import ChatMessage, Choice, Request
 from helium_agents.engines.vllm import VLLM
-from helium_agents.engines.vllm_answer import AnswerReader, known_parser
+from helium_agents.engines.vllm.answer import AnswerReader, known_parser
 from helium_agents.errors import EngineStartError, RequestError
 from helium_agents.graph.sampling import Sampling
 from helium_agents.memo.memory import MemoryStore

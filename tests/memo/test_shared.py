@@ -9,8 +9,7 @@ import pytest
 
 from helium_agents import LmdbStore
 from helium_agents.errors import MemoError
-from helium_agents.memo.open import open_store
-from helium_agents.memo.shared import shared_store
+from helium_agents.memo.open import open_store, shared_store
 
 KEY = bytes(32)
 

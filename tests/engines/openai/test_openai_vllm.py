@@ -29,7 +29,7 @@ from helium_agents import (
 )
 from helium_agents.engines.engine import ChatMessage, Choice, Delta, Request, Sampling
 from helium_agents.engines.model_source import find_model
-from helium_agents.engines.vllm_settings import Settings
+from helium_agents.engines.vllm.settings import Settings
 from helium_agents.errors import EngineStartError
 from tests.engines.evicted import left_of_the_first
 from tests.engines.server_arguments import server_arguments

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from helium_agents.engines.engine import Choice, FinishReason, Request
 from helium_agents.engines.reporting_scheduler import REQUEST_NUMBER
-from helium_agents.engines.vllm_launched import Launched
+from helium_agents.engines.vllm.liveness import Launched
 from helium_agents.errors import EngineError, RequestError, TransientEngineError
 from helium_agents.graph.sampling import Sampling
 

@@ -36,10 +36,10 @@ from pydantic import ValidationError
 
 from helium_agents.engines.engine_log import LOG_VARIABLE, EngineLog
 from helium_agents.engines.engine_processes import EngineProcesses
+from helium_agents.engines.engine_watcher import MARKER
 from helium_agents.engines.step_report import STEPS_VARIABLE, StepReport
+from helium_agents.engines.vllm.liveness import Launched
 from helium_agents.engines.vllm_installation import TORCH_INDEX, instead_or_installed
-from helium_agents.engines.vllm_launched import Launched
-from helium_agents.engines.vllm_watcher import MARKER
 from helium_agents.errors import EngineStartError
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from helium_agents.engines import chat_template, vllm_multimodal
+from helium_agents.engines import chat_template
 from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Delta, Request
 from helium_agents.engines.model_source import ModelSource
-from helium_agents.engines.vllm_answer import AnswerReader
-from helium_agents.engines.vllm_launched import Launched
-from helium_agents.engines.vllm_pieces import Pieces
-from helium_agents.engines.vllm_process import launch
-from helium_agents.engines.vllm_request import sampling_params, translated
-from helium_agents.engines.vllm_settings import Settings
+from helium_agents.engines.vllm import multimodal
+from helium_agents.engines.vllm.answer import AnswerReader, Pieces
+from helium_agents.engines.vllm.launch import launch
+from helium_agents.engines.vllm.liveness import Launched
+from helium_agents.engines.vllm.request import sampling_params, translated
+from helium_agents.engines.vllm.settings import Settings
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, RequestError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RunningVLLM:
         self._name = name
         self._settings = settings
         self._today = today
-        self._sees_images = vllm_multimodal.sees_images(self.llm)
+        self._sees_images = multimodal.sees_images(self.llm)
         self._reader: AnswerReader | None = None
         self._num_asked = 0
         has_template = getattr(self.llm.get_tokenizer(), "chat_template", "")
@@ -153,7 +153,7 @@ class RunningVLLM:
         self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]
     ) -> dict[str, Any]:
         """A conversation with a model that sees images, as vLLM takes it."""
-        return await vllm_multimodal.render(
+        return await multimodal.render(
             self.llm,
             messages,
             tools,

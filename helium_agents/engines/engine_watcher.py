@@ -4,7 +4,7 @@ Without this the engine core and its workers outlive a killed program, keep comp
 their memory; one that was killed while its engine started leaves a core that waits minutes for an
 answer. `EngineProcesses` runs this file as a process of its own, which imports nothing of ours:
 
-    python -I -S vllm_watcher.py PROGRAM_PID SESSION MARK
+    python -I -S engine_watcher.py PROGRAM_PID SESSION MARK
 
 Why a process: a thread inside the engine's processes would begin only once vLLM loads plug-ins, 10
 seconds after their start, and needs the interpreter's lock to act. Why not ``PR_SET_PDEATHSIG``:

@@ -21,8 +21,8 @@ from helium_agents.engines.calibrate import cost_file, cost_of, keep_cost
 from helium_agents.engines.detokenize import Truncator, truncator_of
 from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completion, Delta, Request
 from helium_agents.engines.model_source import ModelSource, find_model
-from helium_agents.engines.vllm_running import RunningVLLM
-from helium_agents.engines.vllm_settings import Settings
+from helium_agents.engines.vllm.running import RunningVLLM
+from helium_agents.engines.vllm.settings import Settings
 from helium_agents.errors import EngineError
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.optimizer.step_window import StepWindow
