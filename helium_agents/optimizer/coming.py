@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable
 
 from helium_agents.optimizer.forecast import Forecast, ForecastCall
 
-_SPARE_SHARE = 0.05
+SPARE_SHARE = 0.05
 """Lengths are guesses, and what is kept in vain costs less than what is computed again."""
 
 
@@ -67,6 +67,6 @@ class Coming:
         for piece in (*call.prompt, *call.answer):
             if not self._wanted[piece] and piece not in self._common:
                 scale = prompt_tokens / max(1, call.prompt_tokens)
-                return round(tokens * scale * (1 + _SPARE_SHARE))
+                return round(tokens * scale * (1 + SPARE_SHARE))
             tokens += self._tokens[piece]
         return None

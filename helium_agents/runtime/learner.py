@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helium_agents.engines.engine import Completion, Request
+from helium_agents.optimizer.coming import SPARE_SHARE
 from helium_agents.optimizer.drift import Drift
 from helium_agents.optimizer.guesses import Histogram
+from helium_agents.optimizer.later_use import LaterUse
 from helium_agents.optimizer.profile import MOST_ROWS, Profile, SeenRow, held_share
 from helium_agents.runtime.row_log import RowLog
 
@@ -26,13 +28,13 @@ class Learner:
     Attributes:
         fresh: What this run has learned.
         is_told: Whether somebody was told of a misfit.
-        expects_hits: Whether rows are opened so that each finds again what it has computed.
     """
 
     def __init__(self, known: Profile | None) -> None:
         self.fresh = Profile()
         self.known = known
-        self.expects_hits = False
+        self._expects_hits = False  # rows are opened so that each finds what it has computed
+        self._later_use: LaterUse = {}
         self.is_told = False
         self._drift = None if known is None else Drift(known)
         self._open: dict[int, RowLog] = {}
@@ -87,6 +89,28 @@ class Learner:
                     return lengths.mean
         return None
 
+    def expect(self, later: LaterUse, *, is_gated: bool) -> None:
+        """Rows are opened as was planned.
+
+        Args:
+            later: What of their calls is of use later; empty where rows say so themselves.
+            is_gated: Whether few are open, so that each finds again what it has computed.
+        """
+        self._later_use, self._expects_hits = later, is_gated
+
+    def used_tokens(self, item: int, request: Request) -> int | None:
+        """How many of the first tokens of a call and its answer calls to come will begin with.
+
+        Returns:
+            `None` where that is not known, or it may be all of them.
+        """
+        row = self._open.get(item)
+        place = None if row is None or not self._later_use else row.place(request)
+        share = None if place is None else self._later_use.get(place)
+        if share is None:
+            return None
+        return round(len(request.prompt_token_ids) * share * (1 + SPARE_SHARE))
+
     @property
     def histograms(self) -> Sequence[Histogram]:
         """How often which closed answer came: in this run, and in earlier ones, if these fit."""
@@ -137,7 +161,7 @@ class Learner:
             self.fresh.site(call.site).turn(call.turn).output_tokens.add(num_tokens)
         if self._drift is not None:
             self._drift.call_ended(item, call.site, call.turn, num_tokens)
-            if self.expects_hits and completion is not None and call.num_before:
+            if self._expects_hits and completion is not None and call.num_before:
                 self._drift.hit(call.held_tokens, completion.cached_tokens)
 
     def leave(self, item: int) -> None:

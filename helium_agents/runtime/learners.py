@@ -107,6 +107,14 @@ class Learners:
         if item is not None and mapped is not None and mapped.learner is not None:
             mapped.learner.answer(item, request, completion, sent_s, now_s)
 
+    def used_tokens(self, request: Request) -> int | None:
+        """How many of the first tokens of a call and its answer calls to come will begin with."""
+        item = request.item
+        mapped = None if item is None else self._mapped.get(item)
+        if item is None or mapped is None or mapped.learner is None:
+            return None
+        return mapped.learner.used_tokens(item, request)
+
     def remembered(self, item: int, is_of_this_run: bool) -> None:
         """A call of a row was answered from the memo.
 

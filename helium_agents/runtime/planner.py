@@ -26,6 +26,7 @@ from helium_agents.optimizer.coming import Coming
 from helium_agents.optimizer.expected import expected_sites
 from helium_agents.optimizer.forecast import Forecast, forecast
 from helium_agents.optimizer.guesses import Histogram
+from helium_agents.optimizer.later_use import LaterUse, later_use
 from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.predict import predict
 from helium_agents.optimizer.simulate import SimulatedRoom
@@ -108,7 +109,7 @@ class Planner:
             `None` where that is not known, or it may be all of them.
         """
         if self._coming is None or request.call not in self._questions:
-            return None
+            return self._learners.used_tokens(request)
         question = self._questions[request.call]
         self._sent.add(request.call)
         self._coming.send(question)
@@ -185,18 +186,21 @@ class Planner:
         start_s = time.perf_counter()
         self._num_planned, self._is_due = self.num_rows, False
         self._coming, self.expects_pauses = None, False
+        later: LaterUse = {}
         learner = self._learner
         source: ScheduleSource
         if learner is not None and learner.can_predict:
             source = "profile"
-            choice = self._choose_predicted(room, learner)
+            later = later_use(learner.rows)
+            hinted = replace(room, drops_unused=room.drops_unused and bool(later))
+            choice = self._choose_predicted(hinted, learner)
         else:
             is_known = learner is not None and bool(learner.profiles)
             source = "declared calls and profile" if is_known else "declared calls"
             choice = self._choose_declared(room, requests)
         self.choice = choice
         if learner is not None:
-            learner.expects_hits = choice.policy is not ALL_OPEN
+            learner.expect(later if choice.compared else {}, is_gated=choice.policy is not ALL_OPEN)
         self._emit(
             ScheduleChosen(
                 str(choice.policy),
@@ -215,8 +219,7 @@ class Planner:
         if learner.pauses:  # of which the simulator knows nothing
             self.expects_pauses = sum(found.piece_tokens) > room.kv_tokens * room.num_engines
             return Choice(expected=expected_sites(found))
-        # nobody can say which of a row's blocks are of no use any more
-        return choose_policy(found, replace(room, drops_unused=False))
+        return choose_policy(found, room)
 
     def _choose_declared(self, room: SimulatedRoom, requests: Iterable[Request]) -> Choice:
         found = self._declared(requests)

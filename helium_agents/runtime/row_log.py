@@ -120,6 +120,11 @@ class RowLog:
                 call.answer = _runs(self._number([*prompt, *answer])[num_prompt:])
         return call
 
+    def place(self, request: Request) -> tuple[str, int] | None:
+        """Where a call that has not ended was made, and how often the row had called it before."""
+        call = self._running.get(request)
+        return None if call is None else (call.site, call.turn)
+
     def seen(self) -> SeenRow | None:
         """All of the row; `None` where it is not kept, or no call was answered."""
         places = {id(call): place for place, call in enumerate(self._in_order())}

@@ -12,7 +12,7 @@ import pytest
 
 from helium_agents import Session, gather, llm, operator, user
 from helium_agents.cli.report import savings
-from helium_agents.engines.engine import ChatMessage
+from helium_agents.engines.engine import ChatMessage, Completion, OnDelta, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
@@ -186,3 +186,45 @@ def test_agents_that_pause_no_more_are_not_parked_for_long() -> None:
     quick = [each._replace(tool_s=0.0) for each in rows]
     everything = run(quick, MemoryStore(), EverythingOpen())
     assert run(quick, profiles).seconds <= 1.03 * everything.seconds
+
+
+@operator
+async def revise(number: int) -> str:
+    """A draft, a verdict that nobody reads on, and a revision that goes on from the draft."""
+    rng = random.Random(number)
+    draft, verdict = _words(rng, 800), _words(rng, 600)
+    await llm(user(draft), max_tokens=16)
+    await llm(user(verdict), max_tokens=16)
+    return (await llm(user(f"{draft} {'7 ' * 16}{_words(rng, 30)}"), max_tokens=16)).text
+
+
+class HintedEngine(TokenEngine):
+    """Keeps how many tokens of prompts of each length were said to be of use."""
+
+    def __init__(self) -> None:
+        super().__init__(COST, Limits(KV_TOKENS, 16, max_model_tokens=4096))
+        self.used_tokens: set[tuple[int, int | None]] = set()
+
+    async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+        used_tokens = (request.hints or {}).get("helium_used_tokens")
+        self.used_tokens.add((len(request.prompt_token_ids), used_tokens))
+        return await super().complete(request, on_delta)
+
+
+def test_an_engine_is_told_what_is_of_no_use_in_rows_that_declare_nothing() -> None:
+    profiles = MemoryStore()
+
+    async def said(start: int) -> set[tuple[int, int | None]]:
+        engine, memo = HintedEngine(), MemoryStore()
+        for key, profile in profiles.profiles().items():
+            memo.put_profile(key, profile)
+        async with Session(engine, memo=memo) as session:
+            async for _ in session.map(revise, range(start, start + 24)):
+                pass
+        for key, profile in memo.profiles().items():
+            profiles.put_profile(key, profile)
+        return engine.used_tokens
+
+    assert run_in_virtual_time(said(0)) >= {(800, None), (600, None), (846, None)}
+    later = run_in_virtual_time(said(100))
+    assert later == {(800, None), (600, 0), (846, 0)}, "a revision goes on from the draft"
