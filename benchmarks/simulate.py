@@ -2,6 +2,7 @@
 
 What a run of hours would show is computed in seconds: steps, batches, prefilled tokens, and the
 time that they take at a step's modelled cost. `--check FILE` sets the counts beside measured ones.
+Beside a run that was planned by a profile stands what the plan said of its time.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ async def _main(options: argparse.Namespace) -> None:
             for system_name in options.systems.split(","):
                 found = await bed.run(every[system_name], case)
                 first_s = first_s or found.seconds
+                predicted_s = getattr(every[system_name], "predicted_s", None)
                 beside = measured.get((name, options.setting, options.variant, system_name))
                 print(
                     f"{name:14} {system_name:18} {found.seconds:8.2f} s "
                     f"x{first_s / found.seconds:5.2f}  steps {found.steps:5}  batch "
                     f"{found.mean_batch:5.1f}  prefill {found.prefill_tokens:7}"
+                    + ("" if predicted_s is None else _planned(predicted_s / found.seconds))
                     + ("" if beside is None else _beside(beside)),
                     flush=True,
                 )
@@ -70,6 +73,10 @@ async def _print_best(case: Case, bed: Bed, first_s: float | None) -> None:
         f"{case.batch.workload.name:14} {'best schedule':18} {seconds:8.2f} s{gain}  {name}",
         flush=True,
     )
+
+
+def _planned(share: float) -> str:
+    return f"   predicted ÷ time {share:.2f}"
 
 
 def _beside(record: dict[str, Any]) -> str:

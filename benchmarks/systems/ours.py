@@ -40,6 +40,8 @@ class Ours:
     runs_tools = True
     requirement: str | None = None
     same_as: str | None
+    predicted_s: float | None = None
+    """How long its first plan by a profile said that a run takes, of the last one."""
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class Ours:
 
     async def run(self, batch: Batch, bed: Testbed) -> Results:
         """Execute a batch."""
-        self.planning_s, self.choice = 0.0, ""
+        self.planning_s, self.choice, self.predicted_s = 0.0, "", None
         return await self._run(batch, bed, self._memo_now)
 
     async def _run(self, batch: Batch, bed: Testbed, memo: Path | MemoryStore | None) -> Results:
@@ -117,6 +119,8 @@ class Ours:
             self.planning_s += event.seconds
         if isinstance(event, ScheduleChosen):
             self.choice = f"{event.policy}, predicted gain {event.gain:.2f}"
+            if event.source == "profile" and self.predicted_s is None:
+                self.predicted_s = event.predicted_s
         elif isinstance(event, ItemClosed):
             log.end_row(event.index)
 
