@@ -11,90 +11,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any
 
 from helium_agents.engines.engine import Completion, Request
+from helium_agents.errors import EngineDied
+from helium_agents.graph.concurrently import ended
 from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
-from helium_agents.graph.outcome import Value
 from helium_agents.graph.trace import Tally
 from helium_agents.runtime.dispatcher import Dispatcher
+from helium_agents.runtime.early_answer import EarlyAnswer
+from helium_agents.runtime.ending import ended_or_left, warn_of_endless
 from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.idle_requests import IdleRequests
 from helium_agents.runtime.known_inputs import check_result
-from helium_agents.runtime.record import Answer
 from helium_agents.runtime.tasks import Tasks
+
+_MOST_DEATHS = 2
 
 
 class NotWorthIt(Exception):
     """An early answer is not worth what it costs."""
-
-
-@dataclass(eq=False, slots=True)
-class EarlyAnswer:
-    """One of them.
-
-    Args:
-        key: That of the call.
-        label: What a person calls it.
-        ended: Made done when it is there, or will never be.
-        stake: What was set on it, for who asked for it; opaque here.
-        wanted_by: Who wants it; the first has begun it.
-        task: What computes it.
-        idle: Where its request waits or runs.
-        request: What the engine is asked.
-        sent_s: When it was begun last, by the event loop's clock; `None` while it waits.
-        end_s: When it was there.
-        is_there: Whether it was computed.
-        value: A `Completion`, or the value of an operator.
-        error: What computing it failed with.
-        is_claimed: Whether somebody has asked for it.
-    """
-
-    key: bytes
-    label: str
-    ended: asyncio.Future[None]
-    stake: Any = None
-    wanted_by: dict[Hashable, None] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
-    idle: IdleRequests | None = None
-    request: Request | None = None
-    sent_s: float | None = None
-    end_s: float = 0.0
-    is_there: bool = False
-    value: Any = None
-    error: BaseException | None = None
-    is_claimed: bool = False
-
-    def begun(self) -> None:
-        """Its computation proper begins."""
-        self.sent_s = asyncio.get_running_loop().time()
-
-    @property
-    def outcome(self) -> Value:
-        """What the call came to, before its own form is made of it."""
-        value = self.value
-        if isinstance(value, Completion):
-            value = Answer(value.choices, value.prompt_tokens, value.output_tokens)
-        return Value(value)
-
-    @property
-    def seconds(self) -> float:
-        """How long it was computed so far."""
-        end_s = self.end_s if self.is_there else asyncio.get_running_loop().time()
-        return 0.0 if self.sent_s is None else end_s - self.sent_s
-
-    @property
-    def tokens(self) -> int | None:
-        """What an engine has computed for it; `None` where that is not known."""
-        if isinstance(self.value, Completion):
-            value = self.value
-            return value.prompt_tokens - value.cached_tokens + value.output_tokens
-        return 0 if self.request is None or self.sent_s is None else None
 
 
 Work = Callable[[EarlyAnswer], Coroutine[Any, Any, Any]]
@@ -129,12 +68,18 @@ class EarlyAnswers:
         self._of: dict[Hashable, dict[EarlyAnswer, None]] = {}  # by who wants them
         self._ids = count()
         self._are_leaves: dict[str, bool] = {}  # by operator: whether bodies make no calls
+        self._endless: set[str] = set()  # operators whose bodies cannot be ended
+        self._deaths: dict[str | None, set[int]] = {}  # by model: which it died with these on it
 
     # --- making them ---------------------------------------------------------------------------
 
     def find(self, key: bytes) -> EarlyAnswer | None:
         """The one with a key."""
         return self._by_key.get(key)
+
+    def may_ask(self, model: str | None) -> bool:
+        """Whether a model may be asked early: those that die of it cost more than guesses win."""
+        return len(self._deaths.get(model, ())) < _MOST_DEATHS
 
     def ask(self, node: LlmNode, wanted_by: Hashable) -> EarlyAnswer:
         """Begin to compute a model's answer, unless that has begun."""
@@ -144,6 +89,10 @@ class EarlyAnswers:
         )
         self.want(early, wanted_by)
         return early
+
+    def may_run(self, node: OperatorNode) -> bool:
+        """Whether bodies of an operator end when they are cancelled, as far as is known."""
+        return node.body.identity not in self._endless
 
     def run(self, node: OperatorNode, wanted_by: Hashable) -> EarlyAnswer:
         """Begin to run a pure operator's body, unless that has begun."""
@@ -180,10 +129,15 @@ class EarlyAnswers:
 
     async def _run_body(self, node: OperatorNode, early: EarlyAnswer) -> Any:
         early.begun()
-        try:
-            value = await run_body(node, None, Tally(), on_begin=early.begun)
-        except SystemExit as error:  # of a guess that is wrong, perhaps: the program goes on
-            raise asyncio.CancelledError from error
+        loop = asyncio.get_running_loop()
+        body = loop.create_task(_value(node, early.begun))
+        if not await ended_or_left(body, loop.create_future()):
+            self._endless.add(node.body.identity)
+            warn_of_endless(f"{node.label} is run early no more")
+            raise asyncio.CancelledError
+        if body.cancelled() or isinstance(body.exception(), KeyboardInterrupt):
+            raise asyncio.CancelledError  # the loop itself hands on what ends the program
+        value = body.result()
         check_result(node, value)
         if not self._are_leaves.setdefault(node.body.identity, True):
             raise asyncio.CancelledError  # see `no_leaf`
@@ -193,6 +147,9 @@ class EarlyAnswers:
         """Its task has ended, whichever way."""
         if not (early.is_there and early.wanted_by):
             self._forget(early)
+        if isinstance(error, EngineDied) and early.request is not None:
+            model = early.request.model
+            self._deaths.setdefault(model, set()).add(self._engines[model].num_deaths)
         early.error = error
         if not early.ended.done():
             early.ended.set_result(None)
@@ -268,6 +225,8 @@ class EarlyAnswers:
     async def taken(self, early: EarlyAnswer) -> bool:
         """Wait until a claimed answer is there; whether it is.
 
+        Who leaves ends it, and waits for its clean-up, as if it were of his own making.
+
         Raises:
             Exception: Its computation failed, after it had been claimed.
         """
@@ -275,10 +234,18 @@ class EarlyAnswers:
             if not early.is_there:
                 await asyncio.wait((early.ended,))  # which leaves the future to the others
         except BaseException:
-            early.is_claimed = False
-            if not early.wanted_by:
-                self._cancel(early)
+            self._cancel(early)
+            if early.task is not None:
+                await ended([early.task])
             raise
         if early.error is not None:
             raise early.error
         return early.is_there
+
+
+async def _value(node: OperatorNode, on_begin: Callable[[], None]) -> Any:
+    """What a pure operator's body comes to."""
+    try:
+        return await run_body(node, None, Tally(), on_begin=on_begin)
+    except SystemExit as error:  # of a guess that is wrong, perhaps: the program goes on
+        raise asyncio.CancelledError from error

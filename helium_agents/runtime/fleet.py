@@ -256,6 +256,11 @@ class Fleet:
         return bool(self._running())
 
     @property
+    def num_deaths(self) -> int:
+        """How often its engines have died in this session."""
+        return sum(line.num_deaths for line in self._all)
+
+    @property
     def states(self) -> list[str]:
         """What each engine is doing, in words."""
         return [line.state for line in self._all]

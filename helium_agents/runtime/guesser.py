@@ -6,7 +6,6 @@ A guess that turns out wrong ends its shadow, and with it what was guessed on to
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +19,9 @@ from helium_agents.graph.outcome import Outcome
 from helium_agents.optimizer.closed_values import forced_value
 from helium_agents.optimizer.guesses import Guess
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.early_answers import EarlyAnswer, EarlyAnswers
+from helium_agents.runtime.early_answer import EarlyAnswer
+from helium_agents.runtime.early_answers import EarlyAnswers
+from helium_agents.runtime.ending import warn_of_endless
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.guess_notes import note_tried, note_why
@@ -90,7 +91,8 @@ class Guesser:
             return
         with _told_if_it_fails(node):
             if isinstance(node, LlmNode) and isinstance(node.call.predict, str):
-                self._ask_smaller(body, node, node.call.predict, site, until_s, above)
+                if self._early.may_ask(node.call.predict):
+                    self._ask_smaller(body, node, node.call.predict, site, until_s, above)
                 return
             found = self._predictions(body, node, site, above)
             if above is None and found:
@@ -233,13 +235,7 @@ class Guesser:
         """The body of a pure operator goes on whenever it is ended."""
         if node.body.identity not in self._endless:
             self._endless.add(node.body.identity)
-            warnings.warn(
-                f"nothing more is guessed in {node.label}, since it goes on when it is cancelled "
-                "(a bare `except:` in a loop, perhaps): let asyncio.CancelledError through, with "
-                "`except Exception:`",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            warn_of_endless(f"nothing more is guessed in {node.label}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome, Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.tool_call import ToolCall
+from helium_agents.graph.trace import Frame, entered
 from helium_agents.keys.encoding import digest, encode_result, freeze
 from helium_agents.optimizer.closed_values import closed_value
 from helium_agents.optimizer.guesses import Guess
@@ -37,13 +38,14 @@ def by_user(node: Node) -> list[Predicted]:
     Raises:
         BaseException: What it raises, or what it gives is nothing that the call can come to.
     """
-    if isinstance(node, LlmNode):
-        assert callable(node.call.predict)
-        found = node.call.predict(chat_of(node.call))
-    else:
-        assert isinstance(node, OperatorNode) and node.body.predict is not None
-        args, kwargs = freeze(node.args), freeze(node.kwargs)  # which it may change
-        found = node.body.predict(*args, **kwargs)
+    with entered(Frame(None)):  # what it asks is not the program's
+        if isinstance(node, LlmNode):
+            assert callable(node.call.predict)
+            found = node.call.predict(chat_of(node.call))
+        else:
+            assert isinstance(node, OperatorNode) and node.body.predict is not None
+            args, kwargs = freeze(node.args), freeze(node.kwargs)  # which it may change
+            found = node.body.predict(*args, **kwargs)
     pairs = found if _are_pairs(found) else [(found, _LIKELY)]
     return [
         _predicted(node, value, probability, "predict")

@@ -9,15 +9,11 @@ A coroutine cannot be forked, but a pure body may be run twice. What the shadow 
 So branches, loops and depth need no code of their own: the shadow takes them. It changes nothing
 that anybody sees. It ends, as if it had been cancelled, where it would do what cannot be undone, or
 needs what it cannot have: an impure call, a tool that is no pure operator, an answer that fails.
-
-A body that catches its cancellation again and again, as a loop with a bare `except:` does, cannot
-be ended: Python has no means. It is left where it waits, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, nullcontext
@@ -30,6 +26,7 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame, Tally, entered_frame
+from helium_agents.runtime.ending import ended_or_left, leave_for_ever
 from helium_agents.runtime.known_inputs import with_inputs
 from helium_agents.runtime.settle import delivered
 
@@ -99,14 +96,8 @@ class Shadow:
 
     async def run(self, node: OperatorNode) -> None:
         """Run the body of a call that `again` gave; what it comes to does not matter."""
-        body = self._body = asyncio.create_task(self._run(node))
-        while not (body.done() or self._left.done()):
-            try:
-                await asyncio.wait((body, self._left), return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                body.cancel()
-        if not body.done():
-            _leave_for_ever(body)
+        self._body = asyncio.create_task(self._run(node))
+        if not await ended_or_left(self._body, self._left):
             self._world.cannot_end(node)
 
     async def _run(self, node: OperatorNode) -> None:
@@ -140,7 +131,7 @@ class Shadow:
             self._left.set_result(None)
         task = asyncio.current_task()
         assert task is not None
-        _leave_for_ever(task)
+        leave_for_ever(task)
         await asyncio.get_running_loop().create_future()
 
     # --- what a frame asks of its session ------------------------------------------------------
@@ -216,12 +207,3 @@ class Shadow:
             if outcome is None or self.is_over:
                 self._stop()
         return delivered(node, outcome)
-
-
-def _leave_for_ever(task: asyncio.Task[Any]) -> None:
-    """See to it that nobody tries to end a task any more.
-
-    Who closes the loop would wait for it, and Python, when it frees it, throws what it catches.
-    """
-    asyncio.tasks._unregister_task(task)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))

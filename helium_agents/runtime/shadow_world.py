@@ -12,7 +12,8 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome, Value
 from helium_agents.graph.trace import Tally
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.early_answers import EarlyAnswer, EarlyAnswers
+from helium_agents.runtime.early_answer import EarlyAnswer
+from helium_agents.runtime.early_answers import EarlyAnswers
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.shadow import Shadow
@@ -92,11 +93,14 @@ class ShadowWorld:
         if trial.is_right:  # the body itself is about to ask it
             return None
         if isinstance(node, LlmNode):
-            if not self._engines[node.call.model].is_up:  # none is started for a guess
-                return None
+            model = node.call.model
+            if not (self._engines[model].is_up and self._early.may_ask(model)):
+                return None  # none is started for a guess
             early = self._early.ask(node, trial.shadow)
         else:
             assert isinstance(node, OperatorNode)
+            if not self._early.may_run(node):
+                return None
             early = self._early.run(node, trial.shadow)
         early.stake = trial, None
         self._on_early(early, node, trial)

@@ -22,7 +22,8 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Value
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.dispatcher import Dispatcher, Early
-from helium_agents.runtime.early_answers import EarlyAnswer, EarlyAnswers
+from helium_agents.runtime.early_answer import EarlyAnswer
+from helium_agents.runtime.early_answers import EarlyAnswers
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.flights import Flights

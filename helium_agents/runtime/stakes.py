@@ -22,7 +22,7 @@ from helium_agents.optimizer.speculation_cost import (
     request_seconds,
 )
 from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.early_answers import EarlyAnswer
+from helium_agents.runtime.early_answer import EarlyAnswer
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.outside_calls import OutsideCalls
 from helium_agents.runtime.trial import Body, Trial
@@ -33,6 +33,9 @@ _TOOL_S = 0.2
 
 _BLIND_S = 1.0
 """What is won where nobody knows what a step costs: a user who gave a budget takes the chance."""
+
+_MOST_ROLES = 64
+"""An agent has few; of system messages with the document in them none tells of the next."""
 
 _BLOCK_TOKENS = 16
 _NEWEST = 0.2
@@ -58,6 +61,7 @@ class Stakes:
         self._dispatcher = dispatcher
         self._is_cautious = is_cautious
         self.outside = OutsideCalls(dispatcher)
+        self._roles: dict[str, set[str]] = {}  # by place: the system messages seen there
         self._output_tokens: dict[str, float] = {}  # by site
         self._cached_tokens: dict[str, float] = {}  # by site: of prompts, the fewest lately
         self._seconds: dict[str, float] = {}  # of operators, by site
@@ -70,11 +74,20 @@ class Stakes:
         caller = body.node.body.identity
         if isinstance(node, LlmNode):
             call = node.call
-            first = call.messages[0] if call.messages[0][0] == "system" else None
-            asked = repr((call.model, call.json_schema, first, call.tools and call.tools.schemas))
+            asked = repr((call.model, call.json_schema, call.tools and call.tools.schemas))
+            if call.messages[0][0] == "system":
+                asked += self._role(f"{caller} {asked}", repr(call.messages[0]))
             return f"{caller} llm {xxh3_64_hexdigest(asked.encode())}"
         assert isinstance(node, OperatorNode)
         return f"{caller} {node.body.identity}"
+
+    def _role(self, place: str, text: str) -> str:
+        """What a system message tells of a call; nothing where each row has one of its own."""
+        roles = self._roles.setdefault(place, set())
+        role = xxh3_64_hexdigest(text.encode())
+        if role not in roles and len(roles) < _MOST_ROLES:
+            roles.add(role)
+        return role if role in roles else ""
 
     def expect(self, body: Body, node: Node, request: Request | None) -> float:
         """When a call that begins now will have ended, by the event loop's clock."""

@@ -57,6 +57,7 @@ class SupervisedEngine:
         is_up: Whether requests may be sent to it.
         end: Why it will not be started any more; `None` while it may.
         starting: The start that is under way.
+        num_deaths: How often it has died in this session.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class SupervisedEngine:
         self._num_open = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
-        self._num_deaths = 0
+        self.num_deaths = 0
         self._num_fruitless = 0
         self._steps = StepTeller(engine, model, label, emit) if engine.tells_steps else None
 
@@ -156,11 +157,11 @@ class SupervisedEngine:
         try:
             if not self.is_up:
                 return None
-            on_delta, life = request.on_attempt(), self._num_deaths
+            on_delta, life = request.on_attempt(), self.num_deaths
             try:
                 completion = await self.engine.complete(request, on_delta)
             except EngineDied as error:
-                if life == self._num_deaths:  # nobody else has reported it
+                if life == self.num_deaths:  # nobody else has reported it
                     self._mourn(error)
                 raise
             except Exception:
@@ -207,12 +208,12 @@ class SupervisedEngine:
         return completion._replace(prompt_tokens=prompt_tokens, output_tokens=output_tokens)
 
     def _mourn(self, error: EngineDied) -> None:
-        self._num_deaths += 1
+        self.num_deaths += 1
         self._num_fruitless += 1
         self.is_up = False
         if self._steps is not None:
             self._steps.tell_all()
-        self._emit(EngineLost(self.label, str(error), self._num_open, self._num_deaths))
+        self._emit(EngineLost(self.label, str(error), self._num_open, self.num_deaths))
         if self._num_fruitless > MOST_FRUITLESS_RESTARTS:
             self.end = EngineDied(
                 f"engine {self.label!r} died {self._num_fruitless} times in a row without "
@@ -223,7 +224,7 @@ class SupervisedEngine:
         # Last of all: where warnings are errors this raises. The number tells Python's filter,
         # which shows equal warnings once, that this is another one.
         warnings.warn(
-            f"engine {self.label!r} died (death {self._num_deaths} in this session, "
+            f"engine {self.label!r} died (death {self.num_deaths} in this session, "
             f"open requests: {self._num_open}): {error}. It is being started again, and what was "
             "open is asked again",
             RuntimeWarning,

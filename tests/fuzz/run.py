@@ -157,7 +157,8 @@ def _run(
     start_s = time.process_time()
     most_s = _MOST_REAL_S if is_real else None
     in_loop(loop, _main(program, engine, options, result, guesses), result, most_s)
-    result.requests = [request for request in engine.requests if not request.is_guess]
+    # what was taken back while it was a guess comes again
+    result.requests = [*dict.fromkeys(each for each in engine.requests if not each.is_guess)]
     result.num_guesses = len(engine.requests) - len(result.requests)
     result.seconds = time.process_time() - start_s
 
