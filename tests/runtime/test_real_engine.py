@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from agents_examples.reflection import reflect
 from agents_examples.rows import Document, MultipleChoice, read_rows
 from helium_agents import VLLM, ItemError, Session, gather, llm, operator, user
 from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
+from helium_agents.trace import read_trace
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -173,3 +175,26 @@ async def test_the_engine_aborts_once_nobody_waits(engine: VLLM) -> None:
 async def until_open(engine: VLLM) -> None:
     while not engine.num_open_requests:  # noqa: ASYNC110 (vLLM tells nobody)
         await asyncio.sleep(0.01)
+
+
+async def test_a_trace_has_what_the_engine_measured(engine: VLLM, tmp_path: Path) -> None:
+    async def ask() -> None:
+        texts = (f"{number}, and {number + 1} " * 40 for number in range(6))
+        await gather(*(llm(user(text), max_tokens=24) for text in texts))
+
+    async with Session(engine, trace=tmp_path / "run.trace") as session:
+        await session.run(ask)
+    run = read_trace(tmp_path / "run.trace")
+    (windows,) = run.steps.values()
+    calls = run.computed
+    read = sum(call.prompt_tokens - call.cached_tokens for call in calls)
+    assert sum(window.prefill_tokens for window in windows) == read
+    assert sum(window.decode_tokens for window in windows) >= sum(
+        call.output_tokens - 1 for call in calls
+    )
+    assert 1 < max(window.running for window in windows) <= len(calls) == 6
+    assert 0 < max(window.kv_share for window in windows) <= 1
+    for call in calls:
+        assert call.sent_s is not None and call.begun_s is not None
+        assert call.first_token_s is not None, "though nobody listened"
+        assert call.sent_s <= call.begun_s < call.first_token_s <= call.end_s
