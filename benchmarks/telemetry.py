@@ -1,10 +1,12 @@
 """What OpenTelemetry costs the process of a run, and how many spans go through its helper.
 
     python -m benchmarks.telemetry
+    python -m benchmarks.telemetry --instructions
 
 A row is one operator with one model call of a scripted engine that answers at once: three spans,
 and the least that a row can cost. CPU is that of the run's own process, by the kernel's count; a
-collector in another process throws away what it gets.
+collector in another process throws away what it gets. Instructions are counted by valgrind, and are
+the same however busy the machine is.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import asyncio
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -52,6 +55,7 @@ server.serve_forever()
 
 
 _SPANS_A_SECOND = 10_000
+_FEW_ROWS, _MANY_ROWS = 100, 900
 
 
 @operator
@@ -66,8 +70,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--rows", type=int, default=5_000)
     parser.add_argument("--spans", type=int, default=50_000)
+    parser.add_argument("--instructions", action="store_true", help="count these alone; slow")
     chosen = parser.parse_args()
     with collector() as url:
+        if chosen.instructions:
+            print_instructions(url)
+            return
         print(f"{os.cpu_count()} cores, of which a collector takes its part too\n")
         print_rows(chosen.rounds, chosen.rows, url)
         print_paced(chosen.rounds, chosen.rows, url)
@@ -126,6 +134,36 @@ def print_helper(num_rounds: int, num_spans: int, url: str) -> None:
         f"\n{rate.median:,.0f} spans a second go through the helper ({rate.low:,.0f} to "
         f"{rate.high:,.0f}), each for {cpu_us.median:.0f} µs of its CPU"
     )
+
+
+def print_instructions(url: str) -> None:
+    """How many instructions a row takes in the run's own process, by who observes."""
+    ways = {
+        "nobody observes": "",
+        "an observer that does nothing": "observers=[lambda event: None]",
+        "spans by the helper process": f"otlp={url!r}",
+    }
+    plain = 0.0
+    print("| | instructions a row | ÷ nobody |\n|---|---|---|")
+    for name, options in ways.items():
+        fewer, more = (instructions_of(num_rows, options) for num_rows in (_FEW_ROWS, _MANY_ROWS))
+        of_row = (more - fewer) / (_MANY_ROWS - _FEW_ROWS)
+        plain = plain or of_row
+        print(f"| {name} | {of_row:,.0f} | {of_row / plain:.2f} |", flush=True)
+
+
+def instructions_of(num_rows: int, options: str) -> int:
+    """What a process takes from its beginning, with a map of so many rows."""
+    program = (
+        "import asyncio; from benchmarks.telemetry import rows_of; "
+        f"asyncio.run(rows_of({num_rows}, {options}))"
+    )
+    command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, check=True
+    )
+    (counted,) = re.findall(r"I *refs: *([\d,]+)", done.stderr)
+    return int(counted.replace(",", ""))
 
 
 def shown(ratio: Interval) -> str:
