@@ -31,7 +31,7 @@ def main() -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         _take(browser, path, "rows", "light", 1280, 1130)
-        _take(browser, path, "timeline", "dark", 1180, 1080)
+        _take(browser, path, "timeline", "dark", 820, 1200)
         browser.close()
 
 

@@ -9,7 +9,7 @@ from helium_agents.errors import TraceError
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.trace.run import TracedEngine, TracedRun
 
-_UNKNOWN_CAPACITY = {"block_tokens": 16, "max_model_tokens": 32_768, "max_requests": 256}
+_UNKNOWN_CAPACITY = {"block_tokens": 16, "max_requests": 256}
 """Of an engine behind a server, which tells nothing: what vLLM has by default."""
 
 
@@ -77,7 +77,8 @@ def machines_of(run: TracedRun, change: Change) -> dict[str, Machine]:
 
 def _machine(engine: TracedEngine, change: Change) -> Machine:
     number = engine.num_engines
-    held: dict[str, Any] = dict(_UNKNOWN_CAPACITY if engine.capacity is None else engine.capacity)
+    unknown = {**_UNKNOWN_CAPACITY, "max_model_tokens": change.kv_tokens}
+    held: dict[str, Any] = dict(unknown if engine.capacity is None else engine.capacity)
     if engine.capacity is None and change.kv_tokens is None:
         raise TraceError(
             f"the trace does not say what the engine of {engine.model!r} holds: give --kv-tokens N"

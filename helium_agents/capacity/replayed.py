@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from helium_agents.authoring.llm import llm
@@ -39,7 +40,7 @@ class Replay:
     """
 
     def __init__(self, run: TracedRun) -> None:
-        self.steps = steps_of(run)
+        self.steps = [_on_its_engine(run, step) for step in steps_of(run)]
         self.rows: dict[int | None, list[Step]] = {None: []}
         self._answers: dict[Question, deque[Sequence[int]]] = defaultdict(deque)
         asked: Counter[Question] = Counter()
@@ -96,6 +97,14 @@ class Replay:
             if number - bisect_right(ends, item.opened_s) < MOST_OPEN - 1:
                 await asyncio.sleep(item.opened_s - self._items[0].opened_s - (clock() - start_s))
             yield item.item
+
+
+def _on_its_engine(run: TracedRun, step: Step) -> Step:
+    """A step with the model that answered it: equal engines may go by several names."""
+    call = step.call
+    while call.leader != call.number and call.leader in run.by_number:
+        call = run.by_number[call.leader]
+    return replace(step, call=replace(step.call, model=call.model))
 
 
 class _Attempt:

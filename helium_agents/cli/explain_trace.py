@@ -41,6 +41,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
             "parts": len(run.parts),
             "is_cut": run.is_cut,
             **asdict(outcome),
+            "calls_below": sum(call.calls_below for call in run.calls),
             "operators": [asdict(row) for row in rows],
             "expectations": [asdict(each) for each in expected],
             "choices": run.choices,
@@ -51,6 +52,9 @@ def analyze(path: Path, *, as_json: bool) -> None:
         return
     parts = "" if len(run.parts) == 1 else f" in {len(run.parts)} parts"
     calls = count(sum(row.num_calls for row in rows), "model call")
+    num_below = sum(call.calls_below for call in run.calls)
+    if num_below:
+        calls += f" ({num_below:,} more never made, since operators' answers were known)"
     items = count(len(run.items), "row")
     num_failed = sum(item.error is not None for item in run.items.values())
     if num_failed:
@@ -60,7 +64,7 @@ def analyze(path: Path, *, as_json: bool) -> None:
     click.echo(f"\n{expected_table(expected)}{_chosen(run)}")
     if told := explain_guesses.in_words(run, gap):
         click.echo(told)
-    click.echo(_losses(found))
+    click.echo(_losses(run, found))
     if run.is_cut:
         echo_warning("the trace ends in the middle: its run goes on, or was killed")
 
@@ -97,6 +101,8 @@ def compared(policy: str, gain: float, others: Iterable[Sequence[Any]]) -> str:
 
 
 def _table(rows: Sequence[OperatorRow]) -> str:
+    if not rows:
+        return "No model was called."
     heads = [
         "", "calls", "computed", "merged", "known", "failed", "prompt tokens", "cached",
         "could be", "output", "at most", "queued", "on engine",
@@ -147,7 +153,9 @@ def _chosen(run: TracedRun) -> str:
     return f"{text}; the rows that were looked at were predicted to take {predicted}"
 
 
-def _losses(found: Sequence[Loss]) -> str:
+def _losses(run: TracedRun, found: Sequence[Loss]) -> str:
+    if not run.computed:
+        return "\nNo engine computed anything, so none lost time."
     if not found:
         return "\nNo large loss was found."
     lines = [

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from helium_agents.cli.options import FILE, debug_option, examples
+from helium_agents.cli.private_file import private_file
 from helium_agents.cli.report import count
 from helium_agents.diagnose.chrome_trace import chrome_trace_events
-from helium_agents.errors import InputError
 from helium_agents.trace import TracedRun, read_trace
 
 
@@ -38,35 +38,21 @@ def export(trace: Path, output: Path, overwrite: bool) -> None:
     are in it as far as the trace has them.
     """
     run = read_trace(trace)
-    num_events = _write(run, output, overwrite=overwrite)
+    with private_file(output, overwrite=overwrite, made_of=[trace]) as file:
+        num_events = _write(run, file, is_packed=output.suffix == ".gz")
     click.echo(
         f"{output}: {count(num_events, 'event')} of {count(len(run.calls), 'call')}; open it at "
         "https://ui.perfetto.dev"
     )
 
 
-def _write(run: TracedRun, output: Path, *, overwrite: bool) -> int:
-    """Write the events; how many.
-
-    Raises:
-        InputError: The file is there already, or cannot be written.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if overwrite else os.O_EXCL)
+def _write(run: TracedRun, file: BinaryIO, *, is_packed: bool) -> int:
+    """Write the events; how many."""
     number = 0
-    try:
-        with ExitStack() as files:
-            # prompts are in clear in it: for its owner alone
-            file = files.enter_context(open(os.open(output, flags, 0o600), "wb"))
-            text = files.enter_context(gzip.open(file, "wb")) if output.suffix == ".gz" else file
-            for event in chrome_trace_events(run):
-                text.write(b",\n" if number else b'{"displayTimeUnit":"ms","traceEvents":[\n')
-                text.write(json.dumps(event, separators=(",", ":")).encode("ascii"))
-                number += 1
-            text.write(b"\n]}\n")
-    except FileExistsError as error:
-        raise InputError(
-            f"{output} is there already: name another file, or give --overwrite"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror}") from error
+    with gzip.open(file, "wb") if is_packed else nullcontext(file) as text:
+        for event in chrome_trace_events(run):
+            text.write(b",\n" if number else b'{"displayTimeUnit":"ms","traceEvents":[\n')
+            text.write(json.dumps(event, separators=(",", ":")).encode("ascii"))
+            number += 1
+        text.write(b"\n]}\n")
     return number

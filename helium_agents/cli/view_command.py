@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
 import click
 
 from helium_agents.cli.options import FILE, POSITIVE, debug_option, examples
+from helium_agents.cli.private_file import private_file
 from helium_agents.cli.report import told_if_long
 from helium_agents.errors import InputError
 from helium_agents.viewer.page import page
@@ -60,7 +62,11 @@ def view(
         if second is not None:
             runs.get("comparison")
     if html is not None:
-        _write(runs, html, overwrite)
+        data = page({name: runs.get(name) for name in runs.every}).encode()
+        with private_file(html, overwrite=overwrite, made_of=[trace, second]) as file:
+            file.write(data)
+        private = "; prompts and answers are in it" if runs.has_content else ""
+        click.echo(f"{html}: {len(data):,} bytes{private}")
         return
     try:
         server = ViewerServer(runs, port)
@@ -68,23 +74,19 @@ def view(
         raise InputError(f"port {port} cannot be served: {error.strerror}") from error
     with server:
         click.echo(f"{server.url}\nCtrl-C ends it.")
-        if opens:
+        if opens and not _has_display():
+            port = server.server_port
+            click.echo(
+                "There is no display here. To open it on another machine, run there: "
+                f"ssh -L {port}:127.0.0.1:{port} THIS_MACHINE"
+            )
+        elif opens:
             threading.Thread(target=click.launch, args=(server.url,), daemon=True).start()
         server.serve_forever()
 
 
-def _write(runs: ViewedRuns, path: Path, overwrite: bool) -> None:
-    """Write the page, readable by its owner alone: prompts are in it."""
-    text = page({name: runs.get(name) for name in runs.every})
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
-    try:
-        with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise InputError(
-            f"{path} is there already: name another file, or give --overwrite"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    private = "; prompts and answers are in it" if runs.has_content else ""
-    click.echo(f"{path}: {len(text):,} bytes{private}")
+def _has_display() -> bool:
+    """Whether a browser could open a window: a program for the terminal would hide the address."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))

@@ -29,7 +29,8 @@ _MOST_PROMPTS = 400
 
 _LEAST_TURNS = 4
 _LEAST_SHARE = 0.02
-"""Smaller losses are not worth a word."""
+_LEAST_S = 0.05
+"""Smaller losses, of the run or at all, are not worth a word."""
 
 _FEW = 4
 """So few requests at once leave an engine mostly idle: a step costs about as much as with many."""
@@ -73,11 +74,10 @@ def losses(
         *found.cache(), *found.layout(), *found.loops(), *found.cut(), *found.idle(),
         *found.repeated(),
     ]  # fmt: skip
-    large = (loss for loss in every if loss.seconds >= _LEAST_SHARE * seconds)
-    return [
-        replace(loss, seconds=min(loss.seconds, seconds))
-        for loss in sorted(large, key=lambda loss: -loss.seconds)
-    ]
+    every = [replace(loss, seconds=min(loss.seconds, seconds)) for loss in every]
+    least_s = max(_LEAST_S, _LEAST_SHARE * seconds)
+    large = (loss for loss in every if loss.seconds >= least_s)
+    return sorted(large, key=lambda loss: -loss.seconds)
 
 
 class _Losses:

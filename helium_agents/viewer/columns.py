@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -49,6 +49,7 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
     phases = {each.call.number: each for each in analysis.requests}
     ready_s, paths = ready_times(run), Paths(run)
     early = analysis.run.early
+    inner = _first_inside(run, calls)
     columns: Columns = {}
 
     def add(**values: Any) -> None:
@@ -64,13 +65,13 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             path=names.add(" > ".join(paths.of(call.body))),
             body=call.body,
             item=call.item,
-            leader=None if call.leader == call.number else call.leader,
-            leader_place=places.get(call.leader) if call.leader != call.number else None,
+            leader_place=_leader_place(call, places, inner),
             model=names.add(call.model),
             error=None if call.error is None else names.add(call.error),
             **_times(call, phases.get(call.number), ready_s.get(call.number, call.asked_s)),
             early=_early(early.get(call.number)),
             attempts=call.num_attempts,
+            below=call.calls_below,
             prompt=call.prompt_tokens,
             cached=call.cached_tokens,
             cacheable=analysis.cacheable.get(call.number, call.cached_tokens),
@@ -82,6 +83,26 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             answered=answer is not None,
         )
     return columns
+
+
+def _first_inside(run: TracedRun, calls: Sequence[TracedCall]) -> dict[int, int]:
+    """The place of the first call that was made in each body, or in those inside of it."""
+    found: dict[int, int] = {}
+    for place, call in enumerate(calls):
+        body = run.bodies.get(call.body)
+        while body is not None and body.number not in found:
+            found[body.number] = place
+            body = run.bodies.get(body.body)
+    return found
+
+
+def _leader_place(
+    call: TracedCall, places: Mapping[int, int], inner: Mapping[int, int]
+) -> int | None:
+    """Where the call is whose answer this one took; for an operator the first call in its body."""
+    if call.leader == call.number:
+        return None
+    return places.get(call.leader, inner.get(call.leader))
 
 
 def _early(guess: dict[str, Any] | None) -> tuple[float, str] | None:

@@ -34,6 +34,7 @@ def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> d
         "is_part": analysis.shown is not run,
         "num_calls": sum(_counts(run).values()),
         "counts": _counts(run),
+        "num_below": sum(call.calls_below for call in run.calls),
         "moments": [asdict(moment) for moment in run.moments],
         "tools": tool_rows(run, analysis.shown.calls),
         "num_rows": run.num_rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,14 @@ def test_two_engines_and_a_faster_one(tmp_path: Path) -> None:
     run, seconds, _ = traced(tmp_path / "t", agent, 24)
     assert simulated(run, EverythingOpen(), num_engines=2).seconds < 0.8 * seconds
     assert simulated(run, EverythingOpen(), cost=STEP_COSTS["h100-8b"]).seconds < 0.5 * seconds
+
+
+def test_models_of_long_contexts_are_simulated(tmp_path: Path) -> None:
+    run, seconds, _ = traced(tmp_path / "t", agent, 4)
+    (model,) = run.engines
+    capacity = {**(run.engines[model].capacity or {}), "max_model_tokens": 131_072}
+    run.engines[model] = replace(run.engines[model], capacity=capacity)
+    assert simulated(run, EverythingOpen()).seconds == pytest.approx(seconds, rel=0.05)
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:

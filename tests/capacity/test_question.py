@@ -15,6 +15,7 @@ from helium_agents.capacity import question
 from helium_agents.capacity.machine import Change, machines_of
 from helium_agents.capacity.outcome import measured
 from helium_agents.capacity.question import Alternative, ask
+from helium_agents.capacity.replayed import Replay
 from helium_agents.cli import main, simulate_command
 from helium_agents.errors import EngineStartError, TraceError
 from helium_agents.optimizer.step_cost import STEP_COSTS
@@ -40,6 +41,33 @@ def test_what_was_measured() -> None:
     outcome = measured(run)
     assert outcome.seconds == 3 and outcome.mean_s == pytest.approx((2.5 + 3 + 0) / 3)
     assert outcome.p95_s == 3 and outcome.prefill_tokens == 16
+
+
+def test_a_run_that_failed_or_knew_everything_took_time_too() -> None:
+    failed = replace(call(1, 1, 3), error="ValueError: no", sent_s=2.0)
+    run = made_run(failed)
+    run.items[0].ended_s = 3.5
+    assert measured(run).seconds == 1.5
+    known = made_run(replace(call(1, 1, 1, source="memo"), sent_s=None))
+    known.items[0].opened_s, known.items[0].ended_s = 0.5, 1.25
+    assert measured(known).seconds == 0.75
+
+
+def test_equal_engines_may_have_two_names() -> None:
+    """The engine of a merged call may never have started."""
+    prompt = list(range(64))
+    asked = call(1, 0, 1, item=0, prompt=prompt)
+    merged = call(2, 0, 1, item=1, prompt=prompt, source="merged", leader=1)
+    run = made_run(asked, replace(merged, model="another name"))
+    assert {step.call.model for step in Replay(run).steps} == {asked.model}
+
+
+def test_an_engine_that_tells_nothing_takes_what_its_cache_holds() -> None:
+    run = made_run(call(1, 0, 1))
+    (model,) = run.engines
+    run.engines[model] = replace(run.engines[model], capacity=None)
+    machine = machines_of(run, Change(kv_tokens=262_144, cost=STEP_COSTS["h100-8b"]))[model]
+    assert machine.max_model_tokens == 262_144
 
 
 def test_alternatives_are_compared_with_the_same_settings() -> None:

@@ -105,6 +105,9 @@ def test_nothing_is_lost_where_nothing_is() -> None:
 def test_small_losses_are_not_told() -> None:
     calls = list(side_by_side([text(64) for _ in range(40)]))
     assert losses(made_run(*calls, bodies=[(1, "f:a", 0)]), 1000.0) == []
+    alone = made_run(call(1, 0, 0.03))
+    assert losses(alone, 0.03) == []
+    assert losses(made_run(call(1, 0, 3)), 3.0) != []
 
 
 # --- by operator ---------------------------------------------------------------------------------

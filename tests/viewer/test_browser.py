@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,32 @@ def test_a_planted_problem_is_found_from_the_page(name: str, show: Show, tmp_pat
     tab.click("#tab-timeline")
     told = [caption for caption in texts(tab, "figcaption") if "measured by the engine" in caption]
     assert len(told) == 3 and "worked out" not in tab.inner_text("#panel-timeline")
+
+
+def test_moments_on_an_axis_are_told_apart(show: Show, traces: Path) -> None:
+    tab = show(html(traces / "run.trace"))
+    axes = {
+        "[0.25, 0.5]": ["0.25 s", "0.50 s"],
+        "[0.0002, 0.0004]": ["0.2 ms", "0.4 ms"],
+        "[0, 20]": ["0 s", "20 s"],
+        "[300, 300.5]": ["5 min 0.0 s", "5 min 0.5 s"],
+        "[7200, 7260]": ["2 h 0 min", "2 h 1 min"],
+        "[179.9, 180]": ["2 min 59.9 s", "3 min 0.0 s"],
+    }
+    for times, told in axes.items():
+        assert tab.evaluate(f"{times}.map((at, _, all) => instant(at, all[1] - all[0]))") == told
+
+
+def test_a_failed_call_says_what_the_engine_had_of_it(show: Show, tmp_path: Path) -> None:
+    run = long_run(10)
+    failed = replace(run.calls[0], error=f"ValueError: {'x' * 9000}", answer=None)
+    run.calls[0] = failed
+    tab = show(written_page(run, tmp_path / "run.html"))
+    tab.click("#row-graph .box >> nth=0")
+    tab.wait_for_selector("#details:has-text('No engine answered')")
+    assert "on the engine" in tab.inner_text("#details")
+    assert "prompt read" not in tab.inner_text("#details")
+    assert tab.eval_on_selector("#details .error", "box => box.clientHeight") <= 220
 
 
 def test_two_runs_stand_side_by_side(show: Show, traces: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import http.client
 import json
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from helium_agents.cli import main
+from helium_agents.cli import main, trace_command, view_command
 from helium_agents.errors import TraceError
 from helium_agents.optimizer.step_window import StepWindow
 from helium_agents.trace import read_trace
@@ -95,6 +96,55 @@ def test_a_file_that_is_there_is_replaced_only_if_that_is_said(trace: Path, tmp_
     assert out.read_text("utf-8").startswith("<!doctype html>")
 
 
+def test_what_is_written_is_its_owners_and_never_the_trace_itself(
+    trace: Path, tmp_path: Path
+) -> None:
+    out, link = tmp_path / "run.html", tmp_path / "link"
+    out.write_text("everybody may read this")
+    out.chmod(0o644)
+    view(trace, "--html", out, "--overwrite")
+    assert stat.S_IMODE(os.stat(out).st_mode) == 0o600
+    link.symlink_to(trace)
+    for path in (trace, link):
+        assert "is the trace itself" in view(trace, "--html", path, "--overwrite", expect=1)
+    assert len(read_trace(trace).calls) == 15
+
+
+def test_what_cannot_be_written_to_its_end_is_removed(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(trace_command.json, "dumps", fill)
+    arguments = ["trace", "export", str(trace), "--perfetto", str(tmp_path / "run.json")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and "cannot be written: No space left" in result.output
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("display", ["", ":0"])
+def test_the_browser_is_opened_where_there_is_a_display(
+    display: str, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = []
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.setenv(name, display)
+    monkeypatch.setattr(view_command.click, "launch", launched.append)
+    monkeypatch.setattr(ViewerServer, "serve_forever", lambda _: None)
+    told = view(trace)
+    assert told.startswith("http://127.0.0.1:") and "Ctrl-C ends it." in told
+    assert ("ssh -L" in told) == (not display)
+    if not display:
+        assert launched == []
+
+
+def test_a_port_that_is_taken_is_told(trace: Path) -> None:
+    with ViewerServer(ViewedRuns([trace])) as server:
+        told = view(trace, "--no-open", "--port", server.server_port, expect=1)
+    assert f"port {server.server_port} cannot be served" in told
+
+
 def test_what_is_no_trace_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
     assert "is no trace" in view(tmp_path / "rows.jsonl", expect=1)
@@ -110,11 +160,20 @@ def test_columns_are_of_one_length_and_point_into_one_another(trace: Path) -> No
     assert size == document["num_calls"] == 15
     for column in ("after", "inputs"):
         assert all(0 <= place < size for places in columns[column] for place in places)
-    merged = [place for place, leader in enumerate(columns["leader"]) if leader is not None]
+    merged = [place for place, leader in enumerate(columns["leader_place"]) if leader is not None]
     assert merged
     for place in merged:
-        assert columns["number"][columns["leader_place"][place]] == columns["leader"][place]
+        leader = read_trace(trace).by_number[columns["number"][place]].leader
+        assert columns["number"][columns["leader_place"][place]] == leader
     json.dumps(document, allow_nan=False)
+
+
+def test_a_merged_operator_leads_to_the_first_call_in_the_body_that_ran() -> None:
+    inside = call(3, 1, 2, body=12)
+    merged = replace(call(4, 0, 2, source="merged", leader=11), kind="operator", calls_below=1)
+    run = made_run(inside, merged, bodies=[(11, "f:pure", 0), (12, "f:inner", 11)])
+    columns = document_of(analyzed(run), "run")["calls"]
+    assert columns["leader_place"] == [None, 0] and columns["below"] == [0, 1]
 
 
 def test_an_answer_is_that_of_its_call(trace: Path) -> None:

@@ -215,6 +215,7 @@ def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
         model=model_dir,
         dtype="float32",
         max_model_len=limits.max_model_tokens,
+        hf_overrides={"max_position_embeddings": limits.max_model_tokens},
         max_num_seqs=limits.max_requests,
         max_num_batched_tokens=limits.max_batched_tokens,
         block_size=limits.block_tokens,

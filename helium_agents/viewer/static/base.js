@@ -55,8 +55,25 @@ function seconds(value) {
   return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
 }
 
+// A moment on an axis, told so exactly that its neighbours are told otherwise
+function instant(time, step) {
+  let digits = 0;
+  while (digits < 6 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits++;
+  if (step < 0.001) return `${(1000 * time).toFixed(digits - 3)} ms`;
+  const at = time + step * 1e-6;
+  if (at < 120) return `${time.toFixed(digits)} s`;
+  const rest = step % 60 ? ` ${Math.max(0, time - 60 * Math.floor(at / 60)).toFixed(digits)} s` : "";
+  if (at < 7200) return `${Math.floor(at / 60)} min${rest}`;
+  return `${Math.floor(at / 3600)} h ${Math.floor((at % 3600) / 60)} min${rest}`;
+}
+
 function shortened(text, most) {
   return text.length <= most ? text : `${text.slice(0, most - 1)}…`;
+}
+
+// Of a name with dots the end tells it from others.
+function shortenedName(name, most) {
+  return name.length <= most || !name.includes(".") ? shortened(name, most) : `…${name.slice(1 - most)}`;
 }
 
 function stateLabel(state) {

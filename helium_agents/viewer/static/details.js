@@ -23,7 +23,7 @@ const details = {
     if (focus) heading.focus({ preventScroll: true });
     for (const part of page.parts) part.select?.(at);
     const talk = await run.conversation(at);
-    if (page.selected === at) box.querySelector(".conversation")?.replaceWith(details.talk(talk));
+    if (page.selected === at) box.querySelector(".conversation")?.replaceWith(details.talk(talk, calls.sent[at] != null));
   },
 
   hide(page) {
@@ -35,12 +35,12 @@ const details = {
 
   links(page, at) {
     const { run } = page;
-    const { leader, leader_place: place, item, after } = run.calls;
+    const { number, leader_place: place, item, after } = run.calls;
     const found = [h("button", { click: () => page.showRow(item[at], at) },
       `Show in ${run.rowLabel(item[at])}`)];
     if (place[at] != null) {
       found.push(h("button", { "data-leader": true, click: () => page.showRow(item[place[at]], place[at]) },
-        `Go to the call that asked: ${leader[at]}, ${run.rowLabel(item[place[at]])}`));
+        `Go to the call that asked: ${number[place[at]]}, ${run.rowLabel(item[place[at]])}`));
     }
     if (after[at].length) {
       found.push(h("span", {}, "waited for ", after[at].slice(0, 12).flatMap((each) => [
@@ -54,19 +54,10 @@ const details = {
     const found = [["asked", `after ${seconds(calls.asked[at])}`]];
     if (calls.ready[at] - calls.asked[at] > 1e-3) found.push(["ready", `after ${seconds(calls.ready[at])}, when what it needs was there`]);
     if (calls.sent[at] != null) {
-      const about = calls.estimated[at] ? "about " : "";
-      found.push(
-        ["held back", seconds(calls.sent[at] - calls.ready[at])],
-        ...(calls.begun[at] > calls.sent[at] ? [["waited in the engine", seconds(calls.begun[at] - calls.sent[at])]] : []),
-        ["prompt read in", about + seconds(calls.first[at] - calls.begun[at])],
-        ["answered in", about + seconds(calls.end[at] - calls.first[at])]);
+      found.push(["held back", seconds(calls.sent[at] - calls.ready[at])], ...details.phases(run, at));
     }
-    found.push(["prompt", `${count(calls.prompt[at], "token")}, ${whole.format(calls.cached[at])} from the cache`
-      + (run.lost(at) ? `, ${whole.format(run.lost(at))} lost` : "")]);
-    const limit = calls.limit[at] == null ? "" : ` of at most ${whole.format(calls.limit[at])}`;
-    const finish = run.word("finish", at);
-    const isCut = finish.includes("length") ? ", cut there" : "";
-    found.push(["answer", `${count(calls.output[at], "token")}${limit}${isCut}`]);
+    if (calls.below[at]) found.push(["never made", `${count(calls.below[at], "model call")} that would have led to it`]);
+    if (calls.prompt[at] || calls.output[at]) found.push(...details.tokens(run, at));
     if (run.word("model", at)) found.push(["model", run.word("model", at)]);
     if (calls.early[at]) found.push(["computed early", earlyOf(calls.early[at])]);
     if (calls.attempts[at] > 1) found.push(["asked an engine", `${calls.attempts[at]} times`]);
@@ -74,9 +65,28 @@ const details = {
     return found;
   },
 
-  talk(talk) {
+  phases(run, at) {
+    const { sent, begun, first, end, estimated } = run.calls;
+    if (run.state(at) === "failed") return [["on the engine", seconds(end[at] - sent[at])]];
+    const about = estimated[at] ? "about " : "";
+    return [...(begun[at] > sent[at] ? [["waited in the engine", seconds(begun[at] - sent[at])]] : []),
+      ["prompt read in", about + seconds(first[at] - begun[at])],
+      ["answered in", about + seconds(end[at] - first[at])]];
+  },
+
+  tokens(run, at) {
+    const { calls } = run;
+    const prompt = `${count(calls.prompt[at], "token")}, ${whole.format(calls.cached[at])} from the cache`
+      + (run.lost(at) ? `, ${whole.format(run.lost(at))} lost` : "");
+    const limit = calls.limit[at] == null ? "" : ` of at most ${whole.format(calls.limit[at])}`;
+    const finish = run.word("finish", at);
+    const isCut = finish.includes("length") ? ", cut there" : "";
+    return [["prompt", prompt], ["answer", `${count(calls.output[at], "token")}${limit}${isCut}`]];
+  },
+
+  talk(talk, wasAsked) {
     if (talk == null) {
-      return h("p.quiet", {}, "No engine was asked, so the trace has no prompt of this call.");
+      return h("p.quiet", {}, `No engine ${wasAsked ? "answered" : "was asked"}, so the trace has no prompt of this call.`);
     }
     if (talk.messages == null) {
       return h("p.quiet", {}, "Texts were not kept: the run was traced with --trace-content off.");
@@ -114,7 +124,7 @@ function callTip(run, at) {
   const { calls } = run;
   const lines = [h("strong", {}, `${run.title(at)} · call ${calls.number[at]}`),
     h("div", {}, stateLabel(run.state(at)), ` · ${run.rowLabel(calls.item[at])}`)];
-  if (calls.sent[at] != null) {
+  if (calls.sent[at] != null && run.state(at) !== "failed") {
     const about = calls.estimated[at] ? "about " : "";
     lines.push(h("div", {}, `waited ${seconds(calls.begun[at] - calls.ready[at])}, prompt ${about}`
       + `${seconds(calls.first[at] - calls.begun[at])}, answer ${seconds(calls.end[at] - calls.first[at])}`));

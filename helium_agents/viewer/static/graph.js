@@ -53,7 +53,7 @@ function boxOf(place, node, loop) {
     } },
     svg("rect", { width: BOX.width, height: place.height, rx: 6 }),
     svg("text", { x: 10, y: 18, class: "title" },
-      svg("tspan", { class: "mark", "aria-hidden": "true" }, node.mark ? `${node.mark} ` : ""), shortened(node.title, TITLE)),
+      svg("tspan", { class: "mark", "aria-hidden": "true" }, node.mark ? `${node.mark} ` : ""), shortenedName(node.title, TITLE)),
     svg("text", { x: 10, y: 35, class: "note" }, shortened(node.note, 30)), says,
     loop ? svg("text", { x: BOX.width - 8, y: 18, class: "loop" }, `↻ ${loop.note}`) : null);
   speak(box, node);

@@ -25,7 +25,8 @@ function callsTile(run) {
     key, ...state, number: run.counts[key] ?? 0 }));
   return h("article.tile", {}, h("h2", {}, "Model calls"),
     h("p.figure", { id: "num-calls" }, whole.format(total)),
-    shareBar("Model calls", parts, total));
+    shareBar("Model calls", parts, total),
+    run.num_below ? h("p.quiet", {}, `${count(run.num_below, "more call")} of the plain program were never made: the answers of operators were known.`) : null);
 }
 
 function tokensTile(run) {
@@ -68,8 +69,8 @@ function lossList(page) {
   const part = run.is_part ? " (of the rows that are shown)" : "";
   if (!run.losses.length) {
     return h("p", { id: "losses" }, run.counts.computed
-      ? "No large loss was found: no change that is looked for would save more than two percent of the time."
-      : "No engine was asked, so no time was lost on one.");
+      ? "No large loss was found: no change that is looked for would save more than two percent of the time, nor 50 ms."
+      : run.counts.failed ? "No engine computed anything: see why the calls failed." : "No engine was asked, so no time was lost on one.");
   }
   return h("ol.losses", { id: "losses" }, run.losses.map((loss) => h("li", { "data-loss": loss.kind },
     h("h3", {}, `${LOSS_NAME[loss.kind] ?? loss.kind}${part}`, h("span.cost", {}, `costs about ${seconds(loss.seconds)}`)),

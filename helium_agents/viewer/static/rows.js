@@ -20,7 +20,7 @@ function rowsPart(page) {
 
   function show(item, selected = null) {
     if (item === undefined || !items.includes(item)) {
-      title.textContent = "No calls of this row are in the page";
+      title.textContent = items.length ? "No calls of this row are in the page" : "No row has any calls.";
       return;
     }
     shown = item;
@@ -75,7 +75,7 @@ function operatorGraph(page) {
       tip: () => operatorTip(name, row),
     };
   });
-  return graphOf("Operators", nodes, edges);
+  return nodes.length ? graphOf("Operators", nodes, edges) : h("p.quiet", {}, "No model was called.");
 }
 
 function operatorTip(name, row) {
@@ -108,7 +108,7 @@ function rowGraph(page, calls) {
   addTools(run, shown, nodes, edges);
   const rest = calls.length - shown.length;
   return h("div", {}, graphOf("Calls of the row", nodes, edges),
-    rest ? h("p.quiet", {}, `${count(rest, "later call")} of the row not drawn; the table has them.`) : null);
+    rest ? h("p.quiet", {}, `${count(rest, "later call")} of the row ${rest === 1 ? "is" : "are"} not drawn; the table has ${rest === 1 ? "it" : "them"}.`) : null);
 }
 
 // Tools stand between the call of their body that ended last before them and what was asked next.

@@ -106,7 +106,7 @@ function loadCharts(run) {
 function axes(hasTime) {
   const stroke = color("quiet");
   const grid = { stroke: color("line"), width: 1 };
-  return [{ stroke, grid, ticks: grid, show: hasTime, size: hasTime ? 34 : 0, font: "11px system-ui", values: (chart, splits) => splits.map((at) => seconds(at)) },
+  return [{ stroke, grid, ticks: grid, show: hasTime, size: hasTime ? 34 : 0, font: "11px system-ui", values: (_, splits) => splits.map((at) => instant(at, splits.length > 1 ? splits[1] - splits[0] : 1)) },
     { stroke, grid, ticks: grid, size: 62, font: "11px system-ui" }];
 }
 
@@ -237,8 +237,9 @@ function drawBars(chart, run, bars, lanes, selected) {
     freeFrom.set(lanes.of(at), end[at]);
     if (sent[at] > from) part(from, sent[at], middle - tall * 0.08, Math.max(1, tall * 0.16), fills.queue);
     if (begun[at] > Math.max(sent[at], from)) part(Math.max(sent[at], from), begun[at], middle - tall * 0.2, tall * 0.4, fills.wait);
-    part(begun[at], first[at], middle - tall / 2, tall, fills.read);
-    part(first[at], end[at], middle - tall / 2, tall, run.state(at) === "failed" ? fills.failed : fills.write);
+    const hasFailed = run.state(at) === "failed";
+    part(begun[at], first[at], middle - tall / 2, tall, hasFailed ? fills.failed : fills.read);
+    part(first[at], end[at], middle - tall / 2, tall, hasFailed ? fills.failed : fills.write);
     if (at === selected) {
       ctx.strokeStyle = color("ink");
       ctx.lineWidth = 2;
