@@ -23,6 +23,13 @@ from helium_agents.runtime.session import Session
 
 _END = object()
 
+_NO_V3 = (
+    "a planned graph has astream_events of version 'v1' and 'v2': for 'v3' open a Session, and "
+    "call the graph itself in it"
+)
+
+_OWN = frozenset({"graph", "_engine", "_options", "_thread"})
+
 
 def planned(
     graph: Any, engine: EngineLike | Session | None = None, **options: Unpack[SessionOptions]
@@ -53,8 +60,22 @@ def planned(
     return PlannedGraph(graph, engine, options)
 
 
+def _of_graph(name: str) -> Any:
+    """The graph's own, where LangChain would say what it says of any runnable."""
+    return property(lambda self: getattr(self.graph, name))
+
+
 class PlannedGraph(Runnable[Any, Any]):
     """Made by `planned`. What is not here is the graph's own: its state, its picture, and so on."""
+
+    InputType = _of_graph("InputType")
+    OutputType = _of_graph("OutputType")
+    config_schema = _of_graph("config_schema")
+    get_config_jsonschema = _of_graph("get_config_jsonschema")
+    get_input_jsonschema = _of_graph("get_input_jsonschema")
+    get_input_schema = _of_graph("get_input_schema")
+    get_output_jsonschema = _of_graph("get_output_jsonschema")
+    get_output_schema = _of_graph("get_output_schema")
 
     def __init__(
         self, graph: Any, engine: EngineLike | Session | None, options: SessionOptions
@@ -66,7 +87,11 @@ class PlannedGraph(Runnable[Any, Any]):
         self._thread = LoopThread(thread_engine, dict(options))  # for callers without await
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["graph"], name)
+        return getattr(self.__dict__.get("graph"), name)  # none while it is copied
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is set is the graph's, too: its `step_timeout`, for example."""
+        super().__setattr__(name, value) if name in _OWN else setattr(self.graph, name, value)
 
     def __repr__(self) -> str:
         return f"planned({self.graph!r})"
@@ -136,22 +161,27 @@ class PlannedGraph(Runnable[Any, Any]):
             with named_nodes():
                 return await session.run(self.graph.ainvoke, input, config, **kwargs)
 
-    async def astream(
+    def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """As the graph's own, in a session."""
-        async with aclosing(self._streamed(self.graph.astream, input, config, kwargs)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self._streamed(self.graph.astream, input, config, kwargs)
 
-    async def astream_events(
+    def astream_events(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """As the graph's own, in a session."""
-        stream = self.graph.astream_events
-        async with aclosing(self._streamed(stream, input, config, kwargs)) as events:
-            async for event in events:
-                yield event
+        """As the graph's own, in a session.
+
+        Raises:
+            NotImplementedError: Of version 3, whose runs are driven by whoever reads them.
+        """
+        if kwargs.get("version") == "v3":
+            raise NotImplementedError(_NO_V3)
+        return self._streamed(self.graph.astream_events, input, config, kwargs)
+
+    def stream_events(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Not there: LangChain has it for version 3 alone."""
+        raise NotImplementedError(_NO_V3)
 
     def _streamed(
         self,
