@@ -81,7 +81,16 @@ class TokenBudgetExceeded(HeliumError):
 
 
 class InvalidReply(HeliumError, ValueError):
-    """A reply does not fit the `schema=` that was asked for."""
+    """A reply does not fit the `schema=` that was asked for.
+
+    Args:
+        message: What does not fit.
+        text: The reply, where there is one.
+    """
+
+    def __init__(self, message: str, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
 
 
 # --- memo --------------------------------------------------------------------------------------

@@ -113,10 +113,11 @@ def _parse_choice(
             raise InvalidReply(
                 f"the reply to {describe()} was cut at max_tokens={max_tokens}, before it was "
                 f"whole: it ends in {choice.text[-_LONGEST_END:]!r}. For schema={schema!r} give "
-                f"it a larger max_tokens"
+                f"it a larger max_tokens",
+                choice.text,
             ) from error.__cause__
         raise InvalidReply(
-            f"the reply to {describe()} does not fit schema={schema!r}: {error}"
+            f"the reply to {describe()} does not fit schema={schema!r}: {error}", choice.text
         ) from error.__cause__
 
 

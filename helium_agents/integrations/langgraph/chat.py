@@ -11,18 +11,25 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableLambda,
+    RunnableMap,
+    RunnablePassthrough,
+)
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from helium_agents.integrations.langgraph.asked import Asked
+from helium_agents.integrations.langgraph.asked import Asked, check_fits
 from helium_agents.integrations.langgraph.loop_thread import LoopThread
 from helium_agents.integrations.langgraph.where import SessionLoop, session_loop
 from helium_agents.integrations.langgraph.work import Work, pieces, pieces_async
 
 T = TypeVar("T")
+
+_LETTERS_PER_TOKEN = 4
 
 
 class ChatHelium(BaseChatModel):
@@ -173,14 +180,35 @@ class ChatHelium(BaseChatModel):
             if name in given:
                 options[name] = given.pop(name)
         given.pop("ls_structured_output_format", None)
+        keeps_invalid = given.pop("keeps_invalid", False)
         if given:
             raise TypeError(f"ChatHelium takes no {', '.join(given)}")
         # where callbacks want pieces, LangChain streams without telling of the run
         run = ensure_config() if run_manager is None else {"metadata": run_manager.metadata}
-        return Asked(messages, options, self._name_for(model), run.get("metadata") or {})
+        metadata = run.get("metadata") or {}
+        return Asked(messages, options, self._name_for(model), metadata, keeps_invalid)
 
     def _name_for(self, model: str | None) -> str:
         return model or getattr(self.engine, "name", None) or "helium"
+
+    # --- how long it is ------------------------------------------------------------------------
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Token ids by `custom_get_token_ids`.
+
+        Raises:
+            NotImplementedError: There is none: LangChain would fetch another model's tokenizer.
+        """
+        if self.custom_get_token_ids is None:
+            raise NotImplementedError("ChatHelium(custom_get_token_ids=...) says what tokens are")
+        ids: list[int] = self.custom_get_token_ids(text)
+        return ids
+
+    def get_num_tokens(self, text: str) -> int:
+        """Tokens of a text, a quarter of its letters without `custom_get_token_ids`."""
+        if self.custom_get_token_ids is None:
+            return -(-len(text) // _LETTERS_PER_TOKEN)
+        return len(self.get_token_ids(text))
 
     # --- tools and schemas -----------------------------------------------------------------------
 
@@ -200,6 +228,8 @@ class ChatHelium(BaseChatModel):
             strict: Has no effect: calls that must be made fit their schema in any case.
             kwargs: Bound as they are.
         """
+        if not tools:
+            return self.bind(**kwargs)
         schemas = [convert_to_openai_tool(tool) for tool in tools]
         if isinstance(tool_choice, dict):
             tool_choice = tool_choice["function"]["name"]
@@ -222,7 +252,8 @@ class ChatHelium(BaseChatModel):
             schema: A pydantic model, a TypedDict, or a JSON schema.
             method: ``"json_schema"`` and ``"json_mode"`` constrain decoding to the schema;
                 ``"function_calling"`` takes it for a tool that must be called.
-            include_raw: Give a dict of `raw`, `parsed` and `parsing_error` instead.
+            include_raw: Give a dict of `raw`, `parsed` and `parsing_error` instead, also where an
+                answer does not fit, which otherwise raises `InvalidReply`: one that was cut.
             strict: Has no effect: answers fit in any case.
             kwargs: None are known.
         """
@@ -234,13 +265,16 @@ class ChatHelium(BaseChatModel):
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         asked = convert_to_json_schema(schema)
         told = {"kwargs": {"method": method}, "schema": asked}
-        model = self.bind(schema=asked, ls_structured_output_format=told, **kwargs)
+        model = self.bind(
+            schema=asked, ls_structured_output_format=told, keeps_invalid=include_raw, **kwargs
+        )
         is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
         parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
         if not include_raw:
             return model | parser
         parse = RunnablePassthrough.assign(
-            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+            parsed=itemgetter("raw") | RunnableLambda(check_fits) | parser,
+            parsing_error=lambda _: None,
         )
         failed = RunnablePassthrough.assign(parsed=lambda _: None)
         parsed = parse.with_fallbacks([failed], exception_key="parsing_error")
