@@ -171,11 +171,14 @@ def test_a_closed_one_begins_anew(chat: ChatHelium) -> None:
     assert chat.invoke("b").text == "B"
 
 
-def test_a_program_that_closes_nothing_ends() -> None:
+def test_a_program_that_closes_nothing_ends(tmp_path: Path) -> None:
+    """Its session is closed all the same, in whose course threads are asked for."""
+    options = {"memo": str(tmp_path / "memo"), "trace": str(tmp_path / "trace")}
     program = (
         "from helium_agents.engines.scripted import ScriptedEngine\n"
         "from helium_agents.integrations.langgraph import ChatHelium\n"
-        "print(ChatHelium(engine=ScriptedEngine({'a': 'b'})).invoke('a').text)\n"
+        f"chat = ChatHelium(engine=ScriptedEngine({{'a': 'b'}}), session_options={options})\n"
+        "print(chat.invoke('a').text)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "b\n", "")

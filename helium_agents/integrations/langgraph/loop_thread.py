@@ -14,8 +14,8 @@ import os
 import threading
 import weakref
 from asyncio import AbstractEventLoop
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import wait
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -121,6 +121,25 @@ class _Running:
                 await self.opening.result().close()  # else who asked was told
 
 
+class _Executor(ThreadPoolExecutor):
+    """The loop's threads; at the process's end, when none begins any more, the loop's own.
+
+    What closes a session then asks for threads, and nothing else runs on the loop by then.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call it in a thread."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:  # said before it is in line
+            done: Future[T] = Future()
+            try:
+                done.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
+            return done
+
+
 class _Loop:
     """The event loop of a process."""
 
@@ -134,6 +153,7 @@ class _Loop:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
+                loop.set_default_executor(_Executor(thread_name_prefix="asyncio"))
                 run = loop.run_forever
                 thread = threading.Thread(target=run, name="helium-langchain", daemon=True)
                 thread.start()
