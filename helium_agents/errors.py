@@ -187,3 +187,17 @@ def in_words(error: BaseException) -> str:
     """Class and message of an exception."""
     text = message_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def shown(value: Any, most_characters: int = 80) -> str:
+    """The representation of any value, cut to a length that fits a message."""
+    try:
+        text = repr(value)
+    except Exception as error:  # the value's own; the message matters more
+        text = f"<a {type(value).__name__} whose repr raised {type(error).__name__}>"
+    return shortened(text, most_characters)
+
+
+def shortened(text: str, most_characters: int = 60) -> str:
+    """A text that fits, with dots where it was cut."""
+    return text if len(text) <= most_characters else f"{text[: most_characters - 3]}..."

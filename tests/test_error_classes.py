@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from helium_agents import errors
-from helium_agents.errors import EncodingError, EngineDied, HeliumError, ItemError
+from helium_agents.errors import EncodingError, EngineDied, HeliumError, ItemError, shown
 
 MADE: dict[str, HeliumError] = {
     "EncodingError": EncodingError("cannot", "row.items[3]"),
@@ -58,3 +58,12 @@ def test_the_error_of_an_item_whose_cause_has_no_text() -> None:
 
     assert str(ItemError(3, None, Mute())) == "item 3 failed: Mute: <no text, str() raises>"
     assert str(ItemError(3, None, ValueError())) == "item 3 failed: ValueError"
+
+
+def test_a_value_is_shown_whatever_its_repr_does() -> None:
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    assert shown(Mute()) == "<a Mute whose repr raised RuntimeError>"
+    assert shown(list(range(99)), 10) == "[0, 1, ..."

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from inspect import isawaitable
 from typing import Any, Literal, TypeVar, overload
 
-from helium_agents.errors import RefMisuse
-from helium_agents.graph.arguments import shown, wrong_flag
+from helium_agents.errors import RefMisuse, shown
+from helium_agents.graph.arguments import wrong_flag
 from helium_agents.graph.concurrently import outcomes_of, values_of
 from helium_agents.graph.outcome import Failure
 

@@ -6,9 +6,8 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from helium_agents.authoring.tool_schema import tool_set
-from helium_agents.errors import RequestError
+from helium_agents.errors import RequestError, shown
 from helium_agents.graph.arguments import (
-    shown,
     wrong_flag,
     wrong_name,
     wrong_retries,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Final
 
-from helium_agents.errors import PromptError
+from helium_agents.errors import PromptError, shown
 from helium_agents.graph.arguments import complaint
 from helium_agents.graph.image import Image
 from helium_agents.graph.llm_node import LlmNode
@@ -161,12 +161,12 @@ def prompt(template: str, /, **values: Any) -> Prompt:
         if name is None:
             continue
         if name not in values:
-            raise PromptError(f"slot {{{name}}} of the prompt {_short(template)} has no value")
+            raise PromptError(f"slot {{{name}}} of the prompt {shown(template, 43)} has no value")
         unused.discard(name)
         parts.extend(content_parts(values[name], f"slot {{{name}}} of the prompt"))
     if unused:
         raise PromptError(
-            f"the prompt {_short(template)} has no slot for {', '.join(sorted(unused))}"
+            f"the prompt {shown(template, 43)} has no slot for {', '.join(sorted(unused))}"
         )
     return Prompt(tuple(part for part in parts if not isinstance(part, str) or part))
 
@@ -185,16 +185,13 @@ def _slots_of(template: str) -> Iterable[tuple[str, str | None]]:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
         raise PromptError(
-            f"the prompt {_short(template)} is malformed: {error}; write {{{{ or }}}} for a brace"
+            f"the prompt {shown(template, 43)} is malformed: {error}; write {{{{ or }}}} for a "
+            "brace"
         ) from None
     for text, name, spec, conversion in pieces:
         if name is not None and (spec or conversion or not name.isidentifier()):
             raise PromptError(
-                f"slot {{{name}}} of the prompt {_short(template)} is not a plain name; "
+                f"slot {{{name}}} of the prompt {shown(template, 43)} is not a plain name; "
                 f"format the value first, and write {{{{ or }}}} for a brace"
             )
         yield text, name
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

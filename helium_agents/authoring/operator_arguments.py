@@ -7,9 +7,8 @@ import inspect
 from types import FunctionType, MethodType
 from typing import Any
 
-from helium_agents.errors import OperatorDefinitionError
+from helium_agents.errors import OperatorDefinitionError, shown
 from helium_agents.graph.arguments import (
-    shown,
     wrong_flag,
     wrong_name,
     wrong_retries,

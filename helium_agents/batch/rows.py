@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from helium_agents.batch.workflow import Workflow
-from helium_agents.errors import InputError
+from helium_agents.errors import InputError, shown
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_FAULTS = 3
@@ -92,13 +92,8 @@ def place_of_row(path: Path, index: int) -> str:
 
 def _explain_fault(fault: Any) -> str:
     place = ".".join(map(str, fault["loc"]))
-    got = "" if fault["type"] == "missing" else f" (got {shorten(repr(fault['input']))})"
+    got = "" if fault["type"] == "missing" else f" (got {shown(fault['input'], 60)})"
     return f"{place + ': ' if place else ''}{fault['msg']}{got}"
-
-
-def shorten(text: str, max_characters: int = 60) -> str:
-    """Text of at most so many characters, its end left out where it is longer."""
-    return text if len(text) <= max_characters else text[: max_characters - 3] + "..."
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:

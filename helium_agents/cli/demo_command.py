@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from helium_agents.batch.rows import shorten
 from helium_agents.cli.examples_command import examples_folder
 from helium_agents.cli.execute import engine_of, execute, new_batch
 from helium_agents.cli.options import DIRECTORY, FILE, debug_option, examples
 from helium_agents.cli.report import MEANINGLESS, count, savings
 from helium_agents.engines.embedded import ORIGIN
 from helium_agents.engines.model_source import RANDOM
-from helium_agents.errors import InputError
+from helium_agents.errors import InputError, shortened
 
 _QUESTION_WIDTH, _ANSWER_WIDTH = 41, 26
 
@@ -97,7 +96,7 @@ def _show_answers(path: Path) -> None:
 
 def _row(question: str, truth: str, answer: str, score: str) -> str:
     cells = (
-        f"{shorten(' '.join(text.split()), width):<{width}}"
+        f"{shortened(' '.join(text.split()), width):<{width}}"
         for text, width in (
             (question, _QUESTION_WIDTH), (truth, _ANSWER_WIDTH), (answer, _ANSWER_WIDTH),
         )

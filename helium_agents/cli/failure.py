@@ -6,10 +6,10 @@ import linecache
 import os
 import traceback
 
-from helium_agents.batch.rows import Rows, place_of_row, shorten
+from helium_agents.batch.rows import Rows, place_of_row
 from helium_agents.batch.workflow import Workflow
 from helium_agents.cli.loading import OURS, relative
-from helium_agents.errors import HeliumError, ItemError, in_words
+from helium_agents.errors import HeliumError, ItemError, in_words, shown
 from helium_agents.runtime.map import ENDS_THE_RUN
 
 
@@ -24,7 +24,7 @@ def explain_failure(error: BaseException, workflow: Workflow, rows: Rows | None 
     details: list[str] = []
     if isinstance(error, ItemError) and rows is not None:
         row = place_of_row(rows.path, error.index)
-        details.append(f"in {row}: {shorten(repr(error.row), 200)}")
+        details.append(f"in {row}: {shown(error.row, 200)}")
     error = cause_of(error)
     message = _describe(error)
     if isinstance(error, ENDS_THE_RUN):  # nobody's row is at fault

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from helium_agents.errors import shortened
 from helium_agents.graph.sampling import Sampling
 
 MAX_CHARACTERS: Final = 200
@@ -146,11 +147,6 @@ def read_provenance(record: bytes | None) -> Provenance | None:
 def row_name(row_digest: bytes) -> str:
     """How a provenance names a row, given the fingerprint by which `map` knows it."""
     return row_digest[:16].hex()
-
-
-def shortened(text: str, max_characters: int) -> str:
-    """A text that fits, with dots where it was cut."""
-    return text if len(text) <= max_characters else f"{text[: max_characters - 3]}..."
 
 
 def setting(value: Any) -> str:

@@ -9,22 +9,14 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-_LONGEST_SHOWN: Final = 80
+from helium_agents.errors import shown
+
 _LARGEST: Final = sys.float_info.max
 
 
 def complaint(name: str, value: Any, want: str) -> str:
     """Says that an argument is wrong and what it must be."""
     return f"{name}={shown(value)} ({type(value).__name__}) is not valid: it must be {want}"
-
-
-def shown(value: Any) -> str:
-    """The representation of any value, cut to a length that fits a message."""
-    try:
-        text = repr(value)
-    except Exception as error:  # it is a stranger's, and the complaint matters more
-        text = f"<no repr, it raises {type(error).__name__}>"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
 
 
 def is_whole(value: Any, low: int, high: int) -> bool:

@@ -15,8 +15,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from helium_agents.errors import InvalidReply, PromptError
-from helium_agents.graph.arguments import shown
+from helium_agents.errors import InvalidReply, PromptError, shown
 from helium_agents.graph.reply import Choice
 from helium_agents.keys.kept import kept_on
 

@@ -36,7 +36,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from helium_agents.errors import DecodingError, EncodingError, HeliumError
+from helium_agents.errors import DecodingError, EncodingError, HeliumError, shown
 from helium_agents.keys.decoder import decode
 from helium_agents.keys.encoder import ENCODERS
 from helium_agents.keys.freeze import freeze
@@ -120,7 +120,7 @@ def _refusal(
                 break
             label, value, error = culprit
             where += label
-        reason = f"code of its own raised {_shown(error)}"
+        reason = f"code of its own raised {shown(error, 1000)}"
         if isinstance(error, HeliumError):
             reason = str(error).rstrip(".")
     except RecursionError:  # already our caller was deep down
@@ -153,24 +153,15 @@ def _children(value: Any, *, is_root: bool) -> Iterator[tuple[str, Any]]:
     cls = type(value)
     if cls is dict:
         for key, item in value.items():
-            yield f"{{key {_shown(key)}}}", key
+            yield f"{{key {shown(key, 40)}}}", key
             # The arguments of a call come as a dict: `row`, not `['row']`.
             is_argument = is_root and type(key) is str and key.isidentifier()
-            yield key if is_argument else f"[{_shown(key)}]", item
+            yield key if is_argument else f"[{shown(key, 40)}]", item
     elif cls in (list, tuple):
         yield from ((f"[{index}]", item) for index, item in enumerate(value))
     elif cls in (set, frozenset):
-        yield from ((f"{{{_shown(item)}}}", item) for item in value)
+        yield from ((f"{{{shown(item, 40)}}}", item) for item in value)
     elif not isinstance(value, type) and (shape := shape_of(cls)) is not None:
         for part in shape.take_apart(value):
             if type(part) is dict:
                 yield from ((f".{name}", item) for name, item in part.items())
-
-
-def _shown(value: Any) -> str:
-    """The representation of a value, cut; a value of the user's may have none."""
-    try:
-        text = repr(value)
-    except Exception:  # only a message depends on it
-        return f"<{type(value).__name__}>"
-    return text if isinstance(value, Exception) else text[:40]

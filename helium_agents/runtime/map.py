@@ -26,6 +26,7 @@ from helium_agents.errors import (
     MemoError,
     SessionError,
     TokenBudgetExceeded,
+    shown,
 )
 from helium_agents.graph.outcome import Value
 from helium_agents.runtime.calls import Calls
@@ -127,19 +128,10 @@ class Map(AsyncIterator[T]):
         if self._collects and not (is_odd or isinstance(error, ENDS_THE_RUN)):
             return item.index, ItemError(item.index, item.row, error)  # type: ignore[return-value]
         await self.aclose()
-        note = f"in item {item.index}: {_shown(item.row)}"
+        note = f"in item {item.index}: {shown(item.row, 200)}"
         if isinstance(error, StopIteration | StopAsyncIteration):  # which would end the loop
             wrapped = RuntimeError(f"item {item.index} raised {type(error).__name__}")
             wrapped.add_note(note)
             raise wrapped from error
         error.add_note(note)
         raise error
-
-
-def _shown(row: Any) -> str:
-    """A row as a note names it."""
-    try:
-        text = repr(row)
-    except Exception as error:  # the row's own
-        text = f"<a {type(row).__name__} whose repr raised {type(error).__name__}>"
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from helium_agents.errors import shown
 from helium_agents.graph.llm_node import describe
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.tool_call import ToolCall
@@ -63,20 +64,12 @@ def _named(node: Node) -> str:
     """A call with the beginning of its arguments, which tell it from others."""
     if not isinstance(node, OperatorNode):
         return describe(node)
-    shown = [_shown(argument) for argument in node.args]
-    return f"{node.label}({', '.join([*shown, *_by_name(node.kwargs)])})"
+    args = [shown(argument, _SHOWN_CHARACTERS) for argument in node.args]
+    return f"{node.label}({', '.join([*args, *_by_name(node.kwargs)])})"
 
 
 def _by_name(arguments: dict[str, Any]) -> list[str]:
-    return [f"{name}={_shown(argument)}" for name, argument in arguments.items()]
-
-
-def _shown(argument: Any) -> str:
-    try:
-        text = repr(argument)
-    except Exception:  # the argument's own
-        return f"<{type(argument).__name__}>"
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+    return [f"{name}={shown(argument, _SHOWN_CHARACTERS)}" for name, argument in arguments.items()]
 
 
 class _Tree:

@@ -108,6 +108,17 @@ def test_replay_only(helium: Helium, engine: ScriptedEngine) -> None:
     assert engine.num_requests == 5
 
 
+def test_a_row_that_cannot_be_shown_hides_no_failure(helium: Helium) -> None:
+    write_rows(Path("rows.jsonl"), 1, unlucky=0)
+    flow = Path("flow.py").read_text()
+    mute = "    def __repr__(self) -> str:\n        raise RuntimeError('no repr')\n"
+    Path("flow.py").write_text(
+        re.sub(r"(class Row\(BaseModel\):\n(?:    .*\n)+)", rf"\1\n{mute}", flow)
+    )
+    message = helium(RUN, expect=1).stderr
+    assert "thirteen is unlucky" in message and "whose repr raised RuntimeError" in message
+
+
 @pytest.mark.parametrize("mode", ["refresh", "replay-only"])
 def test_a_mode_that_needs_a_memo(helium: Helium, mode: str) -> None:
     assert "needs --memo DIR" in helium(f"{RUN} --memo-mode {mode}", expect=1).stderr
