@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 Owner = Hashable
 
@@ -112,17 +112,6 @@ class PrefixTree:
             node = child
         return shared
 
-    def owners_of(self, tokens: Sequence[int]) -> set[Owner]:
-        """Who has a sequence that begins with all of these tokens: who still needs them."""
-        sequence = _array(tokens)
-        if not sequence:
-            return set().union(*(node.owners for node in self._root.children.values()))
-        return {
-            owner
-            for owner, shared in self.num_shared_by(sequence).items()
-            if shared == len(sequence)
-        }
-
     def edges(self, tokens: Sequence[int]) -> list[tuple[int, array[int]]]:
         """The edges that a sequence of the tree runs along: a number for each, and its tokens.
 
@@ -158,14 +147,6 @@ class PrefixTree:
 def num_shared_tokens(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two sequences have in common at their beginning."""
     return _num_equal(_array(one), _array(other), 0)
-
-
-def num_distinct_tokens(sequences: Collection[Sequence[int]]) -> int:
-    """The tokens of several sequences, every shared prefix counted once."""
-    tree = PrefixTree()
-    for sequence in sequences:
-        tree.insert(sequence, None)
-    return tree.num_tokens
 
 
 def _array(tokens: Sequence[int]) -> array[int]:

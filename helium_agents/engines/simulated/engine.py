@@ -81,7 +81,6 @@ class SimulatedEngine:
         self._name = name
         self._scheduler: SimulatedScheduler | None = None
         self._text = ScriptedEngine(keep_requests=False)
-        self._arriving: deque[Request] = deque()
         self._waiting: dict[str, _Waiter] = {}
         self._windows: deque[StepWindow] = deque(maxlen=_MOST_WINDOWS)
         self._is_stepping = False
