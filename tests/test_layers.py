@@ -144,7 +144,7 @@ def test_the_recorder_knows_nothing_of_the_runtime() -> None:
             name for module in known for name in own_imports(module) if layer_of(name) == "diagnose"
         }
     layers = {layer_of(name) for module in known for name in own_imports(module)}
-    assert layers == {"diagnose", "graph", "keys"}
+    assert layers == {"diagnose", "errors", "graph", "keys"}
 
 
 def test_nobody_imports_what_is_above_all() -> None:

@@ -13,9 +13,9 @@ from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from helium_agents.batch.earlier import Earlier
 from helium_agents.batch.lines import Lines, to_json
 from helium_agents.batch.output import MadeOf, Output
+from helium_agents.batch.resume import Earlier
 from helium_agents.batch.rows import Rows
 from helium_agents.batch.workflow import Workflow
 from helium_agents.engines.default import EngineLike, engines_by_name

@@ -15,7 +15,7 @@ from pydantic.errors import PydanticUserError
 
 from helium_agents.authoring.operator import Operator
 from helium_agents.errors import InputError, VersionError
-from helium_agents.keys.version import code_version
+from helium_agents.keys.versions.version import code_version
 
 
 def is_workflow(value: Any) -> bool:

@@ -13,7 +13,7 @@ import click
 
 from helium_agents.capacity.machine import Change
 from helium_agents.capacity.outcome import Outcome
-from helium_agents.capacity.question import SCHEDULES, Alternative, Answer, Simulator, ask
+from helium_agents.capacity.what_if import SCHEDULES, Alternative, Answer, Simulator, ask
 from helium_agents.cli.execute import stdout_for_report
 from helium_agents.cli.options import (
     FILE,

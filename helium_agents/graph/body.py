@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any
 
 from helium_agents.keys.encoding import digest
-from helium_agents.keys.version import Version, version_of
+from helium_agents.keys.versions.version import Version, version_of
 
 
 class Body:

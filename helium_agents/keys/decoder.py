@@ -16,7 +16,7 @@ from helium_agents.errors import DecodingError, VersionError
 from helium_agents.keys.class_names import find_class
 from helium_agents.keys.encoder import ENCODERS, FLOAT
 from helium_agents.keys.shapes import RECORDS, Shape, shape_of
-from helium_agents.keys.version import CurrentVersions
+from helium_agents.keys.versions.version import CurrentVersions
 
 
 def decode(data: bytes) -> Any:

@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 
 from helium_agents.errors import EncodingError
 from helium_agents.keys.class_names import class_name
-from helium_agents.keys.own_code import counts_by_name
 from helium_agents.keys.shapes import RECORDS, Shape, shape_of
+from helium_agents.keys.versions.own_code import counts_by_name
 
 Versions = Mapping[Any, bytes]
 """The version of each class and function in a value; see `version.CurrentVersions`."""

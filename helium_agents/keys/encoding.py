@@ -41,7 +41,7 @@ from helium_agents.keys.decoder import decode
 from helium_agents.keys.encoder import ENCODERS
 from helium_agents.keys.freeze import freeze
 from helium_agents.keys.shapes import shape_of
-from helium_agents.keys.version import CurrentVersions
+from helium_agents.keys.versions.version import CurrentVersions
 
 __all__ = ["decode", "digest", "encode", "encode_result", "fingerprint", "freeze"]
 

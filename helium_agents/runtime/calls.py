@@ -34,7 +34,6 @@ from helium_agents.graph.trace import (
 )
 from helium_agents.optimizer.optimize import lower, optimize
 from helium_agents.optimizer.rules import substitute_known
-from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.answers import Found
 from helium_agents.runtime.evaluator import Evaluator
 from helium_agents.runtime.executor import Executor
@@ -47,6 +46,7 @@ from helium_agents.runtime.reports import Reports
 from helium_agents.runtime.settle import Settler
 from helium_agents.runtime.speculation import Speculation
 from helium_agents.runtime.streaming import StreamBuffer
+from helium_agents.runtime.timeout import WaiterTimeout
 from helium_agents.runtime.waiting import OpenMap, waiting
 from helium_agents.telemetry.events import CallMade, Planned
 
@@ -151,18 +151,18 @@ class Calls:
             if self._num_at_once % _HITS_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)  # or a loop over remembered calls could not be interrupted
         else:
-            alarm = None if node.timeout_s is None else _alarm(node, node.timeout_s)
-            waiter = self.flights.wait(node, item, frame or self.root, alarm)
+            timeout = None if node.timeout_s is None else _timeout_of(node, node.timeout_s)
+            waiter = self.flights.wait(node, item, frame or self.root, timeout)
             if not is_asked and self._answers is not None:
                 waiter.flight.num_kept = self._answers.num_kept
             try:
-                await (waiter.landed if alarm is None else alarm.wait_for(waiter.landed))
+                await (waiter.landed if timeout is None else timeout.wait_for(waiter.landed))
             except BaseException as error:
                 await self._leave(waiter, error)
                 raise
             finally:
-                if alarm is not None:
-                    alarm.stop()
+                if timeout is not None:
+                    timeout.stop()
         outcome = node.outcome
         assert outcome is not None
         return outcome.value if isinstance(outcome, Value) else outcome.get()
@@ -189,20 +189,20 @@ class Calls:
         if node.outcome is not None:
             yield node.outcome.get().text
             return
-        alarm = None if node.timeout_s is None else _alarm(node, node.timeout_s)
-        waiter = self.flights.wait(node, item, frame or self.root, alarm)
+        timeout = None if node.timeout_s is None else _timeout_of(node, node.timeout_s)
+        waiter = self.flights.wait(node, item, frame or self.root, timeout)
         flight, landed = waiter.flight, waiter.landed
         flight.stream = flight.stream or StreamBuffer()
         try:
-            async for piece in flight.stream.read(landed, alarm):
+            async for piece in flight.stream.read(landed, timeout):
                 yield piece
-            await (landed if alarm is None else alarm.wait_for(landed))
+            await (landed if timeout is None else timeout.wait_for(landed))
         except BaseException as error:
             await self._leave(waiter, error)
             raise
         finally:
-            if alarm is not None:
-                alarm.stop()
+            if timeout is not None:
+                timeout.stop()
         assert node.outcome is not None
         node.outcome.get()  # the error of a call that failed
 
@@ -292,5 +292,5 @@ async def _ignore_outcome(node: Node) -> None:
         return  # it belongs to the Ref, which keeps it
 
 
-def _alarm(node: Node, timeout_s: float) -> Alarm:
-    return Alarm(timeout_s, partial(describe, node))
+def _timeout_of(node: Node, timeout_s: float) -> WaiterTimeout:
+    return WaiterTimeout(timeout_s, partial(describe, node))

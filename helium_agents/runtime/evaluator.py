@@ -20,7 +20,6 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
-from helium_agents.runtime.alarm import set_done
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.dispatcher import Dispatcher
 from helium_agents.runtime.engine_pool import EnginePool
@@ -31,6 +30,7 @@ from helium_agents.runtime.record import Answer
 from helium_agents.runtime.reports import Reports
 from helium_agents.runtime.settle import parse_choices
 from helium_agents.runtime.speculation import Speculation
+from helium_agents.runtime.timeout import set_done
 
 FIRST_BACKOFF_S = 0.1
 """Wait before the first retry of a transient engine error; it doubles each time."""

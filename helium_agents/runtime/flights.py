@@ -27,9 +27,9 @@ from helium_agents.graph.outcome import Failure, Outcome
 from helium_agents.graph.plan_node import COMPUTE, Prefix, Same
 from helium_agents.graph.trace import Frame
 from helium_agents.optimizer.optimize import Cut, PhysicalPlan
-from helium_agents.runtime.alarm import Alarm
 from helium_agents.runtime.flight import Awaiter, Flight, Holder, Waiter
 from helium_agents.runtime.item import Item
+from helium_agents.runtime.timeout import WaiterTimeout
 from helium_agents.telemetry.events import Source, Usage
 
 Settle = Callable[[Flight, Outcome], None]
@@ -166,7 +166,7 @@ class Flights:
     # --- wanting --------------------------------------------------------------------------------
 
     def wait(
-        self, node: Node, item: Item | None, frame: Frame, alarm: Alarm | None = None
+        self, node: Node, item: Item | None, frame: Frame, timeout: WaiterTimeout | None = None
     ) -> Awaiter:
         """Register this task's interest in a call; who goes before it is answered calls `leave`.
 
@@ -174,13 +174,13 @@ class Flights:
             node: The call; without an outcome.
             item: The item of a `map` for whom it is wanted.
             frame: Where it is awaited.
-            alarm: Begins when the computation proper does.
+            timeout: Begins when the computation proper does.
 
         Raises:
             RefMisuse: The call waits for the one who would wait for it.
         """
         flight = self.ask(node, item)
-        on_begun = None if alarm is None else alarm.begin
+        on_begun = None if timeout is None else timeout.begin
         landed = asyncio.get_running_loop().create_future()
         waiter = Awaiter(flight, on_begun, frame, asyncio.current_task(), landed=landed)
         if flight.task is not None or flight.holds:

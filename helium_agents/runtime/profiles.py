@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from helium_agents.errors import HeliumError
 from helium_agents.keys.encoding import fingerprint
-from helium_agents.keys.version import version_of
+from helium_agents.keys.versions.version import version_of
 from helium_agents.memo.store import KeepsProfiles, Store
 from helium_agents.optimizer.profile import Profile
 

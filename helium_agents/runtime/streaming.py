@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from helium_agents.engines.engine import Delta
 from helium_agents.errors import EngineError
-from helium_agents.runtime.alarm import Alarm
+from helium_agents.runtime.timeout import WaiterTimeout
 
 
 class StreamBuffer:
@@ -67,21 +67,21 @@ class StreamBuffer:
         other.wake()
 
     async def read(
-        self, landed: asyncio.Future[None], alarm: Alarm | None = None
+        self, landed: asyncio.Future[None], timeout: WaiterTimeout | None = None
     ) -> AsyncIterator[str]:
         """All pieces from the start, as they come.
 
         Args:
             landed: The reader's wait for the end of the call; its error is raised here.
-            alarm: The reader's time; `None` for as long as it takes.
+            timeout: The reader's time; `None` for as long as it takes.
 
         Raises:
             TimeoutError: The time is up.
         """
         buffer, position = self, 0
         while True:
-            if alarm is not None:
-                alarm.check()
+            if timeout is not None:
+                timeout.check()
             while buffer._successor is not None:
                 buffer = buffer._successor
             while position < len(buffer._pieces):
@@ -94,7 +94,7 @@ class StreamBuffer:
             wake = asyncio.get_running_loop().create_future()
             buffer._readers.add(wake)
             try:
-                await (wake if alarm is None else alarm.wait_for(wake))
+                await (wake if timeout is None else timeout.wait_for(wake))
             finally:
                 buffer._readers.discard(wake)
 

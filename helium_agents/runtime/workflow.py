@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from helium_agents.graph.node import OperatorNode
-from helium_agents.runtime.bodies import operator_call
 from helium_agents.runtime.calls import Calls
+from helium_agents.runtime.operator_calls import operator_call
 from helium_agents.telemetry.events import WorkflowBegan, WorkflowEnded
 
 

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from helium_agents.keys.kept import KEPT, kept_on
-from helium_agents.keys.version import Version, version_of
+from helium_agents.keys.versions.version import Version, version_of
 
 
 def function() -> int:

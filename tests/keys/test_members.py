@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from helium_agents.errors import VersionError
-from helium_agents.keys.version import code_version
+from helium_agents.keys.versions.version import code_version
 
 Loader = Callable[..., ModuleType]
 

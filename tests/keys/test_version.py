@@ -20,7 +20,7 @@ import pytest
 from helium_agents import Session
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import VersionError
-from helium_agents.keys.version import code_version
+from helium_agents.keys.versions.version import code_version
 
 Loader = Callable[..., ModuleType]
 
@@ -328,7 +328,7 @@ def test_other_packages_count_by_name(load: Loader, tmp_path: Path) -> None:
 
 def test_modules_beside_a_script_are_its_own(tmp_path: Path) -> None:
     script = (
-        "from helium_agents.keys.version import code_version\n"
+        "from helium_agents.keys.versions.version import code_version\n"
         "from beside import helper\n"
         "from enum import Enum\n"
         "class Tone(Enum):\n    DRY, WET = 'dry', 'wet'\n"

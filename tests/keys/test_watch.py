@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from helium_agents.errors import VersionError
-from helium_agents.keys.version import Version, code_version
+from helium_agents.keys.versions.version import Version, code_version
 
 Loader = Callable[..., ModuleType]
 

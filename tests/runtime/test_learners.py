@@ -14,7 +14,7 @@ from helium_agents.engines.engine import Choice, Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import VersionError
 from helium_agents.graph.sampling import Sampling
-from helium_agents.keys.version import version_of
+from helium_agents.keys.versions.version import version_of
 from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.memo.run_log import RunLog

@@ -34,7 +34,7 @@ from helium_agents import (
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EncodingError, MemoError, ReplayMiss, RequestError, SessionError
-from helium_agents.keys.own_code import OwnCode
+from helium_agents.keys.versions.own_code import OwnCode
 from helium_agents.memo.store import Store
 
 

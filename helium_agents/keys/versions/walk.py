@@ -3,7 +3,7 @@
 Functions and classes of the own code are nodes, described once and then by name; so is each
 constant that a function names. Everything else is described where it stands: containers and
 instances by what they hold, what is of other packages by name. Equal things have equal descriptions
-in every process. `keys.version` says what counts and why.
+in every process. `keys.versions.version` says what counts and why.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from pydantic_core import PydanticUndefined
 
 from helium_agents.keys.class_names import class_name, find_class
 from helium_agents.keys.encoder import ENCODERS, is_operator_class
-from helium_agents.keys.follow import Description, NameFollower, namespace_of
 from helium_agents.keys.kept import KEPT
-from helium_agents.keys.members import held_in_wrapper, members_of, wrapped_in
-from helium_agents.keys.names import Name, named_in
-from helium_agents.keys.own_code import OwnCode
 from helium_agents.keys.shapes import RECORDS, is_static, shape_of
-from helium_agents.keys.trail import Trail
-from helium_agents.keys.watch import (
+from helium_agents.keys.versions.follow import Description, NameFollower, namespace_of
+from helium_agents.keys.versions.members import held_in_wrapper, members_of, wrapped_in
+from helium_agents.keys.versions.names import Name, named_in
+from helium_agents.keys.versions.own_code import OwnCode
+from helium_agents.keys.versions.trail import Trail
+from helium_agents.keys.versions.watch import (
     Watch,
     cells_of,
     read_attributes,

@@ -1,4 +1,4 @@
-"""What is there when a batch begins: nothing, a run to resume, or an output to go on from.
+"""What a batch goes on with: nothing, a run to resume, or a finished output.
 
 An unfinished run is resumed: its lines stay, and its log has the answers of its draws. A finished
 output is gone on from where it has not all that is asked for, rows beyond a limit or answers for

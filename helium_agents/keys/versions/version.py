@@ -1,6 +1,6 @@
 """The version of an operator: a digest of everything in the user's code that decides its answer.
 
-A version is the digest of a walk (`keys.walk`) over functions and classes as they are in memory:
+A version is the digest of a walk (`walk`) over functions and classes as they are in memory:
 from the root to whatever can be reached by name in the operator's own package. It is sound rather
 than precise: whatever a body may use changes it, and so may what turns out not to matter (a
 docstring, an annotation, another Python). Model calls hold no versions, so all that costs is
@@ -20,7 +20,7 @@ What counts:
 
 What is not seen: names that are computed (``globals()[name]``, ``getattr``), files that are read,
 what an object of another package holds. A version is of the moment at which it is asked for: what
-it was computed from is compared each time (`keys.watch`), and where it differs the version is
+it was computed from is compared each time (`watch`), and where it differs the version is
 computed again. So a body that changes what it names has another version after each run.
 
 What cannot be computed raises a `VersionError`: a guess would let old answers pass for new ones.
@@ -38,10 +38,10 @@ from blake3 import blake3
 
 from helium_agents.errors import VersionError
 from helium_agents.keys.kept import kept_on
-from helium_agents.keys.members import wrapped_in
-from helium_agents.keys.own_code import counts_by_name
-from helium_agents.keys.walk import Walk, encoded
-from helium_agents.keys.watch import Watch
+from helium_agents.keys.versions.members import wrapped_in
+from helium_agents.keys.versions.own_code import counts_by_name
+from helium_agents.keys.versions.walk import Walk, encoded
+from helium_agents.keys.versions.watch import Watch
 
 _MAX_PARTS: Final = 32
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from helium_agents.capacity import question
+from helium_agents.capacity import what_if
 from helium_agents.capacity.machine import Change, machines_of
 from helium_agents.capacity.outcome import measured
-from helium_agents.capacity.question import Alternative, ask
 from helium_agents.capacity.replayed import Replay
+from helium_agents.capacity.what_if import Alternative, ask
 from helium_agents.cli import main, simulate_command
 from helium_agents.errors import EngineStartError, TraceError
 from helium_agents.optimizer.step_cost import STEP_COSTS
@@ -95,7 +95,7 @@ def test_without_vllm_the_simulation_is_coarse_and_says_so(
     def fail(*_: object) -> None:
         raise EngineStartError("there is no vLLM")
 
-    monkeypatch.setattr(question, "simulate_exactly", fail)
+    monkeypatch.setattr(what_if, "simulate_exactly", fail)
     answer = ask(agents(), [])
     assert answer.simulator == "coarse" and "there is no vLLM; so the simul" in answer.note
     with pytest.raises(EngineStartError):

@@ -1,4 +1,4 @@
-"""Capacity questions: a traced run, simulated as it was and with something changed."""
+"""What if: a traced run, simulated as it was and with something changed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from annotated_types import BaseMetadata
 from pydantic import BaseModel
 
 from helium_agents.keys.kept import KEPT
-from helium_agents.keys.own_code import OwnCode
+from helium_agents.keys.versions.own_code import OwnCode
 
 _MADE_BY_PYTHON = frozenset(
     {

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from helium_agents.keys.names import Name, imported_in, named_in
-from helium_agents.keys.own_code import OwnCode
-from helium_agents.keys.trail import Trail
-from helium_agents.keys.watch import UNBOUND, Watch
+from helium_agents.keys.versions.names import Name, imported_in, named_in
+from helium_agents.keys.versions.own_code import OwnCode
+from helium_agents.keys.versions.trail import Trail
+from helium_agents.keys.versions.watch import UNBOUND, Watch
 
 Description = tuple[Any, ...]
 

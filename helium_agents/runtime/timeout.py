@@ -8,7 +8,7 @@ from collections.abc import Callable
 from helium_agents.errors import CallTimeout
 
 
-class Alarm:
+class WaiterTimeout:
     """Ends waits once the time is up.
 
     Args:
@@ -16,17 +16,17 @@ class Alarm:
         describe: Names the call, for the error.
     """
 
-    __slots__ = ("_describe", "_rung", "_timeout_s", "_timer")
+    __slots__ = ("_describe", "_is_up", "_timeout_s", "_timer")
 
     def __init__(self, timeout_s: float, describe: Callable[[], str]) -> None:
         self._timeout_s = timeout_s
         self._describe = describe
         self._timer: asyncio.TimerHandle | None = None
-        self._rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
         """Start the clock."""
-        self._timer = self._rung.get_loop().call_later(self._timeout_s, set_done, self._rung)
+        self._timer = self._is_up.get_loop().call_later(self._timeout_s, set_done, self._is_up)
 
     def stop(self) -> None:
         """It is not needed any more."""
@@ -39,7 +39,7 @@ class Alarm:
         Raises:
             CallTimeout: It is.
         """
-        if self._rung.done():
+        if self._is_up.done():
             raise CallTimeout(
                 f"{self._describe()} did not finish within its timeout of {self._timeout_s} s"
             )
@@ -60,12 +60,12 @@ class Alarm:
         def wake(_: asyncio.Future[None]) -> None:
             set_done(first)
 
-        for each in (landed, self._rung):
+        for each in (landed, self._is_up):
             each.add_done_callback(wake)
         try:
             await first
         finally:
-            for each in (landed, self._rung):
+            for each in (landed, self._is_up):
                 each.remove_done_callback(wake)
         if landed.done():
             landed.result()
