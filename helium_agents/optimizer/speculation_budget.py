@@ -29,15 +29,15 @@ class Budget:
 
     A guess is made where what it wins, times how probable it is at least, is more than what it
     costs, times how probable it is not. If it is right, what it takes from demanded calls would be
-    taken from such calls later anyway; but those that wait now are slower by it, so a part counts.
+    taken from such calls later anyway: it costs only what more than usual of them are there for.
 
     Args:
         max_extra_tokens: Most tokens that are computed for wrong guesses, as a share of those that
             demanded calls need.
         caution: By how much a second that wrong guesses take from demanded calls counts more than
             one that right ones win.
-        max_delay: Most by which wrong guesses may delay calls for which nothing is guessed, as a
-            share of the time that these take.
+        max_delay: Most by which guesses may delay calls for which nothing is guessed, as a share of
+            the time that these take.
         confidence: With what probability a predictor is at least as often right as is assumed.
         least_probability: Guesses that are less probable are not made, whatever they win.
         window_tokens: Demanded tokens over which the share is held.
@@ -184,7 +184,8 @@ class BudgetState:
             return None
         chance = self.probability(site, guess) * above
         lost_s = self.budget.caution * (outlook.cost_s + (self._price - 1.0) * outlook.outside_s)
-        expected_s = chance * outlook.saved_s - (1.0 - chance) * lost_s
+        won_s = outlook.saved_s - self.budget.caution * self._price * outlook.excess_s
+        expected_s = chance * won_s - (1.0 - chance) * lost_s
         if expected_s <= 0.0:
             self._trial(site, expected_s)
             return None
@@ -196,6 +197,25 @@ class BudgetState:
         self._tokens.staked += tokens
         self._outside.staked += outlook.outside_s
         return Stake(site, outlook, tokens)
+
+    def is_better_later(
+        self, site: str, guess: Guess, outlook: Outlook, usual_s: float, above: float = 1.0
+    ) -> bool:
+        """Whether to wait until a call for which nothing is guessed has ended.
+
+        While more of them than usual are there, each that ends is one less to be delayed; whoever
+        guesses waits for the next of n the n-th part of what one takes.
+
+        Args:
+            site: As for `worth`.
+            guess: As there.
+            outlook: What comes of it now.
+            usual_s: How long such a call takes.
+            above: As there.
+        """
+        chance = self.probability(site, guess) * above
+        spared_s = self.budget.caution * self._price * outlook.outside_s
+        return outlook.excess_s > 0.0 and spared_s > chance * usual_s
 
     def is_off(self, site: str) -> bool:
         """Whether a call site is left alone, this time; asked once each time."""
@@ -244,6 +264,8 @@ class BudgetState:
             saved_s: By how much earlier its answer was there.
         """
         self._settle(stake)
+        # what they win while they are few is not saved up
+        self._outside.taken = max(0.0, self._outside.taken + stake.outlook.excess_s)
         self._trial(stake.site, saved_s)
 
     def wasted(self, stake: Stake, num_tokens: float) -> None:

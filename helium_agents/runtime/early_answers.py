@@ -10,7 +10,7 @@ when nobody wants it any more it is dropped, or aborted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -46,8 +46,7 @@ class EarlyAnswers:
         engines: The session's engines.
         dispatcher: Takes requests.
         tasks: The session's tasks.
-        turn_s: Asked before a request is made: when to make it, by the event loop's clock, or
-            `None` where it is not worth it.
+        is_turn: Waits for the time to make a request, and says whether it is worth it then.
         on_dropped: Called with one that is given up, before anybody has claimed it.
     """
 
@@ -56,13 +55,13 @@ class EarlyAnswers:
         engines: EnginePool,
         dispatcher: Dispatcher,
         tasks: Tasks,
-        turn_s: Callable[[EarlyAnswer, LlmNode, Request], float | None],
+        is_turn: Callable[[EarlyAnswer, LlmNode, Request], Awaitable[bool]],
         on_dropped: Callable[[EarlyAnswer], None],
     ) -> None:
         self._engines = engines
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._turn_s = turn_s
+        self._is_turn = is_turn
         self._on_dropped = on_dropped
         self._by_key: dict[bytes, EarlyAnswer] = {}
         self._of: dict[Hashable, dict[EarlyAnswer, None]] = {}  # by who wants them
@@ -119,10 +118,8 @@ class EarlyAnswers:
         request = await self._engines[model].prepare(node)
         request.request_id = f"helium-early-{next(self._ids)}"
         request.on_attempt = early.begun
-        turn_s = self._turn_s(early, node, request)
-        if turn_s is None:
+        if not await self._is_turn(early, node, request):
             raise NotWorthIt
-        await asyncio.sleep(turn_s - asyncio.get_running_loop().time())
         early.request = request
         early.idle = self._dispatcher.idle_requests(model)
         return await early.idle.complete(request)

@@ -151,14 +151,15 @@ class Guesser:
         own = chance = self._stakes.chance(site, predicted.guess)
         known: dict[bytes, Outcome] = {}
         if above is not None:
-            chance, known = chance * above.shadow.probability, above.shadow.known
+            chance, known = chance * self._stakes.chance_of(above), above.shadow.known
         if self._is_tried(body, node, predicted):
             return
-        if chance < self._stakes.least_probability or len(body.trials) >= _MOST_TRIALS:
+        num_open = sum(trial.is_right is None for trial in body.trials)
+        if chance < self._stakes.least_probability or num_open >= _MOST_TRIALS:
             note_why(body, node, "improbable")
             return
         assert node.key is not None
-        shadow = Shadow(self._world, known | {node.key: predicted.outcome}, chance)
+        shadow = Shadow(self._world, known | {node.key: predicted.outcome})
         again = shadow.again(body.node)
         if again.key != body.node.key:  # the body has changed its arguments
             note_why(body, node, "never alike")

@@ -1,13 +1,15 @@
 """Outside calls: those for which nothing is guessed, while models are asked for others early.
 
-They win nothing by guesses, and wrong ones delay them: the budget has a limit on that.
+They win nothing by guesses, and are delayed by them: the budget has a limit on that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
+from contextlib import suppress
 
+from helium_agents.optimizer.speculation_cost import Outside
 from helium_agents.runtime.dispatcher import Dispatcher
 
 Done = asyncio.Task[None]
@@ -23,10 +25,13 @@ class OutsideCalls:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._inside: Counter[str | None] = Counter()
-        self._num_open = 0
-        self._seconds = self._taken_s = 0.0
+        self._open: Counter[str | None] = Counter()
+        self._begun: Counter[str | None] = Counter()
+        self._seconds: defaultdict[str | None, float] = defaultdict(float)
+        self._taken_s = 0.0
         self._began_s: float | None = None
         self._changed_s = 0.0
+        self._ended = asyncio.Event()
 
     def begin(self, model: str | None, task: Done, *, is_inside: bool) -> None:
         """A model is about to be asked, in a task that ends with the call."""
@@ -36,26 +41,47 @@ class OutsideCalls:
             self._inside[model] += 1
             task.add_done_callback(lambda _: self._inside.subtract((model,)))
         else:
-            self._change(1)
-            task.add_done_callback(lambda _: self._change(-1))
+            self._count()
+            self._open[model] += 1
+            self._begun[model] += 1
+            task.add_done_callback(lambda _: self._end(model))
 
-    def num_open(self, model: str | None) -> float:
-        """How many a model has, or as many as there are on average if that is more."""
-        now_s = self._change(0)
-        average = 0.0
+    def seen(self, model: str | None) -> Outside:
+        """How many a model has, and usually has."""
+        now_s = self._count()
+        seconds, usual, usual_s = self._seconds[model], 0.0, 0.0
         if self._began_s is not None and now_s > self._began_s:
-            average = self._seconds / (now_s - self._began_s)
-        return max(average, self._dispatcher.num_demanded(model) - self._inside[model])
+            usual = seconds / (now_s - self._began_s)
+        if self._begun[model]:
+            usual_s = seconds / self._begun[model]
+        num_now = self._dispatcher.num_demanded(model) - self._inside[model]
+        return Outside(num_now, usual, usual_s)
+
+    async def next_end(self, most_s: float) -> bool:
+        """Wait until one of them has ended, or for so long; whether one has."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._ended.wait()
+            return True
+        return False
 
     def take_seconds(self) -> float:
         """How long those took that began beside guesses, since this was asked last; the sum."""
-        self._change(0)
-        seconds, self._taken_s = self._seconds - self._taken_s, self._seconds
-        return seconds
+        self._count()
+        seconds = sum(self._seconds.values())
+        taken_s, self._taken_s = seconds - self._taken_s, seconds
+        return taken_s
 
-    def _change(self, number: int) -> float:
+    def _end(self, model: str | None) -> None:
+        self._count()
+        self._open[model] -= 1
+        self._ended.set()  # for those who wait now
+        self._ended.clear()
+
+    def _count(self) -> float:
+        """Count the time until now, which is returned."""
         now_s = asyncio.get_running_loop().time()
-        self._seconds += self._num_open * (now_s - self._changed_s)
+        for model, number in self._open.items():
+            self._seconds[model] += number * (now_s - self._changed_s)
         self._changed_s = now_s
-        self._num_open += number
         return now_s

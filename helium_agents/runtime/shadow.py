@@ -70,7 +70,6 @@ class Shadow:
     Args:
         world: The session.
         known: What the calls with these keys come to, as is guessed.
-        probability: That all of that is so.
 
     Attributes:
         models: The session's models.
@@ -78,10 +77,9 @@ class Shadow:
         is_over: Whether nothing may come of it any more.
     """
 
-    def __init__(self, world: World, known: dict[bytes, Outcome], probability: float) -> None:
+    def __init__(self, world: World, known: dict[bytes, Outcome]) -> None:
         self.models = world.models
         self.known = known
-        self.probability = probability
         self.task: asyncio.Task[None] | None = None
         self.is_over = False
         self._body: asyncio.Task[None] | None = None

@@ -76,7 +76,7 @@ class Speculation:
         self._learned = learned
         self._emit = emit
         self._is_watched = is_watched
-        self._early = EarlyAnswers(engines, dispatcher, tasks, self._turn_s, self._note_dropped)
+        self._early = EarlyAnswers(engines, dispatcher, tasks, self._is_turn, self._note_dropped)
         made_of = engines, flights, answers, tasks, stakes, learned, self._early
         self._guesser = Guesser(*made_of)
         self.bodies = self._guesser.bodies
@@ -181,17 +181,17 @@ class Speculation:
         if event is not None:
             self._emit(event)
 
-    def _turn_s(self, early: EarlyAnswer, node: LlmNode, request: Request) -> float | None:
-        """When to make a request early; `None`: not at all."""
+    async def _is_turn(self, early: EarlyAnswer, node: LlmNode, request: Request) -> bool:
+        """Wait until a request may be made early; whether it is worth it."""
         if early.stake is None:  # a smaller engine's, which is there to guess
-            return 0.0
+            return True
         trial: Trial = early.stake[0]
         if trial.shadow.is_over:
-            return None
-        stake = self._stakes.stake(trial, node, request)
+            return False
+        stake = await self._stakes.stake(trial, node, request)
         early.stake = trial, stake
         note_worth(trial.body, trial.root.node, is_worth=stake is not None)
-        return None if stake is None else trial.body.turn_s
+        return stake is not None
 
     def _note_dropped(self, early: EarlyAnswer) -> None:
         self._report(early, None)

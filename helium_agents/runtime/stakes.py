@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from math import prod
 
 from xxhash import xxh3_64_hexdigest
 
@@ -133,33 +134,51 @@ class Stakes:
         return "off" if self._budget.is_off(site) else ""
 
     def chance(self, site: str, guess: Guess) -> float:
-        """How probable a guess is at least."""
+        """How probable a guess is at least, if what it stands on is right."""
         return self._budget.probability(site, guess)
 
-    def stake(self, trial: Trial, node: LlmNode, request: Request) -> Stake | None:
-        """Whether to ask a call early in the shadow of a trial; `None` if it is not worth it."""
-        body, guess = trial.body, trial.predicted.guess
-        prompt = request.prompt_token_ids
-        before = [body.prompt, *(each.prompt for each in trial.chain)]
-        call = self._call(node, self.site(body, node), prompt, before)
-        trial.prompt = prompt
-        cost = self._engines[node.call.model].cost
+    def chance_of(self, trial: Trial) -> float:
+        """How probable it is at least that a trial is right, and all that it stands on."""
+        return prod(
+            self.chance(each.site, each.predicted.guess)
+            for each in trial.chain
+            if each.is_right is None
+        )
+
+    def _above(self, trial: Trial) -> float:
+        return 1.0 if trial.above is None else self.chance_of(trial.above)
+
+    async def stake(self, trial: Trial, node: LlmNode, request: Request) -> Stake | None:
+        """Wait for the time to ask a call early in the shadow of a trial; `None`: not worth it."""
+        site, guess, seen = trial.site, trial.predicted.guess, self.outside.seen
+        call, model = self._call_in(trial, node, request), node.call.model
+        await asyncio.sleep(trial.body.turn_s - asyncio.get_running_loop().time())
+        while self._budget.is_better_later(
+            site, guess, self._outlook(trial, call, model), seen(model).usual_s, self._above(trial)
+        ):
+            if not await self.outside.next_end(seen(model).next_end_s):
+                break
+        if trial.shadow.is_over:
+            return None
+        self._budget.outside(self.outside.take_seconds())
+        return self._budget.worth(
+            site, guess, self._outlook(trial, call, model), self._above(trial)
+        )
+
+    def _outlook(self, trial: Trial, call: GuessedCall, model: str | None) -> Outlook:
+        """What comes of a call that is asked early now."""
+        cost = self._engines[model].cost
         if cost is None:
             new_tokens = call.prompt_tokens - call.cached_tokens
-            found = Outlook(_BLIND_S, 0.0, new_tokens + call.output_tokens)
-        else:
-            load = Load(
-                self._dispatcher.num_demanded(node.call.model),
-                int(isinstance(trial.root.node, LlmNode)),  # it waits for that itself
-                self.outside.num_open(node.call.model),
-                self._new_tokens / max(1.0, self._answer_tokens),
-            )
-            now_s = asyncio.get_running_loop().time()
-            window_s = max(0.0, trial.until_s - max(now_s, body.turn_s))
-            found = outlook(cost, call, window_s, load)
-        self._budget.outside(self.outside.take_seconds())
-        above = 1.0 if trial.above is None else trial.above.shadow.probability
-        return self._budget.worth(trial.site, guess, found, above)
+            return Outlook(_BLIND_S, 0.0, new_tokens + call.output_tokens)
+        load = Load(
+            self._dispatcher.num_demanded(model),
+            int(isinstance(trial.root.node, LlmNode)),  # it waits for that itself
+            self.outside.seen(model),
+            self._new_tokens / max(1.0, self._answer_tokens),
+        )
+        window_s = max(0.0, trial.until_s - asyncio.get_running_loop().time())
+        return outlook(cost, call, window_s, load)
 
     def settle(
         self, stake: Stake | None, early: EarlyAnswer, saved_s: float, *, is_used: bool
@@ -175,6 +194,13 @@ class Stakes:
                 num_tokens = round(stake.outlook.tokens)
             self._budget.wasted(stake, num_tokens)
         return num_tokens
+
+    def _call_in(self, trial: Trial, node: LlmNode, request: Request) -> GuessedCall:
+        """What a call is that is asked early."""
+        body, prompt = trial.body, request.prompt_token_ids
+        before = [body.prompt, *(each.prompt for each in trial.chain)]
+        trial.prompt = prompt
+        return self._call(node, self.site(body, node), prompt, before)
 
     def _call(
         self, node: LlmNode, site: str, prompt: Sequence[int], before: Sequence[Sequence[int]]

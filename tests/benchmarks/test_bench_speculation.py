@@ -108,3 +108,15 @@ def test_pairs_are_compared() -> None:
         "1.000",
         "1.000",
     ]
+
+
+@pytest.mark.slow
+def test_guesses_do_not_delay_calls_for_which_nothing_is_guessed() -> None:
+    """Their prompts go when those have ended that gathered while another was computed."""
+    reflect = Cell(next(each for each in PROGRAMS if each.name == "reflect"), "cpu-medium", 0.9, 2)
+    auto = next(each for each in SYSTEMS if each.name == "auto")
+    company = Company(calls_per_s=4.0, item_s=3.2)
+    off, early = (run(reflect, system, 2, company) for system in (OFF, auto))
+    assert len(off.others_s) > 200
+    assert early.p(50) < 0.9 * off.p(50)
+    assert early.others_mean_s < 1.02 * off.others_mean_s

@@ -15,6 +15,7 @@ from helium_agents.optimizer.speculation_cost import (
     GuessedCall,
     Load,
     Outlook,
+    Outside,
     outlook,
     prompt_seconds,
     request_seconds,
@@ -162,16 +163,50 @@ class TestCallsOutside:
             state.outside(1.0)
             took_s += 1.0
             outside_s = rng.random()
-            found = Outlook(10.0, outside_s, 100, outside_s)
+            excess_s = outside_s * rng.uniform(-1.0, 1.0)
+            found = Outlook(10.0, outside_s, 100, outside_s, excess_s)
             stake = state.worth("site", SURE._replace(probability=truth), found)
             if stake is None:
                 continue
             if rng.random() < truth:
                 state.used(stake, 1.0)
+                delayed_s += excess_s
             else:
                 state.wasted(stake, 100)
                 delayed_s += outside_s
         assert delayed_s <= 0.05 * took_s
+
+    def test_right_guesses_take_from_more_than_usual(self) -> None:
+        state = BudgetState(Budget(max_delay=0.02))
+        state.outside(100.0)
+        crowded = self.HARMFUL._replace(excess_s=0.3)
+        for _ in range(4):
+            stake = state.worth("site", SURE, crowded)
+            assert stake is not None
+            state.used(stake, 1.0)
+        assert state.worth("site", SURE, crowded) is None  # 0.5 of the 0.8 that are left may go
+        few = self.HARMFUL._replace(outside_s=0.1, excess_s=-0.5)
+        stake = state.worth("site", SURE, few)
+        assert stake is not None
+        state.used(stake, 1.0)
+        assert state.worth("site", SURE, crowded)
+
+    def test_what_is_won_while_they_are_few_is_not_saved_up(self) -> None:
+        state = BudgetState(Budget(max_delay=0.02))
+        state.outside(40.0)
+        for _ in range(10):
+            stake = state.worth("site", SURE, self.HARMFUL._replace(excess_s=-0.5))
+            assert stake is not None
+            state.used(stake, 1.0)
+        assert state.worth("site", SURE, self.HARMFUL._replace(outside_s=0.9)) is None
+
+    def test_a_guess_waits_for_short_ones_and_not_for_long_ones(self) -> None:
+        state = BudgetState(Budget())
+        crowded = self.HARMFUL._replace(excess_s=0.3)
+        assert state.is_better_later("site", SURE, crowded, usual_s=0.4)
+        assert not state.is_better_later("site", SURE, crowded, usual_s=4.0)
+        assert not state.is_better_later("site", SURE, self.HARMFUL, usual_s=0.4)  # none too many
+        assert state.is_better_later("site", SURE, crowded, usual_s=0.8, above=0.1)
 
 
 class TestSwitchingOff:
@@ -253,10 +288,19 @@ class TestOutlook:
     def test_calls_outside_are_those_of_others_or_as_many_as_usual(self) -> None:
         call, cost = GuessedCall(300, 0, 60), STEP_COSTS["cpu-medium"]
         assert outlook(cost, call, 0.5, Load(2, 1)).outside_s == 0.0
-        now = outlook(cost, call, 0.5, Load(2, 1, 1))
+        now = outlook(cost, call, 0.5, Load(2, 1, Outside(1, 1.0)))
         assert 0.0 < now.outside_s < now.cost_s
-        soon = outlook(cost, call, 0.5, Load(1, 1, 0.5))
+        soon = outlook(cost, call, 0.5, Load(1, 1, Outside(0, 0.5)))
         assert 0.4 * now.outside_s < soon.outside_s < 0.5 * now.outside_s
+
+    def test_a_right_guess_costs_what_more_than_usual_wait_for_it(self) -> None:
+        call, cost = GuessedCall(300, 0, 60), STEP_COSTS["cpu-medium"]
+        as_usual, crowded, empty = (
+            outlook(cost, call, 0.5, Load(2, 1, Outside(number, 1.0))) for number in (1, 3, 0)
+        )
+        assert as_usual.excess_s == 0.0
+        assert crowded.excess_s == pytest.approx(2 * as_usual.outside_s)
+        assert empty.excess_s == pytest.approx(-as_usual.outside_s)
 
     def test_a_guess_goes_after_the_prompt_and_what_is_under_way(self) -> None:
         cost, call = STEP_COSTS["cpu-medium"], GuessedCall(300, 100, 1)

@@ -149,6 +149,21 @@ async def test_guesses_on_top_of_guesses() -> None:
         assert engine.num_requests == 4
 
 
+async def test_a_long_loop_is_guessed_to_its_end() -> None:
+    @operator(pure=True)
+    async def loop() -> str:
+        for number in range(40):
+            await llm(user(f"turn {number}"), predict=lambda said: f"re {said[-1].content}")
+        return "done"
+
+    events: list[Any] = []
+    async with Session(
+        ScriptedEngine(Doors()), speculate=LAVISH, observers=[events.append]
+    ) as session:
+        await session.run(loop)
+    assert sum(isinstance(event, Speculated) and event.is_used for event in events) == 39
+
+
 async def test_several_guesses_take_both_branches() -> None:
     @operator(pure=True)
     async def branch() -> str:
