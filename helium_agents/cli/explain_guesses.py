@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from helium_agents.cli.report import count
-from helium_agents.diagnose.guesses import GuessedSite, OracleGap
+from helium_agents.diagnose.guesses import GuessedSite, OracleGap, guessed_by
 from helium_agents.telemetry.progress import duration
 from helium_agents.trace import TracedRun
 
@@ -52,8 +52,8 @@ def _early(run: TracedRun) -> str:
     wasted_tokens = sum(each["wasted_tokens"] for each in run.speculated)
     num_wasted = len(run.speculated) - len(used)
     return (
-        f"speculation: {count(len(used), 'call')} computed early, by {duration(saved_s)}; "
-        f"{num_wasted:,} for nothing ({count(wasted_tokens, 'token')})"
+        f"speculation: {count(len(used), 'call')} computed early, for {duration(saved_s)} before "
+        f"they were asked; {num_wasted:,} for nothing ({count(wasted_tokens, 'token')})"
     )
 
 
@@ -77,7 +77,7 @@ def _wrong(sites: Sequence[GuessedSite]) -> Iterator[str]:
     worst = sorted((site for site in sites if site.num_wrong), key=lambda site: -site.num_wrong)
     places = [
         f"{site.num_wrong:,} of {site.num_wrong + site.num_right:,} at {_place(site)} "
-        f"(by {', '.join(site.sources)})"
+        f"(by {', '.join(map(guessed_by, site.sources))})"
         for site in worst[:_MOST_SITES]
     ]
     more = ["others"] * (len(worst) > _MOST_SITES)
@@ -89,12 +89,13 @@ def _never(sites: Sequence[GuessedSite]) -> Iterator[str]:
     """Where there were no guesses, or nothing came of them, and why."""
     silent = [site for site in sites if site.reasons]
     for site in silent[:_MOST_SITES]:
-        reasons = [
-            f"{_REASONS.get(why, why)} ({number:,})"
-            for why, number in Counter(site.reasons).most_common(2)
-        ]
-        number, calls = sum(site.reasons.values()), count(site.num_calls, "call")
-        yield f"  no guess: {number:,} of {calls} at {_place(site)}: {'; '.join(reasons)}"
+        most = Counter(site.reasons).most_common(2)
+        reasons = [f"{_REASONS.get(why, why)} ({number:,})" for why, number in most]
+        all_ = sum(site.reasons.values())
+        if rest := all_ - sum(number for _, number in most):
+            reasons.append(f"otherwise ({rest:,})")
+        calls = count(site.num_calls, "call")
+        yield f"  nothing early: {all_:,} of {calls} at {_place(site)}: {'; '.join(reasons)}"
 
 
 def _place(site: GuessedSite) -> str:

@@ -60,7 +60,10 @@ def _schedule(summary: Summary) -> list[tuple[str, str]]:
 def _speculation(summary: Summary) -> list[tuple[str, str]]:
     if not summary.num_early + summary.num_given_up:
         return []
-    used = f"{count(summary.num_early, 'call')} computed early, by {duration(summary.early_s)}"
+    early_s = duration(summary.early_s)
+    used = (
+        f"{count(summary.num_early, 'call')} computed early, for {early_s} before they were asked"
+    )
     wasted = f"{summary.num_given_up:,} for nothing ({count(summary.wasted_tokens, 'token')})"
     return [("speculation", f"{used}; {wasted}")]
 

@@ -20,6 +20,7 @@ from helium_agents.diagnose.chrome_events import (
     span_event,
     thread_names,
 )
+from helium_agents.diagnose.guesses import guessed_by
 from helium_agents.diagnose.measured_load import measured_load
 from helium_agents.diagnose.prefixes import Prefixes, prefixes
 from helium_agents.diagnose.spans import Span, rows_as_spans
@@ -119,7 +120,8 @@ def _told_of_call(run: TracedRun, call: TracedCall) -> dict[str, Any]:
         told["answer of call"] = call.leader
     if call.number in run.early:
         guess = run.early[call.number]
-        told["computed early"] = f"by {guess['saved_s']:.3g} s, as guessed by {guess['source']}"
+        who, saved_s = guessed_by(guess["source"]), guess["saved_s"]
+        told["computed early"] = f"for {saved_s:.3g} s before it was asked, as guessed by {who}"
     if call.num_attempts > 1:
         told["attempts"] = call.num_attempts
     if call.error is not None:

@@ -28,6 +28,19 @@ _MOST_CALLS = 50_000
 """Of a longer run the first rows are looked at: it takes a second or two."""
 
 
+_SOURCES = {
+    "histogram": "what came there before",
+    "prefix": "how the answer began",
+    "tools": "which tool usually follows",
+    "predict": "predict=",
+}
+
+
+def guessed_by(source: str) -> str:
+    """Who guessed, or by what, for a person; an engine is told by its name."""
+    return _SOURCES.get(source, source)
+
+
 @dataclass
 class GuessedSite:
     """A place in an operator where answers might be guessed.

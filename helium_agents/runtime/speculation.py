@@ -203,7 +203,7 @@ class Speculation:
         (trial, stake), early.stake = early.stake, None
         is_used, call = flight is not None, 0 if flight is None else flight.node.number
         saved_s = early.seconds if is_used else 0.0
-        num_tokens = self._stakes.settle(stake, early, saved_s, is_used=is_used)
+        num_tokens = self._stakes.settle(trial.site, stake, early, saved_s, is_used=is_used)
         if early.sent_s is not None:
             guess = trial.predicted.guess
             self._emit(

@@ -181,12 +181,19 @@ class Stakes:
         return outlook(cost, call, window_s, load)
 
     def settle(
-        self, stake: Stake | None, early: EarlyAnswer, saved_s: float, *, is_used: bool
+        self, site: str, stake: Stake | None, early: EarlyAnswer, saved_s: float, *, is_used: bool
     ) -> int:
-        """What has come of an early answer; how many tokens were computed for nothing."""
+        """What has come of an early answer; how many tokens were computed for nothing.
+
+        Args:
+            site: Where what made it likely was guessed.
+            stake: What was set on it; `None` of an operator, which takes nothing of an engine.
+            early: The answer.
+            saved_s: By how much earlier it was there.
+            is_used: Whether it was asked for.
+        """
         if is_used:
-            if stake is not None:
-                self._budget.used(stake, saved_s)
+            self._budget.used(stake or Stake(site, Outlook(0.0, 0.0, 0.0), 0.0), saved_s)
             return 0
         num_tokens = 0 if early.tokens is None else early.tokens
         if stake is not None:

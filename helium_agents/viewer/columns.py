@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from helium_agents.diagnose.analyze import Paths, ready_times
+from helium_agents.diagnose.guesses import guessed_by
 from helium_agents.diagnose.timeline import Phases
 from helium_agents.trace.run import TracedAnswer, TracedCall, TracedRun
 from helium_agents.viewer.analysis import Analysis
@@ -107,7 +108,7 @@ def _leader_place(
 
 def _early(guess: dict[str, Any] | None) -> tuple[float, str] | None:
     """How long a call had been computed before it was asked for, and who had guessed it."""
-    return None if guess is None else (_seconds(guess["saved_s"]), guess["source"])
+    return None if guess is None else (_seconds(guess["saved_s"]), guessed_by(guess["source"]))
 
 
 def _times(call: TracedCall, request: Phases | None, ready_s: float) -> dict[str, Any]:

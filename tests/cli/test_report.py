@@ -83,4 +83,7 @@ def test_what_was_computed_early_is_told_where_there_was_any() -> None:
     wasted = Speculated("llm", "histogram", 0.6, False, 0.0, 310)
     assert "speculation" not in report_of(settled("engine"))
     text = report_of(used, used, wasted)
-    assert "2 calls computed early, by 4.0 s; 1 for nothing (310 tokens)" in text
+    assert (
+        "2 calls computed early, for 4.0 s before they were asked; 1 for nothing (310 tokens)"
+        in text
+    )

@@ -164,7 +164,8 @@ def test_what_was_computed_early_is_marked() -> None:
     slices = [each for each in events_of(run, "X") if each.get("args", {}).get("call") == 2]
     assert {each["cat"] for each in slices} == {"engine,early", "request,early"}
     assert all(
-        each["args"]["computed early"] == "by 2.5 s, as guessed by predict" for each in slices
+        each["args"]["computed early"] == "for 2.5 s before it was asked, as guessed by predict="
+        for each in slices
     )
     (start,) = (each for each in events_of(run, "s") if each["name"] == "early")
     (end,) = (each for each in events_of(run, "f") if each["name"] == "early")

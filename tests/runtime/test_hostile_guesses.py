@@ -13,6 +13,7 @@ from helium_agents import Budget, Session, llm, operator, system, user
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EngineDied, SessionError
+from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime import ending
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -151,6 +152,37 @@ async def test_rows_with_system_messages_of_their_own_tell_of_each_other() -> No
         assert engine.requests[2 * 70 + 1].messages[-1].content == "good new"
         may_judge.set()
         assert await answer == "fine"
+
+
+class Costly(ScriptedEngine):
+    """An answer is there when its prompt is computed: no other can be, meanwhile."""
+
+    cost = StepCost(0.01, 0.01, 0.0, 1.0, 0.0)
+
+
+async def test_where_tools_win_by_guesses_these_go_on_though_prompts_win_nothing() -> None:
+    runs: list[int] = []
+
+    @operator(pure=True, version="1")
+    async def tool(number: int) -> str:
+        runs.append(number)
+        return f"<{number}>"
+
+    @operator(pure=True, version="1")
+    async def steps(number: int) -> str:
+        first = await llm(user(f"q {number}"), predict=says("yes"), max_tokens=1)
+        return (await llm(user(await tool(number) + first.text))).text
+
+    async def script(request: Request) -> str:
+        if request.messages[-1].content.startswith("q"):
+            await ticks(100)
+        return "yes"
+
+    budget = Budget(max_extra_tokens=1e9, trials=3)
+    async with Session(Costly(script), speculate=budget) as session:
+        for number in range(12):
+            assert await session.run(steps, number) == "yes"
+        assert session.summary.num_early == 12, "each tool, while the model was asked"
 
 
 # --- engines that die of guesses ------------------------------------------------------------------

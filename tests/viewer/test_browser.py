@@ -270,7 +270,7 @@ def test_an_early_call_and_a_cut_trace_are_told(show: Show, tmp_path: Path) -> N
     assert "ends in the middle" in tab.inner_text("#head")
     assert "early" in tab.text_content("#row-graph .box >> nth=0")
     tab.click("#row-graph .box >> nth=0")
-    assert "by 2.0 s, as guessed by predict" in tab.inner_text("#details")
+    assert "for 2.0 s before it was asked, as guessed by predict=" in tab.inner_text("#details")
 
 
 def test_texts_may_be_missing(show: Show, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_call_that_was_computed_early_is_marked() -> None:
         {**guess, "is_used": True, "saved_s": 0.25, "call": 2},
         {**guess, "is_used": False, "saved_s": 0.0, "call": 0},
     ]
-    assert document_of(analyzed(run), "run")["calls"]["early"] == [None, (0.25, "predict")]
+    assert document_of(analyzed(run), "run")["calls"]["early"] == [None, (0.25, "predict=")]
 
 
 def test_the_page_may_run_its_own_scripts_only_and_ask_nobody() -> None:

@@ -103,7 +103,7 @@ const details = {
 
 // Of a call that had been computed before it was asked for: since when, and who had guessed it
 function earlyOf([saved_s, source]) {
-  return `by ${seconds(saved_s)}, as guessed by ${source}`;
+  return `for ${seconds(saved_s)} before it was asked, as guessed by ${source}`;
 }
 
 // The end of what a call was asked and the beginning of its answer, where texts were kept
