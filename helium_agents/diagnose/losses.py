@@ -41,7 +41,7 @@ class Loss:
     """A loss.
 
     Args:
-        kind: For programs: "cache", "layout", "loop", "cut", "idle", "repeated".
+        kind: For programs: "cache", "uncached", "layout", "loop", "cut", "idle", "repeated".
         seconds: About how long it took.
         what: What was lost, in words.
         advice: What to do.
@@ -107,7 +107,16 @@ class _Losses:
             seconds += tokens * self._cost(call).prefill_s
         capacities = [each.capacity for each in self._run.engines.values() if each.capacity]
         held = sum(capacity["kv_tokens"] for capacity in capacities)
-        if lost:
+        hits = sum(call.cached_tokens for call in self._calls)
+        if lost and not hits and not held:
+            yield Loss(
+                "uncached", seconds,
+                f"{lost:,.0f} prompt tokens had been computed before, and the engine did not tell "
+                "that any came from a prefix cache: it has none, or keeps it to itself",
+                "switch its prefix cache on, or let it tell: "
+                "vllm serve --enable-prompt-tokens-details",
+            )  # fmt: skip
+        elif lost:
             room = f" of {held:,} tokens" if held else ""
             yield Loss(
                 "cache", seconds,

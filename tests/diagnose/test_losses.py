@@ -56,6 +56,10 @@ def test_a_cache_too_small() -> None:
     loss = largest(run)
     assert loss.kind == "cache" and "17,632 prompt tokens" in loss.what
     assert "of 2,048 tokens" in loss.what and "--kv-tokens 2x" in loss.advice
+    run.engines["tiny"] = replace(run.engines["tiny"], capacity=None)
+    unknown = largest(run)
+    assert unknown.kind == "uncached" and unknown.seconds == loss.seconds
+    assert "--enable-prompt-tokens-details" in unknown.advice, "a server may not tell"
 
 
 def test_a_loop_that_runs_to_its_limit() -> None:

@@ -18,7 +18,7 @@ from helium_agents.viewer.runs import ViewedRuns
 from helium_agents.viewer.server import ViewerServer
 from tests.viewer.conftest import html, in_thread
 from tests.viewer.planted import PLANTED, plant
-from tests.viewer.traces import EVIL, answer, long_run, write_run, written_page
+from tests.viewer.traces import EVIL, answer, long_run, write_known, write_run, written_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -160,6 +160,20 @@ def test_two_runs_stand_side_by_side(show: Show, traces: Path) -> None:
     assert tab.is_visible("#details .message")
     tab.select_option("#which", "0")
     assert tab.title() == "run.trace · helium view"
+
+
+def test_a_rerun_that_knew_everything_is_the_same_work(show: Show, tmp_path: Path) -> None:
+    before, after = tmp_path / "before.trace", tmp_path / "after.trace"
+    for path in (before, after):
+        in_thread(write_known, path, tmp_path / "memo")
+    tab = show(html(before, after))
+    figures = tab.inner_text("#panel-compare")
+    assert "no operator in common" not in figures
+    assert "calls never made, answers of operators being known\t0\t2" in figures
+    tab.click("#tab-rows")
+    assert "2 more calls of the plain program were never made" in tab.inner_text("#main")
+    tab.click("#row-graph .box >> nth=0")
+    assert "1 model call that would have led to it" in tab.inner_text("#details")
 
 
 @contextmanager

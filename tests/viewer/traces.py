@@ -51,6 +51,18 @@ async def write_run(
         assert len([each async for each in mapped]) == len(numbers)
 
 
+@operator(pure=True)
+async def known(number: int) -> str:
+    """What a memo may have whole."""
+    return (await llm(user(f"About {number}"), max_tokens=8)).text
+
+
+async def write_known(path: Path, memo: Path) -> None:
+    """Trace a pure operator of two rows."""
+    async with Session(ScriptedEngine(), memo=memo, trace=path) as session:
+        assert len([each async for each in session.map(known, range(2))]) == 2
+
+
 def long_run(num_calls: int) -> TracedRun:
     """Rows of ten calls, each a second long, two hundred at once."""
     calls = []

@@ -9,10 +9,12 @@ function comparePart(page) {
     ["time", seconds(before.outcome.seconds), seconds(after.outcome.seconds), change(before.outcome.seconds, after.outcome.seconds)],
     ...["computed", "merged", "joined", "memo", "prefix", "failed"].map((key) =>
       [`calls ${STATES[key].word}`, before.counts[key] ?? 0, after.counts[key] ?? 0, ""]).filter(([, one, other]) => one || other),
+    ...(before.num_below || after.num_below ? [["calls never made, answers of operators being known", before.num_below, after.num_below, ""]] : []),
     ["prompt tokens read", read(before), read(after), change(read(before), read(after))],
     ["tokens answered", before.tokens.output, after.tokens.output, change(before.tokens.output, after.tokens.output)],
   ];
-  const isOtherWork = comparison.operators.every(({ calls: [one, other] }) => !one || !other);
+  const isTold = runs.every((run) => run.num_calls && !run.num_below); // else operators may have answered that made no call
+  const isOtherWork = isTold && comparison.operators.every(({ calls: [one, other] }) => !one || !other);
   const text = (value) => typeof value === "number" ? whole.format(value) : value;
   const element = h("section", { "aria-label": "Comparison" },
     h("h2", {}, `${before.name}, then ${after.name}`),

@@ -1,9 +1,10 @@
 // What a stranger reads first: what came of the run, where the time went, and what to change.
 "use strict";
 
-const LOSS_TAB = { cache: "prefixes", layout: "prefixes", loop: "rows", cut: "table", idle: "timeline", repeated: "table" };
+const LOSS_TAB = { cache: "prefixes", uncached: "prefixes", layout: "prefixes", loop: "rows", cut: "table", idle: "timeline", repeated: "table" };
 const LOSS_NAME = {
   cache: "Prompts were read again that the cache had lost",
+  uncached: "Nothing is known to have come from a prefix cache",
   layout: "What prompts share comes too late in them",
   loop: "A loop always runs to its limit",
   cut: "Answers were cut",
