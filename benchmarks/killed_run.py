@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks.family import Family
 from benchmarks.victim import without_chance
 from helium_agents.memo.lmdb import LmdbStore
-from helium_agents.memo.lmdb_tables import DATA_FILE
+from helium_agents.memo.lmdb.tables import DATA_FILE
 from helium_agents.memo.run_log import RunLog
 from helium_agents.runtime.record import AnswerRecord, read_record
 

@@ -47,7 +47,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 def is_memo(path: Path) -> bool:
     """Whether there is a memo."""
-    from helium_agents.memo.lmdb_tables import DATA_FILE
+    from helium_agents.memo.lmdb.tables import DATA_FILE
 
     return (path / DATA_FILE).is_file()
 
@@ -80,7 +80,7 @@ def writing(memo: Path, more_bytes: int = 0) -> Iterator[LmdbStore]:
         more_bytes: What may be added.
     """
     from helium_agents.memo.lmdb import LmdbStore
-    from helium_agents.memo.lmdb_tables import DATA_FILE
+    from helium_agents.memo.lmdb.tables import DATA_FILE
 
     data = memo / DATA_FILE
     held_bytes = data.stat().st_size if data.is_file() else 0

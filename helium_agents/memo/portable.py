@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.lmdb import LmdbStore
-from helium_agents.memo.lmdb_environment import probe
-from helium_agents.memo.lmdb_tables import DATA_FILE
+from helium_agents.memo.lmdb.environment import probe
+from helium_agents.memo.lmdb.tables import DATA_FILE
 from helium_agents.memo.store import BrowsableStore, Entry, Store
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.lmdb import LmdbStore
-from helium_agents.memo.lmdb_environment import UNFINISHED
-from helium_agents.memo.lmdb_tables import DATA_FILE
+from helium_agents.memo.lmdb.environment import UNFINISHED
+from helium_agents.memo.lmdb.tables import DATA_FILE
 
 _MAX_BYTES = 16 * 2**30  # nothing of it may be evicted while the run lasts
 _DIGEST_CHARACTERS = 64

@@ -15,7 +15,7 @@ from jsonl import Helium
 from helium_agents.cli.units import age, duration, num_bytes, size
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.memo.lmdb import LmdbStore
-from helium_agents.memo.lmdb_tables import DATA_FILE
+from helium_agents.memo.lmdb.tables import DATA_FILE
 
 FLOW = """
 from dataclasses import dataclass

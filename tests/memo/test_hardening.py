@@ -19,8 +19,7 @@ import pytest
 from stores import fill, finish, forked, key, present, start
 
 from helium_agents.errors import MemoError
-from helium_agents.memo import lmdb_directory, lmdb_environment, writer
-from helium_agents.memo.lmdb import LmdbStore
+from helium_agents.memo.lmdb import LmdbStore, directory, environment, writer
 
 NOBODY = 65534
 
@@ -184,7 +183,7 @@ def num_readers(store: LmdbStore) -> int:
 
 
 def test_slots_of_killed_readers_are_freed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_directory, "_READER_CHECK_S", 0.0)
+    monkeypatch.setattr(directory, "_READER_CHECK_S", 0.0)
     store = LmdbStore(path)
     fill(store, range(3))
     store.commit().result(5)
@@ -199,7 +198,7 @@ def test_slots_of_killed_readers_are_freed(path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_read_finds_a_slot_among_the_dead(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_environment, "MAX_READERS", 64)
+    monkeypatch.setattr(environment, "MAX_READERS", 64)
     with closing(LmdbStore(path)) as store:
         fill(store, range(3))
         store.commit().result(5)
@@ -228,8 +227,8 @@ def test_a_process_with_a_larger_bound_grows_it(
     store.close()
     shutil.rmtree(path)
     # ... where the system allows it: else the error says what helps
-    monkeypatch.setattr(lmdb_environment, "_MIN_MAP_BYTES", 0)
-    monkeypatch.setattr(lmdb_environment, "map_bytes", lambda *_: 2**20)
+    monkeypatch.setattr(environment, "_MIN_MAP_BYTES", 0)
+    monkeypatch.setattr(environment, "map_bytes", lambda *_: 2**20)
     store = LmdbStore(path)
     fill(store, range(3))
     store.commit().result(5)
@@ -354,8 +353,8 @@ def test_the_program_ends_without_close(path: Path) -> None:
 @pytest.mark.slow
 def test_the_program_ends_although_another_holds_the_lock(path: Path) -> None:
     code = """
-    from helium_agents.memo import lmdb_directory
-    lmdb_directory._WAIT_AT_EXIT_S = 0.3
+    from helium_agents.memo.lmdb import directory
+    directory._WAIT_AT_EXIT_S = 0.3
     store = LmdbStore(path)
     store.put(key(0), b"acknowledged", label="a")
     store.commit().result()
@@ -377,8 +376,8 @@ def test_the_program_ends_although_another_holds_the_lock(path: Path) -> None:
 
 
 def test_a_drop_that_loses_puts_warns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_environment, "_MIN_MAP_BYTES", 0)
-    monkeypatch.setattr(lmdb_environment, "map_bytes", lambda *_: 2**19)
+    monkeypatch.setattr(environment, "_MIN_MAP_BYTES", 0)
+    monkeypatch.setattr(environment, "map_bytes", lambda *_: 2**19)
     monkeypatch.setattr(writer, "_PUT_WINDOW_S", 60)
     store = LmdbStore(path)
     store.put(key(1), os.urandom(2**20), label="a")

@@ -43,11 +43,10 @@ from stores import (
 )
 
 from helium_agents.errors import MemoError
-from helium_agents.memo import lmdb as lmdb_store
-from helium_agents.memo import lmdb_environment, writer
 from helium_agents.memo.entry import decode, encode, entry_bytes
-from helium_agents.memo.lmdb import LmdbStore
-from helium_agents.memo.lmdb_check import Report
+from helium_agents.memo.lmdb import LmdbStore, environment, writer
+from helium_agents.memo.lmdb import store as lmdb_store
+from helium_agents.memo.lmdb.check import Report
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.memo.store import Entry
 
@@ -562,8 +561,8 @@ def assert_fails_loudly(store: LmdbStore, words: str) -> None:
 
 
 def test_full_map(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_environment, "_MIN_MAP_BYTES", 0)
-    monkeypatch.setattr(lmdb_environment, "map_bytes", lambda *_: 2**20)
+    monkeypatch.setattr(environment, "_MIN_MAP_BYTES", 0)
+    monkeypatch.setattr(environment, "map_bytes", lambda *_: 2**20)
     with closing(LmdbStore(path)) as store:
         assert_fails_loudly(store, "max_bytes")
     monkeypatch.undo()
@@ -591,8 +590,8 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 def test_close_tells_of_a_failure_nobody_heard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_environment, "_MIN_MAP_BYTES", 0)
-    monkeypatch.setattr(lmdb_environment, "map_bytes", lambda *_: 2**19)
+    monkeypatch.setattr(environment, "_MIN_MAP_BYTES", 0)
+    monkeypatch.setattr(environment, "map_bytes", lambda *_: 2**19)
     store = LmdbStore(path)
     store.put(key(1), os.urandom(2**20), label="a")
     with pytest.raises(MemoError, match="max_bytes"):
@@ -889,9 +888,9 @@ def test_a_forked_pool_remembers_in_one_directory(path: Path) -> None:
 
 
 def test_map_covers_bound_and_file(path: Path) -> None:
-    assert lmdb_environment.map_bytes(path, 2**20) >= 2 * 2**20
-    assert lmdb_environment.map_bytes(path, 2**40) >= 2 * 2**40
+    assert environment.map_bytes(path, 2**20) >= 2 * 2**20
+    assert environment.map_bytes(path, 2**40) >= 2 * 2**40
     path.mkdir()
     with open(path / "data.mdb", "wb") as file:
         file.truncate(2**36)
-    assert lmdb_environment.map_bytes(path, 2**20) > 2**36
+    assert environment.map_bytes(path, 2**20) > 2**36

@@ -14,8 +14,7 @@ import pytest
 from stores import key, present
 
 from helium_agents.errors import MemoError
-from helium_agents.memo import lmdb_check
-from helium_agents.memo.lmdb import LmdbStore
+from helium_agents.memo.lmdb import LmdbStore, check
 from helium_agents.memo.portable import export_entries, import_entries
 
 NAMES = range(12)
@@ -105,7 +104,7 @@ def test_counts_and_bound(memo: Path) -> None:
 
 
 def test_many_problems_are_counted(memo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_check, "_MAX_PROBLEMS", 3)
+    monkeypatch.setattr(check, "_MAX_PROBLEMS", 3)
     for name in NAMES:
         change(memo, b"index", key(name), None)
     with closing(LmdbStore(memo, read_only=True)) as store:

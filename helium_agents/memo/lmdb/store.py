@@ -1,8 +1,8 @@
 """The persistent store: one LMDB directory, read on the caller's thread, written in groups.
 
-What lives where: `entry` knows what records look like, `lmdb_tables` what a transaction changes,
-`writer` when one happens, `lmdb_environment` how to open a directory, `lmdb_directory` how long it
-stays open, `lmdb_check` what must hold in it. This module opens late and does what the port says.
+What lives where: `entry` knows what records look like, `tables` what a transaction changes,
+`writer` when one happens, `environment` how to open a directory, `directory` how long it
+stays open, `check` what must hold in it. This module opens late and does what the port says.
 
 Several processes may use one directory at once, each with a store of its own; LMDB lets one write
 at a time. A store that is open does not survive a fork: the child gets an error that says so, and
@@ -33,10 +33,10 @@ from helium_agents.memo.entry import (
     is_expired,
 )
 from helium_agents.memo.eviction import EvictionPolicy, least_recently_used
-from helium_agents.memo.lmdb_check import Report, check
-from helium_agents.memo.lmdb_directory import Directory
-from helium_agents.memo.lmdb_environment import probe
-from helium_agents.memo.lmdb_tables import (
+from helium_agents.memo.lmdb.check import Report, check
+from helium_agents.memo.lmdb.directory import Directory
+from helium_agents.memo.lmdb.environment import probe
+from helium_agents.memo.lmdb.tables import (
     DELETED,
     Records,
     all_profiles,
@@ -44,8 +44,8 @@ from helium_agents.memo.lmdb_tables import (
     records_of,
     rows,
 )
+from helium_agents.memo.lmdb.writer import Writer
 from helium_agents.memo.store import Entry, EntryInfo, StoreStats
-from helium_agents.memo.writer import Writer
 
 _MAX_VALUE_BYTES: Final = 2**31
 

@@ -21,7 +21,7 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 from helium_agents.errors import MemoError
-from helium_agents.memo.lmdb_tables import DELETED, Records, Update
+from helium_agents.memo.lmdb.tables import DELETED, Records, Update
 
 _T = TypeVar("_T")
 

@@ -16,7 +16,7 @@ from typing import Final
 import lmdb
 
 from helium_agents.memo.entry import decode, decode_provenance
-from helium_agents.memo.lmdb_tables import (
+from helium_agents.memo.lmdb.tables import (
     MAX_BYTES,
     NUM_BYTES,
     Tables,

@@ -22,7 +22,7 @@ from typing import Final
 import lmdb
 
 from helium_agents.errors import MemoError
-from helium_agents.memo.lmdb_tables import DATA_FILE, open_tables
+from helium_agents.memo.lmdb.tables import DATA_FILE, open_tables
 
 UNFINISHED: Final = ".new-"
 """How the names of directories begin in which a new file is made."""

@@ -28,9 +28,9 @@ import lmdb
 
 from helium_agents.errors import MemoError
 from helium_agents.memo.eviction import EvictionPolicy
-from helium_agents.memo.lmdb_environment import explain, open_environment
-from helium_agents.memo.lmdb_tables import DATA_FILE, Tables, Txn, Update, open_tables
-from helium_agents.memo.writer import Group, Writer
+from helium_agents.memo.lmdb.environment import explain, open_environment
+from helium_agents.memo.lmdb.tables import DATA_FILE, Tables, Txn, Update, open_tables
+from helium_agents.memo.lmdb.writer import Group, Writer
 
 _T = TypeVar("_T")
 
