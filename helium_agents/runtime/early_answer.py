@@ -53,6 +53,11 @@ class EarlyAnswer:
         """Its computation proper begins."""
         self.sent_s = asyncio.get_running_loop().time()
 
+    def promote(self) -> bool:
+        """Its request is as any other from now on; whether it runs."""
+        idle, request = self.idle, self.request
+        return idle is not None and request is not None and idle.promote(request)
+
     @property
     def outcome(self) -> Value:
         """What the call came to, before its own form is made of it."""

@@ -198,11 +198,12 @@ class EarlyAnswers:
 
     # --- who asks for them ---------------------------------------------------------------------
 
-    def claim(self, node: Node) -> EarlyAnswer | None:
+    def claim(self, node: Node, *, is_streamed: bool = False) -> EarlyAnswer | None:
         """The answer of a call that is asked now: there, or under way; `None` where there is none.
 
-        A request that waits for its turn is given up: that of the call itself comes sooner. A body
-        that runs is waited for only where those of its operator are known to make no calls.
+        A request that waits for its turn is given up: that of the call itself comes sooner. So is
+        one under way whose text somebody reads as it comes, since nobody has heard the beginning. A
+        body that runs is waited for only where those of its operator are known to make no calls.
         """
         early = None if node.key is None else self._by_key.get(node.key)
         if early is None or early.is_claimed:
@@ -211,9 +212,7 @@ class EarlyAnswers:
             if isinstance(node, OperatorNode):
                 if not self._are_leaves.get(node.body.identity, False):
                     return None
-            elif (
-                early.idle is None or early.request is None or not early.idle.promote(early.request)
-            ):
+            elif is_streamed or not early.promote():
                 self._cancel(early)
                 return None
         early.is_claimed = True

@@ -117,7 +117,7 @@ class Speculation:
 
     def _claim(self, flight: Flight, node: Node) -> EarlyAnswer | None:
         """The early answer of a call that is about to be computed, there or under way."""
-        early = self._early.claim(node)
+        early = self._early.claim(node, is_streamed=flight.stream is not None)
         if early is not None:
             self._report(early, flight)
         return early

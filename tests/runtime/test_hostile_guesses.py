@@ -10,7 +10,7 @@ import pytest
 from gate import ticks, until
 
 from helium_agents import Budget, Session, llm, operator, system, user
-from helium_agents.engines.engine import Request
+from helium_agents.engines.engine import Completion, Delta, OnDelta, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EngineDied, SessionError
 from helium_agents.optimizer.step_cost import StepCost
@@ -102,6 +102,42 @@ async def test_a_guess_that_was_deaf_once_is_cancelled_again() -> None:
         may_answer.set()
         assert await answer == "yes"
     assert ends == ["caught", "ended"]
+
+
+# --- who reads an answer as it comes --------------------------------------------------------------
+
+
+async def test_who_reads_an_answer_as_it_comes_does_not_wait_for_all_of_it() -> None:
+    pieces: list[str] = []
+
+    @operator(pure=True, version="1")
+    async def steps() -> str:
+        first = await llm(user("q"), predict=says("yes"))
+        async for piece in llm(user(f"then {first.text}")).stream():
+            pieces.append(piece)
+        return "".join(pieces)
+
+    class Slow(ScriptedEngine):
+        """Goes on with an answer when it is told to."""
+
+        async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:
+            if request.messages[-1].content == "q":
+                await may_answer.wait()
+                return await super().complete(request, on_delta)
+            if on_delta is not None:
+                on_delta(Delta(0, "one"))
+            await may_end.wait()
+            return await super().complete(request, None)
+
+    may_answer, may_end = asyncio.Event(), asyncio.Event()
+    engine = Slow(lambda request: "yes" if request.messages[-1].content == "q" else "one two")
+    async with Session(engine, speculate=LAVISH) as session:
+        answer = asyncio.create_task(session.run(steps))
+        await ticks(100)
+        may_answer.set()
+        await until(lambda: pieces == ["one"])
+        may_end.set()
+        assert await answer == "one two"
 
 
 # --- functions that guess -------------------------------------------------------------------------
