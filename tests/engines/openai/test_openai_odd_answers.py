@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -145,6 +146,31 @@ async def test_fewer_answers_than_were_asked_are_named(server: ScriptedServer) -
     with pytest.raises(EngineError, match=r"gave 1 of 3 answers: it may not know n="):
         await asked(server, n=3, temperature=1.0)
     assert len(server.bodies) == 1
+
+
+async def test_models_may_be_a_bare_list(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Refusal(200, json.dumps([{"id": MODEL}, {"id": "another"}]))
+    monkeypatch.setattr(server, "_about", lambda path: models)
+    assert (await asked(server)).text
+    with pytest.raises(EngineStartError, match=f"it has '{MODEL}', 'another'"):
+        await OpenAIServer(server.url, "third").start()
+
+
+async def test_a_model_that_cannot_say_one_token_has_no_fingerprint() -> None:
+    def refuse(body: dict[str, Any]) -> Refusal | None:
+        if body.get("max_tokens") == 1:
+            return Refusal(400, '{"error": {"message": "max_tokens is not supported"}}')
+        if body.get("max_completion_tokens") == 1:
+            return Refusal(400, '{"error": {"message": "max_tokens was reached: give it more"}}')
+        return None
+
+    async with ScriptedServer(is_vllm=False, refuse=refuse) as server:
+        server.fingerprint = None
+        parts = OpenAIServer(server.url, MODEL, weights="of today").identity_parts
+        found = await asyncio.to_thread(parts)
+    assert found["weights"] == "of today" and "fingerprint" not in found
 
 
 # --- where it is ----------------------------------------------------------------------------------
