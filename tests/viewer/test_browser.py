@@ -230,7 +230,7 @@ def test_a_server_that_was_stopped_is_told(show: Show, traces: Path) -> None:
         tab.context.unroute("**/content-0")
         tab.fill("[data-filter=text]", "Sum up for 3")
         tab.wait_for_selector("#num-listed:text-is('1 call of 15')")
-    tab.wait_for_selector("body.is-lost", timeout=60_000)
+    tab.wait_for_selector("#head[data-lost*='was stopped']", timeout=60_000)
 
 
 def test_a_run_that_was_resumed_is_one(show: Show, tmp_path: Path) -> None:
