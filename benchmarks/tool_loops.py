@@ -21,8 +21,8 @@ from benchmarks.systems.lease import Lease
 from benchmarks.workloads.agent_sessions import AgentSession, make_arrivals, make_sessions
 from benchmarks.workloads.tools import AgentRow, ToolTurn, agent
 from helium_agents import Session
+from helium_agents.engines.engine import Capacity
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.tokens import TokenEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.adaptive import Adaptive
@@ -122,10 +122,10 @@ class Cell:
         total = sum(each.own_tokens for each in sessions) + sessions[0].system_tokens
         largest = max(each.own_tokens + each.system_tokens for each in sessions)
         kv_tokens = max(int(total * self.kv_share), int(largest * 1.1) + 256)
-        limits = Limits(
+        limits = Capacity(
             kv_tokens // BLOCK_TOKENS * BLOCK_TOKENS,
             BLOCK_TOKENS,
-            256 if self.cost.startswith("h100") else 64,
+            max_requests=256 if self.cost.startswith("h100") else 64,
         )
         return TokenEngine(STEP_COSTS[self.cost], limits)
 

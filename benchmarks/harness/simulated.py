@@ -13,9 +13,8 @@ from benchmarks.harness.oracle import Oracle
 from benchmarks.harness.settings import BLOCK_TOKENS, EngineSettings
 from benchmarks.harness.system import System
 from benchmarks.harness.testbed import Testbed
-from helium_agents.engines.engine import ChatMessage, Choice, Completion, OnDelta, Request
+from helium_agents.engines.engine import Capacity, ChatMessage, Choice, Completion, OnDelta, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.optimizer.step_cost import StepCost
 
 COSTS = {"small": "cpu-small", "medium": "cpu-medium", "qwen3-8b": "h100-8b"}
@@ -26,10 +25,10 @@ class DigestEngine(SimulatedEngine):
     """A simulated engine that answers as the benchmarks' engines do."""
 
     def __init__(self, settings: EngineSettings, cost: StepCost, oracle: Oracle) -> None:
-        limits = Limits(
+        limits = Capacity(
             settings.kv_tokens,
             BLOCK_TOKENS,
-            settings.max_requests,
+            max_requests=settings.max_requests,
             max_model_tokens=settings.max_model_tokens,
         )
         super().__init__(cost, limits, self._answer_of, name=settings.shape.name)

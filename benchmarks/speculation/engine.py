@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helium_agents.engines.engine import (
+    Capacity,
     ChatMessage,
     Choice,
     Completion,
@@ -16,7 +17,6 @@ from helium_agents.engines.engine import (
 )
 from helium_agents.engines.scripted_reply import TOKEN
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.optimizer.step_cost import StepCost
 
 KV_TOKENS = 64 * 1024
@@ -60,7 +60,7 @@ class ScriptEngine(SimulatedEngine):
 
     def __init__(self, cost: StepCost, truth: Truth) -> None:
         self._truth = truth
-        limits = Limits(KV_TOKENS, BLOCK_TOKENS)
+        limits = Capacity(KV_TOKENS, BLOCK_TOKENS)
         super().__init__(cost, limits, lambda request: truth(request.messages).num_tokens)
 
     async def render(

@@ -26,9 +26,8 @@ def simulate_coarsely(replay: Replay, machine: Machine, policy: Policy | None) -
         machine: What they run on. Several engines get equal shares of the items.
         policy: Says which items are open; `None` for the one that a session would choose.
     """
-    room = SimulatedRoom(
-        machine.kv_tokens, machine.max_requests, machine.cost, machine.block_tokens
-    )
+    held = machine.held
+    room = SimulatedRoom(held.kv_tokens, held.max_requests, machine.cost, held.block_tokens)
     seconds = 0.0
     every = forecast_of(replay)
     for first in range(min(machine.num_engines, len(every.rows))):

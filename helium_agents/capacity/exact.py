@@ -14,7 +14,6 @@ from helium_agents.capacity.machine import Machine
 from helium_agents.capacity.outcome import Outcome, outcome_of
 from helium_agents.capacity.replayed import Replay
 from helium_agents.engines.replicas import Replicas
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.tokens import TokenEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import RequestError, TraceError
@@ -70,14 +69,7 @@ async def _simulate(replay: Replay, machines: Mapping[str, Machine], schedule: S
 
 
 def _engine(machine: Machine, model: str, replay: Replay) -> TokenEngine:
-    limits = Limits(
-        kv_tokens=machine.kv_tokens,
-        block_tokens=machine.block_tokens,
-        max_requests=machine.max_requests,
-        max_batched_tokens=machine.max_batched_tokens,
-        max_model_tokens=machine.max_model_tokens,
-    )
-    return TokenEngine(machine.cost, limits, partial(replay.answer, model), name=model)
+    return TokenEngine(machine.cost, machine.held, partial(replay.answer, model), name=model)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

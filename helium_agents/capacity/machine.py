@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from helium_agents.engines.engine import Capacity
 from helium_agents.errors import TraceError
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.trace.run import TracedEngine, TracedRun
@@ -15,24 +16,16 @@ _UNKNOWN_CAPACITY = {"block_tokens": 16, "max_requests": 256}
 
 @dataclass(frozen=True)
 class Machine:
-    """Equal engines of one model, each with these figures.
+    """Equal engines of one model.
 
     Args:
         num_engines: How many.
-        kv_tokens: Tokens of KV cache.
-        block_tokens: Tokens of a block.
-        max_requests: Most requests in a step.
-        max_batched_tokens: Most tokens in a step.
-        max_model_tokens: Most tokens of a prompt and its answer.
-        cost: What a step takes.
+        held: What each of them holds.
+        cost: What a step takes of each.
     """
 
     num_engines: int
-    kv_tokens: int
-    block_tokens: int
-    max_requests: int
-    max_batched_tokens: int
-    max_model_tokens: int
+    held: Capacity
     cost: StepCost
 
 
@@ -91,14 +84,8 @@ def _machine(engine: TracedEngine, change: Change) -> Machine:
     if engine.capacity is not None:  # what they hold together
         held["kv_tokens"] //= number
         held["max_requests"] //= number
-    machine = Machine(
-        num_engines=number if change.num_engines is None else change.num_engines,
-        kv_tokens=change.kv_tokens or int(held["kv_tokens"] * change.kv_factor),
-        block_tokens=held["block_tokens"],
-        max_requests=held["max_requests"],
-        max_batched_tokens=held.get("max_batched_tokens", 2048),
-        max_model_tokens=held["max_model_tokens"],
-        cost=change.cost or StepCost.from_dict(engine.cost or {}),
-    )
-    whole_blocks = machine.kv_tokens // machine.block_tokens * machine.block_tokens
-    return replace(machine, kv_tokens=max(whole_blocks, machine.block_tokens))
+    kv_tokens = change.kv_tokens or int(held["kv_tokens"] * change.kv_factor)
+    block_tokens = held["block_tokens"]
+    held["kv_tokens"] = max(kv_tokens // block_tokens, 1) * block_tokens
+    cost = change.cost or StepCost.from_dict(engine.cost or {})
+    return Machine(change.num_engines or number, Capacity(**held), cost)

@@ -161,8 +161,8 @@ class Capacity:
 
     kv_tokens: int
     block_tokens: int
-    max_model_tokens: int
-    max_requests: int
+    max_model_tokens: int = 32_768
+    max_requests: int = 64
     max_batched_tokens: int = 2048
 
 

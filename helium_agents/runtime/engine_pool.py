@@ -101,7 +101,7 @@ class EnginePool(dict[str | None, Fleet]):
         self.identity = fingerprint(*(fleet.identity for fleet in self._each))
         for fleet in self._each:
             fleet.open()
-            self._emit(ModelOpened(fleet.name, fleet.provider, fleet.server))
+            self._emit(ModelOpened(fleet.name, fleet.first.provider, fleet.first.server))
 
     async def close(self) -> None:
         """The session ends: stop the engines that none uses any more."""

@@ -64,6 +64,7 @@ class Fleet:
 
     Attributes:
         name: What a person calls the model.
+        first: The engine that says what all of them are able to do.
         identity: Its part of keys; empty until `identify`.
         made_of: What the identity is made of, by name, if the engine says so.
         truncates: Whether answers can be cut.
@@ -79,8 +80,8 @@ class Fleet:
         self.made_of: dict[str, str] = {}
         self.capacity: Capacity | None = None
         self._engines = [WholeEngine(engine) for engine in engines]
-        self._first = self._engines[0]
-        self.truncates = self._first.truncates
+        self.first = self._engines[0]
+        self.truncates = self.first.truncates
         self.takes_hints = all(engine.takes_hints for engine in self._engines)
         self.limits_memory = any(engine.limits_memory for engine in self._engines)
         self._router = Router(len(engines))
@@ -109,17 +110,7 @@ class Fleet:
                 "them the same model, dtype and arguments"
             )
         self.identity = identities.pop().encode()
-        self.made_of = self._first.identity_parts()
-
-    @property
-    def provider(self) -> str:
-        """What computes the answers."""
-        return self._first.provider
-
-    @property
-    def server(self) -> tuple[str, int] | None:
-        """Host and port of the server that is asked, if one is."""
-        return self._first.server
+        self.made_of = self.first.identity_parts()
 
     @property
     def answers_last(self) -> AnswersLast:
@@ -149,12 +140,12 @@ class Fleet:
 
     def truncate(self, choice: Choice, max_tokens: int) -> Choice | None:
         """The greedy answer cut to `max_tokens`; `None` where the engine can't do that exactly."""
-        return self._first.truncate(choice, max_tokens)
+        return self.first.truncate(choice, max_tokens)
 
     @property
     def cost(self) -> StepCost | None:
         """What a step of one of them takes, where the first says so."""
-        return self._first.cost
+        return self.first.cost
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -186,12 +177,12 @@ class Fleet:
     ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template; none if it tells none."""
         is_about_tools = tools or any([m.tool_calls or m.tool_call_id for m in messages])
-        if is_about_tools and not self._first.calls_tools:
+        if is_about_tools and not self.first.calls_tools:
             raise RequestError(
                 f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
                 "calls_tools): tell the model of them in the prompt, or use an engine that does"
             )
-        if any([message.images for message in messages]) and not self._first.takes_images:
+        if any([message.images for message in messages]) and not self.first.takes_images:
             raise RequestError(
                 f"image(...): the engine of {self.name!r} takes no images (it has no "
                 "takes_images): use one whose model was trained to see them"
@@ -215,7 +206,7 @@ class Fleet:
             EngineStartError: No engine starts.
             EngineDied: The engine dies again and again.
         """
-        if request.json_schema is not None and not self._first.follows_schemas:
+        if request.json_schema is not None and not self.first.follows_schemas:
             raise RequestError(
                 f"llm(schema=...): the engine of {self.name!r} does not follow schemas (it has no "
                 "follows_schemas): ask for the form in the prompt, or use an engine that does"

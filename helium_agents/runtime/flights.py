@@ -32,9 +32,6 @@ from helium_agents.runtime.item import Item
 from helium_agents.runtime.timeout import WaiterTimeout
 from helium_agents.telemetry.events import Source, Usage
 
-Settle = Callable[[Flight, Outcome], None]
-Report = Callable[[Flight], None]
-
 
 class Flights:
     """All unfinished flights, and every step of their lives.
@@ -58,8 +55,8 @@ class Flights:
     def __init__(
         self,
         plan: Callable[[list[Flight]], None],
-        settle: Settle,
-        report_left: Report,
+        settle: Callable[[Flight, Outcome], None],
+        report_left: Callable[[Flight], None],
         closed: Callable[[Node], BaseException | None],
     ) -> None:
         self.wanted: dict[Flight, None] = {}
@@ -74,12 +71,7 @@ class Flights:
     # --- who computes what ----------------------------------------------------------------------
 
     def ask(self, node: Node, item: Item | None) -> Flight:
-        """The flight of a call that somebody wants, to be planned with all that are wanted now.
-
-        Args:
-            node: The call; without an outcome.
-            item: The item of a `map` for whom it is wanted.
-        """
+        """The flight of a call without an outcome, to be planned with all that are wanted now."""
         flight: Flight | None = node.flight
         if flight is not None:
             flight.want_for(item)

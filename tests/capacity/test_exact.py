@@ -16,7 +16,7 @@ from helium_agents.capacity.exact import simulate_exactly
 from helium_agents.capacity.machine import Change, machines_of
 from helium_agents.capacity.outcome import Outcome, measured
 from helium_agents.capacity.replayed import Replay
-from helium_agents.engines.simulated.scheduler import Limits
+from helium_agents.engines.engine import Capacity
 from helium_agents.engines.simulated.tokens import TokenEngine, token_text
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import TraceError
@@ -89,7 +89,7 @@ def traced(
     """A run on a simulated engine, its trace, how long it took, and what it prefilled."""
 
     async def run() -> tuple[float, int]:
-        engine = TokenEngine(COST, Limits(kv_tokens, max_requests=16))
+        engine = TokenEngine(COST, Capacity(kv_tokens, 32, max_requests=16))
         await engine.start()
         loop = asyncio.get_running_loop()
         start_s = loop.time()

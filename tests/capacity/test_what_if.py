@@ -67,7 +67,7 @@ def test_an_engine_that_tells_nothing_takes_what_its_cache_holds() -> None:
     (model,) = run.engines
     run.engines[model] = replace(run.engines[model], capacity=None)
     machine = machines_of(run, Change(kv_tokens=262_144, cost=STEP_COSTS["h100-8b"]))[model]
-    assert machine.max_model_tokens == 262_144
+    assert machine.held.max_model_tokens == 262_144
 
 
 def test_alternatives_are_compared_with_the_same_settings() -> None:
@@ -131,9 +131,9 @@ def test_engines_share_what_they_held_together() -> None:
     run = agents()
     run.engines["tiny"] = replace(run.engines["tiny"], num_engines=2)
     machine = machines_of(run, Change())["tiny"]
-    assert (machine.num_engines, machine.kv_tokens, machine.max_requests) == (2, 1024, 8)
+    assert (machine.num_engines, machine.held.kv_tokens, machine.held.max_requests) == (2, 1024, 8)
     machine = machines_of(run, Change(kv_factor=1.1, num_engines=3))["tiny"]
-    assert (machine.num_engines, machine.kv_tokens) == (3, 1120), "whole blocks"
+    assert (machine.num_engines, machine.held.kv_tokens) == (3, 1120), "whole blocks"
 
 
 def test_a_change_of_a_change() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from helium_agents.engines.calibrate import cost_file, keep_cost, measure_cost, read_cost
+from helium_agents.engines.engine import Capacity
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.step_cost import STEP_COSTS, Step, StepCost
 
@@ -19,7 +19,7 @@ def test_what_a_simulated_step_costs_is_found(name: str) -> None:
     cost = STEP_COSTS[name]
 
     async def measured() -> StepCost:
-        engine = SimulatedEngine(cost, Limits(16_384, max_model_tokens=4096))
+        engine = SimulatedEngine(cost, Capacity(16_384, 32, max_model_tokens=4096))
         await engine.start()
         assert engine.capacity is not None
         return await measure_cost(engine.complete, engine.capacity)

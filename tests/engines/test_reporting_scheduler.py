@@ -8,12 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from helium_agents.engines import reporting_scheduler
-from helium_agents.engines.engine import Request
+from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.hinted_scheduler import with_hints
 from helium_agents.engines.reporting_scheduler import REQUEST_NUMBER, with_report
 from helium_agents.engines.simulated import scheduler as simulated_scheduler
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.engines.step_report import STEPS_VARIABLE, StepReport
 from helium_agents.graph.sampling import Sampling
@@ -39,7 +38,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Iterator[StepReport]:
 
 def compute(num_requests: int) -> SimulatedEngine:
     """An engine that has answered requests of 100 tokens with 10."""
-    engine = SimulatedEngine(COST, Limits(1024, 16, max_requests=4, max_model_tokens=512))
+    engine = SimulatedEngine(COST, Capacity(1024, 16, max_requests=4, max_model_tokens=512))
 
     async def answer() -> None:
         await engine.start()

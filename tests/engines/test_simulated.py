@@ -12,9 +12,8 @@ import pytest
 
 from helium_agents import Session, gather, llm, operator, prompt, user
 from helium_agents.cli.report import savings
-from helium_agents.engines.engine import Request
+from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import RequestError
 from helium_agents.graph.sampling import Sampling
@@ -26,7 +25,7 @@ COST = StepCost(0.01, 0.001, 0.0, 0.0001, 0.0, request_s=0.0, reply_s=0.0)
 
 
 def engine(kv_tokens: int = 4096, cost: StepCost = COST) -> SimulatedEngine:
-    return SimulatedEngine(cost, Limits(kv_tokens, 16, max_model_tokens=2048))
+    return SimulatedEngine(cost, Capacity(kv_tokens, 16, max_model_tokens=2048))
 
 
 def words(start: int, num: int) -> str:
@@ -194,7 +193,7 @@ class TestEngine:
             schedule: Schedule | None,
         ) -> tuple[list[list[str]], float, int, Session, str]:
             cost = StepCost(0.01, 0.0005, 0.0, 0.0005, 0.0)
-            simulated = SimulatedEngine(cost, Limits(16_384, 16, max_model_tokens=4096))
+            simulated = SimulatedEngine(cost, Capacity(16_384, 16, max_model_tokens=4096))
             async with Session(simulated, schedule=schedule) as session:
                 found = [each async for each in session.map(debate, range(24))]
                 seconds = asyncio.get_running_loop().time()
@@ -276,7 +275,7 @@ class TestHints:
             await engine.reset_prefix_cache()
 
         async def main() -> None:
-            small = SimulatedEngine(COST, Limits(512, 16, max_requests=8, max_model_tokens=512))
+            small = SimulatedEngine(COST, Capacity(512, 16, max_requests=8, max_model_tokens=512))
             await small.start()
             for seed in range(12):
                 await run(seed, small)

@@ -12,9 +12,8 @@ import pytest
 
 from helium_agents import Session, gather, llm, operator, user
 from helium_agents.cli.report import savings
-from helium_agents.engines.engine import ChatMessage, Completion, OnDelta, Request
+from helium_agents.engines.engine import Capacity, ChatMessage, Completion, OnDelta, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.optimizer.schedule import EverythingOpen, Schedule
@@ -82,7 +81,7 @@ def run(rows: Sequence[Shape], profiles: MemoryStore, schedule: Schedule | None 
 
     async def main() -> Ran:
         events: list[Event] = []
-        engine = TokenEngine(COST, Limits(KV_TOKENS, 16, max_model_tokens=4096))
+        engine = TokenEngine(COST, Capacity(KV_TOKENS, 16, max_model_tokens=4096))
         memo = MemoryStore()
         for key, profile in profiles.profiles().items():
             memo.put_profile(key, profile)
@@ -202,7 +201,7 @@ class HintedEngine(TokenEngine):
     """Keeps how many tokens of prompts of each length were said to be of use."""
 
     def __init__(self) -> None:
-        super().__init__(COST, Limits(KV_TOKENS, 16, max_model_tokens=4096))
+        super().__init__(COST, Capacity(KV_TOKENS, 16, max_model_tokens=4096))
         self.used_tokens: set[tuple[int, int | None]] = set()
 
     async def complete(self, request: Request, on_delta: OnDelta | None = None) -> Completion:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from helium_agents import Session, llm, user
+from helium_agents.engines.engine import Capacity
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.optimizer.step_window import StepWindow
@@ -19,7 +19,7 @@ from helium_agents.trace import TraceFile, read_trace
 
 def simulated() -> SimulatedEngine:
     pytest.importorskip("vllm")
-    return SimulatedEngine(STEP_COSTS["cpu-medium"], Limits(4096, 16, max_model_tokens=1024))
+    return SimulatedEngine(STEP_COSTS["cpu-medium"], Capacity(4096, 16, max_model_tokens=1024))
 
 
 async def ask(numbers: range) -> None:

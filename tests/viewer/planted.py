@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from helium_agents import Session, llm, operator, system, user
-from helium_agents.engines.engine import Completion, OnDelta, Request
+from helium_agents.engines.engine import Capacity, Completion, OnDelta, Request
 from helium_agents.engines.simulated.engine import SimulatedEngine
-from helium_agents.engines.simulated.scheduler import Limits
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.schedule import EverythingOpen
 from helium_agents.optimizer.step_cost import STEP_COSTS
@@ -44,7 +43,7 @@ def words(number: int, seed: int) -> str:
 
 
 def engine(kv_tokens: int = 65_536, max_requests: int = 16) -> WordEngine:
-    limits = Limits(kv_tokens, 16, max_requests, 2048, min(kv_tokens, 8192))
+    limits = Capacity(kv_tokens, 16, min(kv_tokens, 8192), max_requests)
     return WordEngine(STEP_COSTS["cpu-medium"], limits, _length, name="simulated")
 
 

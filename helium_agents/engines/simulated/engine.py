@@ -24,7 +24,7 @@ from helium_agents.engines.engine import (
 )
 from helium_agents.engines.random_model import random_model_dir
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.engines.simulated.scheduler import Limits, Progress, SimulatedScheduler
+from helium_agents.engines.simulated.scheduler import Progress, SimulatedScheduler
 from helium_agents.errors import EngineDied, RequestError
 from helium_agents.optimizer.step_cost import Step, StepCost
 from helium_agents.optimizer.step_window import StepWindow, is_same_window, joined, window_of
@@ -58,7 +58,7 @@ class SimulatedEngine:
 
     Args:
         cost: What a step takes.
-        limits: What the engine holds.
+        held: What the engine holds.
         answer: How a request is answered; by default with `max_tokens` tokens.
         name: What a person calls it.
 
@@ -66,19 +66,21 @@ class SimulatedEngine:
         counts: What it has computed since it was started.
     """
 
+    takes_hints = True
+
     def __init__(
         self,
         cost: StepCost,
-        limits: Limits,
+        held: Capacity,
         answer: Answer | None = None,
         *,
         name: str = "simulated",
     ) -> None:
         self.cost = cost
-        self.limits = limits
+        self._held = held
         self.counts = SimulatedCounts()
         self._answer = answer or _longest
-        self._name = name
+        self.name = name
         self._scheduler: SimulatedScheduler | None = None
         self._text = ScriptedEngine(keep_requests=False)
         self._waiting: dict[str, _Waiter] = {}
@@ -87,28 +89,9 @@ class SimulatedEngine:
         self._free_s = 0.0  # when the next request can be on its way
 
     @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return self._name
-
-    @property
     def capacity(self) -> Capacity | None:
         """What it holds, once started."""
-        if self._scheduler is None:
-            return None
-        held = self.limits
-        return Capacity(
-            held.kv_tokens,
-            held.block_tokens,
-            held.max_model_tokens,
-            held.max_requests,
-            held.max_batched_tokens,
-        )
-
-    @property
-    def takes_hints(self) -> bool:
-        """It does."""
-        return True
+        return None if self._scheduler is None else self._held
 
     @property
     def is_started(self) -> bool:
@@ -117,12 +100,12 @@ class SimulatedEngine:
 
     def identity(self) -> str:
         """Of all simulated engines the same: their answers mean nothing."""
-        return f"simulated:{self._name}"
+        return f"simulated:{self.name}"
 
     async def start(self) -> None:
         """Make the scheduler. Idempotent."""
         if self._scheduler is None:
-            self._scheduler = SimulatedScheduler(self.limits, str(random_model_dir()))
+            self._scheduler = SimulatedScheduler(self._held, str(random_model_dir()))
             self.counts = SimulatedCounts()
 
     async def close(self) -> None:
@@ -163,7 +146,7 @@ class SimulatedEngine:
         answer = self._answer(request)
         tokens = [7] * answer if isinstance(answer, int) else list(answer)
         num_tokens = len(request.prompt_token_ids) + len(tokens)
-        most = min(self.limits.max_model_tokens, self.limits.kv_tokens)
+        most = min(self._held.max_model_tokens, self._held.kv_tokens)
         if not tokens or num_tokens > most:
             raise RequestError(
                 f"a request of {num_tokens} tokens, its answer included, does not fit into the "

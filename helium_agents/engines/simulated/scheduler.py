@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from helium_agents.engines.engine import Capacity
 from helium_agents.engines.hinted_scheduler import with_hints
 from helium_agents.engines.reporting_scheduler import load_of, scheduled_step
 from helium_agents.errors import EngineStartError
@@ -23,25 +24,6 @@ from helium_agents.optimizer.step_window import EngineLoad
 
 TESTED_VLLM = "0.32"
 """The vLLM whose scheduler this is known to drive."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the simulated engine can hold.
-
-    Args:
-        kv_tokens: Tokens of KV cache.
-        block_tokens: Tokens of a block.
-        max_requests: Most requests in a step.
-        max_batched_tokens: Most tokens in a step.
-        max_model_tokens: Most tokens of a prompt and its answer.
-    """
-
-    kv_tokens: int
-    block_tokens: int = 32
-    max_requests: int = 64
-    max_batched_tokens: int = 2048
-    max_model_tokens: int = 32_768
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ class SimulatedScheduler:
     """Drives vLLM's scheduler step by step.
 
     Args:
-        limits: What the engine holds.
+        held: What the engine holds.
         model_dir: Any model directory with a configuration: vLLM wants one, and nothing of it
             counts here.
 
@@ -83,12 +65,11 @@ class SimulatedScheduler:
         EngineStartError: vLLM is not installed, or is one that this does not fit.
     """
 
-    def __init__(self, limits: Limits, model_dir: str) -> None:
-        self.limits = limits
+    def __init__(self, held: Capacity, model_dir: str) -> None:
         self._open: dict[str, _Open] = {}
         try:
             with _quietly():
-                self._scheduler, self._new_request = _vllm_scheduler(limits, model_dir)
+                self._scheduler, self._new_request = _vllm_scheduler(held, model_dir)
         except (ImportError, AttributeError, TypeError) as error:
             raise EngineStartError(
                 f"the scheduler of the installed vLLM cannot be driven without a model ({error}): "
@@ -199,7 +180,7 @@ def _quietly() -> Iterator[None]:
             del os.environ["VLLM_LOGGING_LEVEL"]
 
 
-def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
+def _vllm_scheduler(held: Capacity, model_dir: str) -> tuple[Any, Any]:
     """VLLM's scheduler, and what makes its requests."""
     import torch
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -210,15 +191,15 @@ def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.request import Request
 
-    num_blocks = limits.kv_tokens // limits.block_tokens + 1
+    num_blocks = held.kv_tokens // held.block_tokens + 1
     config = AsyncEngineArgs(
         model=model_dir,
         dtype="float32",
-        max_model_len=limits.max_model_tokens,
-        hf_overrides={"max_position_embeddings": limits.max_model_tokens},
-        max_num_seqs=limits.max_requests,
-        max_num_batched_tokens=limits.max_batched_tokens,
-        block_size=limits.block_tokens,
+        max_model_len=held.max_model_tokens,
+        hf_overrides={"max_position_embeddings": held.max_model_tokens},
+        max_num_seqs=held.max_requests,
+        max_num_batched_tokens=held.max_batched_tokens,
+        block_size=held.block_tokens,
         enable_prefix_caching=True,
         enable_chunked_prefill=True,
         scheduling_policy="priority",
@@ -229,7 +210,7 @@ def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
     ).create_engine_config()
     config.cache_config.num_gpu_blocks = num_blocks
     spec = FullAttentionSpec(
-        block_size=limits.block_tokens, num_kv_heads=1, head_size=64, dtype=torch.float32
+        block_size=held.block_tokens, num_kv_heads=1, head_size=64, dtype=torch.float32
     )
     scheduler = with_hints(Scheduler)(
         vllm_config=config,
@@ -237,12 +218,12 @@ def _vllm_scheduler(limits: Limits, model_dir: str) -> tuple[Any, Any]:
         structured_output_manager=SimpleNamespace(
             should_advance=lambda *_: False, accept_tokens=lambda *_, **__: True
         ),
-        block_size=limits.block_tokens,
-        hash_block_size=limits.block_tokens,
+        block_size=held.block_tokens,
+        hash_block_size=held.block_tokens,
     )
     hash_function = get_hash_fn_by_name(config.cache_config.prefix_caching_hash_algo)
     init_none_hash(hash_function)
-    hasher = get_request_block_hasher(limits.block_tokens, hash_function)
+    hasher = get_request_block_hasher(held.block_tokens, hash_function)
 
     def new_request(
         request_id: str,
