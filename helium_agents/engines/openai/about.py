@@ -198,7 +198,9 @@ class Asking:
                 f"nobody answers at {self._base_url}: {said}. Start the server, or correct base_url"
             ) from error
         if not response.is_success:
-            failure = failure_of(response.status_code, text, place, self._hide)
+            failure = failure_of(
+                response.status_code, text, place, self._hide, headers=response.headers
+            )
             if isinstance(failure, TransientEngineError):
                 raise NotThere(str(failure), is_busy=True)
             if response.status_code in (400, 404, 405, 501):

@@ -110,7 +110,7 @@ class Connection:
                         _text(await response.aread()),
                         self._place,
                         self._hide,
-                        retry_after=response.headers.get("retry-after"),
+                        headers=response.headers,
                     )
                 if _STREAM not in response.headers.get("content-type", ""):  # even if one was asked
                     page = self._page(data := await response.aread())
@@ -133,7 +133,7 @@ class Connection:
         except ValidationError:
             raise self._no_answer(data) from None
         if page.error_status is not None:
-            raise failure_of(page.error_status, _text(data), self._place, self._hide)
+            raise failure_of(page.error_status, _text(data), self._place, self._hide, headers={})
         page.hide(self._hide)
         return page
 

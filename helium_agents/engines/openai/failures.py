@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -43,7 +43,7 @@ def failure_of(
     place: str,
     hide: Callable[[str], str],
     *,
-    retry_after: str | None = None,
+    headers: Mapping[str, str],
 ) -> EngineError:
     """The error for an answer that is none.
 
@@ -52,7 +52,7 @@ def failure_of(
         body: What the server said.
         place: The server, for people.
         hide: Takes the key out of a text, which a server may repeat.
-        retry_after: The header of that name.
+        headers: What it said before that; of an error inside a stream nothing.
     """
     code, said = _said(body)
     said = hide(said)[:_SHOWN_CHARACTERS]
@@ -64,12 +64,13 @@ def failure_of(
     if status == 404:
         return EngineError(f"{answered}. Is base_url right, and does the server have this model?")
     if 300 <= status < 400:
-        return EngineError(f"{answered}. It moves requests elsewhere: give that URL as base_url")
+        where = hide(headers.get("location", "")).partition("?")[0] or "elsewhere"
+        return EngineError(f"{answered}. It sends requests to {where}: give that API as base_url")
     if status == 429 and code != "insufficient_quota":
-        after_s = pause_s(retry_after)
+        after_s = pause_s(headers.get("retry-after"))
         return TryAgain(answered, after_s=after_s, most_attempts=_MANY_ATTEMPTS)
     if status in (502, 503, 504):
-        after_s = pause_s(retry_after)
+        after_s = pause_s(headers.get("retry-after"))
         return TryAgain(answered, after_s=after_s, most_attempts=_MANY_ATTEMPTS)
     if status >= 500 or status == 408:
         return TryAgain(answered)

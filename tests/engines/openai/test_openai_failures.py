@@ -76,7 +76,11 @@ async def test_what_does_not_pass_fails_after_some_attempts(server: ScriptedServ
     [
         (Refusal(401), EngineError, "OPENAI_API_KEY, or api_key=, have a key"),
         (Refusal(404), EngineError, "does the server have this model"),
-        (Refusal(307, ""), EngineError, "give that URL as base_url"),
+        (
+            Refusal(307, "", {"location": "http://else/v1/chat/completions?key=a"}),
+            EngineError,
+            "sends requests to http://else/v1/chat/completions: give that API as base_url",
+        ),
         (Refusal(400), RequestError, "answered 400: scripted"),
         (
             Refusal(400, '{"error": {"message": "maximum context length is 5 tokens"}}'),
