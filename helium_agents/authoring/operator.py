@@ -36,37 +36,13 @@ RETRIED: tuple[type[BaseException], ...] = (TransientEngineError, InvalidReply)
 class Operator(Generic[P, T]):
     """An async function whose call returns a `Ref`. Made by `@operator`; see there."""
 
-    def __init__(
-        self,
-        fn: Callable[P, Awaitable[T]],
-        *,
-        pure: bool = False,
-        version: str | None = None,
-        name: str | None = None,
-        retries: int = 0,
-        retry_on: RetryOn = RETRIED,
-        timeout: float | None = None,
-        predict: Callable[..., Any] | None = None,
-    ) -> None:
-        check_operator(
-            fn, isinstance(fn, Operator | BoundOperator), pure=pure, version=version, name=name,
-            retries=retries, retry_on=retry_on, timeout=timeout, predict=predict,
-        )  # fmt: skip
+    def __init__(self, fn: Callable[P, Awaitable[T]], body: Body) -> None:
         functools.update_wrapper(self, fn)
         # inspect and anyio take for a coroutine function what looks like one
         for attribute in ("__code__", "__defaults__", "__kwdefaults__", "__annotations__"):
             setattr(self, attribute, getattr(fn, attribute))
-        self.version = version
-        self.body = Body(
-            fn,
-            name or fn.__name__,
-            is_pure=pure,
-            explicit_version=version,
-            retries=retries,
-            retry_on=retry_on if isinstance(retry_on, tuple) else (retry_on,),
-            timeout_s=timeout,
-            predict=predict,
-        )
+        self.version = body.explicit_version
+        self.body = body
         # Of the function itself: what it wraps may have another signature or other defaults.
         self._signature = inspect.signature(fn, follow_wrapped=False)
 
@@ -215,6 +191,7 @@ def operator(
     retries: int = ...,
     retry_on: RetryOn = ...,
     timeout: float | None = ...,
+    predict: Callable[..., Any] | None = ...,
 ) -> Operator[P, T]: ...
 @overload
 def operator(
@@ -269,13 +246,17 @@ def operator(
         OperatorDefinitionError: The function is not a coroutine function, or an option is of the
             wrong type or out of range.
     """
-    options = {
-        "pure": pure, "version": version, "name": name, "retries": retries, "retry_on": retry_on,
-        "timeout": timeout, "predict": predict,
-    }  # fmt: skip
-    if fn is None:
-        return lambda fn: Operator(fn, **options)  # type: ignore[arg-type]
-    return Operator(fn, **options)  # type: ignore[arg-type]
+
+    def make(fn: Callable[..., Any]) -> Operator[..., Any]:
+        check_operator(
+            fn, isinstance(fn, Operator | BoundOperator), pure=pure, version=version, name=name,
+            retries=retries, retry_on=retry_on, timeout=timeout, predict=predict,
+        )  # fmt: skip
+        classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+        body = Body(fn, name or fn.__name__, pure, version, retries, classes, timeout, predict)
+        return Operator(fn, body)
+
+    return make if fn is None else make(fn)
 
 
 def _pure_caller(frame: Any) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 from helium_agents.keys.encoding import digest
 from helium_agents.keys.versions.version import Version, version_of
 
 
+@dataclass(eq=False)
 class Body:
     """The body of an operator.
 
@@ -25,29 +27,19 @@ class Body:
         predict: Guesses the result from the arguments; see `operator`.
     """
 
-    def __init__(
-        self,
-        fn: Callable[..., Awaitable[Any]],
-        name: str,
-        *,
-        is_pure: bool,
-        explicit_version: str | None,
-        retries: int,
-        retry_on: tuple[type[BaseException], ...],
-        timeout_s: float | None,
-        predict: Callable[..., Any] | None = None,
-    ) -> None:
-        self.fn = fn
-        self.predict = predict
-        self.name = name
-        self.is_pure = is_pure
-        self.explicit_version = explicit_version
-        self.retries = retries
-        self.retry_on = retry_on
-        self.timeout_s = timeout_s
+    fn: Callable[..., Awaitable[Any]]
+    name: str
+    is_pure: bool
+    explicit_version: str | None = None
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = ()
+    timeout_s: float | None = None
+    predict: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
         self.owner: type | None = None
-        self._source = Version(fn)
-        self.identity = f"{fn.__module__}:{getattr(fn, '__qualname__', name)}"
+        self._source = Version(self.fn)
+        self.identity = f"{self.fn.__module__}:{getattr(self.fn, '__qualname__', self.name)}"
 
     @property
     def version(self) -> bytes | str:

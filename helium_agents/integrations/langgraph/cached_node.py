@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 from langchain_core.messages.base import TextAccessor
 from langchain_core.runnables.config import var_child_runnable_config
 
-from helium_agents.authoring.operator import Operator
+from helium_agents.authoring.operator import operator
 from helium_agents.errors import ImpureCall, OperatorDefinitionError
 from helium_agents.graph.task_waits import AWAITED_BY
 from helium_agents.graph.trace import Frame, entered_frame
@@ -81,7 +81,7 @@ def _cached(
             var_child_runnable_config.set(_NoRun(name or fn.__name__))
         return _plain(await (fn(state) if is_async else asyncio.to_thread(fn, state)))
 
-    pure = Operator(body, pure=True, version=version, name=name)
+    pure = operator(body, pure=True, version=version, name=name)
 
     @functools.wraps(fn)
     async def node(state: Any) -> Any:

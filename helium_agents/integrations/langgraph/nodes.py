@@ -194,10 +194,7 @@ def _position(metadata: Mapping[str, Any], frame: Frame) -> dict[str, Any]:
 @cache
 def _body(name: str) -> Body:
     """The operator that stands for a node; LangGraph runs the node itself."""
-    body = Body(
-        _run_by_langgraph, name, is_pure=False, explicit_version=None, retries=0, retry_on=(),
-        timeout_s=None,
-    )  # fmt: skip
+    body = Body(_run_by_langgraph, name, is_pure=False)
     body.identity = f"langgraph:{name}"
     return body
 
