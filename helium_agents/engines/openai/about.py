@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from helium_agents.engines.openai.connection import headers_of
+from helium_agents.engines.openai.connection import certificates, headers_of
 from helium_agents.engines.openai.failures import failure_of
 from helium_agents.errors import EngineStartError, TransientEngineError
 
@@ -120,7 +120,10 @@ class Asking:
     def _client(self) -> httpx.Client:
         try:
             return httpx.Client(
-                base_url=self._base_url, headers=headers_of(self._key), timeout=_TIMEOUT_S
+                base_url=self._base_url,
+                headers=headers_of(self._key),
+                verify=certificates(),
+                timeout=_TIMEOUT_S,
             )
         except OSError as error:
             raise EngineStartError(
@@ -193,7 +196,12 @@ class Asking:
             with client.stream(method, url, json=body) as response:
                 text = _text(response)
         except httpx.RequestError as error:
-            said = self._hide(str(error)) or type(error).__name__
+            said = (self._hide(str(error)) or type(error).__name__).rstrip(".")
+            if "CERTIFICATE_VERIFY_FAILED" in said:
+                raise EngineStartError(
+                    f"the certificate of {self._base_url} is not trusted ({said}): name a file "
+                    "that has it, or its authority's, by the environment variable SSL_CERT_FILE"
+                ) from error
             raise NotThere(
                 f"nobody answers at {self._base_url}: {said}. Start the server, or correct base_url"
             ) from error

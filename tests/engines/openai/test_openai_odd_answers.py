@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import pytest
 from scripted_server import MODEL, Refusal, ScriptedServer
 
@@ -240,3 +241,12 @@ async def test_a_proxy_that_cannot_be_used_is_named(
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:1")
     with pytest.raises(EngineStartError, match=r"socks.*the proxy that .* ALL_PROXY names"):
         await OpenAIServer(server.url, MODEL).start()
+
+
+async def test_a_certificate_that_is_not_trusted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+
+    monkeypatch.setattr(httpx.Client, "stream", refuse)
+    with pytest.raises(EngineStartError, match=r"is not trusted .*self-signed.* SSL_CERT_FILE"):
+        await OpenAIServer("https://localhost:1", MODEL).start()
