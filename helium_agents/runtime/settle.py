@@ -77,7 +77,7 @@ class Settler:
         if isinstance(node, LlmNode):
             if node.draws_again and isinstance(outcome, Value):
                 return  # its draws were counted
-            kind, num_calls, calls_below = "llm", 0 if node.draws_again else 1, num_spared
+            kind, num_calls, calls_below = "llm", 1, num_spared
             if node.draws_again:
                 calls_below -= 1  # it counts as failed, beside its draws
         else:

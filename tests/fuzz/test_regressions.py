@@ -114,6 +114,20 @@ PROGRAMS: dict[str, Block] = {
         Map(rows(6), (Await(("a",), catches=False),)),
         Await(("b",)),
     ),
+    "draws of which none was made, in a pure operator": (
+        Make(
+            "a",
+            Op(
+                (
+                    Make("b", Ask("boom 7", draw=2, schema="Digit")),
+                    Make("c", Ask("q 2", slots=("b",), draw=3, schema="EvenScore")),
+                    Await(("c",)),
+                ),
+                is_pure=True,
+            ),
+        ),
+        Await(("a",)),
+    ),
     "a draw made outside of the pure operator that awaits it": (OuterDraw("q 0"),),
     "the ways in which draws stay apart": (
         Make("a", Ask("q 0", draw=UNSEEDED)),
