@@ -21,6 +21,7 @@ _REASONS = {
     "no cost": "nobody knows what a step of the engine costs: calibrate it, or give a Budget(...)",
     "off": "guesses there did not pay",
     "improbable": "not probable enough, or too many others were tried",
+    "long body": "the operator's own code takes too long to be run again so often",
     "not worth it": "what followed was not worth its cost",
 }
 """By `WhyNoGuess`."""

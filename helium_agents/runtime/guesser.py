@@ -32,6 +32,7 @@ from helium_agents.runtime.learned_guesses import (
     has_closed_part,
 )
 from helium_agents.runtime.predicted import Predicted, by_user, is_right, of_answer
+from helium_agents.runtime.replays import Replays
 from helium_agents.runtime.shadow import Shadow
 from helium_agents.runtime.shadow_world import ShadowWorld
 from helium_agents.runtime.stakes import Stakes
@@ -77,9 +78,10 @@ class Guesser:
         self._stakes = stakes
         self._learned = learned
         self._early = early
+        self._replays = replays = Replays()
         self._trials: dict[Shadow, Trial] = {}
         self._endless: set[str] = set()  # operators whose bodies cannot be ended
-        seen = engines, flights, answers, early, self._trials
+        seen = engines, flights, answers, early, self._trials, replays
         self._world = ShadowWorld(*seen, self._guess_above, self._cannot_end)
 
     def guess(self, body: Body, node: Node, site: str, until_s: float, above: Trial | None) -> None:
@@ -157,6 +159,9 @@ class Guesser:
         num_open = sum(trial.is_right is None for trial in body.trials)
         if chance < self._stakes.least_probability or num_open >= _MOST_TRIALS:
             note_why(body, node, "improbable")
+            return
+        if not self._replays.may_go_on:
+            note_why(body, node, "long body")
             return
         assert node.key is not None
         shadow = Shadow(self._world, known | {node.key: predicted.outcome})

@@ -28,6 +28,7 @@ from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame, Tally, entered_frame
 from helium_agents.runtime.ending import ended_or_left, leave_for_ever
 from helium_agents.runtime.known_inputs import with_inputs
+from helium_agents.runtime.replays import Replays
 from helium_agents.runtime.settle import delivered
 
 _MOST_WAITS = 1_000
@@ -46,6 +47,11 @@ class World(Protocol):
     @property
     def models(self) -> Models:
         """The session's models."""
+        ...
+
+    @property
+    def replays(self) -> Replays:
+        """What shadows may take of the event loop's time."""
         ...
 
     async def answer(self, node: Node, shadow: Shadow) -> Outcome | None:
@@ -100,7 +106,8 @@ class Shadow:
 
     async def _run(self, node: OperatorNode) -> None:
         try:
-            await run_body(node, None, Tally(), on_begin=self.not_timed)
+            work = run_body(node, None, Tally(), on_begin=self.not_timed)
+            await self._world.replays.timed(work)
         except KeyboardInterrupt:
             raise
         except BaseException:  # what is guessed may be what the body cannot have, or exits for
@@ -182,7 +189,7 @@ class Shadow:
                 await self._leave()
         if self.is_over or self._num_waits > _MOST_WAITS or frame is None:
             self._stop()
-        if frame.depth > _MOST_DEPTH:
+        if frame.depth > _MOST_DEPTH or not self._world.replays.may_go_on:
             self._stop()
         check_may_await(node, frame)
         if node.outcome is None:

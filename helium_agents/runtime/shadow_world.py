@@ -16,6 +16,7 @@ from helium_agents.runtime.early_answer import EarlyAnswer
 from helium_agents.runtime.early_answers import EarlyAnswers
 from helium_agents.runtime.engine_pool import EnginePool
 from helium_agents.runtime.flights import Flights
+from helium_agents.runtime.replays import Replays
 from helium_agents.runtime.shadow import Shadow
 from helium_agents.runtime.trial import Trial
 
@@ -29,6 +30,7 @@ class ShadowWorld:
         answers: What is remembered.
         early: What is computed early.
         trials: Those that go on, by their shadows.
+        replays: What they may take of the event loop's time.
         on_early: Called when a call of a trial begins to be computed early.
         cannot_end: Called with a call whose body goes on whenever it is ended.
     """
@@ -40,6 +42,7 @@ class ShadowWorld:
         answers: Answers,
         early: EarlyAnswers,
         trials: Mapping[Shadow, Trial],
+        replays: Replays,
         on_early: Callable[[EarlyAnswer, Node, Trial], None],
         cannot_end: Callable[[OperatorNode], None],
     ) -> None:
@@ -48,6 +51,7 @@ class ShadowWorld:
         self._answers = answers
         self._early = early
         self._trials = trials
+        self.replays = replays
         self._on_early = on_early
         self.cannot_end = cannot_end
 

@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 
 WhyNoGuess = Literal[
     "", "not shared", "never alike", "nobody", "nothing seen", "not said", "no cost", "off",
-    "improbable", "not worth it",
+    "improbable", "long body", "not worth it",
 ]  # fmt: skip
 """Why nothing was computed early on a guess of a call: something was, or might have been; equal
 calls are not one; its body differs when it is run again; nobody guesses such calls, nor could they;
 too little like it was seen; `predict=` said nothing; nobody knows what a step of its engine costs;
-guesses there did not pay; it was not probable enough, or one of too many; what followed was not
-worth its cost."""
+guesses there did not pay; it was not probable enough, or one of too many; running the body again
+would hold up the event loop; what followed was not worth its cost."""
 
 
 class Guessed(NamedTuple):

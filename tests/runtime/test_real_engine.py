@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -14,7 +14,7 @@ from agents_examples.debate import debate
 from agents_examples.document_qa import answer
 from agents_examples.reflection import reflect
 from agents_examples.rows import Document, MultipleChoice, read_rows
-from helium_agents import VLLM, ItemError, Session, gather, llm, operator, user
+from helium_agents import VLLM, Budget, ItemError, Session, gather, llm, operator, user
 from helium_agents.engines.engine import ChatMessage, Completion, Engine, Request
 from helium_agents.trace import read_trace
 
@@ -170,6 +170,39 @@ async def test_the_engine_aborts_once_nobody_waits(engine: VLLM) -> None:
             waiter.cancel()
         await asyncio.gather(*waiters, return_exceptions=True)
         assert not engine.num_open_requests
+
+
+Team = Literal["figures", "sums", "style"]
+TEAMS = ("figures", "sums", "style")
+
+
+@operator(pure=True, version="1", predict=lambda team: f"the {team} of it")
+async def look_up(team: str) -> str:
+    await asyncio.sleep(0.3)  # nothing but guesses is on the engine meanwhile
+    return f"the {team} of it"
+
+
+@operator(pure=True, version="1")
+async def specialist(document: Document) -> str:
+    asked = user(f"Who shall read this?\n{document.as_text()[:400]}")
+    branches = [(team, 0.9) for team in TEAMS]
+    team = (await llm(asked, schema=Team, max_tokens=16, predict=lambda _: branches)).parsed
+    found = await look_up(team)
+    return (await llm(user(f"{document.as_text()[:400]}\nTell of {found}."), max_tokens=24)).text
+
+
+async def test_guesses_on_every_branch_change_no_token_and_leave_nothing_open(
+    engine: VLLM,
+) -> None:
+    plain, guessing = Recording(engine), Recording(engine)
+    expected = await run_plain(plain, specialist, DOCUMENTS)
+    budget = Budget(max_extra_tokens=1e9, least_probability=0.0, caution=0.0, max_delay=1e9)
+    results, session = await run_optimised(guessing, specialist, DOCUMENTS, speculate=budget)
+    assert results == expected
+    assert {asked: guessing.answers[asked] for asked in plain.answers} == plain.answers
+    assert session.summary.num_early > 0 and session.summary.num_given_up > 0
+    assert not engine.num_open_requests
+    await engine.reset_prefix_cache()  # which is refused while blocks are in use
 
 
 async def until_open(engine: VLLM) -> None:
