@@ -6,18 +6,18 @@ from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.policy import AllOpen, Policy
 from helium_agents.optimizer.schedule import Asked, EverythingOpen, Gated, Queue, Schedule
 
-_LEAST_LOST_SHARE = 0.1
 _LEAST_PAUSE_SHARE = 0.025
 
 
 class Adaptive:
-    """Everything open, a policy predicted to be faster, or `Park` where agents lose most.
+    """Everything open, a policy predicted to be faster, or `Park` where agents do not fit.
 
     Where the calls of rows are known, policies can be simulated; who does so says which to
-    `follow`. Agents that pause cannot: of them it is seen that they lose their KV cache, when one
-    in ten of the prompt tokens that they have computed was computed before and they are away from
-    the engine for a twentieth of their time. Below that there is little to win, and rows that never
-    pause are better off with full batches. When they pause no more, everything is open again.
+    `follow`. Agents that pause cannot: of them it is seen that they go on where they ended, that
+    they are away from the engine for a twentieth of their time, and that their next turns will not
+    fit into the KV cache together. To wait until they have lost it is late: by then all of them
+    are computed anew. Rows that never pause are better off with full batches. When they pause no
+    more, everything is open again.
 
     Attributes:
         expects_pauses: Whether it is known before it is seen that agents pause and do not fit into
@@ -46,8 +46,8 @@ class Adaptive:
             self._parks = self.expects_pauses
         elif self._parks:
             self._parks = share >= _LEAST_PAUSE_SHARE
-        elif queue.lost_share > _LEAST_LOST_SHARE or self.expects_pauses:
-            self._parks = share > 2 * _LEAST_PAUSE_SHARE
+        elif share > 2 * _LEAST_PAUSE_SHARE:
+            self._parks = self.expects_pauses or self._park.is_full(queue)
         return self._current.choose(queue)
 
     def look_again_s(self, queue: Queue) -> float | None:

@@ -56,11 +56,14 @@ class ItemUse:
         growth_tokens: By how much its prompts grow from one to the next, on average; the most
             tokens of the answer, before the second one.
         paused_s: Since when nothing of it is on the engine; `None` while something is.
+        has_place: Whether what it has in the KV cache is kept for it; set when something of it is
+            sent, and by a schedule that takes it away.
     """
 
     tokens: int
     growth_tokens: float
     paused_s: float | None = None
+    has_place: bool = True
 
 
 class Room(Protocol):
@@ -126,18 +129,10 @@ class Queue(Protocol):
         ...
 
     @property
-    def lost_share(self) -> float:
-        """Of the prompt tokens computed lately: those that had been computed before, from 0 to 1.
-
-        Of items only that went on where they had ended.
-        """
-        ...
-
-    @property
     def pause_share(self) -> float | None:
-        """Of the time of such items lately: what they were away from the engine, from 0 to 1.
+        """Of the time of items lately: what they were away from the engine, from 0 to 1.
 
-        `None` before there are enough of them to tell.
+        Of items only that went on where they had ended. `None` before there are enough of them.
         """
         ...
 

@@ -16,23 +16,16 @@ class Turn(NamedTuple):
     """What came of a request that went on where its item's last one had ended.
 
     Args:
-        computed_tokens: Prompt tokens that the engine computed.
-        lost_tokens: Those of them that it had computed before, and forgotten.
         pause_s: Seconds since the last one.
         service_s: Seconds that it took itself.
     """
 
-    computed_tokens: int
-    lost_tokens: int
     pause_s: float
     service_s: float
 
 
 _NUM_TURNS = 64
 """So many turns tell how it goes at present."""
-
-_BLOCK_TOKENS = 32
-"""What is cached is cached in blocks, so that a little is always computed again."""
 
 _LEAST_TURNS = 16
 """With fewer nobody can tell."""
@@ -54,7 +47,7 @@ class ItemUses:
         self.items: dict[int, ItemUse] = {}
         self.turns: deque[Turn] = deque(maxlen=_NUM_TURNS)
         self._last_prompts: dict[int, Sequence[int]] = {}
-        self._going_on: dict[Request, tuple[int, float, float]] = {}
+        self._going_on: dict[Request, tuple[float, float]] = {}
         self.shared_tokens = 0
         self.growth_tokens = 0.0
         self._num_grown = self._grown_tokens = 0
@@ -67,14 +60,6 @@ class ItemUses:
         self._running: dict[int, list[Request]] = {}
         self.began_for: dict[Request, int] = {}
         self._turns: dict[int, tuple[int, int]] = {}  # how many, and the tokens of the first prompt
-
-    @property
-    def lost_share(self) -> float:
-        """Of the prompt tokens that were computed lately: those that had been computed before."""
-        if len(self.turns) < _LEAST_TURNS:
-            return 0.0
-        computed = sum(turn.computed_tokens for turn in self.turns)
-        return sum(turn.lost_tokens for turn in self.turns) / max(1, computed)
 
     @property
     def pause_share(self) -> float | None:
@@ -99,8 +84,7 @@ class ItemUses:
             # where it goes on after the last one, what began the answer stands at the same place
             goes_on = len(prompt) > len(last) > 0 and prompt[len(last) - 1] == last[-1]
             if use.paused_s is not None and goes_on:
-                num_new = max(0, len(prompt) - use.tokens)
-                self._going_on[request] = num_new, now_s - use.paused_s, now_s
+                self._going_on[request] = now_s - use.paused_s, now_s
             num_turns, first_tokens = self._turns[item]
             self._turns[item] = num_turns + 1, first_tokens
             use.growth_tokens = max(0.0, (len(prompt) - first_tokens) / num_turns)
@@ -108,7 +92,7 @@ class ItemUses:
             self._grown_tokens += max(0, len(prompt) - len(last))
             self.growth_tokens = self._grown_tokens / self._num_grown
         self._last_prompts[item] = prompt
-        use.paused_s = None
+        use.paused_s, use.has_place = None, True
         self.began_for[request] = item
         running = self._running.setdefault(item, [])
         running.append(request)
@@ -119,10 +103,8 @@ class ItemUses:
         item = self.began_for.pop(request, None)
         going_on = self._going_on.pop(request, None)
         if going_on is not None and completion is not None:
-            num_new, pause_s, begin_s = going_on
-            computed = len(request.prompt_token_ids) - completion.cached_tokens
-            lost = max(0, computed - num_new - _BLOCK_TOKENS)
-            self.turns.append(Turn(computed, lost, pause_s, now_s - begin_s))
+            pause_s, begin_s = going_on
+            self.turns.append(Turn(pause_s, now_s - begin_s))
         running = None if item is None else self._running.get(item)
         if item is None or running is None:
             return  # it is of no item, or of one that has ended

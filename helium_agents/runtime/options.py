@@ -38,8 +38,8 @@ class SessionOptions(TypedDict, total=False):
             all. Fewer share the KV cache better where the prefixes of all do not fit into it.
         schedule: Chooses which request goes to its engine next. By default (`Adaptive`) all go as
             they come, but where fewer open rows are predicted to be clearly faster, and where
-            agents that pause for tools are seen to lose their KV cache: then those that have begun
-            keep it, and others wait. `EverythingOpen()` never waits.
+            the next turns of agents that pause for tools will not fit into the KV cache: then those
+            that have begun keep it, and others wait. `EverythingOpen()` never waits.
         record: Keep every call for `explain()`; memory then grows with the run.
         trace: A file that is to keep what happens, or a `TraceFile`, which says how; `helium
             simulate` and `helium explain --analyze` read it.

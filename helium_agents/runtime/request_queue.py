@@ -201,11 +201,6 @@ class RequestQueue:
         return self.uses.growth_tokens
 
     @property
-    def lost_share(self) -> float:
-        """Of the prompt tokens computed lately: those that had been computed before."""
-        return self.uses.lost_share
-
-    @property
     def pause_share(self) -> float | None:
         """Of the time of items lately: what they were away from the engine."""
         return self.uses.pause_share

@@ -144,7 +144,6 @@ class SomeQueue:
     room: Capacity = ROOM
     shared_tokens: int = 0
     growth_tokens: float = 0.0
-    lost_share: float = 0.0
     pause_share: float = 0.0
     is_stalled: bool = False
     open_items: Sequence[int] = ()

@@ -39,7 +39,6 @@ class Queue:
     items: dict[int, ItemUse] = field(default_factory=dict)
     shared_tokens: int = 0
     growth_tokens: float = 0.0
-    lost_share: float = 0.0
     pause_share: float = 0.0
     prefill_s: float | None = None
     now_s: float = 0.0
@@ -180,18 +179,30 @@ def test_what_is_of_no_item_goes_at_once() -> None:
     assert Park().choose(queue) is queue.ready[1]
 
 
-def test_it_parks_once_agents_that_pause_lose_their_cache_and_until_they_pause_no_more() -> None:
-    schedule = Adaptive()
-    queue = park(turn("A", 1, 99), items={0: ItemUse(90, 0)})
+def test_what_does_not_fit_loses_its_place_and_comes_in_when_it_fits_beside_all() -> None:
+    items = {1: ItemUse(20, 10), 2: ItemUse(30, 10), 3: ItemUse(40, 10, paused_s=0.0)}
+    queue = park(turn("C", 3, 40), items=items)
+    assert Park().choose(queue) is None, "30, 40 and 50 of 100"
+    assert [use.has_place for use in items.values()] == [True, True, False]
+    items[4] = ItemUse(5, 0, paused_s=0.0)
+    items[1].tokens = 0
+    assert Park().choose(queue) is None, "10, 40 and 5, and 50 without a place"
+    del items[4]
+    assert Park().choose(queue) is queue.ready[0]
 
-    def parks(lost_share: float, pause_share: float) -> bool:
-        queue.lost_share, queue.pause_share = lost_share, pause_share
+
+def test_it_parks_once_agents_that_pause_will_not_fit_and_until_they_pause_no_more() -> None:
+    schedule = Adaptive()
+    queue = park(turn("A", 1, 99), items={0: ItemUse(80, 10)})
+
+    def parks(tokens: int, pause_share: float) -> bool:
+        queue.items[0].tokens, queue.pause_share = tokens, pause_share
         is_sent = schedule.choose(queue) is not None
         assert schedule.keeps_prefixes is not is_sent
         return not is_sent
 
-    assert not parks(0.0, 0.5)
-    assert not parks(0.5, 0.01), "rows that never pause"
-    assert parks(0.2, 0.1)
-    assert parks(0.0, 0.1), "since it parks, nothing is lost"
-    assert not parks(0.0, 0.0)
+    assert not parks(90, 0.5), "100 of 100"
+    assert not parks(91, 0.01), "rows that never pause"
+    assert parks(91, 0.1)
+    assert parks(80, 0.1), "since it parks, they fit"
+    assert not parks(91, 0.0)

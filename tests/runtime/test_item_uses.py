@@ -84,17 +84,23 @@ def test_an_engine_is_told_who_asks_and_who_has_ended_with_what_others_share() -
     assert ItemUses()._name(1) != names[0], "another session is another name"
 
 
-def test_what_is_lost_and_how_long_agents_are_away() -> None:
+def test_how_long_agents_are_away() -> None:
     uses = ItemUses()
-    assert (uses.lost_share, uses.pause_share) == (0.0, None)
     prompt = list(range(100))
     for number in range(17):
+        assert uses.pause_share is None, "of fifteen turns nobody can tell"
         asked = request(1, *prompt)
         uses.begin(asked, 4.0 * number)
-        # the engine has forgotten all; the answer is two tokens, and the tool takes 3 s of 4
-        uses.end(asked, done(2), 4.0 * number + 1.0)
+        uses.end(asked, done(2), 4.0 * number + 1.0)  # the tool takes 3 s of 4
         prompt += range(10)
-        if number == 15:
-            assert uses.lost_share == 0.0, "of fifteen turns nobody can tell"
-    assert 0.6 < uses.lost_share < 0.8, "but for the new tokens, and a block"
     assert uses.pause_share == 0.75
+
+
+def test_what_is_sent_has_a_place() -> None:
+    uses = ItemUses()
+    first, second = request(1, 1, 2), request(1, 1, 2, 3)
+    uses.begin(first, 0.0)
+    uses.end(first, done(1), 1.0)
+    uses.items[1].has_place = False
+    uses.begin(second, 2.0)
+    assert uses.items[1].has_place

@@ -169,8 +169,8 @@ def test_agents_that_are_known_to_pause_are_parked_at_once() -> None:
     (data,) = profiles.profiles().values()
     profile = decode_profile(data)
     assert profile is not None and profile.pause_share > 0.05
-    assert first.prefill_tokens < everything.prefill_tokens
-    assert second.prefill_tokens < first.prefill_tokens, "no loss need be seen first"
+    assert first.prefill_tokens < 0.7 * everything.prefill_tokens, "before anything is lost"
+    assert second.prefill_tokens <= first.prefill_tokens
     assert second.seconds <= first.seconds
 
 
