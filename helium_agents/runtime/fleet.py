@@ -91,9 +91,11 @@ class Fleet:
             if len(engines) > 1:
                 label += f" (replica {index + 1} of {len(engines)})"
             on_up = partial(self._note_up, index)
-            line = SupervisedEngine(engine, self.name, label, spawn=spawn, on_up=on_up, emit=emit)
-            self._all.append(line)
-        self._lines = dict(enumerate(self._all))  # without those that were given up
+            supervised = SupervisedEngine(
+                engine, self.name, label, spawn=spawn, on_up=on_up, emit=emit
+            )
+            self._all.append(supervised)
+        self._live = dict(enumerate(self._all))  # without those that were given up
 
     # --- the model -----------------------------------------------------------------------------
 
@@ -190,11 +192,11 @@ class Fleet:
         asked = (messages, tools) if tools else (messages,)
         while True:
             running = self._running() or await self._started()
-            line = next(iter(running.values()))
+            engine = next(iter(running.values()))
             try:
-                return await line.engine.render(*asked)
+                return await engine.engine.render(*asked)
             except Exception:
-                if not line.was_closed():
+                if not engine.was_closed():
                     raise
 
     async def complete(self, request: Request) -> Completion:
@@ -217,15 +219,15 @@ class Fleet:
             is_alone = num_deaths >= DEATHS_IN_COMPANY
             is_only = len(self._all) == 1
             with nullcontext(0) if is_only else self._router.routed(request, running) as index:
-                line = running[index]
+                engine = running[index]
                 try:
-                    completion = await line.complete(request, is_alone=is_alone)
+                    completion = await engine.complete(request, is_alone=is_alone)
                 except EngineDied as error:
                     if request.is_guess:
                         raise  # it may be to blame, and nobody has asked for it
                     num_deaths += 1
                     is_proven = not error.was_killed or num_deaths >= DEATHS_BY_KILL
-                    if is_alone and is_proven and line.end is None:
+                    if is_alone and is_proven and engine.end is None:
                         raise _poison(request.describe(), num_deaths, error) from error
                     completion = None
                     request = replace(request, request_id=f"{request.request_id}-again")
@@ -234,12 +236,12 @@ class Fleet:
 
     def open(self) -> None:
         """The session begins to use the engines."""
-        for line in self._all:
-            line.open()
+        for engine in self._all:
+            engine.open()
 
     async def close(self) -> None:
         """The session ends: stop the engines that sessions have started and none uses any more."""
-        await asyncio.gather(*(line.close() for line in self._all))
+        await asyncio.gather(*(engine.close() for engine in self._all))
 
     @property
     def is_up(self) -> bool:
@@ -249,41 +251,43 @@ class Fleet:
     @property
     def num_deaths(self) -> int:
         """How often its engines have died in this session."""
-        return sum(line.num_deaths for line in self._all)
+        return sum(engine.num_deaths for engine in self._all)
 
     @property
     def states(self) -> list[str]:
         """What each engine is doing, in words."""
-        return [line.state for line in self._all]
+        return [engine.state for engine in self._all]
 
     def _running(self) -> dict[int, SupervisedEngine]:
         """The engines that run, by index; the others are on their way."""
         running = {}
-        for index, line in self._lines.items():
-            if line.is_up:
-                running[index] = line
+        for index, engine in self._live.items():
+            if engine.is_up:
+                running[index] = engine
         return running
 
     async def _started(self) -> dict[int, SupervisedEngine]:
         """Wait until an engine runs."""
         while True:
-            for line in self._lines.values():
-                line.begin()
+            for engine in self._live.values():
+                engine.begin()
             running = self._running()
             if running:
                 return running
             self._drop_ended()
-            starts = [line.starting for line in self._lines.values() if line.starting is not None]
+            starts = [
+                engine.starting for engine in self._live.values() if engine.starting is not None
+            ]
             if starts:
                 await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
 
     def _drop_ended(self) -> None:
         """Go on without the replicas that will not be started again, if any is left."""
-        ends = {index: line.end for index, line in self._lines.items() if line.end is not None}
-        if len(ends) == len(self._lines):
+        ends = {index: engine.end for index, engine in self._live.items() if engine.end is not None}
+        if len(ends) == len(self._live):
             raise copy_error(next(iter(ends.values())))  # each call raises one of its own
         for index, end in ends.items():
-            label = self._lines.pop(index).label
+            label = self._live.pop(index).label
             message = f"engine {label!r} is given up, the others go on: {end}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 

@@ -79,7 +79,7 @@ class SupervisedEngine:
         self._on_up = on_up
         self._emit = emit
         self._use: _Use | None = None
-        self._door = asyncio.Lock()
+        self._alone = asyncio.Lock()
         self._num_open = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -150,7 +150,7 @@ class SupervisedEngine:
                 `end` says that this was the last time.
             EngineError: The engine answered nothing, or not all that was asked.
         """
-        if is_alone or self._door.locked():
+        if is_alone or self._alone.locked():
             await self._enter(is_alone=is_alone)
         self._num_open += 1
         self._is_idle.clear()
@@ -162,7 +162,7 @@ class SupervisedEngine:
                 completion = await self.engine.complete(request, on_delta)
             except EngineDied as error:
                 if life == self.num_deaths:  # nobody else has reported it
-                    self._mourn(error)
+                    self._note_death(error)
                 raise
             except Exception:
                 if self.was_closed():
@@ -177,19 +177,19 @@ class SupervisedEngine:
             if not self._num_open:
                 self._is_idle.set()
             if is_alone:
-                self._door.release()
+                self._alone.release()
 
     async def _enter(self, *, is_alone: bool) -> None:
-        """Wait until nobody is alone; who is to be alone keeps the door shut until it ends."""
-        await self._door.acquire()
+        """Wait until nobody is alone; who is to be alone keeps the lock until it ends."""
+        await self._alone.acquire()
         try:
             if is_alone:
                 await self._is_idle.wait()
         except BaseException:
-            self._door.release()
+            self._alone.release()
             raise
         if not is_alone:
-            self._door.release()
+            self._alone.release()
 
     def _checked(self, completion: Completion | None, request: Request) -> Completion:
         """What an engine gave, with its tokens counted; its types are not checked for sure."""
@@ -207,7 +207,7 @@ class SupervisedEngine:
         prompt_tokens = completion.prompt_tokens or len(request.prompt_token_ids)
         return completion._replace(prompt_tokens=prompt_tokens, output_tokens=output_tokens)
 
-    def _mourn(self, error: EngineDied) -> None:
+    def _note_death(self, error: EngineDied) -> None:
         self.num_deaths += 1
         self._num_fruitless += 1
         self.is_up = False
