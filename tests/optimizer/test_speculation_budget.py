@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helium_agents.errors import SessionError
@@ -37,6 +37,7 @@ class TestBudget:
 
 
 class TestPosterior:
+    @settings(deadline=None)
     @given(st.floats(0.01, 0.99), st.lists(st.booleans(), max_size=60))
     def test_the_limit_is_below_the_mean_and_moves_with_what_is_seen(
         self, probability: float, seen: list[bool]
@@ -89,6 +90,7 @@ class TestWorth:
         assert state.worth("site", HALF._replace(probability=0.1), idle) is None
         assert not state.is_off("site")
 
+    @settings(deadline=None)
     @given(st.floats(0.3, 0.99), st.integers(0, 2**16))
     def test_wrong_guesses_cost_no_more_than_the_share_and_what_is_open(
         self, truth: float, seed: int
@@ -153,6 +155,7 @@ class TestCallsOutside:
         assert 5 < len(stakes) < 20  # not all of the ten seconds
         assert state.worth("site", SURE, even._replace(saved_s=3.0))
 
+    @settings(deadline=None)
     @given(st.floats(0.3, 0.99), st.integers(0, 2**16))
     def test_never_is_more_taken_than_the_share(self, truth: float, seed: int) -> None:
         rng = random.Random(seed)
@@ -250,6 +253,7 @@ class TestOutlook:
             assert whole.saved_s == pytest.approx(alone_s, rel=0.05)
             assert whole.tokens == 200
 
+    @settings(deadline=None)
     @given(st.integers(1, 64), st.integers(1, 2000), st.floats(0.0, 10.0))
     def test_more_demanded_calls_cost_more_and_nothing_is_negative(
         self, num_demanded: int, prompt_tokens: int, window_s: float
