@@ -92,7 +92,7 @@ class TraceReader:
                 self.run.is_cut = self.end < file.seek(0, 2)
         except OSError as error:
             raise TraceError(f"the trace {path} cannot be read: {error.strerror}") from error
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, OverflowError, TypeError, ValueError) as error:
             raise TraceError(
                 f"the trace {path} has records of another form ({error!r}): read it with the "
                 "version of helium_agents that wrote it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import subprocess
 import sys
 import weakref
@@ -26,6 +27,7 @@ from helium_agents import (
     system,
     user,
 )
+from helium_agents.authoring import messages
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import HeliumError, PromptError, RefMisuse, SessionError
 
@@ -348,3 +350,8 @@ def test_a_ref_is_a_coroutine_by_its_type() -> None:
     from collections.abc import Awaitable, Coroutine
 
     assert issubclass(Ref, Coroutine) and issubclass(Ref, Awaitable)
+
+
+def test_the_docstrings_examples_run() -> None:
+    result = doctest.testmod(messages)
+    assert result.attempted and not result.failed

@@ -278,9 +278,11 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, data: bytes, message: str) 
 def test_records_of_another_form_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t"
     nothing = {"texts": Texts().coded(), "tokens": TokenSequences().coded()}
-    path.write_bytes(HEADER + chunk_of({**nothing, "records": [{"kind": "llm"}]}))
-    with pytest.raises(TraceError, match="records of another form"):
-        read_trace(path)
+    too_large = {"shared": [0], "rests": [[2**40]], "numbers": [0]}
+    for other in ({"records": [{"kind": "llm"}]}, {"tokens": too_large, "records": []}):
+        path.write_bytes(HEADER + chunk_of({**nothing, **other}))
+        with pytest.raises(TraceError, match="records of another form"):
+            read_trace(path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
