@@ -81,12 +81,14 @@ def waits_of(run: TracedRun) -> dict[int, tuple[int, ...]]:
     """
     spans = _Spans(run, _takes_time)
     shown = {call.number: call for call in run.calls if call.kind == "llm" or call.source != "body"}
-    found = {}
+    found: dict[int, tuple[int, ...]] = {}
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}  # many wait for the same many
     for number, call in shown.items():
         after = {each for each in call.inputs if each in shown}
         if _takes_time(call):
             after |= spans.waited_for(call)
-        found[number] = tuple(sorted(after))
+        waited = tuple(sorted(after))
+        found[number] = known.setdefault(waited, waited)
     return found
 
 

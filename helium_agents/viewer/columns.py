@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from helium_agents.diagnose.analyze import Paths, ready_times
 from helium_agents.diagnose.guesses import guessed_by
@@ -15,18 +15,21 @@ from helium_agents.viewer.analysis import Analysis
 Columns = dict[str, list[Any]]
 
 
-class Names:
-    """Texts that are told by their number, equal ones once."""
+_T = TypeVar("_T", bound=Hashable)
+
+
+class Numbered(Generic[_T]):
+    """What is told by its number, equal things once."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[_T, int] = {}
 
-    def add(self, text: str) -> int:
-        """The number of a text."""
-        return self._numbers.setdefault(text, len(self._numbers))
+    def add(self, each: _T) -> int:
+        """The number of a thing."""
+        return self._numbers.setdefault(each, len(self._numbers))
 
     @property
-    def every(self) -> list[str]:
+    def every(self) -> list[_T]:
         """All of them, by number."""
         return list(self._numbers)
 
@@ -40,8 +43,11 @@ def state_of(call: TracedCall) -> str:
     )
 
 
-def call_columns(analysis: Analysis, names: Names) -> Columns:
-    """The shown calls, by number; those of operators whose bodies ran are no calls of their own."""
+def call_columns(analysis: Analysis, names: Numbered[str]) -> tuple[Columns, list[list[int]]]:
+    """The shown calls, by number; those of operators whose bodies ran are no calls of their own.
+
+    With them comes what is waited for, which `after` names by its number: the places of calls.
+    """
     run = analysis.shown
     calls = sorted(
         (call for call in run.calls if call.number in analysis.waits), key=lambda call: call.number
@@ -52,6 +58,7 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
     early = analysis.run.early
     inner = _first_inside(run, calls)
     columns: Columns = {}
+    waits = Numbered[tuple[int, ...]]()
 
     def add(**values: Any) -> None:
         for name, value in values.items():
@@ -79,11 +86,12 @@ def call_columns(analysis: Analysis, names: Names) -> Columns:
             output=call.output_tokens,
             limit=None if answer is None else answer.max_tokens,
             finish=None if answer is None else names.add(", ".join(answer.finish_reasons)),
-            after=[places[number] for number in analysis.waits[call.number] if number in places],
+            after=waits.add(analysis.waits[call.number]),
             inputs=[places[number] for number in call.inputs if number in places],
             answered=answer is not None,
         )
-    return columns
+    waited = [[places[number] for number in each if number in places] for each in waits.every]
+    return columns, waited
 
 
 def _first_inside(run: TracedRun, calls: Sequence[TracedCall]) -> dict[int, int]:
@@ -141,7 +149,7 @@ def item_columns(run: TracedRun) -> Columns:
 
 def content_of(analysis: Analysis) -> dict[str, Any]:
     """Prompts and answers, each text once; read by the page when a call is opened first."""
-    texts = Names()
+    texts = Numbered[str]()
     answers: dict[int, TracedAnswer] = {}
     places: dict[int, int] = {}
     of_calls: dict[int, int] = {}

@@ -10,7 +10,13 @@ from typing import Any
 from helium_agents.diagnose.analyze import Paths
 from helium_agents.trace.run import TracedRun
 from helium_agents.viewer.analysis import Analysis, rows_of
-from helium_agents.viewer.columns import Names, call_columns, item_columns, state_of, tool_rows
+from helium_agents.viewer.columns import (
+    Numbered,
+    call_columns,
+    item_columns,
+    state_of,
+    tool_rows,
+)
 from helium_agents.viewer.prefix_rows import late_parts, prefix_rows
 
 
@@ -22,7 +28,8 @@ def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> d
         name: What a person calls it.
         is_running: Whether it goes on.
     """
-    run, names = analysis.run, Names()
+    run, names = analysis.run, Numbered[str]()
+    calls, waited = call_columns(analysis, names)
     bounds = analysis.bounds
     found = {
         "name": name,
@@ -53,7 +60,8 @@ def document_of(analysis: Analysis, name: str, *, is_running: bool = False) -> d
         "measured": _measured(analysis),
         "prefixes": [prefix_rows(tree) for tree in analysis.trees],
         "items": item_columns(analysis.shown),
-        "calls": call_columns(analysis, names),
+        "calls": calls,
+        "waited": waited,
     }
     return {**found, "names": names.every}
 

@@ -16,6 +16,7 @@ from helium_agents import Session
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.viewer.runs import ViewedRuns
 from helium_agents.viewer.server import ViewerServer
+from tests.trace.made import call, made_run
 from tests.viewer.conftest import html, in_thread
 from tests.viewer.planted import PLANTED, plant
 from tests.viewer.traces import EVIL, answer, long_run, write_known, write_run, written_page
@@ -150,6 +151,24 @@ def test_a_failed_call_says_what_the_engine_had_of_it(show: Show, tmp_path: Path
     assert "on the engine" in tab.inner_text("#details")
     assert "prompt read" not in tab.inner_text("#details")
     assert tab.eval_on_selector("#details .error", "box => box.clientHeight") <= 220
+
+
+def test_a_row_in_which_all_wait_for_all_is_laid_out(show: Show, tmp_path: Path) -> None:
+    """Arrows from each to each would keep the page from ever being there."""
+    first = [call(1 + number, 0, 1, body=900) for number in range(100)]
+    second = [call(101 + number, 2, 3, body=900) for number in range(100)]
+    gathered = made_run(*first, *second, bodies=[(900, "f:rounds", 0)])
+    tab = show(written_page(gathered, tmp_path / "gathered.html"))
+    assert tab.locator("#row-graph .joint").count() == 1
+    assert tab.locator("#row-graph .edge").count() == 200
+    turns = [
+        call(1 + turn, turn, turn + 0.9, body=900, inputs=tuple(range(1, 1 + turn)))
+        for turn in range(60)
+    ]
+    talk = made_run(*turns, bodies=[(900, "f:talk", 0)])
+    tab = show(written_page(talk, tmp_path / "talk.html"))
+    assert tab.locator("#row-graph .edge").count() == 59
+    assert "1,711 more arrows are not drawn" in tab.inner_text("#row-graph")
 
 
 def test_two_runs_stand_side_by_side(show: Show, traces: Path) -> None:

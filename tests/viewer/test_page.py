@@ -158,8 +158,9 @@ def test_columns_are_of_one_length_and_point_into_one_another(trace: Path) -> No
     columns = document["calls"]
     (size,) = {len(column) for column in columns.values()}
     assert size == document["num_calls"] == 15
-    for column in ("after", "inputs"):
-        assert all(0 <= place < size for places in columns[column] for place in places)
+    assert all(0 <= number < len(document["waited"]) for number in columns["after"])
+    for lists in (document["waited"], columns["inputs"]):
+        assert all(0 <= place < size for places in lists for place in places)
     merged = [place for place, leader in enumerate(columns["leader_place"]) if leader is not None]
     assert merged
     for place in merged:

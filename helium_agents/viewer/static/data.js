@@ -38,6 +38,8 @@ class Run {
     this.places = new Map((this.calls.number ?? []).map((number, at) => [number, at]));
     this.rowOf = new Map(this.items.item.map((item, at) => [item, at]));
     this.content = null;
+    // calls that waited for the same share one array
+    if (this.size) this.calls.after = this.calls.after.map((number) => this.waited[number]);
     this.beginAtZero();
     this.end = this.load.times.at(-1) ?? 1;
     this.byItem = new Map();

@@ -3,15 +3,17 @@
 
 const BOX = { width: 184, height: 44 };
 const TALL = 61;
+const JOINT = 8;
 const TITLE = 21; // letters
 
-// nodes: [{ id, title, note, state, mark, more, says, tip(), open() }], edges: [{ from, to, kind, note }]
+// nodes: [{ id, title, note, state, mark, more, says, tip(), open() }] or joints [{ id, title, isJoint }],
+// edges: [{ from, to, kind, note, isOpen }]; open ones have no head
 function graphOf(name, nodes, edges) {
   if (!nodes.length) return h("p.quiet", {}, "No calls.");
   const layout = new dagre.graphlib.Graph({ multigraph: true });
   layout.setGraph({ rankdir: "LR", nodesep: 14, ranksep: 46, marginx: 8, marginy: 8 });
   layout.setDefaultEdgeLabel(() => ({}));
-  for (const node of nodes) layout.setNode(node.id, { width: BOX.width, height: node.says ? TALL : BOX.height });
+  for (const node of nodes) layout.setNode(node.id, node.isJoint ? { width: JOINT, height: JOINT } : { width: BOX.width, height: node.says ? TALL : BOX.height });
   for (const edge of edges) if (edge.from !== edge.to) layout.setEdge(edge.from, edge.to, {}, edge.kind);
   dagre.layout(layout);
   const { width = 10, height = 10 } = layout.graph();
@@ -22,11 +24,29 @@ function graphOf(name, nodes, edges) {
     svg("defs", {}, svg("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 8, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto" },
       svg("path", { d: "M0 0L8 4L0 8z", class: "arrow" }))));
   for (const edge of edges) if (edge.from !== edge.to) drawing.append(edgeOf(layout, edge));
-  for (const node of nodes) drawing.append(boxOf(layout.node(node.id), node, loops.get(node.id)));
+  for (const node of nodes) drawing.append(node.isJoint ? jointOf(layout.node(node.id), node) : boxOf(layout.node(node.id), node, loops.get(node.id)));
   drawing.addEventListener("keydown", (event) => moveFocus(drawing, event));
   const first = drawing.querySelector(".box");
   if (first) first.setAttribute("tabindex", "0");
   return h("div.graph-box", {}, drawing);
+}
+
+// The edges without those that others, one after another, imply: a dense graph could not be laid out.
+function withoutImplied(edges) {
+  const into = new Map();
+  for (const { from, to } of edges) into.set(to, [...(into.get(to) ?? []), from]);
+  const above = new Map();
+  const ancestors = (id) => {
+    if (above.has(id)) return above.get(id);
+    const found = new Set();
+    above.set(id, found);
+    for (const from of into.get(id) ?? []) {
+      found.add(from);
+      for (const each of ancestors(from)) found.add(each);
+    }
+    return found;
+  };
+  return edges.filter(({ from, to }) => !into.get(to).some((other) => other !== from && ancestors(other).has(from)));
 }
 
 function edgeOf(layout, edge) {
@@ -34,8 +54,12 @@ function edgeOf(layout, edge) {
   const path = points.map(({ x, y }, at) => `${at ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   const middle = points[Math.floor(points.length / 2)];
   return svg("g", { class: "edge", "data-kind": edge.kind },
-    svg("path", { d: path, "marker-end": "url(#arrow)" }),
+    svg("path", { d: path, "marker-end": edge.isOpen ? null : "url(#arrow)" }),
     edge.note ? svg("text", { x: middle.x, y: middle.y - 4 }, edge.note) : null);
+}
+
+function jointOf({ x, y }, { title }) {
+  return svg("circle", { class: "joint", cx: x.toFixed(1), cy: y.toFixed(1), r: JOINT / 2 }, svg("title", {}, title));
 }
 
 function boxOf(place, node, loop) {

@@ -2,6 +2,8 @@
 "use strict";
 
 const MOST_BOXES = 300;
+const MOST_ARROWS = 600;
+const FEW_ARROWS = 16;  // more between two sets of calls meet in a joint
 
 function rowsPart(page) {
   const { run } = page;
@@ -95,10 +97,8 @@ function rowGraph(page, calls) {
   const nodes = shown.map((at) => callBox(page, at));
   const edges = [];
   const guests = new Map();
+  addWaits(run, shown, inside, nodes, edges);
   for (const at of shown) {
-    for (const before of run.calls.after[at]) {
-      if (inside.has(before)) edges.push({ from: `c${before}`, to: `c${at}`, kind: run.calls.inputs[at].includes(before) ? "input" : "data" });
-    }
     const leader = run.calls.leader_place[at];
     if (leader == null) continue;
     if (!inside.has(leader)) guests.set(leader, callBox(page, leader, true));
@@ -107,8 +107,33 @@ function rowGraph(page, calls) {
   nodes.push(...guests.values());
   addTools(run, shown, nodes, edges);
   const rest = calls.length - shown.length;
-  return h("div", {}, graphOf("Calls of the row", nodes, edges),
+  const drawn = (edges.length > 3 * nodes.length ? withoutImplied(edges) : edges).slice(0, MOST_ARROWS);
+  const hidden = edges.length - drawn.length;
+  return h("div", {}, graphOf("Calls of the row", nodes, drawn),
+    hidden ? h("p.quiet", {}, `${count(hidden, "more arrow")} ${hidden === 1 ? "is" : "are"} not drawn; a call tells what it waited for.`) : null,
     rest ? h("p.quiet", {}, `${count(rest, "later call")} of the row ${rest === 1 ? "is" : "are"} not drawn; the table has ${rest === 1 ? "it" : "them"}.`) : null);
+}
+
+// Arrows from calls to those that waited for them. Where many waited for the same many, as after a
+// gather, all lead to a joint and on from there: arrows from each to each could not be laid out.
+function addWaits(run, shown, inside, nodes, edges) {
+  const { after, inputs } = run.calls;
+  const together = new Map();
+  for (const at of shown) together.set(after[at], [...(together.get(after[at]) ?? []), at]);
+  for (const [waited, waiting] of together) {
+    const before = waited.filter((each) => inside.has(each));
+    if (before.length * waiting.length <= FEW_ARROWS || waiting.length === 1 || before.length === 1) {
+      for (const at of waiting) for (const each of before) {
+        edges.push({ from: `c${each}`, to: `c${at}`, kind: inputs[at].includes(each) ? "input" : "data" });
+      }
+      continue;
+    }
+    const id = `j${waiting[0]}`;
+    const kind = inputs[waiting[0]].includes(before[0]) ? "input" : "data";
+    nodes.push({ id, isJoint: true, title: `${count(waiting.length, "call")} waited for these ${before.length}` });
+    edges.push(...before.map((each) => ({ from: `c${each}`, to: id, kind, isOpen: true })),
+      ...waiting.map((at) => ({ from: id, to: `c${at}`, kind })));
+  }
 }
 
 // Tools stand between the call of their body that ended last before them and what was asked next.
