@@ -100,7 +100,8 @@ class Speculation:
         try:
             return await work()
         finally:
-            del self.bodies[origin]
+            if self.bodies.get(origin) is body:  # else it was given up, and is run again
+                del self.bodies[origin]
             while body.trials:
                 self._guesser.end(body.trials[-1])
             self._early.leave(body)

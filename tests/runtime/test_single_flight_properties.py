@@ -211,6 +211,7 @@ moves = st.lists(
 @settings(max_examples=80, deadline=None)
 @given(moves, st.integers(0, 4), st.integers(0, 40), st.booleans())
 @example([(0, None, 5), (0, None, 6), (3, None, 6), (8, None, 0)], 0, 18, True)  # once asked twice
+@example([(7, None, 4), (8, 7, 6), (0, 11, 3), (8, 17, 0)], 2, 27, True)  # ran beside itself
 def test_whoever_stays_gets_the_answer_and_nothing_is_left(
     moves: list[tuple[int, int | None, int]], clean_up_ticks: int, open_at: int, shares: bool
 ) -> None:
