@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import signal
 import sys
 import warnings
@@ -54,14 +55,25 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The engine's deaths come last of what needs it, so that it need not be started again."""
+    """First the files that share the engine, its deaths at the end, then those with their own.
+
+    So it is started once in each process, and not again after its deaths.
+    """
+    sharing = {item.path for item in items if "engine" in getattr(item, "fixturenames", ())}
 
     def rank(item: pytest.Item) -> int:
-        if "embedded_engine" in getattr(item, "fixturenames", ()):
+        if item.path not in sharing:
             return 2
         return int(item.path.name == "test_engine_death_real.py")
 
     items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_heap() -> None:
+    """Collect garbage among what a module's tests make only: a look at all of torch takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -83,13 +95,6 @@ async def engine(cache_home: Path) -> AsyncIterator[VLLM]:
         pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
     """
     async with started(VLLM("random")) as engine:
-        yield engine
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def embedded_engine(cache_home: Path) -> AsyncIterator[VLLM]:
-    """vLLM, started, on the embedded model; for the few tests that need sense in the answers."""
-    async with started(VLLM()) as engine:
         yield engine
 
 

@@ -1,9 +1,8 @@
-"""What a notebook's cell shows: counts as a table, and output that is drawn again and again."""
+"""Output in a notebook's cell that is drawn again and again."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -13,27 +12,6 @@ def is_in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
-
-
-def counts_as_html(counts: Mapping[str, str | float | None]) -> str:
-    """A table of the counts that are not zero.
-
-    Args:
-        counts: By name; an underscore in one is shown as a space.
-    """
-    cells = (
-        f"<tr><th style='text-align: left'>{escape(name.replace('_', ' '))}</th>"
-        f"<td>{escape(_shown(value))}</td></tr>"
-        for name, value in counts.items()
-        if value not in (0, "", None)
-    )
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _shown(value: str | float | None) -> str:
-    if isinstance(value, str) or value is None:
-        return value or ""
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
 
 
 class CellOutput:

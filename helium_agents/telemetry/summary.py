@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from helium_agents.errors import RefCancelled
@@ -18,7 +19,6 @@ from helium_agents.telemetry.events import (
     SpansLost,
     Speculated,
 )
-from helium_agents.telemetry.notebook import counts_as_html
 
 
 @dataclass
@@ -155,8 +155,16 @@ class Summary:
         }
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return counts_as_html(self.as_dict())
+        """What a notebook shows: the counts that are not zero."""
+        shown = {
+            name: value for name, value in self.as_dict().items() if value not in (0, "", None)
+        }
+        cells = (
+            f"<tr><th style='text-align: left'>{escape(name.replace('_', ' '))}</th>"
+            f"<td>{escape(_shown(value))}</td></tr>"
+            for name, value in shown.items()
+        )
+        return f"<table>{''.join(cells)}</table>"
 
     def _count_settled(self, event: CallSettled) -> None:
         if event.kind == "llm":
@@ -217,3 +225,9 @@ _COUNTS: dict[type[Any], Callable[[Summary, Any], None]] = {
     SpansLost: Summary._count_lost_spans,
     Speculated: Summary._count_speculated,
 }
+
+
+def _shown(value: str | float | None) -> str:
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"

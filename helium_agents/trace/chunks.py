@@ -23,9 +23,6 @@ _MARK = b"CHNK"
 
 HEADER = _HEADER.pack(MAGIC, VERSION)
 
-NUM_TELLING_BYTES = _HEADER.size + _CHUNK.size
-"""The first bytes of a trace, which tell it from others: they have the first chunk's checksum."""
-
 
 def chunk_of(content: Mapping[str, Any]) -> bytes:
     """The bytes of a chunk."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
 from helium_agents.errors import TraceError
-from helium_agents.trace.chunks import NUM_TELLING_BYTES
 from helium_agents.trace.read import TraceReader
 from helium_agents.trace.run import TracedRun
 
@@ -24,7 +24,7 @@ class FollowedTrace:
     def __init__(self, path: str | Path) -> None:
         self._path = path
         self._reader = TraceReader(path)
-        self._beginning: bytes | None = None
+        self._identity: tuple[int, int] | None = None
         self._size = -1
         self.version = 0
 
@@ -35,16 +35,16 @@ class FollowedTrace:
             TraceError: As `read_trace`.
         """
         try:
-            with open(self._path, "rb") as file:
-                beginning, size = file.read(NUM_TELLING_BYTES), file.seek(0, 2)
+            status = os.stat(self._path)
         except OSError as error:
             raise self._unreadable(error) from error
-        if beginning != self._beginning or size < self._reader.end:
+        identity = status.st_dev, status.st_ino
+        if identity != self._identity or status.st_size < self._reader.end:
             self._reader = TraceReader(self._path)
-            self._beginning, self._size = beginning, -1
-        if size != self._size:
+            self._identity, self._size = identity, -1
+        if status.st_size != self._size:
             self._reader.read()
-            self._size = size
+            self._size = status.st_size
             self.version += 1
         return self._reader.run
 

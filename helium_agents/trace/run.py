@@ -7,7 +7,6 @@ it ended, with calls numbered on.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,6 @@ from typing import Any, Literal
 
 from helium_agents.optimizer.step_window import StepWindow
 from helium_agents.telemetry.events import Source
-from helium_agents.telemetry.notebook import counts_as_html
 
 
 @dataclass(frozen=True)
@@ -274,27 +272,12 @@ class TracedRun:
         return {each["call"]: each for each in self.speculated if each["is_used"]}
 
     def __repr__(self) -> str:
-        told = (f"{number:,} {name}" for name, number in self._counts().items() if number)
-        return f"<TracedRun: {', '.join(told)}>"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return counts_as_html(self._counts())
-
-    def _counts(self) -> dict[str, int]:
-        calls = [call for call in self.calls if call.kind == "llm"]
-        outcomes = Counter("failed" if call.error else call.source for call in calls)
-        return {
-            "rows": len(self.items),
-            "model calls": len(calls),
-            **{"computed" if name == "engine" else name: n for name, n in outcomes.items()},
-            "never made": sum(call.calls_below for call in self.calls),
-            "prompt tokens": sum(call.prompt_tokens for call in self.computed),
-            "cached tokens": sum(call.cached_tokens for call in self.computed),
-            "output tokens": sum(call.output_tokens for call in self.computed),
-            "tools": len(self.tools),
-            "parts": len(self.parts),
-        }
+        parts = "" if len(self.parts) == 1 else f", {len(self.parts)} parts"
+        num_computed, num_failed = len(self.computed), sum(c.error is not None for c in self.calls)
+        return (
+            f"<TracedRun: {len(self.items):,} rows, {len(self.calls):,} calls, {num_computed:,} "
+            f"computed, {num_failed:,} failed, {len(self.tools):,} tools{parts}>"
+        )
 
     def unix_s(self, time_s: float) -> float:
         """When something was, in Unix time; each part's clock is set by its own beginning."""

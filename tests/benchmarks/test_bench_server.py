@@ -22,6 +22,7 @@ from benchmarks.harness.testbed import Testbed
 from benchmarks.harness.workload import Inputs
 from benchmarks.systems import systems
 from benchmarks.workloads import workloads
+from helium_agents.engines.engine_watcher import shared_memory
 
 pytestmark = pytest.mark.engine
 
@@ -44,9 +45,12 @@ async def test_peers_over_http_give_the_plain_programs_results(cache_home: Path)
     output_tokens = sum(len(call.output_token_ids) for call in case.known.calls)
     peers = [system for system in systems().values() if system.uses_server]
     assert {system.name for system in peers} == {"langgraph", "agentscope"}
-    before = set(psutil.Process().children(recursive=True)), set(os.listdir("/dev/shm"))
+    before = set(psutil.Process().children(recursive=True))
     async with Testbed(settings) as bed:
         await bed.start(server=True)
+        started = set(psutil.Process().children(recursive=True)) - before
+        shared = shared_memory(process.pid for process in started)
+        assert shared
         for system in [*peers, *peers]:  # what one leaves behind must not hang its next run
             run = await measure(system, case, bed)
             assert len(run.requests) == case.batch.num_calls
@@ -56,8 +60,8 @@ async def test_peers_over_http_give_the_plain_programs_results(cache_home: Path)
             assert run.counts.prefill_tokens == sum(
                 each.prompt_tokens - each.cached_tokens for each in run.requests
             )
-    assert set(psutil.Process().children(recursive=True)) <= before[0]
-    assert set(os.listdir("/dev/shm")) <= before[1]
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert not list(filter(os.path.exists, shared))
 
 
 async def test_a_server_that_cannot_start_says_why_and_leaves_nothing(

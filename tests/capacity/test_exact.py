@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
 from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.trace import TracedRun, read_trace
 
-pytest.importorskip("vllm")
+pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM schedules")
 
 Row = Callable[[int], Awaitable[Any]]
 COST = STEP_COSTS["cpu-medium"]

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from helium_agents.engines.engine import ChatMessage, Choice, Completion, Delta, Request
+from helium_agents.engines.engine_watcher import shared_memory
 from helium_agents.engines.vllm import VLLM
 from helium_agents.errors import EngineDied, EngineError, RequestError, TransientEngineError
 from helium_agents.graph.sampling import Sampling
@@ -300,7 +301,11 @@ async def test_a_cancelled_start_leaves_nothing(engine: VLLM) -> None:
     def children() -> set[int | None]:
         return {child.pid for child in multiprocessing.active_children()}
 
-    environment, older, shared = dict(os.environ), children(), set(os.listdir("/dev/shm"))
+    def shared() -> set[str]:
+        """What this program and its engines share; others may be at work beside it."""
+        return shared_memory([os.getpid(), *filter(None, children())])
+
+    environment, older, shared_before = dict(os.environ), children(), shared()
     other = VLLM("random", kv_tokens=8192)
     start = asyncio.ensure_future(other.start())
     waiting = asyncio.ensure_future(other.start())
@@ -308,11 +313,13 @@ async def test_a_cancelled_start_leaves_nothing(engine: VLLM) -> None:
     while children() == older:  # noqa: ASYNC110 - nobody sets an event for it
         await asyncio.sleep(0.05)
     await asyncio.sleep(1)
+    shared_meanwhile = shared()
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
     assert children() == older
-    assert not [name for name in os.listdir("/dev/shm") if name not in shared]
+    left = (shared_meanwhile | shared()) - shared_before
+    assert not list(filter(os.path.exists, left))
     gc.collect()
     assert (os.environ, other.is_started) == (environment, False)
     assert (await ask(engine, "And this one?")).choices  # the other engine was left alone

@@ -60,9 +60,7 @@ print([name for name in ("vllm", "torch", "transformers", "numpy") if name in sy
 
 def test_identity_and_truncate_import_nothing_heavy(cache_home: Path, tmp_path: Path) -> None:
     random_model_dir()  # making it takes numpy
-    before = time.monotonic()
     result = run_script(IDENTITY_SCRIPT, tmp_path)
-    assert time.monotonic() - before < 5
     assert result.stdout == VLLM("random").identity() + "\n[]\n", result.stderr
 
 

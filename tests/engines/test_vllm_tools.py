@@ -152,12 +152,6 @@ async def test_a_model_that_sees_no_images_is_not_asked(engine: VLLM) -> None:
         assert session.summary.num_computed == 0
 
 
-async def test_a_template_without_tools_is_refused(embedded_engine: VLLM) -> None:
-    async with Session(embedded_engine):
-        with pytest.raises(RequestError, match="tells its model of no tools"):
-            await llm(user("a"), tools=TOOLS)
-
-
 @pytest.mark.parametrize(
     ("template", "parser"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from agents_examples.rows import Document, MultipleChoice, read_rows
 from agents_examples.score import score
 from helium_agents import VLLM, Session, llm, user
 from helium_agents.engines.engine import Completion, Request
+from helium_agents.errors import RequestError
+from tests.conftest import started
 
 LEAST_SCORE = 0.65
 """Measured: 0.79 on the CPU of the README. Wrong numbers and guessed words come to about 0.2."""
@@ -46,6 +48,13 @@ class Demo(NamedTuple):
             for question, given in zip(document.questions, result.answers, strict=True)
         ]
         return sum(scores) / len(scores)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def embedded_engine(cache_home: Path) -> AsyncIterator[VLLM]:
+    """vLLM, started, on the embedded model."""
+    async with started(VLLM()) as engine:
+        yield engine
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -116,3 +125,14 @@ async def test_plain_cold_and_warm_are_equal_token_for_token(
     assert await run(warm, memo=tmp_path / "memo") == expected
     assert cold.tokens == plain.tokens
     assert warm.tokens == {}
+
+
+@in_session_loop
+async def test_a_template_without_tools_is_refused(embedded_engine: VLLM) -> None:
+    def forecast(city: str) -> str:
+        """The weather of tomorrow."""
+        return f"rain in {city}"
+
+    async with Session(embedded_engine):
+        with pytest.raises(RequestError, match="tells its model of no tools"):
+            await llm(user("a"), tools=[forecast])

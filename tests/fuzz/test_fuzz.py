@@ -6,6 +6,7 @@ A failure names the seed; `python -m tests.fuzz --only SEED` runs it again and m
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def failures_of(seeds: range, *, is_self_check: bool = False, guesses: bool = Fa
         case = case_of(seed, guesses=guesses)
         if case.config.kills:  # from a process without threads only
             continue
+        gc.freeze()  # each case collects garbage, and would look at what the last workflows hold
         problems = check(case, is_self_check=is_self_check)
         if problems:
             texts.append("\n".join([str(case), *dict.fromkeys(problems)]))

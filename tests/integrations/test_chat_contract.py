@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextvars import Context
-
 import pytest
 
 pytest.importorskip("langchain_core", reason="pip install 'helium_agents[langgraph]'")
@@ -14,7 +11,7 @@ from pydantic import BaseModel
 
 from helium_agents import Session
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.errors import InvalidReply, SessionError
+from helium_agents.errors import InvalidReply
 from helium_agents.integrations.langgraph import ChatHelium
 
 
@@ -42,22 +39,6 @@ async def test_an_answer_that_fits_comes_raw_too() -> None:
     async with Session(ScriptedEngine(lambda request: '{"score": 1}')):
         found = await raw.ainvoke("How good?")
     assert (found["parsed"], found["parsing_error"]) == (Verdict(score=1), None)
-
-
-async def test_a_thread_outside_the_open_session_is_not_answered_by_another_model() -> None:
-    """As an endpoint of a web server is, which is no coroutine."""
-    in_no_session = Context()
-
-    def ask(chat: ChatHelium) -> str:
-        return str(in_no_session.run(chat.invoke, "a").text)
-
-    async with Session(ScriptedEngine(lambda request: "the session's")):
-        with pytest.raises(SessionError, match="this thread is not in it"):
-            await asyncio.to_thread(ask, ChatHelium())
-        chat = ChatHelium(engine=ScriptedEngine(lambda request: "its own"))
-        assert await asyncio.to_thread(ask, chat) == "its own"
-        assert (await chat.ainvoke("a")).text == "the session's"
-        chat.close()
 
 
 async def test_no_tools_are_none() -> None:

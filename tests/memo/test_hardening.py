@@ -342,9 +342,7 @@ def test_the_program_ends_without_close(path: Path) -> None:
     for i in range(1, 500):
         store.put(key(i), b"pending", label="a")
     """
-    start_s = time.monotonic()
     finish(start(code, path))
-    assert time.monotonic() - start_s < 10
     with closing(LmdbStore(path)) as store:
         assert store.get(key(0)) == b"acknowledged"
         assert store.stats().num_entries == 500
@@ -368,9 +366,7 @@ def test_the_program_ends_although_another_holds_the_lock(path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     with store._use().env.begin(write=True):
-        start_s = time.monotonic()
         finish(process)
-        assert time.monotonic() - start_s < 8
     assert present(store, range(2)) == [0]
     store.close()
 

@@ -40,18 +40,6 @@ async def test_a_trace_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
     assert followed.read() == read_trace(path)
 
 
-async def test_one_that_is_replaced_by_a_longer_one_is_read_anew(tmp_path: Path) -> None:
-    """The file stays the same one, and reading on would begin in the middle of something."""
-    path, other = tmp_path / "t", tmp_path / "other"
-    await write(path, "one")
-    followed = FollowedTrace(path)
-    assert len(followed.read().calls) == 1
-    for text in ("two", "three", "four"):
-        await write(other, text, resume=True)
-    path.write_bytes(other.read_bytes())
-    assert followed.read() == read_trace(other)
-
-
 async def test_a_run_that_goes_on_is_known(tmp_path: Path) -> None:
     path = tmp_path / "run.trace"
     async with Session(ScriptedEngine(), trace=path):

@@ -238,20 +238,6 @@ def test_what_is_new_comes_while_the_run_goes_on(show: Show, tmp_path: Path) -> 
         thread.join()
 
 
-def test_a_server_that_was_stopped_is_told(show: Show, traces: Path) -> None:
-    with served(traces / "run.trace") as address:
-        tab = show(address, refused="**/content-0")
-        tab.click("#row-graph .box >> nth=0")
-        tab.wait_for_selector("#details:has-text('was stopped')")
-        tab.click("#tab-table")
-        tab.fill("[data-filter=text]", "sum up")
-        tab.wait_for_selector("#num-listed:has-text('was stopped')")
-        tab.context.unroute("**/content-0")
-        tab.fill("[data-filter=text]", "Sum up for 3")
-        tab.wait_for_selector("#num-listed:text-is('1 call of 15')")
-    tab.wait_for_selector("#head[data-lost*='was stopped']", timeout=60_000)
-
-
 def test_a_run_that_was_resumed_is_one(show: Show, tmp_path: Path) -> None:
     path = tmp_path / "run.trace"
     in_thread(write_run, path, [0, 1])

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from helium_agents.engines.openai.connection import certificates, headers_of
 from helium_agents.engines.openai.failures import failure_of
-from helium_agents.errors import EngineStartError, TransientEngineError
+from helium_agents.errors import EngineError, EngineStartError, TransientEngineError
 
 _TIMEOUT_S = 30.0
 _SHOWN_MODELS = 10
@@ -168,19 +168,17 @@ class Asking:
         return fingerprint if isinstance(fingerprint, str) else None
 
     def _one_token(self, client: httpx.Client, is_vllm: bool) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": self._model}
+        body: dict[str, Any] = {"model": self._model, "max_tokens": 1}
         if is_vllm:  # which may have a model that is none for chats
-            asked = body | {"prompt": ".", "max_tokens": 1}
-            return self._post(client, f"{self._base_url}/completions", asked)
+            return self._post(client, f"{self._base_url}/completions", body | {"prompt": "."})
         body["messages"] = [{"role": "user", "content": "."}]
-        for name in ("max_tokens", "max_completion_tokens"):
-            try:
-                asked = body | {name: 1}
-                return self._post(client, f"{self._base_url}/chat/completions", asked)
-            except _DoesNotTell as error:
-                if not any(word in str(error) for word in ("max_tokens", "max_completion_tokens")):
-                    raise
-        return {}  # models that think want room for it, and so tell nothing
+        try:
+            return self._post(client, f"{self._base_url}/chat/completions", body)
+        except EngineError as error:
+            if "max_completion_tokens" not in str(error):
+                raise
+            body["max_completion_tokens"] = body.pop("max_tokens")
+            return self._post(client, f"{self._base_url}/chat/completions", body)
 
     def _get(self, client: httpx.Client, url: str) -> dict[str, Any]:
         return self._asked(client, "GET", url)
@@ -218,8 +216,6 @@ class Asking:
             found = json.loads(text)
         except ValueError:
             found = None
-        if isinstance(found, list):  # so some list their models
-            return {"data": found}
         if not isinstance(found, dict):
             raise EngineStartError(
                 f"{place} answers, but not as the OpenAI API does: does base_url end in /v1?"

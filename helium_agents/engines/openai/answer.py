@@ -43,7 +43,7 @@ class Gathered:
         self._token_ids: list[list[int]] = [[] for _ in range(num_choices)]
         self._refusals: list[str] = [""] * num_choices
         self._reasonings: list[str] = [""] * num_choices
-        self._calls = [_Calls() for _ in range(num_choices)]
+        self._calls: list[list[WrittenCall]] = [[] for _ in range(num_choices)]
         self._reasons: list[str | None] = [None] * num_choices
         self._usage = Usage()
         self.fingerprint: str | None = None
@@ -67,7 +67,7 @@ class Gathered:
             self._refusals[piece.index] += piece.refusal
             self._reasonings[piece.index] += piece.reasoning
             for call in piece.calls:
-                self._calls[piece.index].add(call)
+                _add_call(self._calls[piece.index], call)
             self._reasons[piece.index] = piece.finish_reason or self._reasons[piece.index]
             if piece.content:
                 yield Delta(piece.index, piece.content)
@@ -114,7 +114,7 @@ class Gathered:
                 "it has a limit of its own (vLLM: start it with --generation-config vllm)"
             )
         text, reasoning = "".join(self._texts[index]), self._reasonings[index] or None
-        return Choice(text, ids, reason, reasoning, tuple(self._calls[index].written))
+        return Choice(text, ids, reason, reasoning, tuple(self._calls[index]))
 
     def _unfinished(self) -> EngineError:
         """The error for an answer whose end has not come."""
@@ -142,38 +142,14 @@ class Gathered:
         )
 
 
-class _Calls:
-    """The calls of tools in one answer, as they come.
-
-    Attributes:
-        written: What has come of each.
-    """
-
-    def __init__(self) -> None:
-        self.written: list[WrittenCall] = []
-        self._ids: list[str] = []
-        self._by_index: dict[int, int] = {}
-
-    def add(self, came: Called) -> None:
-        """Take a call, or what comes next of one."""
-        at = self._continued(came)
-        if at is None:
-            at = len(self.written)
-            self.written.append(WrittenCall("", ""))
-            self._ids.append(came.id)
-        if came.index is not None:
-            self._by_index[came.index] = at
-        name, arguments = self.written[at]
-        function = came.function
-        self.written[at] = WrittenCall(function.name or name, arguments + function.arguments)
-
-    def _continued(self, came: Called) -> int | None:
-        """Which one goes on: that of its index or, where servers tell none, of its id; the last."""
-        if came.index is not None:
-            at = self._by_index.get(came.index)
-            # some give all calls one index
-            is_next = at is not None and came.function.name and came.id not in ("", self._ids[at])
-            return None if is_next else at
-        if came.id:
-            return self._ids.index(came.id) if came.id in self._ids else None
-        return len(self._ids) - 1 if self._ids else None
+def _add_call(calls: list[WrittenCall], came: Called) -> None:
+    """Take a call, or what comes next of one, which its index tells or else its being the last."""
+    at = came.index
+    if at is None:
+        at = len(calls) if came.id is not None else len(calls) - 1
+    if not 0 <= at < len(calls):
+        at = len(calls)
+        calls.append(WrittenCall("", ""))
+    name, arguments = calls[at]
+    function = came.function
+    calls[at] = WrittenCall(function.name or name, arguments + (function.arguments or ""))

@@ -5,7 +5,6 @@ Servers differ: what is null counts as not said, and other words for one thing a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -29,21 +28,16 @@ _Count = Annotated[
 ]
 
 
-def _json_of(arguments: Any) -> Any:
-    """Arguments as text; some servers give them as an object."""
-    return json.dumps(arguments) if isinstance(arguments, dict) else arguments or ""
-
-
 class _Function(BaseModel):
     name: str | None = None
-    arguments: Annotated[str, BeforeValidator(_json_of)] = ""
+    arguments: str | None = None
 
 
 class Called(BaseModel):
     """A call of a tool or, in a stream, what comes of the one at `index`."""
 
     index: int | None = None
-    id: Annotated[str, BeforeValidator(lambda said: str(said or ""))] = ""
+    id: str | None = None
     function: _Function = Field(default_factory=_Function)
 
 

@@ -23,7 +23,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from helium_agents.integrations.langgraph.asked import Asked, check_fits
-from helium_agents.integrations.langgraph.loop_thread import LoopThread, check_none_is_meant
+from helium_agents.integrations.langgraph.loop_thread import LoopThread
 from helium_agents.integrations.langgraph.where import SessionLoop, session_loop
 from helium_agents.integrations.langgraph.work import Work, pieces, pieces_async
 
@@ -167,8 +167,6 @@ class ChatHelium(BaseChatModel):
         run_manager: Any,
         given: dict[str, Any],
     ) -> Asked:
-        if where is None and self.engine is None and self.model is None:
-            check_none_is_meant()
         options: dict[str, Any] = {
             name: given.pop(name, getattr(self, name))
             for name in ("max_tokens", "temperature", "top_p", "seed", "timeout", "share")

@@ -20,33 +20,12 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from helium_agents.engines.default import EngineLike
-from helium_agents.errors import SessionError
-from helium_agents.graph.trace import open_runners
 from helium_agents.integrations.langgraph.work import Work
-from helium_agents.runtime.calls import Calls
 from helium_agents.runtime.session import Session
 
 T = TypeVar("T")
 
 _CLOSES_WITHIN_S = 60.0
-
-
-def check_none_is_meant() -> None:
-    """Raise if a session is open on another event loop, which a caller without one may have meant.
-
-    The endpoints of a web server that are no coroutines, for example, are in no session of its
-    loop: a model that says nothing of its engine would answer them with another than the rest.
-
-    Raises:
-        SessionError: One is open.
-    """
-    own, _ = _the_loop()
-    if any(isinstance(each, Calls) and each.loop is not own for each in open_runners()):
-        raise SessionError(
-            "a session is open, but this thread is not in it, and ChatHelium() would load the "
-            "embedded model: give it an engine (ChatHelium(engine=...)), call it with await on the "
-            "session's event loop, or begin the thread by asyncio.to_thread in the session"
-        )
 
 
 class LoopThread:

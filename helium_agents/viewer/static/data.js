@@ -103,10 +103,8 @@ class Run {
 
   // Prompts and answers are read when they are first needed, and again when a call is not in them.
   async texts(number) {
-    this.content ??= loaded(`content-${this.place}`).catch(() => null);
+    this.content ??= loaded(`content-${this.place}`);
     const found = await this.content;
-    if (!found) this.content = null;  // the server was stopped; another may be there later
-    if (!found) return null;
     if (number === undefined || number in found.of_calls || found.asked === this.tag) return found;
     found.asked = this.tag;
     this.content = null;
@@ -116,9 +114,7 @@ class Run {
   async conversation(at) {
     if (!this.calls.answered[at]) return null;
     const number = this.calls.number[at];
-    const talks = await this.texts(number);
-    if (!talks) return { messages: null, replies: [], tools: [], isLost: true };
-    const { answers, texts, of_calls: places } = talks;
+    const { answers, texts, of_calls: places } = await this.texts(number);
     const found = answers[places[number]];
     if (!found?.messages) return { messages: null, replies: [], tools: [] };
     return {

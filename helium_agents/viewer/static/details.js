@@ -1,8 +1,6 @@
 // The selected call: its times and tokens, what it was asked and answered, and whom it waited for.
 "use strict";
 
-const STOPPED = "The texts cannot be read: helium view, which served this page, was stopped.";
-
 const details = {
   async show(page, at, focus = true) {
     const run = page.run;
@@ -90,7 +88,6 @@ const details = {
     if (talk == null) {
       return h("p.quiet", {}, `No engine ${wasAsked ? "answered" : "was asked"}, so the trace has no prompt of this call.`);
     }
-    if (talk.isLost) return h("p.quiet", {}, STOPPED);
     if (talk.messages == null) {
       return h("p.quiet", {}, "Texts were not kept: the run was traced with --trace-content off.");
     }

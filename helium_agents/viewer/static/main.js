@@ -157,17 +157,14 @@ async function follow(page) {
         const found = await fetched(`run-${at}`, run.tag);
         if (!found) continue;
         page.runs[at] = new Run(at, found);
-        const isSame = found.parts[0]?.run_id === run.parts[0]?.run_id;
-        page.runs[at].content = isSame ? run.content : null;  // of calls that have ended nothing changes
+        page.runs[at].content = run.content;  // of calls that have ended nothing changes
         isNew = true;
       }
       if (isNew && page.comparison) page.comparison = await loaded("comparison");
       if (isNew) page.draw();
       document.body.classList.remove("is-lost");
-    } catch (error) {  // the server is gone, or cannot read the trace; what was read stays
-      document.body.classList.add("is-lost");
-      const isGone = error instanceof TypeError;
-      document.getElementById("head").dataset.lost = isGone ? "helium view was stopped: nothing new comes" : error.message;
+    } catch {
+      document.body.classList.add("is-lost");  // the server is gone; what was read stays
     }
   }
 }

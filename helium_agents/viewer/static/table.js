@@ -44,10 +44,6 @@ function tablePart(page) {
     page.kept.filter = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, input.value]));
     const found = [];
     const talks = wanted.text ? await run.texts() : null;
-    if (wanted.text && !talks) {
-      told.textContent = STOPPED;
-      return;
-    }
     for (let at = 0; at < run.size; at++) if (isWanted(run, at, wanted, talks)) found.push(at);
     places = found;
     order();

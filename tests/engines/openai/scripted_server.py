@@ -131,9 +131,7 @@ class ScriptedServer:
             return await self._send(writer, self._about(path))
         body = json.loads(data)
         if body.get("max_tokens") == 1:  # it is asked for its fingerprint
-            refusal = self.refuse(body)
-            page = Refusal(200, json.dumps(self._page(body, [])))
-            return await self._send(writer, refusal or page)
+            return await self._send(writer, Refusal(200, json.dumps(self._page(body, []))))
         self.bodies.append(body | {"path": path})
         self.headers.append(headers)
         self.has_request.set()

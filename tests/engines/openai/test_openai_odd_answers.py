@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -147,76 +146,6 @@ async def test_fewer_answers_than_were_asked_are_named(server: ScriptedServer) -
     with pytest.raises(EngineError, match=r"gave 1 of 3 answers: it may not know n="):
         await asked(server, n=3, temperature=1.0)
     assert len(server.bodies) == 1
-
-
-async def test_models_may_be_a_bare_list(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = Refusal(200, json.dumps([{"id": MODEL}, {"id": "another"}]))
-    monkeypatch.setattr(server, "_about", lambda path: models)
-    assert (await asked(server)).text
-    with pytest.raises(EngineStartError, match=f"it has '{MODEL}', 'another'"):
-        await OpenAIServer(server.url, "third").start()
-
-
-async def test_a_model_that_cannot_say_one_token_has_no_fingerprint() -> None:
-    def refuse(body: dict[str, Any]) -> Refusal | None:
-        if body.get("max_tokens") == 1:
-            return Refusal(400, '{"error": {"message": "max_tokens is not supported"}}')
-        if body.get("max_completion_tokens") == 1:
-            return Refusal(400, '{"error": {"message": "max_tokens was reached: give it more"}}')
-        return None
-
-    async with ScriptedServer(is_vllm=False, refuse=refuse) as server:
-        server.fingerprint = None
-        parts = OpenAIServer(server.url, MODEL, weights="of today").identity_parts
-        found = await asyncio.to_thread(parts)
-    assert found["weights"] == "of today" and "fingerprint" not in found
-
-
-# --- calls of tools -------------------------------------------------------------------------------
-
-
-def add(first: int, second: int) -> int:
-    return first + second
-
-
-def called(first: int, second: int | None = None, **also: Any) -> dict[str, Any]:
-    rest = "" if second is None else f'"second": {second}}}'
-    function = {"name": "add", "arguments": f'{{"first": {first}, {rest}'}
-    return {"tool_calls": [{"id": f"id {first}", "function": function, **also}]}
-
-
-def rest(second: int, **also: Any) -> dict[str, Any]:
-    return {"tool_calls": [{"function": {"arguments": f'"second": {second}}}'}, **also}]}
-
-
-@pytest.mark.parametrize(
-    "deltas",
-    [
-        [called(1, 2, index=0), called(3, 4, index=0)],  # all of one index
-        [called(1, index=1), called(3, index=2), rest(2, index=1), rest(4, index=2)],
-        [called(1), rest(2), called(3), rest(4)],
-        [called(1), rest(2, id="id 1"), called(3), rest(4, id="id 3")],
-        [called(1, index=0), rest(2, index=0, id=""), called(3, index=1), rest(4, index=1, id="")],
-    ],
-)
-async def test_pieces_of_calls_find_together(
-    server: ScriptedServer, deltas: list[dict[str, Any]]
-) -> None:
-    pieces = [piece(None, **delta) for delta in deltas]
-    server.misbehaviours.append(stream(*pieces, piece(None, "tool_calls")))
-    reply = await asked(server, is_streamed=True, tools=[add])
-    found = [call.arguments for call in reply.tool_calls]
-    assert found == [{"first": 1, "second": 2}, {"first": 3, "second": 4}]
-
-
-async def test_arguments_may_be_an_object(server: ScriptedServer) -> None:
-    call = {"id": 7, "function": {"name": "add", "arguments": {"first": 1, "second": 2}}}
-    message = {"content": None, "tool_calls": [call, call]}  # of one id
-    server.misbehaviours.append(Refusal(200, page(message, "stop")))
-    reply = await asked(server, tools=[add])
-    assert [call.arguments for call in reply.tool_calls] == [{"first": 1, "second": 2}] * 2
 
 
 # --- where it is ----------------------------------------------------------------------------------
