@@ -6,8 +6,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 DEVELOP := $(addprefix requirements/,bench.txt browser.txt docs.txt langgraph.txt notebook.txt otel.txt pyright.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
+PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadfile
+named   = while IFS= read -r line; do echo "$(1) | $$line"; done
+SHELL   := bash
+.SHELLFLAGS := -o pipefail -c
 
-.PHONY: help demo docs test quick lint types pyright tests release-check langgraph-tests fuzz overhead bench bench-quick setup develop clean
+.PHONY: help demo docs test quick lint types pyright tests tests-with-engine tests-without-engine release-check langgraph-tests fuzz overhead bench bench-quick setup develop clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -18,10 +22,12 @@ demo: setup  ## Questions about a dozen documents, answers and a score; again: n
 docs: develop  ## The documentation site: docs/_build/index.html
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build
 
-test: lint types pyright tests  ## Lint, types, and all tests, real engine included.
+test: develop  ## Lint, types, and all tests, real engine included.
+	$(MAKE) --no-print-directory --jobs=2 --output-sync lint types pyright
+	$(MAKE) --no-print-directory tests
 
 quick: lint types  ## Lint, types, and the tests without the real engine, three minutes.
-	$(BIN)/python -m pytest -n 2 -m "not engine and not slow"
+	$(PYTEST) -m "not engine and not slow"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -34,9 +40,16 @@ types: develop
 pyright: develop  ## What users write, checked by pyright, too.
 	$(BIN)/basedpyright --pythonpath $(BIN)/python --project tests/typing
 
+# Starting an engine is mostly waiting, so what needs none is tested meanwhile; and in processes of
+# its own, since vLLM leaves much behind in one. Each line says which of the two it is of.
 tests: develop
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engine"
-	$(BIN)/python -m pytest -m engine
+	@$(MAKE) --no-print-directory --jobs=2 tests-with-engine tests-without-engine
+
+tests-with-engine: develop
+	@$(PYTEST) --no-loadscope-reorder -m engine 2>&1 | $(call named,engine)
+
+tests-without-engine: develop
+	@$(PYTEST) -m "not engine" 2>&1 | $(call named,others)
 
 release-check: setup  ## The wheel in an empty environment: runs an example on a server.
 	$(BIN)/python -m tests.release
