@@ -40,6 +40,7 @@ def show(chromium: Any) -> Iterator[Callable[..., Any]]:
 
     def opened(address: str, **options: Any) -> Any:
         context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
+        context.set_default_timeout(100_000)  # four others compute meanwhile
         contexts.append(context)
         tab = context.new_page()
         tab.on("pageerror", lambda error: complaints.append(str(error)))
