@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from helium_agents.cli.options import FILE, POSITIVE, debug_option, examples
+from helium_agents.cli.options import FILE, POSITIVE, debug_option, echo_warning, examples
 from helium_agents.cli.private_file import private_file
 from helium_agents.cli.report import told_if_long
 from helium_agents.errors import InputError
@@ -58,9 +58,11 @@ def view(
     """
     runs = ViewedRuns([trace, *([second] if second else [])], rows=[row - 1 for row in rows])
     with told_if_long(f"{trace} is long: it is still being read and analyzed ..."):
-        runs.get("run-0")
+        num_rows = runs.get("run-0")["num_rows"]
         if second is not None:
             runs.get("comparison")
+    if rows and max(rows) > num_rows:
+        echo_warning(f"--row {max(rows):,}: {trace} has {num_rows:,} rows")
     if html is not None:
         data = page({name: runs.get(name) for name in runs.every}).encode()
         with private_file(html, overwrite=overwrite, made_of=[trace, second]) as file:

@@ -190,3 +190,12 @@ def test_what_answers_of_operators_saved_is_told(tmp_path: Path) -> None:
     assert "more never made, since operators' answers were known" in told
     write(tmp_path / "none.trace", "nothing")
     assert "No model was called." in helium("explain", tmp_path / "none.trace", "--analyze")
+
+
+def test_a_row_that_the_run_does_not_have_is_named(tmp_path: Path) -> None:
+    trace = tmp_path / "run.trace"
+    write(trace, "remembered")
+    html = "--html", tmp_path / "run.html", "--overwrite"
+    assert "warning" not in helium("view", trace, *html, "--row", 1)
+    said = helium("view", trace, *html, "--row", 1, "--row", 99)
+    assert f"warning: --row 99: {trace} has 9 rows" in said
