@@ -184,7 +184,7 @@ async def measure(system: System, case: Case, bed: Testbed) -> Run:
         client_cpu_s=cpu_s,
         planning_s=system.planning_s,
         memory_mb=(max(memory) - memory[0]) / 1e6,
-        requests=log.requests,
+        requests=list(log.requests),  # a system that prepares itself may yet add to the log
         samples=samples,
         counts=counts - counts_before if counts and counts_before else None,
         row_times_s=log.row_times_s(case.batch.arrivals_s, len(case.batch.rows)),

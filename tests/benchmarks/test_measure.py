@@ -108,6 +108,13 @@ async def test_every_system_gives_the_plain_programs_results(
         assert len(run.requests) == case.batch.num_calls
 
 
+async def test_what_the_next_system_sends_to_prepare_itself_is_in_no_run(bed: Testbed) -> None:
+    case = await make("debate", 2)
+    run = await measure(systems()["raw"], case, bed)
+    await measure(systems()["langgraph-planned-again"], case, bed)
+    assert len(run.requests) == case.batch.num_calls
+
+
 class Altered(GraphSystem):
     """Plain asyncio that changes what it asks, what it hears, or the order of what it returns."""
 
