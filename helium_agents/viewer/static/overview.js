@@ -30,6 +30,11 @@ function callsTile(run) {
     run.num_below ? h("p.quiet", {}, `${count(run.num_below, "more call")} of the plain program were never made: the answers of operators were known.`) : null);
 }
 
+/** What is said of a figure that is not of the whole run. */
+function ofShown(run) {
+  return run.is_part ? " (of the rows that are shown)" : "";
+}
+
 function tokensTile(run) {
   const { prompt, hit, lost, output } = run.tokens;
   const parts = [
@@ -37,7 +42,7 @@ function tokensTile(run) {
     { key: "lost", mark: "▨", word: "read again", number: lost, tells: "read before, and lost or not yet there" },
     { key: "new", mark: "▭", word: "read first", number: prompt - hit - lost, tells: "nothing before began so" },
   ];
-  return h("article.tile", {}, h("h2", {}, "Prompt tokens of computed calls"),
+  return h("article.tile", {}, h("h2", {}, `Prompt tokens of computed calls${ofShown(run)}`),
     h("p.figure", {}, whole.format(prompt), h("small", {}, ` + ${whole.format(output)} answered`)),
     shareBar("Prompt tokens", parts, prompt));
 }
@@ -67,7 +72,7 @@ function timeTile(run) {
 
 function lossList(page) {
   const { run } = page;
-  const part = run.is_part ? " (of the rows that are shown)" : "";
+  const part = ofShown(run);
   if (!run.losses.length) {
     return h("p", { id: "losses" }, run.counts.computed
       ? "No large loss was found: no change that is looked for would save more than two percent of the time, nor 50 ms."
