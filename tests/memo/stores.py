@@ -70,9 +70,10 @@ def start(code: str, *args: object) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     try:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)  # a busy disk may take seconds over a commit
     except subprocess.TimeoutExpired:
         process.kill()
+        process.communicate()
         raise
     assert process.returncode == 0, err
     return out
