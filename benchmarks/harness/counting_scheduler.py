@@ -1,4 +1,4 @@
-"""vLLM's scheduler, which takes hints as ours does, and also counts what it schedules.
+"""vLLM's scheduler, which takes hints and reports as ours does, and also counts what it schedules.
 
 vLLM's own statistics are not exact: those of prefill end with a request's first preemption, a step
 that only begins a prompt shows in no histogram, and the batch is a gauge that somebody must look at
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.engine_counts import VARIABLE, CountsWriter, EngineCounts
 from helium_agents.engines.hinted_scheduler import with_hints
+from helium_agents.engines.reporting_scheduler import with_report
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def counting_scheduler(vllm_config: VllmConfig, **arguments: Any) -> Scheduler:
     """The scheduler that vLLM would choose by itself, asynchronous or not, made to count.
 
-    It takes hints, as that of our engines does.
+    It takes hints and reports its steps, as that of our engines does.
 
     Args:
         vllm_config: The engine's.
@@ -38,7 +39,7 @@ def counting_scheduler(vllm_config: VllmConfig, **arguments: Any) -> Scheduler:
     unasked = copy.copy(vllm_config.scheduler_config)
     unasked.scheduler_cls = None
     writer = CountsWriter(os.environ[VARIABLE])
-    chosen = with_hints(unasked.get_scheduler_cls())
+    chosen = with_report(with_hints(unasked.get_scheduler_cls()))
 
     class CountingScheduler(chosen):  # type: ignore[misc,valid-type]  # vLLM is not analysed
         def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:

@@ -1,9 +1,8 @@
 """What a step of a running engine takes, measured through its own port in a few seconds at most.
 
 Kept in the user's cache by model, settings and machine, so that it is measured once. It decides
-between schedules whose times differ by a twentieth or more, so it need not be exact. What cannot be
-told apart in so short a time (how much of a prompt's time is due to its length) counts where it was
-seen.
+between schedules whose times differ by a twentieth or more, so it need not be exact: what steps
+take later corrects it (`helium_agents.optimizer.step_sums`).
 """
 
 from __future__ import annotations
@@ -28,13 +27,16 @@ from helium_agents.optimizer.step_cost import StepCost
 
 Complete = Callable[[Request], Awaitable[Completion]]
 
-_SHORT, _MIDDLE, _LONG = 16, 64, 512
+_SHORT, _MIDDLE, _LONG, _LONGEST = 16, 64, 512, 1024
 _ANSWER_TOKENS = 12
 _BATCH = 16
 _ANSWER_ROOM_TOKENS = 64
 """Of each of several answers to one prompt, whose last block may be its own."""
 _FIRST_TOKEN_ID, _NUM_TOKEN_IDS = 300, 600
-_FORMAT = 2
+_LEAST_POSITION_SHARE = 1 / 50_000
+"""Each position costs at least so much of a token: attention is never free, though often cheap."""
+_NUM_AT_ONCE = 64
+_FORMAT = 3
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND")
 """They decide what an engine computes on."""
 
@@ -68,6 +70,14 @@ class _Probe:
         """From sending a prompt to its first token: the better of two."""
         return min([(await self.seconds([self.prompt(num_tokens)], 1))[0] for _ in range(2)])
 
+    async def arrival_s(self, num_prompts: int, num_tokens: int) -> tuple[float, float]:
+        """Each of so many requests on its way to the engine, and one from sending to its answer."""
+        prompts = [self.prompt(num_tokens)] * num_prompts
+        await self.seconds(prompts[:1], 1)  # from now on it is cached
+        one_s = min([(await self.seconds(prompts[:1], 1))[0] for _ in range(3)])
+        all_s = min([(await self.seconds(prompts, 1))[0] for _ in range(2)])
+        return max(0.0, all_s - one_s) / max(1, num_prompts - 1), one_s
+
     async def step_s(self, num_prompts: int, num_tokens: int) -> float:
         """A step in which so many answers grow, after the same prompt of so many tokens."""
         prompts = [self.prompt(num_tokens)] * num_prompts
@@ -90,20 +100,43 @@ async def measure_cost(complete: Complete, capacity: Capacity) -> StepCost:
     batch = max(2, min(_BATCH, capacity.max_requests, most // (_SHORT + _ANSWER_TOKENS)))
     probe = _Probe(complete)
     await probe.seconds([probe.prompt(_SHORT)], 4)  # what is done once is done
-    middle_s, long_s = await probe.prefill_s(middle), await probe.prefill_s(long)
+    prefill_s, position_s = await _prefill(probe, middle, long, min(_LONGEST, most))
     one_s, many_s = await probe.step_s(1, _SHORT), await probe.step_s(batch, _SHORT)
     # What one answer attends to takes less than the clock's noise, so many attend to it.
     num_far = max(1, min(batch, (most - long) // _ANSWER_ROOM_TOKENS))
     far_s = await probe.step_s(num_far, long)
     decode_s = max(0.0, many_s - one_s) / (batch - 1)
     near_s = one_s + decode_s * (num_far - 1)
+    step_s = max(0.0, one_s - decode_s)
+    # A block and a token more, so that all but a token is cached; and each has a block of its own.
+    block = capacity.block_tokens
+    at_once = max(1, min(_NUM_AT_ONCE, capacity.max_requests, capacity.kv_tokens // (2 * block)))
+    request_s, answer_s = await probe.arrival_s(at_once, min(block + 1, most))
     return StepCost(
-        step_s=max(0.0, one_s - decode_s),
+        step_s=step_s,
         decode_s=decode_s,
         context_s=max(0.0, far_s - near_s) / (num_far * (long - _SHORT)),
-        prefill_s=max(0.0, long_s - middle_s) / (long - middle),
-        position_s=0.0,
+        prefill_s=prefill_s,
+        position_s=position_s,
+        request_s=request_s,
+        reply_s=max(0.0, answer_s - request_s - step_s - prefill_s),
     )
+
+
+async def _prefill(probe: _Probe, middle: int, long: int, longest: int) -> tuple[float, float]:
+    """What a token of a prompt takes, and each of its positions more, from prompts of any length.
+
+    The time of a prompt is a parabola in its length; that of tokens in the middle is their slope.
+    """
+    middle_s, long_s = await probe.prefill_s(middle), await probe.prefill_s(long)
+    slope_s = max(0.0, long_s - middle_s) / (long - middle)
+    position_s = 0.0
+    if longest > long:
+        steeper_s = (await probe.prefill_s(longest) - long_s) / (longest - long)
+        position_s = 2 * (steeper_s - slope_s) / (longest - middle)
+    # Half of the slope at most: the rest is the same for every token.
+    position_s = min(max(position_s, _LEAST_POSITION_SHARE * slope_s), slope_s / (long + middle))
+    return slope_s - position_s * (long + middle) / 2, position_s
 
 
 async def cost_of(path: Path, complete: Complete, capacity: Capacity) -> StepCost:

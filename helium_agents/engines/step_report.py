@@ -13,11 +13,14 @@ import os
 import struct
 from typing import NamedTuple
 
+from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.optimizer.step_sums import NUM_SUMS, StepSums
 from helium_agents.optimizer.step_window import StepWindow, is_same_window, joined
 
 STEPS_VARIABLE = "HELIUM_AGENTS_ENGINE_STEPS"
 """Environment variable that tells the scheduler where to write."""
+
+_MORE_STEPS = 17 / 16
 
 _SUMS = struct.Struct(f"{NUM_SUMS + 1}d")
 
@@ -50,6 +53,7 @@ class StepReport:
 
     def __init__(self) -> None:
         self._descriptor = os.memfd_create("helium-engine-steps")
+        self._corrected: tuple[float, StepCost, StepCost] | None = None
 
     @property
     def path(self) -> str:
@@ -63,6 +67,16 @@ class StepReport:
             return None
         *values, again = _SUMS.unpack(content)
         return StepSums(values) if values[0] == again != 0.0 else None
+
+    def corrected(self, cost: StepCost) -> StepCost:
+        """A cost as the steps correct it, looked at again when there are a sixteenth more."""
+        sums = self.read()
+        if sums is None:
+            return cost
+        last = self._corrected
+        if last is None or last[1] != cost or sums.num_steps >= _MORE_STEPS * last[0]:
+            last = self._corrected = sums.num_steps, cost, sums.corrected(cost)
+        return last[2]
 
     def times_of(self, number: int) -> RequestTimes | None:
         """When a request was begun and had been read; `None` where nobody has told."""

@@ -26,7 +26,10 @@ def test_what_a_simulated_step_costs_is_found(name: str) -> None:
 
     found = run_in_virtual_time(measured())
     for step in (Step(1, 100), Step(16, 3200), Step(50, 50_000), Step(0, 0, 512, 512 * 256)):
-        assert found.seconds(step) == pytest.approx(cost.seconds(step), rel=0.25)
+        assert found.seconds(step) == pytest.approx(cost.seconds(step), rel=0.1)
+    assert found.position_s == pytest.approx(cost.position_s, rel=0.1)
+    assert found.request_s == pytest.approx(cost.request_s, rel=0.25)
+    assert found.reply_s == pytest.approx(cost.reply_s, rel=0.25)
 
 
 def test_a_cost_is_kept_by_what_it_depends_on(

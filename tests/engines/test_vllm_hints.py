@@ -75,7 +75,8 @@ async def test_its_scheduler_tells_what_steps_take(small: VLLM) -> None:
     assert sums is not None
     assert sums.num_steps > 100
     assert small._cost is not None
-    assert small.cost == sums.corrected(small._cost)
+    assert small.cost is not None
+    assert small.cost.step_s == pytest.approx(sums.corrected(small._cost).step_s, rel=0.1)
 
 
 @pytest.mark.slow

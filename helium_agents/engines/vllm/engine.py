@@ -124,8 +124,9 @@ class VLLM:
 
         Its scheduler tells what steps really take; one of yours does not, and nothing is corrected.
         """
-        sums = None if self._engine is None else self._engine.launched.steps.read()
-        return self._cost if self._cost is None or sums is None else sums.corrected(self._cost)
+        if self._cost is None or self._engine is None:
+            return self._cost
+        return self._engine.launched.steps.corrected(self._cost)
 
     def step_windows(self, since_s: float) -> list[StepWindow]:
         """What its scheduler told of the steps since a time; nothing where it is yours."""
