@@ -37,11 +37,10 @@ class Cell:
 
 
 CELLS = (
-    Cell("raw", PAPER, f"--systems ours,raw --setting pressure {_FULL}", 85),
+    Cell("raw", PAPER, f"--systems ours,raw,langgraph --setting pressure {_FULL}", 150),
     Cell("tools", "tools", f"--systems {_RIVALS} --scale 1 {_TOOLS}", 30),
     Cell("tools-large", "tools", f"--systems {_RIVALS} --scale 2 {_TOOLS}", 60),
     Cell("tools-open", "tools-open", f"--systems {_RIVALS} --scale 1 {_TOOLS}", 55),
-    Cell("peers", PAPER, f"--systems ours,langgraph --setting pressure {_FULL}", 95),
     Cell("tuned", PAPER, f"--systems ours,raw-tuned --setting pressure {_FULL}", 150),
     Cell("fits", f"{PAPER},tools", f"--systems ours,raw --setting fits {_FULL}", 85),
 )

@@ -56,7 +56,7 @@ def verdicts(results: Results, loops: Outcomes) -> list[Verdict]:
         *_against_raw(results.get("raw", ())),
         *_against_tuned(results.get("tuned", ())),
         *_tools(results, loops),
-        _geometric("LangGraph ÷ ours", _medians(results.get("peers", ()), "langgraph"), 1.22),
+        _geometric("LangGraph ÷ ours", _medians(results.get("raw", ()), "langgraph"), 1.22),
         *_beside_simulations(results.get("raw", ())),
         *_where_nothing_is_to_win(results.get("fits", ()), loops),
     ]
