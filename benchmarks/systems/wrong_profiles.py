@@ -12,7 +12,7 @@ from dataclasses import replace
 from benchmarks.systems.plain import PlainOurs
 from helium_agents.optimizer.distribution import Distribution
 from helium_agents.optimizer.profile import Profile, Runs, SeenRow
-from helium_agents.runtime.profiles import decode_profile, encode_profile
+from helium_agents.runtime.learning.profiles import decode_profile, encode_profile
 
 
 class WronglyTaught(PlainOurs):

@@ -17,7 +17,7 @@ from helium_agents.engines.simulated.tokens import token_text
 from helium_agents.errors import TraceError
 from helium_agents.graph.ref import Ref
 from helium_agents.graph.reply import Reply
-from helium_agents.runtime.map_run import MOST_OPEN
+from helium_agents.runtime.map.map_run import MOST_OPEN
 from helium_agents.runtime.session import Session
 from helium_agents.trace.dependencies import Step, steps_of
 from helium_agents.trace.run import TracedItem, TracedRun

@@ -34,7 +34,7 @@ def profiles(memo: Path, forget: str | None, as_json: bool) -> None:
     often rows call it, then the tokens of prompts and answers and the seconds between calls, each
     as the median, what nine in ten are below, and the most.
     """
-    from helium_agents.runtime.profiles import decode_profile
+    from helium_agents.runtime.learning.profiles import decode_profile
 
     if forget is not None:
         _forget(memo, forget, as_json=as_json)

@@ -10,7 +10,7 @@ from helium_agents.batch.rows import Rows, place_of_row
 from helium_agents.batch.workflow import Workflow
 from helium_agents.cli.loading import OURS, relative
 from helium_agents.errors import HeliumError, ItemError, in_words, shown
-from helium_agents.runtime.map import ENDS_THE_RUN
+from helium_agents.runtime.map.map import ENDS_THE_RUN
 
 
 def explain_failure(error: BaseException, workflow: Workflow, rows: Rows | None = None) -> str:

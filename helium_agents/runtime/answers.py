@@ -19,7 +19,7 @@ from helium_agents.graph.node import Node, join_digests
 from helium_agents.memo.store import Store
 from helium_agents.runtime.commits import Commits
 from helium_agents.runtime.cut_answer import fit_answer
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.record import (
     AliasRecord,
     AnswerRecord,

@@ -19,10 +19,10 @@ from helium_agents.optimizer.schedule import FewOpen
 from helium_agents.optimizer.speculation_budget import Budget
 from helium_agents.runtime.answers import Answers
 from helium_agents.runtime.calls import Calls
-from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
 from helium_agents.runtime.executed_plan import ExecutedPlan
-from helium_agents.runtime.learners import Learners
+from helium_agents.runtime.fleet.engine_pool import EnginePool
+from helium_agents.runtime.learning.learners import Learners
 from helium_agents.runtime.options import (
     SessionOptions,
     all_options,
@@ -32,7 +32,7 @@ from helium_agents.runtime.options import (
 )
 from helium_agents.runtime.parts import Parts
 from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.stakes import Stakes
+from helium_agents.runtime.speculation.stakes import Stakes
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Observer
 from helium_agents.telemetry.observers import Observers

@@ -40,11 +40,11 @@ from helium_agents.runtime.executor import Executor
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.inline_work import InlineWork
-from helium_agents.runtime.learned_guesses import LearnedGuesses
 from helium_agents.runtime.parts import Parts
 from helium_agents.runtime.reports import Reports
 from helium_agents.runtime.settle import Settler
-from helium_agents.runtime.speculation import Speculation
+from helium_agents.runtime.speculation.learned_guesses import LearnedGuesses
+from helium_agents.runtime.speculation.speculation import Speculation
 from helium_agents.runtime.streaming import StreamBuffer
 from helium_agents.runtime.timeout import WaiterTimeout
 from helium_agents.runtime.waiting import OpenMap, waiting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helium_agents.engines.engine import Choice
 from helium_agents.graph.llm_node import LlmNode
-from helium_agents.runtime.fleet import Fleet
+from helium_agents.runtime.fleet.fleet import Fleet
 from helium_agents.runtime.record import Answer, AnswerRecord
 
 

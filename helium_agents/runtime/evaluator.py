@@ -21,15 +21,15 @@ from helium_agents.graph.outcome import Value
 from helium_agents.graph.reply import Reply
 from helium_agents.graph.trace import Tally
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.known_inputs import check_result
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.reports import Reports
 from helium_agents.runtime.settle import parse_choices
-from helium_agents.runtime.speculation import Speculation
+from helium_agents.runtime.speculation.speculation import Speculation
 from helium_agents.runtime.timeout import set_done
 
 FIRST_BACKOFF_S = 0.1

@@ -24,9 +24,9 @@ from helium_agents.graph.ref import value_of
 from helium_agents.optimizer.optimize import Cut, Join, PhysicalPlan
 from helium_agents.runtime.answers import Answers, Found, is_memorable
 from helium_agents.runtime.cut_answer import fit_choice
-from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
 from helium_agents.runtime.evaluator import Evaluator
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight, Waiter
 from helium_agents.runtime.flights import Flights
 from helium_agents.runtime.item import Item

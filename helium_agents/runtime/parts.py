@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from helium_agents.optimizer.rules import Rule
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
 from helium_agents.runtime.executed_plan import ExecutedPlan
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.stakes import Stakes
+from helium_agents.runtime.speculation.stakes import Stakes
 from helium_agents.runtime.tasks import Tasks
 from helium_agents.telemetry.events import Observer
 

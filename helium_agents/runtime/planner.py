@@ -31,8 +31,8 @@ from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.predict import predict
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.optimizer.text_lengths import Prompt, text_lengths
-from helium_agents.runtime.learner import LEAST_ROWS, Learner
-from helium_agents.runtime.learners import Learners, Mapped
+from helium_agents.runtime.learning.learner import LEAST_ROWS, Learner
+from helium_agents.runtime.learning.learners import Learners, Mapped
 from helium_agents.telemetry.events import Observer, ProfileMisfit, ScheduleChosen, ScheduleSource
 
 _MOST_ROWS, _MOST_CALLS, _MOST_CHARACTERS = 128, 1024, 4_000_000

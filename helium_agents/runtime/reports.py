@@ -8,8 +8,8 @@ from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.optimizer.step_cost import StepCost
-from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.fleet import Fleet
+from helium_agents.runtime.fleet.engine_pool import EnginePool
+from helium_agents.runtime.fleet.fleet import Fleet
 from helium_agents.runtime.operator_calls import operator_around, operator_call
 from helium_agents.runtime.waiting import RunningTool
 from helium_agents.telemetry.events import (

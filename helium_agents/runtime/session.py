@@ -33,7 +33,7 @@ from helium_agents.graph.trace import (
 from helium_agents.memo.run_log import RunLog
 from helium_agents.runtime.assembly import Assembly
 from helium_agents.runtime.calls import Calls
-from helium_agents.runtime.map import Map
+from helium_agents.runtime.map.map import Map
 from helium_agents.runtime.options import SessionOptions
 from helium_agents.runtime.tasks import Tasks, not_open
 from helium_agents.runtime.workflow import Workflow

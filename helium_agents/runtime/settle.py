@@ -19,7 +19,7 @@ from helium_agents.graph.reply import Reply
 from helium_agents.graph.reply_schema import parse_reply
 from helium_agents.keys.freeze import freeze
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.operator_calls import operator_around
 from helium_agents.runtime.record import Answer

@@ -23,7 +23,7 @@ from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.graph.trace import entered_frame
 from helium_agents.integrations.langgraph import ChatHelium, planned
 from helium_agents.memo.run_log import RunLog
-from helium_agents.runtime.profiles import decode_profile
+from helium_agents.runtime.learning.profiles import decode_profile
 from helium_agents.telemetry.events import CallSettled, Event
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -28,7 +28,7 @@ from helium_agents.errors import SessionError
 from helium_agents.graph.trace import entered_frame
 from helium_agents.integrations.langgraph import ChatHelium, cached_node, planned, work
 from helium_agents.integrations.langgraph.loop_thread import LoopThread
-from helium_agents.runtime.profiles import decode_profile
+from helium_agents.runtime.learning.profiles import decode_profile
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from helium_agents.optimizer.guesses import Histogram, guesses
 from helium_agents.optimizer.profile import Profile
 from helium_agents.optimizer.tool_patterns import ToolPatterns, ToolStep
-from helium_agents.runtime.profiles import decode_profile, encode_profile
+from helium_agents.runtime.learning.profiles import decode_profile, encode_profile
 
 VALUES = ('"a"', '"b"', '"c"')
 

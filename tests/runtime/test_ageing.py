@@ -12,8 +12,8 @@ from helium_agents.engines.engine import Request
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.policy import AtMost
 from helium_agents.optimizer.schedule import EverythingOpen, Gated, Schedule
-from helium_agents.runtime import request_queue
-from helium_agents.runtime.request_queue import RequestQueue
+from helium_agents.runtime.dispatch import request_queue
+from helium_agents.runtime.dispatch.request_queue import RequestQueue
 
 
 class Unfair:

@@ -16,7 +16,7 @@ from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import RequestError, SessionError
 from helium_agents.optimizer.schedule import Asked, EverythingOpen, Queue
-from helium_agents.runtime.map_run import MOST_OPEN
+from helium_agents.runtime.map.map_run import MOST_OPEN
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 

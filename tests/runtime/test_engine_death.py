@@ -26,8 +26,8 @@ from helium_agents.errors import (
     PoisonRequest,
     TokenBudgetExceeded,
 )
-from helium_agents.runtime.fleet import DEATHS_BY_KILL
-from helium_agents.runtime.supervised_engine import MOST_FRUITLESS_RESTARTS, SupervisedEngine
+from helium_agents.runtime.fleet.fleet import DEATHS_BY_KILL
+from helium_agents.runtime.fleet.supervised_engine import MOST_FRUITLESS_RESTARTS, SupervisedEngine
 from helium_agents.telemetry.events import EngineLost, EngineStarted, Event
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")

@@ -14,7 +14,7 @@ from helium_agents import Replicas, Session, gather, llm, system, user
 from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EngineStartError
-from helium_agents.runtime.fleet import Fleet
+from helium_agents.runtime.fleet.fleet import Fleet
 from helium_agents.telemetry.events import EngineLost, EngineStarted, Event
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")

@@ -14,7 +14,7 @@ from helium_agents.engines.engine import Completion, Delta, OnDelta, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.errors import EngineDied, SessionError
 from helium_agents.optimizer.step_cost import StepCost
-from helium_agents.runtime import ending
+from helium_agents.runtime.speculation import ending
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 

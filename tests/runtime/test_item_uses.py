@@ -5,7 +5,7 @@ from __future__ import annotations
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.schedule import ItemUse
-from helium_agents.runtime.item_uses import ItemUses
+from helium_agents.runtime.dispatch.item_uses import ItemUses
 
 
 def request(item: int | None, *prompt: int, max_tokens: int = 4) -> Request:

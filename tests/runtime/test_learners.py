@@ -19,9 +19,9 @@ from helium_agents.memo.lmdb import LmdbStore
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.memo.run_log import RunLog
 from helium_agents.optimizer.profile import BLOCK_TOKENS, MOST_ROWS, Profile
-from helium_agents.runtime.learner import _is_kept
-from helium_agents.runtime.profiles import decode_profile, encode_profile, workflow_key
-from helium_agents.runtime.row_log import RowLog
+from helium_agents.runtime.learning.learner import _is_kept
+from helium_agents.runtime.learning.profiles import decode_profile, encode_profile, workflow_key
+from helium_agents.runtime.learning.row_log import RowLog
 
 
 def request(name: str, tokens: list[int]) -> Request:

@@ -9,8 +9,8 @@ import pytest
 
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.speculation_cost import Outside
-from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.outside_calls import OutsideCalls
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
+from helium_agents.runtime.speculation.outside_calls import OutsideCalls
 
 
 class Demand:

@@ -13,7 +13,7 @@ from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
-from helium_agents.runtime.learners import Learners, Mapped
+from helium_agents.runtime.learning.learners import Learners, Mapped
 from helium_agents.runtime.planner import Planner
 from helium_agents.telemetry.events import Event, ScheduleChosen
 

@@ -18,7 +18,7 @@ from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.optimizer.schedule import EverythingOpen, Schedule
 from helium_agents.optimizer.step_cost import StepCost
-from helium_agents.runtime.profiles import decode_profile, encode_profile
+from helium_agents.runtime.learning.profiles import decode_profile, encode_profile
 from helium_agents.telemetry.events import Event, ProfileMisfit, ScheduleChosen
 
 COST = StepCost(0.01, 0.0005, 0.0, 0.0005, 0.0)

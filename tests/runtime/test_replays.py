@@ -11,8 +11,8 @@ from gate import ticks
 from helium_agents import Budget, Session, llm, operator, user
 from helium_agents.engines.engine import Request
 from helium_agents.engines.scripted import ScriptedEngine
-from helium_agents.runtime import replays
-from helium_agents.runtime.replays import Replays
+from helium_agents.runtime.speculation import replays
+from helium_agents.runtime.speculation.replays import Replays
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
 

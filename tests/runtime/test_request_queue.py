@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from helium_agents.engines.engine import Request
 from helium_agents.graph.sampling import Sampling
-from helium_agents.runtime.request_queue import RequestQueue
+from helium_agents.runtime.dispatch.request_queue import RequestQueue
 
 items = st.none() | st.integers(0, 5)
 

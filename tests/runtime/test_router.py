@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helium_agents.engines.engine import ChatMessage, Request
 from helium_agents.graph.sampling import Sampling
-from helium_agents.runtime.router import Router
+from helium_agents.runtime.fleet.router import Router
 
 
 def request(prompt: list[int], max_tokens: int = 16) -> Request:

@@ -8,8 +8,8 @@ import pytest
 
 from helium_agents.optimizer.guesses import Guess
 from helium_agents.optimizer.speculation_budget import Budget
-from helium_agents.runtime.stakes import Stakes
-from helium_agents.runtime.trial import Trial
+from helium_agents.runtime.speculation.stakes import Stakes
+from helium_agents.runtime.speculation.trial import Trial
 
 GUESS = Guess("yes", 0.8, "predict")
 NOBODY = cast(Any, None)

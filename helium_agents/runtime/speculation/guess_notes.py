@@ -5,8 +5,8 @@ from __future__ import annotations
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Value
-from helium_agents.runtime.predicted import Predicted, is_right
-from helium_agents.runtime.trial import Body
+from helium_agents.runtime.speculation.predicted import Predicted, is_right
+from helium_agents.runtime.speculation.trial import Body
 from helium_agents.telemetry.events import Guessed, WhyNoGuess
 
 

@@ -13,8 +13,8 @@ from collections import OrderedDict
 from functools import partial
 
 from helium_agents.engines.engine import Capacity, Completion, Request, nobody
-from helium_agents.runtime.fleet import Fleet
-from helium_agents.runtime.item_uses import ItemUses
+from helium_agents.runtime.dispatch.item_uses import ItemUses
+from helium_agents.runtime.fleet.fleet import Fleet
 
 EVERY = 256
 """So seldom that it costs a schedule nothing: now and then one prompt is computed again."""

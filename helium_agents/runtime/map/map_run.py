@@ -23,9 +23,9 @@ from helium_agents.graph.task_waits import AWAITED_BY, Stuck
 from helium_agents.graph.trace import Frame, entered, entered_frame
 from helium_agents.runtime.calls import Calls
 from helium_agents.runtime.item import Item
-from helium_agents.runtime.learners import Mapped
-from helium_agents.runtime.map_results import MapResults
-from helium_agents.runtime.map_rows import Level, read_items
+from helium_agents.runtime.learning.learners import Mapped
+from helium_agents.runtime.map.map_results import MapResults
+from helium_agents.runtime.map.map_rows import Level, read_items
 from helium_agents.runtime.workflow import Workflow, name_of
 from helium_agents.telemetry.events import ItemClosed, ItemOpened, MapOpened
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from helium_agents.engines.engine import AnswersLast, Engine, shortest
 from helium_agents.errors import SessionError
 from helium_agents.keys.encoding import fingerprint
-from helium_agents.runtime.fleet import Fleet
-from helium_agents.runtime.supervised_engine import Spawn
+from helium_agents.runtime.fleet.fleet import Fleet
+from helium_agents.runtime.fleet.supervised_engine import Spawn
 from helium_agents.telemetry.events import ModelOpened, Observer
 
 

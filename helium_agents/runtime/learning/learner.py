@@ -10,7 +10,7 @@ from helium_agents.optimizer.drift import Drift
 from helium_agents.optimizer.guesses import Histogram
 from helium_agents.optimizer.later_use import LaterUse
 from helium_agents.optimizer.profile import MOST_ROWS, Profile, SeenRow, held_share
-from helium_agents.runtime.row_log import RowLog
+from helium_agents.runtime.learning.row_log import RowLog
 
 LEAST_ROWS = 4
 """Fewer tell too little of the others: they may all be of one document."""

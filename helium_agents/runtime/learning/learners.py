@@ -12,8 +12,13 @@ from helium_agents.errors import MemoError
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.memo.store import Store
 from helium_agents.optimizer.guesses import Histogram
-from helium_agents.runtime.learner import LEAST_ROWS, Learner
-from helium_agents.runtime.profiles import load_profile, name_of, save_profile, workflow_key
+from helium_agents.runtime.learning.learner import LEAST_ROWS, Learner
+from helium_agents.runtime.learning.profiles import (
+    load_profile,
+    name_of,
+    save_profile,
+    workflow_key,
+)
 
 
 @dataclass(eq=False, slots=True)

@@ -34,8 +34,8 @@ from helium_agents.errors import EngineDied, EngineStartError, PoisonRequest, Re
 from helium_agents.graph.llm_node import LlmCall, LlmNode, describe
 from helium_agents.graph.outcome import copy_error
 from helium_agents.optimizer.step_cost import StepCost
-from helium_agents.runtime.router import Router
-from helium_agents.runtime.supervised_engine import Spawn, SupervisedEngine
+from helium_agents.runtime.fleet.router import Router
+from helium_agents.runtime.fleet.supervised_engine import Spawn, SupervisedEngine
 from helium_agents.telemetry.events import Observer
 
 DEATHS_IN_COMPANY = 2

@@ -19,10 +19,10 @@ from helium_agents.graph.reply_part import part_of
 from helium_agents.optimizer.closed_values import Closed, closed_value, closed_values
 from helium_agents.optimizer.guesses import Guess, Histogram, guesses
 from helium_agents.optimizer.tool_patterns import ToolPatterns, ToolStep
-from helium_agents.runtime.fleet import chat_of
-from helium_agents.runtime.predicted import Predicted, of_answer
+from helium_agents.runtime.fleet.fleet import chat_of
 from helium_agents.runtime.record import Answer
-from helium_agents.runtime.trial import Body, Trial
+from helium_agents.runtime.speculation.predicted import Predicted, of_answer
+from helium_agents.runtime.speculation.trial import Body, Trial
 
 Histograms = Callable[[int], Sequence[Histogram]]
 """What is counted for an item of a map: in this run, and in earlier ones."""

@@ -30,7 +30,7 @@ from helium_agents.errors import (
 )
 from helium_agents.graph.outcome import Value
 from helium_agents.runtime.calls import Calls
-from helium_agents.runtime.map_run import MapRun
+from helium_agents.runtime.map.map_run import MapRun
 
 T = TypeVar("T")
 

@@ -22,11 +22,11 @@ from helium_agents.optimizer.speculation_cost import (
     prompt_seconds,
     request_seconds,
 )
-from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.early_answer import EarlyAnswer
-from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.outside_calls import OutsideCalls
-from helium_agents.runtime.trial import Body, Trial
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
+from helium_agents.runtime.fleet.engine_pool import EnginePool
+from helium_agents.runtime.speculation.early_answer import EarlyAnswer
+from helium_agents.runtime.speculation.outside_calls import OutsideCalls
+from helium_agents.runtime.speculation.trial import Body, Trial
 from helium_agents.telemetry.events import Usage, WhyNoGuess
 
 _TOOL_S = 0.2

@@ -18,7 +18,7 @@ from typing import Any
 from helium_agents.errors import HeliumError
 from helium_agents.keys.encoding import encode, fingerprint
 from helium_agents.runtime.item import Item
-from helium_agents.runtime.map_results import MapResults
+from helium_agents.runtime.map.map_results import MapResults
 
 _YIELD_EVERY = 256  # rows that are skipped before others get their turn
 

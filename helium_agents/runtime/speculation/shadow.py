@@ -26,10 +26,10 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome
 from helium_agents.graph.tool_call import ToolCall
 from helium_agents.graph.trace import Frame, Tally, entered_frame
-from helium_agents.runtime.ending import ended_or_left, leave_for_ever
 from helium_agents.runtime.known_inputs import with_inputs
-from helium_agents.runtime.replays import Replays
 from helium_agents.runtime.settle import delivered
+from helium_agents.runtime.speculation.ending import ended_or_left, leave_for_ever
+from helium_agents.runtime.speculation.replays import Replays
 
 _MOST_WAITS = 1_000
 """A guess that is wrong may let a body loop for ever over what is known."""

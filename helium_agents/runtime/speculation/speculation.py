@@ -21,21 +21,21 @@ from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Value
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.dispatcher import Dispatcher, Early
-from helium_agents.runtime.early_answer import EarlyAnswer
-from helium_agents.runtime.early_answers import EarlyAnswers
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher, Early
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.flight import Flight
 from helium_agents.runtime.flights import Flights
-from helium_agents.runtime.guess_notes import guessed, note_worth
-from helium_agents.runtime.guesser import Guesser
-from helium_agents.runtime.learned_guesses import (
+from helium_agents.runtime.speculation.early_answer import EarlyAnswer
+from helium_agents.runtime.speculation.early_answers import EarlyAnswers
+from helium_agents.runtime.speculation.guess_notes import guessed, note_worth
+from helium_agents.runtime.speculation.guesser import Guesser
+from helium_agents.runtime.speculation.learned_guesses import (
     LearnedGuesses,
 )
-from helium_agents.runtime.predicted import is_right
-from helium_agents.runtime.stakes import Stakes
+from helium_agents.runtime.speculation.predicted import is_right
+from helium_agents.runtime.speculation.stakes import Stakes
+from helium_agents.runtime.speculation.trial import Body, Trial
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.runtime.trial import Body, Trial
 from helium_agents.telemetry.events import Observer, Speculated
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from helium_agents.graph.trace import Frame, entered
 from helium_agents.keys.encoding import digest, encode_result, freeze
 from helium_agents.optimizer.closed_values import closed_value
 from helium_agents.optimizer.guesses import Guess
-from helium_agents.runtime.fleet import chat_of
+from helium_agents.runtime.fleet.fleet import chat_of
 from helium_agents.runtime.record import Answer
 from helium_agents.runtime.settle import delivered
 

@@ -22,11 +22,11 @@ from helium_agents.graph.inline import run_body
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.trace import Tally
-from helium_agents.runtime.dispatcher import Dispatcher
-from helium_agents.runtime.early_answer import EarlyAnswer
-from helium_agents.runtime.ending import ended_or_left, warn_of_endless
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.known_inputs import check_result
+from helium_agents.runtime.speculation.early_answer import EarlyAnswer
+from helium_agents.runtime.speculation.ending import ended_or_left, warn_of_endless
 from helium_agents.runtime.tasks import Tasks
 
 _MOST_DEATHS = 2

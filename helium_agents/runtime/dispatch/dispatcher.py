@@ -18,11 +18,11 @@ from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.schedule import Schedule
 from helium_agents.optimizer.simulate import SimulatedRoom
-from helium_agents.runtime.engine_pool import EnginePool
-from helium_agents.runtime.idle_requests import IdleRequests
-from helium_agents.runtime.learners import Mapped
+from helium_agents.runtime.dispatch.idle_requests import IdleRequests
+from helium_agents.runtime.dispatch.request_queue import RequestQueue
+from helium_agents.runtime.fleet.engine_pool import EnginePool
+from helium_agents.runtime.learning.learners import Mapped
 from helium_agents.runtime.planner import Planner
-from helium_agents.runtime.request_queue import RequestQueue
 from helium_agents.runtime.token_budget import TokenBudget
 
 Args = TypeVarTuple("Args")

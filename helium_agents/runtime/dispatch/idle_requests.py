@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from helium_agents.engines.engine import Completion, Request
-from helium_agents.runtime.request_queue import RequestQueue
+from helium_agents.runtime.dispatch.request_queue import RequestQueue
 
 PRIORITY = 1 << 20
 """Lower runs first: no schedule gives a demanded request so much."""

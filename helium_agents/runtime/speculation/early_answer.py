@@ -9,7 +9,7 @@ from typing import Any
 
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.outcome import Value
-from helium_agents.runtime.idle_requests import IdleRequests
+from helium_agents.runtime.dispatch.idle_requests import IdleRequests
 from helium_agents.runtime.record import Answer
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from helium_agents.graph.node import Node, OperatorNode
-from helium_agents.runtime.predicted import Predicted
-from helium_agents.runtime.shadow import Shadow
+from helium_agents.runtime.speculation.predicted import Predicted
+from helium_agents.runtime.speculation.shadow import Shadow
 from helium_agents.telemetry.events import WhyNoGuess
 
 

@@ -21,7 +21,7 @@ from helium_agents.engines.engine import Completion, Request
 from helium_agents.engines.whole_engine import WholeEngine
 from helium_agents.errors import EngineDied, EngineError, EngineStartError, SessionError
 from helium_agents.graph.concurrently import ENDS_THE_PROGRAM
-from helium_agents.runtime.step_teller import StepTeller
+from helium_agents.runtime.fleet.step_teller import StepTeller
 from helium_agents.telemetry.events import EngineLost, EngineStarted, EngineStarting, Observer
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]

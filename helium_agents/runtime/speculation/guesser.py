@@ -19,25 +19,25 @@ from helium_agents.graph.outcome import Outcome
 from helium_agents.optimizer.closed_values import forced_value
 from helium_agents.optimizer.guesses import Guess
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.early_answer import EarlyAnswer
-from helium_agents.runtime.early_answers import EarlyAnswers
-from helium_agents.runtime.ending import warn_of_endless
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.flights import Flights
-from helium_agents.runtime.guess_notes import note_tried, note_why
-from helium_agents.runtime.learned_guesses import (
+from helium_agents.runtime.speculation.early_answer import EarlyAnswer
+from helium_agents.runtime.speculation.early_answers import EarlyAnswers
+from helium_agents.runtime.speculation.ending import warn_of_endless
+from helium_agents.runtime.speculation.guess_notes import note_tried, note_why
+from helium_agents.runtime.speculation.learned_guesses import (
     LearnedGuesses,
     can_be_learned,
     closed_guess,
     has_closed_part,
 )
-from helium_agents.runtime.predicted import Predicted, by_user, is_right, of_answer
-from helium_agents.runtime.replays import Replays
-from helium_agents.runtime.shadow import Shadow
-from helium_agents.runtime.shadow_world import ShadowWorld
-from helium_agents.runtime.stakes import Stakes
+from helium_agents.runtime.speculation.predicted import Predicted, by_user, is_right, of_answer
+from helium_agents.runtime.speculation.replays import Replays
+from helium_agents.runtime.speculation.shadow import Shadow
+from helium_agents.runtime.speculation.shadow_world import ShadowWorld
+from helium_agents.runtime.speculation.stakes import Stakes
+from helium_agents.runtime.speculation.trial import Body, Trial
 from helium_agents.runtime.tasks import Tasks
-from helium_agents.runtime.trial import Body, Trial
 from helium_agents.telemetry.events import WhyNoGuess
 
 _MOST_TRIALS = 16

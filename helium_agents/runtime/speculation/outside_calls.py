@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from contextlib import suppress
 
 from helium_agents.optimizer.speculation_cost import Outside
-from helium_agents.runtime.dispatcher import Dispatcher
+from helium_agents.runtime.dispatch.dispatcher import Dispatcher
 
 Done = asyncio.Task[None]
 

@@ -12,13 +12,13 @@ from helium_agents.graph.node import Node, OperatorNode
 from helium_agents.graph.outcome import Outcome, Value
 from helium_agents.graph.trace import Tally
 from helium_agents.runtime.answers import Answers
-from helium_agents.runtime.early_answer import EarlyAnswer
-from helium_agents.runtime.early_answers import EarlyAnswers
-from helium_agents.runtime.engine_pool import EnginePool
+from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.flights import Flights
-from helium_agents.runtime.replays import Replays
-from helium_agents.runtime.shadow import Shadow
-from helium_agents.runtime.trial import Trial
+from helium_agents.runtime.speculation.early_answer import EarlyAnswer
+from helium_agents.runtime.speculation.early_answers import EarlyAnswers
+from helium_agents.runtime.speculation.replays import Replays
+from helium_agents.runtime.speculation.shadow import Shadow
+from helium_agents.runtime.speculation.trial import Trial
 
 
 class ShadowWorld:

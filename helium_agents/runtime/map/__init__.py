@@ -1,0 +1,1 @@
+"""`session.map`: rows read ahead, an item open for each, and results in order."""

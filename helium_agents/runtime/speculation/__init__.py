@@ -1,0 +1,1 @@
+"""Guesses of open calls, the shadows that try them, and the answers that are computed early."""
