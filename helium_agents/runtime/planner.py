@@ -167,6 +167,15 @@ class Planner:
         return len(self._rows)
 
     @property
+    def awaits_rows(self) -> bool:
+        """Whether there are more rows, or may be, of those that would be looked at."""
+        if self._mapped is None:
+            return False
+        if self._mapped.num_rows is None:
+            return True
+        return self.num_rows < min(self._mapped.num_left, _MOST_ROWS)
+
+    @property
     def has_news(self) -> bool:
         """Whether choosing again may come out otherwise."""
         if self._is_due:

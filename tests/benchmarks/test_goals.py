@@ -67,6 +67,14 @@ def test_some_of_the_workloads_decide_nothing_but_a_loss() -> None:
     assert state(verdicts({"raw": lost}, {}), "raw ÷ ours never shown below 0.98") == "not met"
 
 
+def test_langgraph_is_of_the_same_rounds() -> None:
+    faster = cell("langgraph", dict.fromkeys(PAPER, 1.3))
+    assert state(verdicts({"raw": faster}, {}), "LangGraph") == "met"
+    assert state(verdicts({"raw": faster[:4]}, {}), "LangGraph") == "not decided"
+    slower = cell("langgraph", dict.fromkeys(PAPER, 1.2))
+    assert state(verdicts({"raw": slower}, {}), "LangGraph") == "not met"
+
+
 def test_goals_beside_simulations() -> None:
     def ours(predicted: float, best: float) -> list[Record]:
         median_s = sorted(OURS_S)[3]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helium_agents.engines.step_report import _NUM_WINDOWS, ReportWriter, StepReport
+from helium_agents.optimizer.step_cost import STEP_COSTS, Step
 from helium_agents.optimizer.step_sums import NUM_SUMS, StepSums
 from helium_agents.optimizer.step_window import StepWindow
 
@@ -27,6 +28,28 @@ def test_half_of_it_is_none() -> None:
     content[0] = content[-1] = 7  # the first and the last byte of what is told twice
     Path(report.path).write_bytes(content)
     assert report.read() is None and report.windows(0.0) == []
+    report.close()
+
+
+def test_a_cost_is_corrected_again_when_there_are_a_sixteenth_more_steps() -> None:
+    report, cost, sums = StepReport(), STEP_COSTS["cpu-small"], StepSums()
+    writer = ReportWriter(report.path)
+    assert report.corrected(cost) == cost, "nothing is told yet"
+
+    def told(num_steps: int) -> None:
+        while sums.num_steps < num_steps:
+            sums.add(Step(8, 800), 2 * cost.seconds(Step(8, 800)))
+        writer.write_sums(sums)
+
+    told(160)
+    first = report.corrected(cost)
+    assert first == sums.corrected(cost) != cost
+    told(169)
+    assert report.corrected(cost) is first
+    told(170)
+    assert report.corrected(cost) == sums.corrected(cost) != first
+    other = STEP_COSTS["cpu-medium"]
+    assert report.corrected(other) == sums.corrected(other)
     report.close()
 
 

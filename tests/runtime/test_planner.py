@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +12,14 @@ import pytest
 from helium_agents import Session, llm, prompt, user
 from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
+from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from helium_agents.runtime.learning.learners import Learners, Mapped
 from helium_agents.runtime.planner import Planner
-from helium_agents.telemetry.events import Event, ScheduleChosen
+from helium_agents.telemetry.events import Event, ItemClosed, ScheduleChosen
 
 ROOM = Capacity(kv_tokens=6144, block_tokens=16, max_model_tokens=2048, max_requests=64)
 
@@ -72,6 +76,65 @@ def test_rows_are_looked_at_when_no_more_of_them_come() -> None:
     assert seen[0].predicted_s is not None
     assert len(seen) <= 8, "and when half of them have ended"
     assert all(event.gain >= 1.05 for event in seen if event.policy != "everything open")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_length", [True, False])
+@pytest.mark.parametrize("gap_s", [0.0, 0.01, 0.04])
+def test_rows_that_come_a_few_at_a_time_are_waited_for(has_length: bool, gap_s: float) -> None:
+    """On a real machine it takes a while to open rows, while in virtual time all come at once."""
+    open_then: list[int] = []
+
+    async def slow(row: int) -> list[str]:
+        await asyncio.sleep(gap_s * (row // 8))
+        return await debate(row)
+
+    async def run() -> None:
+        opened: set[int | None] = set()
+
+        def answer(request: Request) -> int:
+            opened.add(request.item)
+            return request.max_tokens
+
+        held = replace(ROOM, kv_tokens=3 * ROOM.kv_tokens)
+        engine = SimulatedEngine(STEP_COSTS["cpu-medium"], held, answer)
+
+        def observe(event: Event) -> None:
+            if isinstance(event, ItemClosed):
+                opened.discard(event.index)
+            elif isinstance(event, ScheduleChosen) and event.policy != "everything open":
+                open_then.append(len(opened))
+
+        async with Session(engine, observers=[observe]) as session:
+            rows = range(60) if has_length else iter(range(60))
+            async for _ in session.map(slow, rows):
+                pass
+
+    run_in_virtual_time(run())
+    assert open_then[0] <= 10, "the KV cache holds 18, and the engine is busy with fewer"
+
+
+def test_rows_that_never_come_are_not_waited_for() -> None:
+    asked: list[tuple[float, float]] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+
+        def observe(event: Event) -> None:
+            if isinstance(event, ScheduleChosen):
+                asked.append((loop.time(), event.gain))
+
+        async def rows() -> AsyncIterator[int]:
+            for row in range(30):
+                yield row
+            await asyncio.sleep(1000)
+
+        async with Session(Costed(), observers=[observe]) as session:
+            async for _ in session.map(debate, rows()):
+                pass
+
+    run_in_virtual_time(run())
+    assert asked[0][0] < 0.3 and asked[0][1] > 1
 
 
 async def test_the_engine_is_told_what_calls_to_come_begin_with() -> None:

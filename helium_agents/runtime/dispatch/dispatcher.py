@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import chain
 from typing import TypeVarTuple
 
@@ -16,10 +17,11 @@ from helium_agents.engines.engine import Completion, Request
 from helium_agents.errors import TokenBudgetExceeded
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.policy import ALL_OPEN
-from helium_agents.optimizer.schedule import Schedule
+from helium_agents.optimizer.schedule import Asked, Schedule, has_slot
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.runtime.dispatch.idle_requests import IdleRequests
 from helium_agents.runtime.dispatch.request_queue import RequestQueue
+from helium_agents.runtime.dispatch.settling import Settling
 from helium_agents.runtime.fleet.engine_pool import EnginePool
 from helium_agents.runtime.learning.learners import Mapped
 from helium_agents.runtime.planner import Planner
@@ -31,9 +33,6 @@ Early = Callable[[Request], Awaitable[Completion | None]]
 
 _STALLED_S = 0.05
 """Where an engine has had nothing for so long, whoever waits for the next one waits in vain."""
-
-_SETTLE_S, _MOST_SETTLING_S = 0.005, 0.1
-"""The planner looks at rows when for so long no more of them have come; it waits no longer."""
 
 
 class Dispatcher:
@@ -179,13 +178,18 @@ class Dispatcher:
         if self._items and self._planner is not None and self._planner.has_news:
             self._settle(queue, self._planner)
         while queue.ready:
-            if queue.settling is not None and queue.is_busy_for(_MOST_SETTLING_S):
-                return
-            request = self._schedule.choose(queue)
-            if request is None:
-                self._set_alarm(queue)
-                return
-            request = queue.overdue() or request
+            chosen: Asked | None
+            if queue.settling is not None and queue.is_busy_for(queue.settling.ahead_s):
+                # no further row is opened before it is known which
+                chosen = next(iter(queue.ready_of_open), None) if has_slot(queue) else None
+                if chosen is None:
+                    return
+            else:
+                chosen = self._schedule.choose(queue)
+                if chosen is None:
+                    self._set_alarm(queue)
+                    return
+            request = queue.overdue() or chosen
             assert isinstance(request, Request)
             num_tokens = 0
             if self._budget is not None:
@@ -213,27 +217,19 @@ class Dispatcher:
         self._set_hints(queue, request)
 
     def _settle(self, queue: RequestQueue, planner: Planner) -> None:
-        """Have the planner look at the rows as soon as no more of them come.
-
-        What is sent before is no more than what keeps the engine busy until then.
-        """
+        """Have the planner look at the rows as soon as no more of them come."""
         if queue.settling is not None or not isinstance(self._schedule, Adaptive):
             return
         if queue.room is None or queue.fleet.cost is None:
             return
-        loop = asyncio.get_running_loop()
-        until_s = queue.now_s + _MOST_SETTLING_S
 
-        def look(num_rows: int) -> None:
-            if planner.num_rows > num_rows and loop.time() < until_s:
-                queue.settling = loop.call_later(_SETTLE_S, look, planner.num_rows)
-                return
+        def end() -> None:
             queue.settling = None
             if queue.ready or queue.running:  # else all of it is over
                 self._choose_policy(queue)
                 self._send_all()
 
-        queue.settling = loop.call_later(_SETTLE_S, look, planner.num_rows)
+        queue.settling = Settling(planner, partial(self._send, queue), end)
 
     def _choose_policy(self, queue: RequestQueue) -> None:
         """Let the planner look at what is known of the rows."""

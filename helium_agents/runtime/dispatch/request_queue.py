@@ -14,6 +14,7 @@ from functools import partial
 
 from helium_agents.engines.engine import Capacity, Completion, Request, nobody
 from helium_agents.runtime.dispatch.item_uses import ItemUses
+from helium_agents.runtime.dispatch.settling import Settling
 from helium_agents.runtime.fleet.fleet import Fleet
 
 EVERY = 256
@@ -56,7 +57,7 @@ class RequestQueue:
         self.now_s = 0.0
         self.alarm: asyncio.TimerHandle | None = None
         self.look_again: asyncio.TimerHandle | None = None
-        self.settling: asyncio.TimerHandle | None = None
+        self.settling: Settling | None = None
         self.ready_of_open: OrderedDict[Request, None] = OrderedDict()
         self._of_others: dict[int, dict[Request, None]] = {}
         self._other_items: list[int] = []  # a heap; some of them may have gone
