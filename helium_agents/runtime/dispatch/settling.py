@@ -35,7 +35,7 @@ class Rows(Protocol):
 class Settling:
     """Ends when all rows are known, or no more come.
 
-    What is sent meanwhile is no more than what keeps the engine busy, so that it loses nothing.
+    What is sent meanwhile is no more than what keeps the engine busy, so that it loses little.
 
     Args:
         rows: What is seen of them.
