@@ -4,6 +4,7 @@ python -m tests.fuzz --cases 20000 --jobs 2   # all seeds from 0
 python -m tests.fuzz --only 748               # one case again
 python -m tests.fuzz --self-check             # the plain program against itself
 python -m tests.fuzz --guesses --cases 2000   # with speculation, and with kills
+python -m tests.fuzz --planned --cases 2000   # on engines on which schedules are compared
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> int:
     arguments = _arguments()
     options = {
         "is_self_check": arguments.self_check,
-        "guesses": arguments.guesses,
+        "kind": _kind(arguments),
         "ignored": tuple(arguments.ignore),
     }
     if arguments.only is None:
@@ -66,13 +67,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=int, metavar="SEED", help="run this case alone")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--self-check", action="store_true", help="the plain program with itself")
+    kind = parser.add_mutually_exclusive_group()
     text = "sessions that speculate, with calls that are guessed right and wrong"
-    parser.add_argument("--guesses", action="store_true", help=text)
+    kind.add_argument("--guesses", action="store_true", help=text)
+    text = "engines that hold little and say what a step takes, so that schedules are compared"
+    kind.add_argument("--planned", action="store_true", help=text)
     text = "failures of each kind to make small (1)"
     parser.add_argument("--shrink", type=int, default=1, metavar="N", help=text)
     text = "problems not to look at, e.g. 'own exception'; may be given again"
     parser.add_argument("--ignore", action="append", default=[], metavar="KIND", help=text)
     return parser.parse_args()
+
+
+def _kind(arguments: argparse.Namespace) -> dict[str, bool]:
+    return {"guesses": arguments.guesses, "planned": arguments.planned}
 
 
 def _show_progress(num_done: int, num_all: int, num_failed: int, start_s: float) -> None:
@@ -93,14 +101,14 @@ def _report(failures: dict[int, list[str]], arguments: Any, options: dict[str, A
         if num_of_kind[kind] <= arguments.shrink and kind != "crash":
             chosen.append(seed)
         elif arguments.only is not None or kind == "crash":
-            _print(case_of(seed, guesses=arguments.guesses), problems)
+            _print(case_of(seed, **_kind(arguments)), problems)
         else:
             print(_in_short(seed, problems))
     work = partial(shrunk, **options)
     for seed, result in work_off(work, chosen, arguments.jobs, SHRINK_S + _CASE_S):
         if isinstance(result, Crash):
             print(f"\nseed {seed} could not be made smaller: {result.text}")
-            _print(case_of(seed, guesses=arguments.guesses), failures[seed])
+            _print(case_of(seed, **_kind(arguments)), failures[seed])
         else:
             _print(result.case, result.problems)
 

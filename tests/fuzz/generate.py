@@ -451,6 +451,34 @@ class Generator:
             return (*steps, Cancel(together, ticks), *together)
         return (*steps, *together)
 
+    def planned_program(self) -> Block:
+        """Maps of rows that ask again and again of one text: order decides what is computed."""
+        view = View()
+        steps: list[Step] = []
+        for _ in range(self.rng.choice([1, 1, 2])):
+            steps += self.block(view, self.rng.choice([0, 0, 1, 2]))
+            steps.append(self.growing(view))
+        return tuple(steps)
+
+    def growing(self, view: View) -> Map:
+        """Rows of calls, each with the answers of those before at the end of the same prompt."""
+        rng, made = self.rng, self.map(view)
+        text, row_times = f"q {rng.randrange(self.num_topics)}", rng.choice([8, 40, 80])
+        steps: list[Step] = []
+        before: tuple[str, ...] = ()
+        is_declared = rng.random() < 0.6
+        for _ in range(rng.choice([2, 3, 5])):
+            ask = Ask(text, knows_row=True, row_times=row_times)
+            ask = replace(ask, **{"slots" if is_declared else "awaited": before})
+            steps.append(Make(self.name(), ask))
+            before = (*before, f"v{self.num_names}")
+            if rng.random() < 0.2:
+                steps.append(Pause(seconds=rng.choice([0.05, 0.5, 3.0]), by_row=rng.random() < 0.5))
+        rows = tuple(range(rng.choice([4, 12, 24])))
+        fails_at = None if made.fails_at is None else rng.choice(rows)
+        body = (*steps, *made.body, Await(before[-1:], catches=False))
+        return replace(made, rows=rows, fails_at=fails_at, body=body)
+
     def row_program(self) -> Block:
         """The same for each row of a file: what a model says of the row goes into the operators."""
         draw = UNSEEDED if self.rng.random() < 0.3 else GREEDY
@@ -486,11 +514,13 @@ def config_of(rng: random.Random) -> Config:
     )
 
 
-def case_of(seed: int, *, guesses: bool = False) -> Case:
+def case_of(seed: int, *, guesses: bool = False, planned: bool = False) -> Case:
     """The case of a seed.
 
     Args:
         seed: Any number.
+        planned: Whether the engine holds little and says what its steps take, and rows ask again
+            and again of one text.
         guesses: Whether calls are guessed, and engines die, in a session that speculates; some
             of these programs are run over a file, and killed.
     """
@@ -502,13 +532,18 @@ def case_of(seed: int, *, guesses: bool = False) -> Case:
         generator = Generator(rng, is_calm=is_calm)
         if guesses:
             program = generator.row_program() if is_killed else generator.pure_program()
+        elif planned:
+            program = generator.planned_program()
         else:
             program = generator.program()
-    case = Case(seed, program, config_of(rng), is_calm)
+    config = config_of(rng)
+    if planned:
+        config = replace(config, has_capacity=True, has_cost=True)
+    case = Case(seed, program, config, is_calm)
     if not guesses:
         return case
     config = replace(
-        case.config,
+        config,
         rules=RULE_NAMES,
         memo="warm" if rng.random() < 0.2 else "memory",
         share=True,

@@ -225,7 +225,7 @@ def _plain_ask(text: str, *inputs: Any) -> Any:
 
 
 def _ask(call: Ask, scope: Scope, values: list[str]) -> Any:
-    row = [scope.row] * (call.knows_row and bool(scope.row))
+    row = [scope.row] * (call.row_times if call.knows_row and scope.row else 0)
     options: dict[str, Any] = {"max_tokens": call.max_tokens, "retries": call.retries}
     if call.draw != GREEDY:
         options |= {"temperature": 1.0, "seed": None if call.draw == UNSEEDED else call.draw}

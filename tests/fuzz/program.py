@@ -27,6 +27,7 @@ class Ask:
         awaited: Refs that are awaited first.
         draw: `GREEDY`, `UNSEEDED`, or a seed.
         knows_row: Whether the row (of the map, or the operator's input) is part of the question.
+        row_times: How often it is said then.
     """
 
     text: str
@@ -40,10 +41,12 @@ class Ask:
     timeout: float | None = None
     n: int = 1
     knows_row: bool = False
+    row_times: int = 1
 
     def __str__(self) -> str:
         slots = "".join(f", {name}={name}" for name in self.slots)
-        text = f'"{self.text}{" {row}" * self.knows_row}'
+        times = f" * {self.row_times}" if self.row_times > 1 else ""
+        text = f'"{self.text}{f" {{row{times}}}" * self.knows_row}'
         text += "".join(f" {{{name}}}" for name in self.slots)
         text += "".join(f" {{await {name}}}" for name in self.awaited) + '"'
         options = "" if self.max_tokens == 64 else f", max_tokens={self.max_tokens}"
@@ -363,6 +366,7 @@ class Config:
         observer: `None`, "watches", or what it raises: "own" or "odd".
         is_recorded: `record=` of `Session`.
         has_capacity: Whether the engine claims a small KV cache.
+        has_cost: Whether it says what a step takes, so that schedules are compared.
         guesses: What the program predicts of its calls: "right", "wrong", "mixed"; `None` nothing.
         dies_at: The number of the request at which the engine is killed.
         kills: When the process is killed, one life after another, if the program is run over a file
@@ -376,6 +380,7 @@ class Config:
     observer: str | None = None
     is_recorded: bool = False
     has_capacity: bool = False
+    has_cost: bool = False
     guesses: str | None = None
     dies_at: int | None = None
     kills: tuple[tuple[str, float], ...] = ()

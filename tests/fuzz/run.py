@@ -17,6 +17,7 @@ from helium_agents import Budget, Session
 from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.optimizer.rules import RULES
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from tests.fuzz.api import Library
 from tests.fuzz.clock import Deadlock, VirtualLoop
 from tests.fuzz.interpret import new_world, run_program
@@ -31,6 +32,8 @@ MOST_S = 2.0
 _MOST_REAL_S = 10.0
 STUCK = ("hang", "blocked", "lost")
 """Kinds of problems after which nothing else can be said of a run."""
+_PLANNED_S = 0.1
+"""That every answer takes at least where schedules are compared, which rows are waited for."""
 _DIED = "died (death 1 in this session"
 _UNAWAITED = "never awaited, so it did not run"
 
@@ -52,6 +55,7 @@ class Result:
         caught: What the program caught, and where.
         seconds: Of computing.
         num_guesses: Requests that nobody had asked for when they ended.
+        policy: Which rows the planner had open at once, in words; empty where it chose nothing.
     """
 
     outcome: Any = None
@@ -62,6 +66,7 @@ class Result:
     caught: list[str] = field(default_factory=list)
     seconds: float = 0.0
     num_guesses: int = 0
+    policy: str = ""
 
     @property
     def is_stuck(self) -> bool:
@@ -78,6 +83,7 @@ class MortalEngine(ScriptedEngine):
     """One that is killed when it gets a certain request."""
 
     dies_at: int | None = None
+    cost: StepCost | None = None
 
     async def complete(self, request: Request, on_delta: Any = None) -> Completion:
         if self.num_requests + 1 == self.dies_at:
@@ -112,7 +118,8 @@ def run_as(program: Block, delay_seed: int, config: Config, memo: Any) -> Result
         "observers": [] if config.observer is None else [_Observer(config.observer)],
         "speculate": "off" if config.guesses is None else LAVISH,
     }
-    capacity = Capacity(256, 16, 4096, 8) if config.has_capacity else None
+    kv_tokens = 512 if config.has_cost else 256
+    capacity = Capacity(kv_tokens, 16, 4096, 8) if config.has_capacity else None
     is_real = config.memo == "lmdb"
     return run(program, delay_seed, options, capacity, is_real=is_real, config=config)
 
@@ -134,11 +141,13 @@ def run(
         options: Those of the session.
         capacity: That of the engine.
         is_real: Whether time is real; threads need it so.
-        config: What is guessed, and when the engine dies.
+        config: What is guessed, when the engine dies, and whether it says what a step takes.
     """
     result = Result()
-    engine = MortalEngine(Model(delay_seed), capacity=capacity)
+    least_s = _PLANNED_S if config.has_cost and not is_real else 0.0
+    engine = MortalEngine(Model(delay_seed, least_s), capacity=capacity)
     engine.dies_at = config.dies_at
+    engine.cost = STEP_COSTS["cpu-medium"] if config.has_cost else None
     _run(program, engine, options, is_real, result, config.guesses)
     if result.problems:
         _bury()
@@ -224,6 +233,7 @@ async def _main(
         async with Session(engine, **options) as session:
             result.outcome = await run_program(Library(session, guesses), program)
             result.num_open = engine.num_open
+            result.policy = session.summary.policy
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise

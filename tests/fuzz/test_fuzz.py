@@ -28,11 +28,11 @@ from tests.fuzz.work import killed
 NUM_CASES, NUM_QUICK, NUM_AT_ONCE = 300, 100, 25
 
 
-def failures_of(seeds: range, *, is_self_check: bool = False, guesses: bool = False) -> str:
-    """Every failing case of some seeds as text."""
+def failures_of(seeds: range, *, is_self_check: bool = False, **kind: bool) -> str:
+    """Every failing case of some seeds and a kind, as of `case_of`, as text."""
     texts: list[str] = []
     for seed in seeds:
-        case = case_of(seed, guesses=guesses)
+        case = case_of(seed, **kind)
         if case.config.kills:  # from a process without threads only
             continue
         gc.freeze()  # each case collects garbage, and would look at what the last workflows hold
@@ -64,6 +64,24 @@ def test_optimised_equals_plain(first: int) -> None:
 def test_with_guesses_right_and_wrong_it_is_the_same(first: int) -> None:
     failures = failures_of(range(first, first + NUM_AT_ONCE), guesses=True)
     assert not failures, failures
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(first, marks=[pytest.mark.slow] * (first >= 25))
+        for first in range(0, 75, NUM_AT_ONCE)
+    ],
+)
+def test_where_schedules_are_compared_it_is_the_same(first: int) -> None:
+    failures = failures_of(range(first, first + NUM_AT_ONCE), planned=True)
+    assert not failures, failures
+
+
+def test_where_schedules_are_compared_some_are_not_the_default() -> None:
+    cases = [case_of(seed, planned=True) for seed in range(NUM_AT_ONCE)]
+    policies = {run_as(each.program, each.seed, each.config, None).policy for each in cases}
+    assert len(policies - {"", "everything open"}) > 1
 
 
 def test_the_memo_has_the_same_with_guesses_and_without() -> None:

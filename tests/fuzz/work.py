@@ -22,10 +22,10 @@ class Shrunk:
 
 
 def problems_of(
-    seed: int, *, is_self_check: bool, guesses: bool, ignored: tuple[str, ...]
+    seed: int, *, is_self_check: bool, kind: dict[str, bool], ignored: tuple[str, ...]
 ) -> list[str]:
-    """What is wrong with the case of a seed, apart from the ignored kinds."""
-    return _problems(case_of(seed, guesses=guesses), is_self_check, ignored)
+    """What is wrong with the case of a seed and a kind, apart from the ignored problems."""
+    return _problems(case_of(seed, **kind), is_self_check, ignored)
 
 
 def killed(seed: int) -> tuple[list[str], int]:
@@ -40,9 +40,11 @@ def _problems(case: Case, is_self_check: bool, ignored: tuple[str, ...]) -> list
     return [p for p in problems if not kind_of(p).endswith(ignored)] if ignored else problems
 
 
-def shrunk(seed: int, *, is_self_check: bool, guesses: bool, ignored: tuple[str, ...]) -> Shrunk:
+def shrunk(
+    seed: int, *, is_self_check: bool, kind: dict[str, bool], ignored: tuple[str, ...]
+) -> Shrunk:
     """The case of a seed, made small."""
-    original = case_of(seed, guesses=guesses)
+    original = case_of(seed, **kind)
 
     def kinds(case: Case) -> set[str]:
         return {kind_of(problem) for problem in _problems(case, is_self_check, ignored)}
