@@ -3,9 +3,10 @@
     python -m benchmarks.speculation --programs react --open 1,2 --seeds 7 --json speculation.json
 
 Each line compares pairs of runs with those of the same seed without speculation: the time of items
-(p50 and p95), the tokens that the engine computed, and the mean time of calls of others that come
-beside, in a run of their own in which items come by the clock. Runs that FILE has are not made
-again.
+(p50 and p95) and the tokens that the engine computed, where an item is opened when another ends;
+the time of items in a run in which they come by the clock, so many that without speculation as many
+are open; and the mean time of calls of others that come beside, in a third run. Runs that FILE has
+are not made again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.speculation.measure import Cell, Company, Run, run
+from benchmarks.speculation.measure import Arrivals, Cell, Run, run
 from benchmarks.speculation.programs import PROGRAMS
 from benchmarks.speculation.results import Result, read, report, write
 from benchmarks.speculation.systems import SYSTEMS, System
@@ -67,9 +68,10 @@ def _find(known: Sequence[Result], cell: Cell, system: System, seed: int) -> Res
 def _result(cell: Cell, system: System, seed: int) -> Result:
     off = _off(cell, seed)
     alone = off if system.name == "off" else run(cell, system, seed)
-    company = Company(OTHERS_PER_S[cell.cost], mean(off.item_s) / cell.num_open)
-    beside = run(cell, system, seed, company)
-    for found in (alone, beside):
+    item_s = mean(off.item_s) / cell.num_open
+    by_clock = run(cell, system, seed, Arrivals(item_s))
+    beside = run(cell, system, seed, Arrivals(item_s, OTHERS_PER_S[cell.cost]))
+    for found in (alone, by_clock, beside):
         _check(cell, system, seed, found)
     return Result(
         cell.program.name,
@@ -81,6 +83,8 @@ def _result(cell: Cell, system: System, seed: int) -> Result:
         alone.p(50),
         alone.p(95),
         alone.tokens,
+        by_clock.p(50),
+        by_clock.p(95),
         beside.others_mean_s,
     )
 

@@ -68,34 +68,34 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Company:
-    """Calls that come beside, in which there is nothing to guess.
+class Arrivals:
+    """Items that come by the clock, and not when others end.
 
-    Items then come by the clock: were they opened when others end, a system that is faster would
-    have more of them in the same time, and the others would wait for those.
+    A system that is faster would then have more of them in the same time, and whoever wins nothing
+    by guesses would wait for those.
 
     Args:
-        calls_per_s: How many calls.
         item_s: From one item to the next.
+        others_per_s: Calls that come beside, in which there is nothing to guess.
     """
 
-    calls_per_s: float
     item_s: float
+    others_per_s: float = 0.0
 
 
-def run(cell: Cell, system: System, seed: int, company: Company | None = None) -> Run:
+def run(cell: Cell, system: System, seed: int, arrivals: Arrivals | None = None) -> Run:
     """Run a cell in virtual time.
 
     Args:
         cell: What is run.
         system: How.
         seed: Of the items and of what the model says.
-        company: What comes beside, if anything.
+        arrivals: When items come; by default each when another has ended.
     """
-    return run_in_virtual_time(_run(cell, system, seed, company))
+    return run_in_virtual_time(_run(cell, system, seed, arrivals))
 
 
-async def _run(cell: Cell, system: System, seed: int, company: Company | None) -> Run:
+async def _run(cell: Cell, system: System, seed: int, arrivals: Arrivals | None) -> Run:
     truth = cell.program.truth(seed, cell.usual)
     engine = ScriptEngine(STEP_COSTS[cell.cost], lambda chat: _says_beside(chat) or truth(chat))
     await engine.start()
@@ -103,11 +103,11 @@ async def _run(cell: Cell, system: System, seed: int, company: Company | None) -
     async with Session(engine, **system.session) as session:
         await _map(session, workflow, range(-NUM_LEARNING, 0), cell, seed)
         before, beside = engine.counts.prefill_tokens + engine.counts.requests, list[float]()
-        if company is None:
+        if arrivals is None:
             found = await _map(session, workflow, range(NUM_ITEMS), cell, seed)
         else:
-            others = asyncio.create_task(_others(company, seed, beside))
-            found = await _map(session, workflow, range(NUM_ITEMS), cell, seed, company.item_s)
+            others = asyncio.create_task(_others(arrivals, seed, beside))
+            found = await _map(session, workflow, range(NUM_ITEMS), cell, seed, arrivals.item_s)
             await others
         tokens = engine.counts.prefill_tokens + engine.counts.requests - before
     item_s, texts = zip(*found, strict=True)
@@ -137,10 +137,12 @@ async def _map(
     return [each async for each in session.map(work, numbers)]
 
 
-async def _others(company: Company, seed: int, took_s: list[float]) -> None:
+async def _others(arrivals: Arrivals, seed: int, took_s: list[float]) -> None:
     """Calls that come beside for as long as items come: the same of each system."""
+    if not arrivals.others_per_s:
+        return
     clock, draws = asyncio.get_running_loop().time, seeded("others", seed)
-    end_s = clock() + NUM_ITEMS * company.item_s
+    end_s = clock() + NUM_ITEMS * arrivals.item_s
 
     async def call(number: int) -> None:
         began_s = clock()
@@ -149,7 +151,7 @@ async def _others(company: Company, seed: int, took_s: list[float]) -> None:
 
     async with asyncio.TaskGroup() as group:
         for number in count():
-            await asyncio.sleep(draws.expovariate(company.calls_per_s))
+            await asyncio.sleep(draws.expovariate(arrivals.others_per_s))
             if clock() >= end_s:
                 return
             group.create_task(call(number))

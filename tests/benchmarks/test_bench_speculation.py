@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.speculation.__main__ import main
 from benchmarks.speculation.engine import Said, Truth
-from benchmarks.speculation.measure import Cell, Company, run
+from benchmarks.speculation.measure import Arrivals, Cell, run
 from benchmarks.speculation.programs import PROGRAMS, Program, item_text
 from benchmarks.speculation.results import Result, read, report, write
 from benchmarks.speculation.systems import SYSTEMS
@@ -82,7 +82,10 @@ def test_a_run_is_the_same_each_time_and_others_are_counted() -> None:
     cell = Cell(PROGRAMS[2], "h100-8b", 0.9, 2)
     alone = run(cell, OFF, 1)
     assert alone == run(cell, OFF, 1)
-    beside = run(cell, OFF, 1, Company(calls_per_s=4.0, item_s=0.3))
+    by_clock = run(cell, OFF, 1, Arrivals(item_s=0.3))
+    assert by_clock.texts == alone.texts and not by_clock.others_s
+    assert by_clock.p(50) > alone.p(50)
+    beside = run(cell, OFF, 1, Arrivals(item_s=0.3, others_per_s=4.0))
     assert len(beside.others_s) > 10
     assert beside.texts == alone.texts
     assert beside.p(50) > alone.p(50)
@@ -90,7 +93,8 @@ def test_a_run_is_the_same_each_time_and_others_are_counted() -> None:
 
 def test_pairs_are_compared() -> None:
     def result(system: str, seed: int, p50_s: float) -> Result:
-        return Result("guard", "h100-8b", 0.9, 1, system, seed, p50_s, 2 * p50_s, 100, 1.0)
+        times = (p50_s, 2 * p50_s, 100, p50_s, 3 * p50_s, 1.0)
+        return Result("guard", "h100-8b", 0.9, 1, system, seed, *times)
 
     results = [result("off", seed, float(seed)) for seed in range(1, 8)]
     results += [result("auto", seed, 0.75 * seed) for seed in range(1, 8)]
@@ -106,6 +110,8 @@ def test_pairs_are_compared() -> None:
         "0.750 to 0.750",
         "0.750",
         "1.000",
+        "0.750",
+        "0.750",
         "1.000",
     ]
 
@@ -115,8 +121,8 @@ def test_guesses_do_not_delay_calls_for_which_nothing_is_guessed() -> None:
     """Their prompts go when those have ended that gathered while another was computed."""
     reflect = Cell(next(each for each in PROGRAMS if each.name == "reflect"), "cpu-medium", 0.9, 2)
     auto = next(each for each in SYSTEMS if each.name == "auto")
-    company = Company(calls_per_s=4.0, item_s=3.2)
-    off, early = (run(reflect, system, 2, company) for system in (OFF, auto))
+    arrivals = Arrivals(item_s=3.2, others_per_s=4.0)
+    off, early = (run(reflect, system, 2, arrivals) for system in (OFF, auto))
     assert len(off.others_s) > 200
     assert early.p(50) < 0.9 * off.p(50)
     assert early.others_mean_s < 1.02 * off.others_mean_s
