@@ -538,7 +538,9 @@ def case_of(seed: int, *, guesses: bool = False, planned: bool = False) -> Case:
             program = generator.program()
     config = config_of(rng)
     if planned:
-        config = replace(config, has_capacity=True, has_cost=True)
+        # rows wait for seconds, which are real ones with LMDB
+        memo = "warm" if config.memo == "lmdb" else config.memo
+        config = replace(config, memo=memo, has_capacity=True, has_cost=True)
     case = Case(seed, program, config, is_calm)
     if not guesses:
         return case

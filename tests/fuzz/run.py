@@ -144,7 +144,7 @@ def run(
         config: What is guessed, when the engine dies, and whether it says what a step takes.
     """
     result = Result()
-    least_s = _PLANNED_S if config.has_cost and not is_real else 0.0
+    least_s = _PLANNED_S if config.has_cost else 0.0
     engine = MortalEngine(Model(delay_seed, least_s), capacity=capacity)
     engine.dies_at = config.dies_at
     engine.cost = STEP_COSTS["cpu-medium"] if config.has_cost else None
