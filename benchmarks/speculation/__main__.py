@@ -4,9 +4,9 @@
 
 Each line compares pairs of runs with those of the same seed without speculation: the time of items
 (p50 and p95) and the tokens that the engine computed, where an item is opened when another ends;
-the time of items in a run in which they come by the clock, so many that without speculation as many
-are open; and the mean time of calls of others that come beside, in a third run. Runs that FILE has
-are not made again.
+the time of items in a run in which they come by the clock, so many that as many are open on average
+without speculation; and the mean time of calls of others that come beside, in a third run. Runs
+that FILE has are not made again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ OTHERS_PER_S = {"h100-8b": 10.0, "cpu-small": 8.0, "cpu-medium": 4.0}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, and print tables."""
-    options = _parser().parse_args(arguments)
-    known = read(options.json) if options.json else []
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        known = read(options.json) if options.json else []
+    except ValueError as error:
+        parser.error(str(error))
     results: list[Result] = []
     for cell, system, seed in _runs(options):
         found = _find(known, cell, system, seed)

@@ -71,8 +71,8 @@ class Run:
 class Arrivals:
     """Items that come by the clock, and not when others end.
 
-    A system that is faster would then have more of them in the same time, and whoever wins nothing
-    by guesses would wait for those.
+    Were they opened when others end, a system that is faster would have more of them in the same
+    time, and whoever wins nothing by guesses would wait for those.
 
     Args:
         item_s: From one item to the next.

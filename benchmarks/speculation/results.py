@@ -50,10 +50,19 @@ class Result:
 
 
 def read(path: Path) -> list[Result]:
-    """The results in a file; none where there is none."""
+    """The results in a file; none where there is none.
+
+    Raises:
+        ValueError: It has something else, or results of another version.
+    """
     if not path.exists():
         return []
-    return [Result(**each) for each in json.loads(path.read_text("utf-8"))]
+    try:
+        return [Result(**each) for each in json.loads(path.read_text("utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} has no results of this version: {error}; name another file"
+        ) from None
 
 
 def write(path: Path, results: Iterable[Result]) -> None:
@@ -62,7 +71,10 @@ def write(path: Path, results: Iterable[Result]) -> None:
 
 
 def report(results: Sequence[Result]) -> str:
-    """A table for each cost: the times of a system ÷ those without speculation, by cell."""
+    """A table for each cost: a system ÷ without speculation, by cell.
+
+    Each is the median of the pairs, with its 95% interval in brackets.
+    """
     found = []
     for cost in dict.fromkeys(each.cost for each in results):
         rows = []
@@ -80,18 +92,20 @@ def report(results: Sequence[Result]) -> str:
     return "\n\n".join(found)
 
 
-_FIGURES = ("p95_s", "tokens", "clock_p50_s", "clock_p95_s", "others_s")
-_COLUMNS = ("p50", "95% interval", "p95", "tokens", "clock p50", "clock p95", "others")
+_COLUMNS = {
+    "p50": "p50_s",
+    "p95": "p95_s",
+    "tokens": "tokens",
+    "clock p50": "clock_p50_s",
+    "clock p95": "clock_p95_s",
+    "others": "others_s",
+}
 
 
 def _compared(pairs: Sequence[tuple[Result, Result]]) -> list[str]:
     ours, theirs = zip(*pairs, strict=True)
-    p50 = _ratio(ours, theirs, "p50_s")
-    return [
-        f"{p50.median:.3f}",
-        f"{p50.low:.3f} to {p50.high:.3f}",
-        *(f"{_ratio(ours, theirs, name).median:.3f}" for name in _FIGURES),
-    ]
+    ratios = [_ratio(ours, theirs, name) for name in _COLUMNS.values()]
+    return [f"{each.median:.3f} [{each.low:.2f}, {each.high:.2f}]" for each in ratios]
 
 
 def _ratio(ours: Sequence[Result], theirs: Sequence[Result], name: str) -> Interval:

@@ -91,6 +91,18 @@ def test_a_run_is_the_same_each_time_and_others_are_counted() -> None:
     assert beside.p(50) > alone.p(50)
 
 
+def test_a_file_of_another_version_is_refused_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "runs.json"
+    for text in ('[{"program": "guard", "others": 1}]', "not json"):
+        file.write_text(text)
+        with pytest.raises(SystemExit):
+            main(["--json", str(file)])
+        assert "name another file" in capsys.readouterr().err
+        assert file.read_text() == text
+
+
 def test_pairs_are_compared() -> None:
     def result(system: str, seed: int, p50_s: float) -> Result:
         times = (p50_s, 2 * p50_s, 100, p50_s, 3 * p50_s, 1.0)
@@ -106,13 +118,10 @@ def test_pairs_are_compared() -> None:
         "1",
         "4.00",
         "auto",
-        "0.750",
-        "0.750 to 0.750",
-        "0.750",
-        "1.000",
-        "0.750",
-        "0.750",
-        "1.000",
+        *["0.750 [0.75, 0.75]"] * 2,
+        "1.000 [1.00, 1.00]",
+        *["0.750 [0.75, 0.75]"] * 2,
+        "1.000 [1.00, 1.00]",
     ]
 
 

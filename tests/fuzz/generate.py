@@ -468,8 +468,8 @@ class Generator:
         before: tuple[str, ...] = ()
         is_declared = rng.random() < 0.6
         for _ in range(rng.choice([2, 3, 5])):
-            ask = Ask(text, knows_row=True, row_times=row_times)
-            ask = replace(ask, **{"slots" if is_declared else "awaited": before})
+            slots, awaited = (before, ()) if is_declared else ((), before)
+            ask = Ask(text, slots, awaited, knows_row=True, row_times=row_times)
             steps.append(Make(self.name(), ask))
             before = (*before, f"v{self.num_names}")
             if rng.random() < 0.2:
@@ -519,10 +519,10 @@ def case_of(seed: int, *, guesses: bool = False, planned: bool = False) -> Case:
 
     Args:
         seed: Any number.
-        planned: Whether the engine holds little and says what its steps take, and rows ask again
-            and again of one text.
         guesses: Whether calls are guessed, and engines die, in a session that speculates; some
             of these programs are run over a file, and killed.
+        planned: Whether the engine holds little and says what its steps take, and rows ask again
+            and again of one text; not beside `guesses`.
     """
     rng = random.Random(seed)
     is_calm = rng.random() < 0.35

@@ -33,7 +33,7 @@ _MOST_REAL_S = 10.0
 STUCK = ("hang", "blocked", "lost")
 """Kinds of problems after which nothing else can be said of a run."""
 _PLANNED_S = 0.1
-"""That every answer takes at least where schedules are compared, which rows are waited for."""
+"""What every answer takes at least where schedules are compared: so long rows are waited for."""
 _DIED = "died (death 1 in this session"
 _UNAWAITED = "never awaited, so it did not run"
 

@@ -25,7 +25,16 @@ from tests.fuzz.run import run_as
 from tests.fuzz.shrink import repaired, shrink
 from tests.fuzz.work import killed
 
-NUM_CASES, NUM_QUICK, NUM_AT_ONCE = 300, 100, 25
+NUM_AT_ONCE = 25
+
+
+def from_seeds(num_all: int, num_quick: int) -> pytest.MarkDecorator:
+    """A test for each `NUM_AT_ONCE` seeds, from `first` on; those after the quick ones are slow."""
+    firsts = range(0, num_all, NUM_AT_ONCE)
+    marks = [[pytest.mark.slow] * (first >= num_quick) for first in firsts]
+    return pytest.mark.parametrize(
+        "first", [pytest.param(first, marks=m) for first, m in zip(firsts, marks, strict=True)]
+    )
 
 
 def failures_of(seeds: range, *, is_self_check: bool = False, **kind: bool) -> str:
@@ -42,37 +51,19 @@ def failures_of(seeds: range, *, is_self_check: bool = False, **kind: bool) -> s
     return "\n\n".join(texts)
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        pytest.param(first, marks=[pytest.mark.slow] * (first >= NUM_QUICK))
-        for first in range(0, NUM_CASES, NUM_AT_ONCE)
-    ],
-)
+@from_seeds(300, num_quick=100)
 def test_optimised_equals_plain(first: int) -> None:
     failures = failures_of(range(first, first + NUM_AT_ONCE))
     assert not failures, failures
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        pytest.param(first, marks=[pytest.mark.slow] * (first >= 25))
-        for first in range(0, 200, NUM_AT_ONCE)
-    ],
-)
+@from_seeds(200, num_quick=25)
 def test_with_guesses_right_and_wrong_it_is_the_same(first: int) -> None:
     failures = failures_of(range(first, first + NUM_AT_ONCE), guesses=True)
     assert not failures, failures
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        pytest.param(first, marks=[pytest.mark.slow] * (first >= 25))
-        for first in range(0, 75, NUM_AT_ONCE)
-    ],
-)
+@from_seeds(75, num_quick=25)
 def test_where_schedules_are_compared_it_is_the_same(first: int) -> None:
     failures = failures_of(range(first, first + NUM_AT_ONCE), planned=True)
     assert not failures, failures
