@@ -58,7 +58,7 @@ langgraph-tests: setup  ## LangGraph's own tests of its cache, with ours; fetche
 	@$(PIP) -r requirements/bench.txt
 	$(BIN)/python -m tests.langgraph_own
 
-fuzz: setup  ## 24,000 random programs against the plain program; about fifteen minutes.
+fuzz: setup  ## 24,000 random programs against the plain program; about ten minutes.
 	$(BIN)/python -m tests.fuzz --cases 20000
 	$(BIN)/python -m tests.fuzz --cases 2000 --guesses
 	$(BIN)/python -m tests.fuzz --cases 2000 --planned
