@@ -54,7 +54,7 @@ class Lease:
 
 def _lease_s(use: ItemUse, queue: Queue) -> float:
     """What computing a session's tokens again would take; nothing before that is known."""
-    return (queue.prefill_s or 0.0) * use.tokens
+    return queue.prefill_seconds(use.tokens, 0) or 0.0
 
 
 SYSTEMS = (Ours("lease", schedule=Lease),)

@@ -9,13 +9,20 @@ Sessions grow. When a turn does not fit any more, the youngest lose their places
 turns of the others fit, and come in again only where there is room beside all of these: one that
 came in because it is older than some would displace what those come back for.
 
-One that is away for longer than its cache is worth gives its place to others. How long that is does
-not depend on its size: computing H tokens again takes p·H seconds, and holding them for t seconds
-keeps t·H of the cache's capacity from others, so they are worth keeping for p·capacity seconds.
+Room is kept for more than the next turn where sessions had better begin later than be computed
+again. One that takes part in a turn bears a share of what the steps take whatever is in them,
+a·T/n seconds of T answer tokens in a batch of n; it loses p·G seconds if it must compute the G
+tokens of the turn again. Where that is k times as much, there is to be room for k turns. (With four
+at most: how many a session still has nobody knows.)
+
+One that is away for longer than its cache is worth gives its place to others: computing H tokens
+again takes p·H seconds, and holding them for t seconds keeps t·H of the cache's capacity from
+others, so they are worth keeping for p·capacity seconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from helium_agents.optimizer.schedule import Asked, ItemUse, Queue, has_slot, item_of
@@ -45,21 +52,14 @@ class Park:
 
     def look_again_s(self, queue: Queue) -> float | None:
         """When the next session that is away loses its place, by the clock of `queue.now_s`."""
-        lapse_s = _lapse_s(queue)
-        if lapse_s is None:
-            return None
-        ends = [
-            use.paused_s + lapse_s
-            for use in queue.items.values()
-            if use.paused_s is not None and use.paused_s + lapse_s > queue.now_s
-        ]
-        return min(ends, default=None)
+        ends = (_end_s(use, queue) for use in queue.items.values())
+        return min((end_s for end_s in ends if end_s > queue.now_s), default=None)
 
     def is_full(self, queue: Queue) -> bool:
-        """Whether the next turns of all open sessions do not fit into the KV cache together."""
+        """Whether the turns to come of all open sessions do not fit into the KV cache together."""
         if queue.room is None:
             return False
-        return _held(queue.items.values(), queue) > _room_tokens(queue)
+        return _held(queue.items.values(), queue, _turns_ahead(queue)) > _room_tokens(queue)
 
 
 def _by_age(queue: Queue) -> list[Asked]:
@@ -70,54 +70,80 @@ def _by_age(queue: Queue) -> list[Asked]:
 
 def _going_on(by_age: Sequence[Asked], queue: Queue) -> Asked | None:
     """The oldest turn of a session with a place; where it does not fit, room is made."""
+    num_turns = _turns_ahead(queue)
     for asked in by_age:
         item = item_of(asked)
         use = queue.items.get(item)
         if use is None or not use.has_place:
             continue
         older = [each for other, each in queue.items.items() if other <= item and each.has_place]
-        if _held(older, queue) <= _room_tokens(queue):
+        if _held(older, queue, num_turns) <= _room_tokens(queue):
             return asked
-        _make_room(queue)
+        _make_room(queue, num_turns)
         return None
     return None
 
 
-def _make_room(queue: Queue) -> None:
-    """Let the youngest lose their places, until the next turns of the others fit."""
+def _make_room(queue: Queue, num_turns: float) -> None:
+    """Let the youngest lose their places, until turns to come of the others fit."""
     left_tokens: float = _room_tokens(queue)
     for _, use in sorted(queue.items.items()):
         if use.has_place:
-            left_tokens -= _held([use], queue)
+            left_tokens -= _held([use], queue, num_turns)
             # what is on the engine is there
             use.has_place = left_tokens >= 0 or use.paused_s is None
 
 
 def _coming_in(by_age: Sequence[Asked], queue: Queue) -> Asked | None:
     """The oldest turn of a session without a place, if it fits beside the others' next turns."""
-    held = _held([use for use in queue.items.values() if use.has_place], queue)
     for asked in by_age:
         use = queue.items.get(item_of(asked))
         if use is None or not use.has_place:
-            return asked if held + _need(asked, queue) <= _room_tokens(queue) else None
+            num_turns = _turns_ahead(queue)
+            held = _held(_with_place(queue), queue, num_turns)
+            need = _need(asked, queue, num_turns)
+            return asked if held + need <= _room_tokens(queue) else None
     return None
 
 
 def _end_lapsed(queue: Queue) -> None:
     """Let those who are away for too long lose their places."""
-    lapse_s = _lapse_s(queue)
-    if lapse_s is None:
-        return
     for use in queue.items.values():
-        if use.paused_s is not None and use.paused_s + lapse_s <= queue.now_s:
+        if _end_s(use, queue) <= queue.now_s:
             use.has_place = False
 
 
-def _lapse_s(queue: Queue) -> float | None:
-    """How long a session that is away keeps its place."""
-    if queue.room is None or queue.prefill_s is None:
-        return None
-    return queue.prefill_s * queue.room.kv_tokens / queue.num_engines
+def _end_s(use: ItemUse, queue: Queue) -> float:
+    """Until when a session that is away keeps its place."""
+    own_tokens = use.tokens - queue.shared_tokens
+    if use.paused_s is None or queue.room is None or own_tokens <= 0:
+        return math.inf
+    anew_s = queue.prefill_seconds(own_tokens, queue.shared_tokens)
+    if anew_s is None:
+        return math.inf
+    return use.paused_s + anew_s / own_tokens * queue.room.kv_tokens / queue.num_engines
+
+
+def _turns_ahead(queue: Queue) -> float:
+    """For how many turns of each session room is kept, at least the next one."""
+    uses, growth = _with_place(queue), queue.growth_tokens
+    if not uses or queue.step_s is None or queue.pause_share is None:
+        return 1.0
+    tokens = sum(use.tokens for use in uses) / len(uses)
+    anew_s = queue.prefill_seconds(growth, tokens)
+    share_fits = _room_tokens(queue) / max(1.0, _held(uses, queue, 1.0))
+    batch = max(1.0, len(uses) * min(1.0, share_fits) * (1.0 - queue.pause_share))
+    shared_s = queue.step_s * queue.answer_tokens / batch
+    if anew_s is None or not shared_s:
+        return 1.0
+    return min(_MOST_AHEAD, max(1.0, anew_s / shared_s))
+
+
+_MOST_AHEAD = 4.0
+
+
+def _with_place(queue: Queue) -> list[ItemUse]:
+    return [use for use in queue.items.values() if use.has_place]
 
 
 def _room_tokens(queue: Queue) -> int:
@@ -126,13 +152,13 @@ def _room_tokens(queue: Queue) -> int:
     return queue.room.kv_tokens - queue.num_engines * queue.shared_tokens
 
 
-def _held(uses: Iterable[ItemUse], queue: Queue) -> float:
-    """What sessions hold after their next turns, without what all share."""
-    return sum(use.tokens - queue.shared_tokens + use.growth_tokens for use in uses)
+def _held(uses: Iterable[ItemUse], queue: Queue, num_turns: float) -> float:
+    """What sessions hold after so many turns to come, without what all share."""
+    return sum(use.tokens - queue.shared_tokens + num_turns * use.growth_tokens for use in uses)
 
 
-def _need(asked: Asked, queue: Queue) -> float:
-    """What a session holds after the turn that it asks for, without what all share."""
+def _need(asked: Asked, queue: Queue, num_turns: float) -> float:
+    """What a session holds after turns from the one on that it asks for, without what all share."""
     use = queue.items.get(item_of(asked))
     growth = max(asked.max_tokens, queue.growth_tokens) if use is None else use.growth_tokens
-    return len(asked.prompt_token_ids) - queue.shared_tokens + growth
+    return len(asked.prompt_token_ids) - queue.shared_tokens + num_turns * growth

@@ -132,13 +132,23 @@ class Queue(Protocol):
     def pause_share(self) -> float | None:
         """Of the time of items lately: what they were away from the engine, from 0 to 1.
 
-        Of items only that went on where they had ended. `None` before there are enough of them.
+        Of turns only that go on where their item's last one ended, until they stand ready. `None`
+        before there are enough of them.
         """
         ...
 
     @property
-    def prefill_s(self) -> float | None:
-        """Seconds that the engine takes for a prompt token at least; `None` before it is known."""
+    def answer_tokens(self) -> float:
+        """Tokens of the answers before such turns, on average; 0 before there are any."""
+        ...
+
+    @property
+    def step_s(self) -> float | None:
+        """Seconds that any step of the engine takes; `None` where that is not known."""
+        ...
+
+    def prefill_seconds(self, num_tokens: float, start: float) -> float | None:
+        """What prompt tokens add to a step, where `start` come before them, if that is known."""
         ...
 
     @property

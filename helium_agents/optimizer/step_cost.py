@@ -65,7 +65,7 @@ class StepCost:
             + self.position_s * step.prefill_positions
         )
 
-    def prefill_seconds(self, num_tokens: int, start: int = 0) -> float:
+    def prefill_seconds(self, num_tokens: float, start: float = 0) -> float:
         """What prompt tokens add to a step, where `start` come before them."""
         positions = num_tokens * (start + num_tokens / 2)
         return self.prefill_s * num_tokens + self.position_s * positions

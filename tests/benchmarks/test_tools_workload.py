@@ -140,13 +140,17 @@ class SomeQueue:
     running: list[Request] = field(default_factory=list)
     items: dict[int, ItemUse] = field(default_factory=dict)
     now_s: float = 0.0
-    prefill_s: float | None = 0.001
     room: Capacity = ROOM
     shared_tokens: int = 0
     growth_tokens: float = 0.0
     pause_share: float = 0.0
     is_stalled: bool = False
     open_items: Sequence[int] = ()
+    answer_tokens: float = 0.0
+    step_s: float | None = None
+
+    def prefill_seconds(self, num_tokens: float, start: float) -> float:
+        return 0.001 * num_tokens
 
 
 def test_the_least_served_session_goes_first() -> None:

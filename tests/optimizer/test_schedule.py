@@ -39,9 +39,14 @@ class Queue:
     items: dict[int, ItemUse] = field(default_factory=dict)
     shared_tokens: int = 0
     growth_tokens: float = 0.0
-    pause_share: float = 0.0
-    prefill_s: float | None = None
+    pause_share: float | None = 0.0
+    answer_tokens: float = 0.0
+    step_s: float | None = None
+    token_s: float | None = None
     now_s: float = 0.0
+
+    def prefill_seconds(self, num_tokens: float, start: float) -> float | None:
+        return None if self.token_s is None else self.token_s * num_tokens
 
     @property
     def ready_of_open(self) -> list[Asked]:
@@ -148,7 +153,7 @@ def test_a_new_session_waits_behind_an_older_one_that_waits() -> None:
 
 def test_who_is_away_for_longer_than_its_cache_is_worth_loses_its_place() -> None:
     held = {1: ItemUse(80, 0, paused_s=2.0)}
-    queue = park(turn("B", 2, 30), items=held, prefill_s=0.05, now_s=6.0)
+    queue = park(turn("B", 2, 30), items=held, token_s=0.05, now_s=6.0)
     assert Park().choose(queue) is None
     assert Park().look_again_s(queue) == 7.0, "0.05 s a token, 100 tokens"
     queue.now_s = 7.0
@@ -157,7 +162,7 @@ def test_who_is_away_for_longer_than_its_cache_is_worth_loses_its_place() -> Non
 
 
 def test_of_several_engines_each_holds_what_is_shared() -> None:
-    queue = park(turn("A", 1, 60), items={0: ItemUse(60, 0)}, shared_tokens=20, prefill_s=0.05)
+    queue = park(turn("A", 1, 60), items={0: ItemUse(60, 0)}, shared_tokens=20, token_s=0.05)
     assert Park().choose(queue) is None, "40 and 50 of 80"
     queue.room = Room(64, 200)
     queue.num_engines = 2
@@ -189,6 +194,33 @@ def test_what_does_not_fit_loses_its_place_and_comes_in_when_it_fits_beside_all(
     assert Park().choose(queue) is None, "10, 40 and 5, and 50 without a place"
     del items[4]
     assert Park().choose(queue) is queue.ready[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "num_turns"),
+    [
+        ({}, 1),  # 10 tokens take 0.1 s again, and 5 steps of 0.04 s are shared by two
+        ({"token_s": 0.04}, 4),
+        ({"token_s": 0.03}, 3),
+        ({"step_s": 0.02}, 2),
+        ({"token_s": 1.0}, 4),
+        ({"token_s": 0.04, "pause_share": 0.5}, 2),  # one of the two
+        ({"token_s": 0.04, "step_s": None}, 1),
+        ({"token_s": 0.04, "pause_share": None}, 1),
+        ({"token_s": 0.04, "answer_tokens": 0}, 1),
+    ],
+)
+def test_room_is_kept_for_more_turns_where_they_cost_more_than_a_fuller_batch_brings(
+    state: dict[str, Any], num_turns: int
+) -> None:
+    holders = {1: ItemUse(10, 10), 2: ItemUse(5, 10)}
+    known = {"growth_tokens": 10.0, "token_s": 0.01, "step_s": 0.04, "answer_tokens": 5.0} | state
+    queue = park(turn("A", 3, 10, max_tokens=1), items=holders, **known)
+    assert queue.room is not None
+    queue.room.kv_tokens = 25 + 3 * 10 * num_turns
+    assert Park().choose(queue) is queue.ready[0]
+    queue.room.kv_tokens -= 1
+    assert Park().choose(queue) is None
 
 
 def test_it_parks_once_agents_that_pause_will_not_fit_and_until_they_pause_no_more() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.schedule import ItemUse
-from helium_agents.runtime.dispatch.item_uses import ItemUses
+from helium_agents.runtime.dispatch.item_uses import ItemUses, Turn
 
 
 def request(item: int | None, *prompt: int, max_tokens: int = 4) -> Request:
@@ -90,10 +90,33 @@ def test_how_long_agents_are_away() -> None:
     for number in range(17):
         assert uses.pause_share is None, "of fifteen turns nobody can tell"
         asked = request(1, *prompt)
-        uses.begin(asked, 4.0 * number)
-        uses.end(asked, done(2), 4.0 * number + 1.0)  # the tool takes 3 s of 4
+        uses.come(asked, 1, 4.0 * number)  # the tool takes 2 s of 4
+        uses.begin(asked, 4.0 * number + 1.0)  # and what stands ready and waits is not away
+        uses.end(asked, done(2), 4.0 * number + 2.0)
         prompt += range(10)
-    assert uses.pause_share == 0.75
+    assert uses.pause_share == 2 / 3
+    assert uses.answer_tokens == 2.0
+
+
+def test_turns_are_those_only_that_go_on_where_one_ended() -> None:
+    uses = ItemUses()
+    first, failed = request(1, 1, 2, 3), request(2, 1, 2, 3)
+    for item, asked in ((1, first), (2, failed)):
+        uses.come(asked, item, 0.0)
+        uses.begin(asked, 0.0)
+    early = request(1, 1, 2, 3, 4)
+    uses.come(early, 1, 0.5)
+    uses.end(first, done(1), 1.0)
+    uses.end(failed, None, 1.0)
+    uses.come(request(1, 7, 8, 9, 9), 1, 2.0)
+    uses.come(request(2, 1, 2, 3, 4), 2, 2.0)
+    assert not uses.turns
+    uses.come(request(1, 1, 2, 3, 5), 1, 3.0)
+    uses.come(request(1, 1, 2, 3, 6), 1, 4.0)
+    assert list(uses.turns) == [Turn(1.0, 1, 2.0)], "of two at once the first"
+    uses.forget(1)
+    uses.come(request(1, 1, 2, 3, 5), 1, 5.0)
+    assert len(uses.turns) == 1
 
 
 def test_what_is_sent_has_a_place() -> None:

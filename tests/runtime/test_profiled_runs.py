@@ -16,6 +16,7 @@ from helium_agents.engines.engine import Capacity, ChatMessage, Completion, OnDe
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.memo.memory import MemoryStore
+from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import EverythingOpen, Schedule
 from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.learning.profiles import decode_profile, encode_profile
@@ -172,6 +173,13 @@ def test_agents_that_are_known_to_pause_are_parked_at_once() -> None:
     assert first.prefill_tokens < 0.7 * everything.prefill_tokens, "before anything is lost"
     assert second.prefill_tokens <= first.prefill_tokens
     assert second.seconds <= first.seconds
+
+
+def test_whatever_the_planner_looks_at_agents_without_a_place_wait() -> None:
+    """It looks at the rows again now and then, and what is open goes on meanwhile."""
+    rows = rows_of(AGENT._replace(prompt_tokens=300, answer_tokens=60, num_rounds=12), 40)
+    parked = run(rows, MemoryStore(), Park())
+    assert run(rows, MemoryStore()).prefill_tokens <= 1.1 * parked.prefill_tokens
 
 
 def test_agents_that_pause_no_more_are_not_parked_for_long() -> None:

@@ -171,24 +171,18 @@ class Dispatcher:
 
     def _send(self, queue: RequestQueue, new: Request | None = None) -> None:
         """Let all go whose turn it is, among them one that has just come."""
-        if new is not None:
-            queue.add(new)
         queue.room = queue.fleet.capacity
         queue.now_s = asyncio.get_running_loop().time()
+        if new is not None:
+            queue.add(new)
+            if new.item is not None:
+                queue.uses.come(new, new.item, queue.now_s)
         if self._items and self._planner is not None and self._planner.has_news:
             self._settle(queue, self._planner)
         while queue.ready:
-            chosen: Asked | None
-            if queue.settling is not None and queue.is_busy_for(queue.settling.ahead_s):
-                # no further row is opened before it is known which
-                chosen = next(iter(queue.ready_of_open), None) if has_slot(queue) else None
-                if chosen is None:
-                    return
-            else:
-                chosen = self._schedule.choose(queue)
-                if chosen is None:
-                    self._set_alarm(queue)
-                    return
+            chosen = self._next(queue)
+            if chosen is None:
+                return
             request = queue.overdue() or chosen
             assert isinstance(request, Request)
             num_tokens = 0
@@ -206,6 +200,23 @@ class Dispatcher:
             queue.send(request, num_tokens)
             if queue in self._idle:
                 self._idle[queue].make_room()
+
+    def _next(self, queue: RequestQueue) -> Asked | None:
+        """The request whose turn it is; `None`: none, for now."""
+        if queue.settling is not None and self._is_settling(queue, queue.settling):
+            # no further row is opened before it is known which
+            return next(iter(queue.ready_of_open), None) if has_slot(queue) else None
+        chosen = self._schedule.choose(queue)
+        if chosen is None:
+            self._set_alarm(queue)
+        return chosen
+
+    def _is_settling(self, queue: RequestQueue, settling: Settling) -> bool:
+        """Whether rows wait for the planner, while the engine has enough to do.
+
+        Agents that are parked wait by what they hold, whatever the planner is about to say.
+        """
+        return not self._schedule.keeps_prefixes and queue.is_busy_for(settling.ahead_s)
 
     def _begin(self, queue: RequestQueue, request: Request, item: int) -> None:
         """Take note that a request of an item is sent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from helium_agents.engines.engine import Completion, Request
@@ -13,15 +14,18 @@ from helium_agents.optimizer.schedule import ItemUse
 
 
 class Turn(NamedTuple):
-    """What came of a request that went on where its item's last one had ended.
+    """A request and what came after it: one that goes on where it ended.
 
     Args:
-        pause_s: Seconds since the last one.
-        service_s: Seconds that it took itself.
+        service_s: Seconds for which the engine had it, or others of the item before it without a
+            pause.
+        answer_tokens: Of its answer.
+        pause_s: Seconds from there until the next one stood ready.
     """
 
-    pause_s: float
     service_s: float
+    answer_tokens: int
+    pause_s: float
 
 
 _NUM_TURNS = 64
@@ -29,6 +33,27 @@ _NUM_TURNS = 64
 
 _LEAST_TURNS = 16
 """With fewer nobody can tell."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What was sent of an item.
+
+    Args:
+        first_tokens: Of its first prompt.
+        num_requests: So many.
+        last_prompt: The last one.
+        begun_s: Since when the engine had something of it without a pause.
+        running: What is on the engine.
+        answer_tokens: Of the answer that ended last; `None` where it came to nothing.
+    """
+
+    first_tokens: int
+    last_prompt: Sequence[int]
+    begun_s: float
+    num_requests: int = 0
+    running: list[Request] = field(default_factory=list)
+    answer_tokens: int | None = None
 
 
 class ItemUses:
@@ -46,8 +71,7 @@ class ItemUses:
     def __init__(self) -> None:
         self.items: dict[int, ItemUse] = {}
         self.turns: deque[Turn] = deque(maxlen=_NUM_TURNS)
-        self._last_prompts: dict[int, Sequence[int]] = {}
-        self._going_on: dict[Request, tuple[float, float]] = {}
+        self._sent: dict[int, _Sent] = {}
         self.shared_tokens = 0
         self.growth_tokens = 0.0
         self._num_grown = self._grown_tokens = 0
@@ -57,9 +81,7 @@ class ItemUses:
         self._tree = PrefixTree()  # of these
         self._id = uuid.uuid4().hex[:8]  # an engine may serve others too
         self._ended: dict[int, int] = {}  # which the engine does not know of, with what is shared
-        self._running: dict[int, list[Request]] = {}
         self.began_for: dict[Request, int] = {}
-        self._turns: dict[int, tuple[int, int]] = {}  # how many, and the tokens of the first prompt
 
     @property
     def pause_share(self) -> float | None:
@@ -69,49 +91,61 @@ class ItemUses:
         pause_s = sum(turn.pause_s for turn in self.turns)
         return pause_s / (pause_s + sum(turn.service_s for turn in self.turns) or 1.0)
 
+    @property
+    def answer_tokens(self) -> float:
+        """Of the last turns, on average; 0 before there are any."""
+        return sum(turn.answer_tokens for turn in self.turns) / max(1, len(self.turns))
+
+    def come(self, request: Request, item: int, now_s: float) -> None:
+        """A request of an item stands ready."""
+        sent = self._sent.get(item)
+        if sent is None or sent.answer_tokens is None:
+            return
+        paused_s = self.items[item].paused_s
+        if paused_s is None:
+            return
+        last, prompt = sent.last_prompt, request.prompt_token_ids
+        # where it goes on after the last one, what began the answer stands at the same place
+        if len(prompt) > len(last) > 0 and prompt[len(last) - 1] == last[-1]:
+            turn = Turn(paused_s - sent.begun_s, sent.answer_tokens, now_s - paused_s)
+            self.turns.append(turn)
+            sent.answer_tokens = None  # of further ones it is no turn
+
     def begin(self, request: Request, now_s: float) -> None:
         """A request of an item is sent."""
         item, prompt = request.item, request.prompt_token_ids
         if item is None:
             return
-        use = self.items.get(item)
-        if use is None:
+        if item in self._sent:
+            use, sent = self.items[item], self._sent[item]
+            use.growth_tokens = max(0.0, (len(prompt) - sent.first_tokens) / sent.num_requests)
+            self._num_grown += 1
+            self._grown_tokens += max(0, len(prompt) - len(sent.last_prompt))
+            self.growth_tokens = self._grown_tokens / self._num_grown
+        else:
             self._compare(prompt)
             use = self.items[item] = ItemUse(0, max(request.max_tokens, self.growth_tokens))
-            self._turns[item] = 1, len(prompt)
-        else:
-            last = self._last_prompts[item]
-            # where it goes on after the last one, what began the answer stands at the same place
-            goes_on = len(prompt) > len(last) > 0 and prompt[len(last) - 1] == last[-1]
-            if use.paused_s is not None and goes_on:
-                self._going_on[request] = now_s - use.paused_s, now_s
-            num_turns, first_tokens = self._turns[item]
-            self._turns[item] = num_turns + 1, first_tokens
-            use.growth_tokens = max(0.0, (len(prompt) - first_tokens) / num_turns)
-            self._num_grown += 1
-            self._grown_tokens += max(0, len(prompt) - len(last))
-            self.growth_tokens = self._grown_tokens / self._num_grown
-        self._last_prompts[item] = prompt
+            sent = self._sent[item] = _Sent(len(prompt), prompt, now_s)
+        if use.paused_s is not None:
+            sent.begun_s = now_s
         use.paused_s, use.has_place = None, True
+        sent.num_requests += 1
+        sent.last_prompt = prompt
+        sent.running.append(request)
+        use.tokens = _distinct_tokens(sent.running)
         self.began_for[request] = item
-        running = self._running.setdefault(item, [])
-        running.append(request)
-        use.tokens = _distinct_tokens(running)
 
     def end(self, request: Request, completion: Completion | None, now_s: float) -> None:
         """A request has ended; with no completion it failed, or was cancelled."""
         item = self.began_for.pop(request, None)
-        going_on = self._going_on.pop(request, None)
-        if going_on is not None and completion is not None:
-            pause_s, begin_s = going_on
-            self.turns.append(Turn(pause_s, now_s - begin_s))
-        running = None if item is None else self._running.get(item)
-        if item is None or running is None:
+        sent = None if item is None else self._sent.get(item)
+        if item is None or sent is None:
             return  # it is of no item, or of one that has ended
-        running.remove(request)
+        sent.running.remove(request)
+        sent.answer_tokens = None if completion is None else completion.output_tokens
         use = self.items[item]
-        if running:
-            use.tokens = _distinct_tokens(running)
+        if sent.running:
+            use.tokens = _distinct_tokens(sent.running)
         else:
             use.tokens = len(request.prompt_token_ids)
             if completion is not None:
@@ -142,9 +176,7 @@ class ItemUses:
         if prompt is not None:
             self._tree.remove(prompt, item)
             self._ended[item] = self._tree.num_shared(prompt)
-        self._turns.pop(item, None)
-        self._last_prompts.pop(item, None)
-        self._running.pop(item, None)
+        self._sent.pop(item, None)
 
     def _compare(self, prompt: Sequence[int]) -> None:
         """Take note of the first prompt of an item."""

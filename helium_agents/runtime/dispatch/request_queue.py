@@ -37,7 +37,6 @@ class RequestQueue:
         uses: What each item has of the engines.
         room: What the engines hold.
         is_stalled: Whether nothing was sent for a while.
-        prefill_s: What a prompt token takes, at most; `None` before that is known.
         now_s: The event loop's clock.
         alarm: Ends a stall.
         look_again: Set by the schedule.
@@ -53,7 +52,7 @@ class RequestQueue:
         self.items = self.uses.items
         self.room: Capacity | None = None
         self.is_stalled = False
-        self.prefill_s: float | None = None
+        self._token_s: float | None = None
         self.now_s = 0.0
         self.alarm: asyncio.TimerHandle | None = None
         self.look_again: asyncio.TimerHandle | None = None
@@ -206,11 +205,27 @@ class RequestQueue:
         """Of the time of items lately: what they were away from the engine."""
         return self.uses.pause_share
 
+    @property
+    def answer_tokens(self) -> float:
+        """Of turns of items lately."""
+        return self.uses.answer_tokens
+
+    @property
+    def step_s(self) -> float | None:
+        """Any step of an engine, where that is known."""
+        return None if self.fleet.cost is None else self.fleet.cost.step_s
+
+    def prefill_seconds(self, num_tokens: float, start: float) -> float | None:
+        """Of prompt tokens; where the engine does not say so, what they took at most."""
+        if self.fleet.cost is not None:
+            return self.fleet.cost.prefill_seconds(num_tokens, start)
+        return None if self._token_s is None else self._token_s * num_tokens
+
     def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
-        """See how long a prompt took at most: until its first token, or else its answer."""
+        """See how long a token took at most: until the first one, or else the whole answer."""
         num_tokens = len(request.prompt_token_ids) - completion.cached_tokens
         if num_tokens < _TELLING_TOKENS:
             return
         end_s = completion.first_token_s or asyncio.get_running_loop().time()
         seconds = (end_s - sent_s) / num_tokens
-        self.prefill_s = seconds if self.prefill_s is None else min(self.prefill_s, seconds)
+        self._token_s = seconds if self._token_s is None else min(self._token_s, seconds)
