@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ import psutil
 from benchmarks.harness.case import Bounds, Case, check
 from benchmarks.harness.groups import OURS
 from benchmarks.harness.record_of import record_of
-from benchmarks.harness.records import Record, Run, Sample
+from benchmarks.harness.records import MUCH_STOLEN, Record, Run, Sample
 from benchmarks.harness.system import Batch, System
 from benchmarks.harness.testbed import Testbed
 
@@ -91,8 +92,10 @@ async def measure_case(
                 continue
             run = await measure(tuned[system.name], case, bed)
             runs[system.name].append((number, run))
+            disturbed = f", {run.stolen_share:.0%} of the CPU time stolen"
             report(
                 f"{case.batch.workload.name}, round {number + 1}: {system.name} {run.seconds:.2f} s"
+                + (disturbed if run.stolen_share > MUCH_STOLEN else "")
             )
     runs |= {name: runs[other] for name, other in same.items()}
     ours = dict(runs.get(OURS, ()))
@@ -162,12 +165,12 @@ async def measure(system: System, case: Case, bed: Testbed) -> Run:
     log = bed.begin(server=system.uses_server)
     counts_before = bed.counts(server=system.uses_server)
     watcher = asyncio.create_task(watch())
-    cpu_s, start_s = time.process_time(), time.perf_counter()
+    cpu_s, stolen_s, start_s = time.process_time(), _stolen_s(), time.perf_counter()
     try:
         async with asyncio.timeout(_LONGEST_RUN_S):
             results = await system.run(case.batch, bed)
         seconds = time.perf_counter() - start_s
-        cpu_s = time.process_time() - cpu_s
+        cpu_s, stolen_s = time.process_time() - cpu_s, _stolen_s() - stolen_s
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise SystemFailed(
@@ -189,7 +192,13 @@ async def measure(system: System, case: Case, bed: Testbed) -> Run:
         counts=counts - counts_before if counts and counts_before else None,
         row_times_s=log.row_times_s(case.batch.arrivals_s, len(case.batch.rows)),
         choice=system.choice,
+        stolen_share=stolen_s / (seconds * (os.cpu_count() or 1)),
     )
+
+
+def _stolen_s() -> float:
+    """CPU time that the hypervisor has given to others, of all cores; 0 where it does not say."""
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 def with_bounds(records: Iterable[Record], bounds: Bounds) -> list[Record]:

@@ -90,6 +90,7 @@ def record_of(
         rows_per_s=inputs.rows_per_s,
         step_cost=None if cost is None else cost.as_dict(),
         choice=middle.choice,
+        stolen_shares=[run.stolen_share for run in runs.values()],
     )
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from benchmarks.harness.engine_counts import EngineCounts
 
+MUCH_STOLEN = 0.02
+"""A run of which the hypervisor gave a larger share of the CPU time to others tells less."""
+
 
 @dataclass(frozen=True, slots=True)
 class SentRequest:
@@ -60,6 +63,7 @@ class Run:
         counts: What the engine computed; `None` where it does not count.
         row_times_s: How long each row took from its arrival on; empty where nobody says so.
         choice: The schedule that the system chose, in words.
+        stolen_share: Of the CPU time meanwhile, what the hypervisor gave to others, 0 to 1.
     """
 
     seconds: float
@@ -71,6 +75,7 @@ class Run:
     counts: EngineCounts | None = None
     row_times_s: Sequence[float] = ()
     choice: str = ""
+    stolen_share: float = 0.0
 
 
 @dataclass
@@ -135,6 +140,8 @@ class Record:
         best_simulated_s: The least time that any schedule has there; in the record of ours.
         best_simulated: Which one.
         fits_s: What ours would take there if everything fitted into the KV cache.
+        stolen_shares: Of the CPU time of each run, as in `times_s`, what the hypervisor gave to
+            others; empty where that was not looked at.
     """
 
     workload: str
@@ -189,6 +196,7 @@ class Record:
     best_simulated_s: float | None = None
     best_simulated: str = ""
     fits_s: float | None = None
+    stolen_shares: list[float] = field(default_factory=list)
 
     @property
     def hit_rate(self) -> float:

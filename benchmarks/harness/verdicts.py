@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.harness.groups import OURS, Group, Row, groups
-from benchmarks.harness.records import Record
+from benchmarks.harness.records import MUCH_STOLEN, Record
 from benchmarks.harness.statistics import MIN_VALUES, Interval, at_least, confidence_of
 
 
@@ -23,6 +23,7 @@ def sentences(records: Sequence[Record]) -> list[str]:
         *(line for system in systems for line in _comparison(found, system)),
         *_bound_sentence(found),
         *_undecided(found),
+        *_disturbed(records),
     ]
     return [f"- {line}" for line in lines]
 
@@ -129,6 +130,19 @@ def _undecided(found: Sequence[Group]) -> Iterator[str]:
         yield (
             f"Not decided, because fewer than {MIN_VALUES} pairs have no 95% interval "
             f"(brackets marked * are the range): {names}."
+        )
+
+
+def _disturbed(records: Iterable[Record]) -> Iterator[str]:
+    """The runs of which the hypervisor took much, among those where that was looked at."""
+    stolen = [(share, record) for record in records for share in record.stolen_shares]
+    much = [(share, record) for share, record in stolen if share > MUCH_STOLEN]
+    if much:
+        share, worst = max(much, key=lambda each: each[0])
+        yield (
+            f"In {len(much)} of {len(stolen)} runs the hypervisor gave more than "
+            f"{MUCH_STOLEN:.0%} of the CPU time to others, at most {share:.0%} "
+            f"({worst.system} on {_row_name(worst)}, {worst.setting})."
         )
 
 

@@ -14,8 +14,8 @@ class Adaptive:
 
     Where the calls of rows are known, policies can be simulated; who does so says which to
     `follow`. Agents that pause cannot: of them it is seen that they go on where they ended, that
-    they are away from the engine for a twentieth of their time, and that their next turns will not
-    fit into the KV cache together. To wait until they have lost it is late: by then all of them
+    they are away from the engine for a twentieth of their time, and that their turns to come will
+    not fit into the KV cache together. To wait until they have lost it is late: by then all of them
     are computed anew. Rows that never pause are better off with full batches. When they pause no
     more, everything is open again.
 

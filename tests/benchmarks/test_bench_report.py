@@ -155,6 +155,16 @@ def test_a_clear_loss_of_few_pairs_is_not_decided() -> None:
     assert "raw (3 pairs)" in lines[-1]
 
 
+def test_runs_of_which_the_hypervisor_took_much_are_counted() -> None:
+    ours = record("ours", stolen_shares=[0.0, 0.02, 0.031, 0, 0, 0, 0])
+    raw = record("raw", (1.2,) * 7, stolen_shares=[0.0, 0, 0, 0.14, 0, 0, 0])
+    assert (
+        "- In 2 of 14 runs the hypervisor gave more than 2% of the CPU time to others, at most 14% "
+        "(raw on debate x 32, pressure)."
+    ) in sentences([ours, raw])
+    assert not any("hypervisor" in line for line in sentences([record("ours")]))
+
+
 def test_a_beaten_bound_comes_first() -> None:
     lines = sentences([record("ours"), record("raw", (0.3,) * 7)])
     assert lines[0].startswith("- **The calibration is wrong**: 1 results lie below")

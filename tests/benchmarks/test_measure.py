@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -190,6 +192,19 @@ async def test_a_run_that_beats_the_physical_bound_fails(bed: Testbed) -> None:
     assert [record.physical_s for record in better] == [1e-6]
     with pytest.raises(BoundBeaten, match=r"raw took .* below the physical bound of 1000"):
         with_bounds(records, Bounds(1000.0, 1000.0, 1000.0))
+
+
+async def test_what_the_hypervisor_took_is_said(
+    bed: Testbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stolen_s = itertools.count(step=10.0)  # more each time than the machine has
+    monkeypatch.setattr("benchmarks.harness.measure._stolen_s", lambda: next(stolen_s))
+    lines: list[str] = []
+    plan = Plan([systems()["raw"]], 2)
+    (record,) = await measure_case(await make("debate"), NO_BOUNDS, plan, bed, lines.append)
+    expected = [10 / (seconds * (os.cpu_count() or 1)) for seconds in record.times_s]
+    assert record.stolen_shares == pytest.approx(expected)
+    assert all("of the CPU time stolen" in line for line in lines)
 
 
 async def test_records_of_a_case(bed: Testbed) -> None:
