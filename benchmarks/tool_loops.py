@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
-from helium_agents.optimizer.step_cost import STEP_COSTS
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 
 BLOCK_TOKENS = 32
 _LIMIT_SHARES = (0.1, 0.15, 0.2, 0.25, 0.33, 0.4, 0.5, 0.67, 0.8)
@@ -93,23 +94,24 @@ class Cell:
     """Sessions, and the engine that they run on.
 
     Args:
-        cost: Name of a step's cost.
+        cost: Of a step.
         kv_share: KV cache as a share of what all sessions compute.
         tool_s: Median tool time.
         num_sessions: How many.
         jobs_per_s: Arrivals a second; `None`: all at once.
+        is_large: Whether sizes are a GPU's, and not a quarter of them.
     """
 
-    cost: str
+    cost: StepCost
     kv_share: float
     tool_s: float
     num_sessions: int
     jobs_per_s: float | None = None
+    is_large: bool = False
 
     def sessions(self, seed: int) -> list[AgentSession]:
         """The sessions of a seed."""
-        scale = 1 if self.cost.startswith("h100") else 4
-        return make_sessions(self.num_sessions, scale, self.tool_s, seed)
+        return make_sessions(self.num_sessions, 1 if self.is_large else 4, self.tool_s, seed)
 
     def arrivals_s(self, seed: int) -> Sequence[float]:
         """When they arrive."""
@@ -125,9 +127,9 @@ class Cell:
         limits = Capacity(
             kv_tokens // BLOCK_TOKENS * BLOCK_TOKENS,
             BLOCK_TOKENS,
-            max_requests=256 if self.cost.startswith("h100") else 64,
+            max_requests=256 if self.is_large else 64,
         )
-        return TokenEngine(STEP_COSTS[self.cost], limits)
+        return TokenEngine(self.cost, limits)
 
 
 def schedules(names: Sequence[str], num_sessions: int) -> dict[str, Schedule]:
@@ -152,8 +154,40 @@ _SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 
 
+def named_cell(
+    name: str,
+    kv_share: float,
+    tool_s: float,
+    num_sessions: int,
+    jobs_per_s: float | None = None,
+) -> Cell:
+    """A cell at a cost that has a name, with the sizes that go with it."""
+    is_large = name.startswith("h100")
+    return Cell(STEP_COSTS[name], kv_share, tool_s, num_sessions, jobs_per_s, is_large)
+
+
+def random_cell(number: int) -> Cell:
+    """One of many engines and tools: prompts cheap or dear, a small KV cache or one for half."""
+    rng = random.Random(number)
+
+    def between(low: float, high: float) -> float:
+        return low * math.exp(rng.random() * math.log(high / low))
+
+    cost = StepCost(
+        step_s=between(3e-3, 20e-3),
+        decode_s=between(0.02e-3, 0.6e-3),
+        context_s=0.0,
+        prefill_s=between(20e-6, 1e-3),
+        position_s=0.0,
+        request_s=0.5e-3,
+        reply_s=1e-3,
+    )
+    kv_share, tool_s = rng.uniform(0.15, 0.6), between(0.1, 2.0)
+    return Cell(cost, kv_share, tool_s, rng.choice((16, 30, 48)))
+
+
 GOAL_CELLS = {
-    f"{cost}-{tool_s:g}": Cell(cost, 1 / 3, tool_s, 128 if cost.startswith("h100") else 40)
+    f"{cost}-{tool_s:g}": named_cell(cost, 1 / 3, tool_s, 128 if cost.startswith("h100") else 40)
     for cost, tool_s in (
         *(("cpu-medium", 2.0), ("cpu-medium", 0.5), ("cpu-medium", 10.0)),
         *(("h100-8b", 2.0), ("h100-8b", 0.5)),
@@ -162,24 +196,37 @@ GOAL_CELLS = {
 """Those of which the goals speak, by cost and median tool time."""
 
 
+def gain(cell: Cell, seed: int) -> dict[str, float]:
+    """By how much the default schedule is faster than everything open."""
+    sessions = cell.sessions(seed)
+    rows, arrivals_s = [_row(session) for session in sessions], cell.arrivals_s(seed)
+    raw, ours = (
+        run_in_virtual_time(run(rows, arrivals_s, cell.engine(sessions), schedule))
+        for schedule in (EverythingOpen(), Adaptive())
+    )
+    return {
+        "makespan": raw.makespan_s / ours.makespan_s,
+        "mean": raw.mean_s / ours.mean_s,
+        "p95": raw.p95_s / ours.p95_s,
+    }
+
+
 def gains(cell: Cell, num_seeds: int) -> list[dict[str, float]]:
-    """For each seed by how much the default schedule is faster than everything open."""
-    found = []
-    for seed in range(1, num_seeds + 1):
-        sessions = cell.sessions(seed)
-        rows, arrivals_s = [_row(session) for session in sessions], cell.arrivals_s(seed)
-        raw, ours = (
-            run_in_virtual_time(run(rows, arrivals_s, cell.engine(sessions), schedule))
-            for schedule in (EverythingOpen(), Adaptive())
+    """The gain of each seed."""
+    return [gain(cell, seed) for seed in range(1, num_seeds + 1)]
+
+
+def _print_random(num_cells: int) -> None:
+    for number in range(num_cells):
+        cell, cost = random_cell(number), random_cell(number).cost
+        found = gain(cell, number)
+        print(
+            f"{number:4} step {cost.step_s * 1e3:4.1f} ms, prompt token "
+            f"{cost.prefill_s * 1e6:4.0f} us, KV {cell.kv_share:.2f}, tools {cell.tool_s:4.2f} s, "
+            f"{cell.num_sessions} sessions  "
+            + "  ".join(f"{name} x{value:.2f}" for name, value in found.items()),
+            flush=True,
         )
-        found.append(
-            {
-                "makespan": raw.makespan_s / ours.makespan_s,
-                "mean": raw.mean_s / ours.mean_s,
-                "p95": raw.p95_s / ours.p95_s,
-            }
-        )
-    return found
 
 
 def main() -> None:
@@ -192,8 +239,14 @@ def main() -> None:
     parser.add_argument("--jobs-per-s", type=float, help="open arrivals; all at once by default")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--systems", default="raw,auto", help=", ".join((*_SCHEDULES, "limits")))
+    parser.add_argument(
+        "--random", type=int, metavar="N", help="the default's gain in N cells drawn at random"
+    )
     options = parser.parse_args()
-    cell = Cell(
+    if options.random:
+        _print_random(options.random)
+        return
+    cell = named_cell(
         options.cost, options.kv_share, options.tool_s, options.sessions, options.jobs_per_s
     )
     for seed in range(1, options.seeds + 1):

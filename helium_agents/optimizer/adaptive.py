@@ -7,6 +7,8 @@ from helium_agents.optimizer.policy import AllOpen, Policy
 from helium_agents.optimizer.schedule import Asked, EverythingOpen, Gated, Queue, Schedule
 
 _LEAST_PAUSE_SHARE = 0.025
+_LEAST_GAIN = 1.1
+"""Of `Park.gain`, to begin with it; it ends below 1."""
 
 
 class Adaptive:
@@ -14,10 +16,11 @@ class Adaptive:
 
     Where the calls of rows are known, policies can be simulated; who does so says which to
     `follow`. Agents that pause cannot: of them it is seen that they go on where they ended, that
-    they are away from the engine for a twentieth of their time, and that their turns to come will
-    not fit into the KV cache together. To wait until they have lost it is late: by then all of them
-    are computed anew. Rows that never pause are better off with full batches. When they pause no
-    more, everything is open again.
+    they are away from the engine for a twentieth of their time, that their turns to come will not
+    fit into the KV cache together, and that more turns a second are taken if some wait than if each
+    computes anew what it has lost. To wait until they have lost it is late: by then all of them are
+    computed anew. Rows that never pause are better off with full batches. When they pause no more,
+    or waiting brings nothing any more, everything is open again.
 
     Attributes:
         expects_pauses: Whether it is known before it is seen that agents pause and do not fit into
@@ -41,13 +44,14 @@ class Adaptive:
 
     def choose(self, queue: Queue) -> Asked | None:
         """As the one does whose time it is."""
-        share = queue.pause_share if queue.items else None
-        if share is None:  # nothing is seen yet
+        turn = queue.usual_turn if queue.items else None
+        if turn is None:  # nothing is seen yet
             self._parks = self.expects_pauses
         elif self._parks:
-            self._parks = share >= _LEAST_PAUSE_SHARE
-        elif share > 2 * _LEAST_PAUSE_SHARE:
-            self._parks = self.expects_pauses or self._park.is_full(queue)
+            self._parks = turn.pause_share >= _LEAST_PAUSE_SHARE and self._park.gain(queue) >= 1.0
+        elif turn.pause_share > 2 * _LEAST_PAUSE_SHARE:
+            is_full = self.expects_pauses or self._park.is_full(queue)
+            self._parks = is_full and self._park.gain(queue) >= _LEAST_GAIN
         return self._current.choose(queue)
 
     def look_again_s(self, queue: Queue) -> float | None:

@@ -61,6 +61,54 @@ class Park:
             return False
         return _held(queue.items.values(), queue, _turns_ahead(queue)) > _room_tokens(queue)
 
+    def gain(self, queue: Queue) -> float:
+        """How many turns would be taken at a time if sessions are parked ÷ if all are open.
+
+        Infinite where the cost of a step or what turns are like is not known.
+        """
+        turn, cost = queue.usual_turn, queue.cost
+        if turn is None or cost is None or queue.room is None or not queue.items:
+            return math.inf
+        num_all = len(queue.items.keys() | {asked.item for asked in queue.ready})
+        own = sum(use.tokens for use in queue.items.values()) / len(queue.items)
+        own = max(1.0, own - queue.shared_tokens)
+        num_fit = min(num_all, _room_tokens(queue) / (own + queue.growth_tokens))
+        anew_s = cost.prefill_seconds(own, queue.shared_tokens)
+        work_s = cost.prefill_seconds(queue.growth_tokens, queue.shared_tokens + own)
+        work_s += turn.answer_tokens * cost.decode_s
+        answer_s = turn.answer_tokens * cost.step_s
+        lapse_s = anew_s / own * queue.room.kv_tokens / queue.num_engines
+        # of sessions that are parked, those count that have not given up their places
+        held_s = sum(min(each.pause_s, lapse_s) for each in queue.turns) / len(queue.turns)
+        lapsed = sum(each.pause_s > lapse_s for each in queue.turns) / len(queue.turns)
+        lost = min(1.0, 2.0 * (1.0 - num_fit / num_all))  # evicted before they come back
+        engines = queue.num_engines
+        parked = min(
+            _turns_per_s(num_fit / engines, held_s, answer_s, work_s + lapsed * anew_s),
+            _turns_per_s(num_all / engines, turn.pause_s, answer_s, work_s + lapsed * anew_s),
+        )
+        return parked / _turns_per_s(
+            num_all / engines, turn.pause_s, answer_s, work_s + lost * anew_s
+        )
+
+
+def _turns_per_s(num_sessions: float, pause_s: float, answer_s: float, work_s: float) -> float:
+    """Turns a second of sessions that are away for a while and then wait for the engine.
+
+    With r turns a second the engine is at work on what they add to steps for r·work of the time, so
+    steps take 1 / (1 - r·work) times as long as empty ones: r (pause + answer / (1 - r·work)) is
+    the number of sessions.
+
+    Args:
+        num_sessions: Of one engine.
+        pause_s: How long each is away.
+        answer_s: What the steps of an answer take, whatever is in them.
+        work_s: What a turn adds to steps.
+    """
+    half = (pause_s + answer_s + num_sessions * work_s) / 2
+    root = math.sqrt(max(0.0, half * half - pause_s * work_s * num_sessions))
+    return num_sessions / ((half + root) or 1.0)
+
 
 def _by_age(queue: Queue) -> list[Asked]:
     next_item = queue.next_item
@@ -126,15 +174,15 @@ def _end_s(use: ItemUse, queue: Queue) -> float:
 
 def _turns_ahead(queue: Queue) -> float:
     """For how many turns of each session room is kept, at least the next one."""
-    uses, growth = _with_place(queue), queue.growth_tokens
-    if not uses or queue.step_s is None or queue.pause_share is None:
+    uses, turn, cost = _with_place(queue), queue.usual_turn, queue.cost
+    if not uses or turn is None or cost is None:
         return 1.0
     tokens = sum(use.tokens for use in uses) / len(uses)
-    anew_s = queue.prefill_seconds(growth, tokens)
+    anew_s = cost.prefill_seconds(queue.growth_tokens, tokens)
     share_fits = _room_tokens(queue) / max(1.0, _held(uses, queue, 1.0))
-    batch = max(1.0, len(uses) * min(1.0, share_fits) * (1.0 - queue.pause_share))
-    shared_s = queue.step_s * queue.answer_tokens / batch
-    if anew_s is None or not shared_s:
+    batch = max(1.0, len(uses) * min(1.0, share_fits) * (1.0 - turn.pause_share))
+    shared_s = cost.step_s * turn.answer_tokens / batch
+    if not shared_s:
         return 1.0
     return min(_MOST_AHEAD, max(1.0, anew_s / shared_s))
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from helium_agents.errors import SessionError
 from helium_agents.optimizer.policy import AtMost, Policy
+from helium_agents.optimizer.step_cost import StepCost
 
 
 class Asked(Protocol):
@@ -64,6 +65,26 @@ class ItemUse:
     growth_tokens: float
     paused_s: float | None = None
     has_place: bool = True
+
+
+class Turn(NamedTuple):
+    """A request of an item, and the time until the one that goes on where it ended.
+
+    Args:
+        service_s: Seconds for which the engine had it, or others of the item before it without a
+            pause.
+        answer_tokens: Of its answer.
+        pause_s: Seconds from its end until the next one stood ready.
+    """
+
+    service_s: float
+    answer_tokens: float
+    pause_s: float
+
+    @property
+    def pause_share(self) -> float:
+        """Of its time, what the item was away from the engine, from 0 to 1."""
+        return self.pause_s / (self.pause_s + self.service_s or 1.0)
 
 
 class Room(Protocol):
@@ -129,22 +150,18 @@ class Queue(Protocol):
         ...
 
     @property
-    def pause_share(self) -> float | None:
-        """Of the time of items lately: what they were away from the engine, from 0 to 1.
-
-        Of turns only that go on where their item's last one ended, until they stand ready. `None`
-        before there are enough of them.
-        """
+    def turns(self) -> Collection[Turn]:
+        """The last turns of items."""
         ...
 
     @property
-    def answer_tokens(self) -> float:
-        """Tokens of the answers before such turns, on average; 0 before there are any."""
+    def usual_turn(self) -> Turn | None:
+        """What these were like, on average; `None` before there are enough."""
         ...
 
     @property
-    def step_s(self) -> float | None:
-        """Seconds that any step of the engine takes; `None` where that is not known."""
+    def cost(self) -> StepCost | None:
+        """What a step of an engine takes; `None` where that is not known."""
         ...
 
     def prefill_seconds(self, num_tokens: float, start: float) -> float | None:

@@ -24,8 +24,8 @@ from helium_agents import llm, user
 from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.graph.sampling import Sampling
-from helium_agents.optimizer.schedule import ItemUse
-from helium_agents.optimizer.step_cost import STEP_COSTS
+from helium_agents.optimizer.schedule import ItemUse, Turn
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 
 SHAPE = SHAPES["small"]
 SETTINGS = EngineSettings("pressure", 0.25, SHAPE)
@@ -46,11 +46,11 @@ def case(oracle: Oracle) -> Case:
     return make(oracle)
 
 
-def simulated(name: str, case: Case, oracle: Oracle) -> Simulated:
-    """A system's run in virtual time."""
+def simulated(name: str, case: Case, oracle: Oracle, cost: str = "cpu-small") -> Simulated:
+    """A system's run in virtual time, at a step's cost."""
 
     async def main() -> Simulated:
-        async with simulated_bed(SETTINGS, STEP_COSTS["cpu-small"], oracle) as bed:
+        async with simulated_bed(SETTINGS, STEP_COSTS[cost], oracle) as bed:
             return await bed.run(systems()[name], case)
 
     return run_in_virtual_time(main())
@@ -83,7 +83,7 @@ async def test_what_a_later_call_waits_for_must_show_in_its_prompt() -> None:
 
 
 def test_the_simulator_of_tool_loops_has_the_same_sessions() -> None:
-    cell = tool_loops.Cell("cpu-medium", 1 / 3, tools.TOOL_S, 3)
+    cell = tool_loops.named_cell("cpu-medium", 1 / 3, tools.TOOL_S, 3)
     drawn = tools._rows(Inputs(3, tool_scale=1.0))
     for session, row in zip(cell.sessions(1), drawn, strict=True):
         assert [turn.tool_s for turn in session.turns] == [turn.tool_s for turn in row.turns]
@@ -113,10 +113,12 @@ def test_rows_that_arrive_late_are_timed_from_their_arrival(name: str, oracle: O
 
 
 def test_ablations_of_what_agents_win_by(oracle: Oracle) -> None:
-    """Sessions that lose their cache: without a mechanism more is computed."""
+    """Sessions that lose their cache, and dear prompts: without a mechanism more is computed."""
     case = make(oracle, "tools", 24)
     names = ("ours", "ours-without-hints", "ours-without-ended-hints", "ours-without-park")
-    prefilled = {name: simulated(name, case, oracle).prefill_tokens for name in names}
+    found = {name: simulated(name, case, oracle, "cpu-medium") for name in names}
+    prefilled = {name: each.prefill_tokens for name, each in found.items()}
+    assert found["ours"].seconds < 0.7 * found["ours-without-park"].seconds
     assert prefilled["ours"] < 0.97 * prefilled["ours-without-hints"]
     assert prefilled["ours"] < 0.97 * prefilled["ours-without-ended-hints"]
     assert prefilled["ours"] < 0.7 * prefilled["ours-without-park"]
@@ -143,11 +145,11 @@ class SomeQueue:
     room: Capacity = ROOM
     shared_tokens: int = 0
     growth_tokens: float = 0.0
-    pause_share: float = 0.0
+    turns: Sequence[Turn] = ()
+    usual_turn: Turn | None = None
+    cost: StepCost | None = None
     is_stalled: bool = False
     open_items: Sequence[int] = ()
-    answer_tokens: float = 0.0
-    step_s: float | None = None
 
     def prefill_seconds(self, num_tokens: float, start: float) -> float:
         return 0.001 * num_tokens

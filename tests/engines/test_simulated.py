@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,16 +144,26 @@ class TestEngine:
                 await asyncio.sleep(0.2 + (number * 7 + turn * seed) % 5 / 10)
                 text += " " + words(100_000 * seed + 1000 * number + 100 * turn, 60)
 
-        async def prefilled(schedule: Schedule | None) -> int:
-            simulated = engine(kv_tokens=2048)
-            async with Session(simulated, schedule=schedule) as session:
-                async for _ in session.map(agent, range(12)):
-                    pass
-            return simulated.counts.prefill_tokens
+        def ran(schedule: Schedule | None, prefill_s: float) -> tuple[int, float]:
+            """Prompt tokens that were computed, and seconds."""
 
-        everything = run_in_virtual_time(prefilled(EverythingOpen()))
-        assert run_in_virtual_time(prefilled(Park())) < 0.8 * everything
-        assert run_in_virtual_time(prefilled(None)) < 0.95 * everything, "found out by itself"
+            async def main() -> tuple[int, float]:
+                simulated = engine(kv_tokens=2048, cost=replace(COST, prefill_s=prefill_s))
+                async with Session(simulated, schedule=schedule) as session:
+                    async for _ in session.map(agent, range(12)):
+                        pass
+                    seconds = asyncio.get_running_loop().time()
+                return simulated.counts.prefill_tokens, seconds
+
+            return run_in_virtual_time(main())
+
+        everything, everything_s = ran(EverythingOpen(), prefill_s=0.001)
+        for schedule in (Park(), None):  # the default finds out by itself
+            computed, seconds = ran(schedule, prefill_s=0.001)
+            assert computed < 0.8 * everything
+            assert seconds < 0.9 * everything_s
+        # where prompts cost little, agents that wait for their turn lose more
+        assert ran(None, prefill_s=0.0001)[1] < 1.03 * ran(EverythingOpen(), prefill_s=0.0001)[1]
 
     def test_what_an_ended_session_left_goes_first(self) -> None:
         """Three prompts fill the cache; the second has ended, so that a fourth evicts that one."""

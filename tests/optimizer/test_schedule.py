@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,15 @@ import pytest
 from helium_agents.errors import SessionError
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.park import Park
-from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, ItemUse, Schedule, item_of
+from helium_agents.optimizer.schedule import (
+    EverythingOpen,
+    FewOpen,
+    ItemUse,
+    Schedule,
+    Turn,
+    item_of,
+)
+from helium_agents.optimizer.step_cost import StepCost
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,17 @@ class Queue:
     items: dict[int, ItemUse] = field(default_factory=dict)
     shared_tokens: int = 0
     growth_tokens: float = 0.0
-    pause_share: float | None = 0.0
-    answer_tokens: float = 0.0
-    step_s: float | None = None
+    turns: list[Turn] = field(default_factory=list)
+    cost: StepCost | None = None
     token_s: float | None = None
     now_s: float = 0.0
 
     def prefill_seconds(self, num_tokens: float, start: float) -> float | None:
         return None if self.token_s is None else self.token_s * num_tokens
+
+    @property
+    def usual_turn(self) -> Turn | None:
+        return self.turns[0] if self.turns else None
 
     @property
     def ready_of_open(self) -> list[Asked]:
@@ -196,26 +208,31 @@ def test_what_does_not_fit_loses_its_place_and_comes_in_when_it_fits_beside_all(
     assert Park().choose(queue) is queue.ready[0]
 
 
+TURN = Turn(service_s=1.0, answer_tokens=5, pause_s=0.0)
+COST = StepCost(step_s=0.04, decode_s=0.0, context_s=0.0, prefill_s=0.01, position_s=0.0)
+
+
 @pytest.mark.parametrize(
-    ("state", "num_turns"),
+    ("cost", "turn", "num_turns"),
     [
-        ({}, 1),  # 10 tokens take 0.1 s again, and 5 steps of 0.04 s are shared by two
-        ({"token_s": 0.04}, 4),
-        ({"token_s": 0.03}, 3),
-        ({"step_s": 0.02}, 2),
-        ({"token_s": 1.0}, 4),
-        ({"token_s": 0.04, "pause_share": 0.5}, 2),  # one of the two
-        ({"token_s": 0.04, "step_s": None}, 1),
-        ({"token_s": 0.04, "pause_share": None}, 1),
-        ({"token_s": 0.04, "answer_tokens": 0}, 1),
+        (COST, TURN, 1),  # 10 tokens take 0.1 s again, and 5 steps of 0.04 s are shared by two
+        (replace(COST, prefill_s=0.04), TURN, 4),
+        (replace(COST, prefill_s=0.03), TURN, 3),
+        (replace(COST, step_s=0.02), TURN, 2),
+        (replace(COST, prefill_s=1.0), TURN, 4),
+        (replace(COST, position_s=0.0008), TURN, 2),  # 125 positions, from 7.5 to 17.5
+        (replace(COST, prefill_s=0.04), TURN._replace(pause_s=1.0), 2),  # one of the two
+        (None, TURN, 1),
+        (replace(COST, prefill_s=0.04), None, 1),
+        (replace(COST, step_s=0.0), TURN, 1),
     ],
 )
 def test_room_is_kept_for_more_turns_where_they_cost_more_than_a_fuller_batch_brings(
-    state: dict[str, Any], num_turns: int
+    cost: StepCost | None, turn: Turn | None, num_turns: int
 ) -> None:
     holders = {1: ItemUse(10, 10), 2: ItemUse(5, 10)}
-    known = {"growth_tokens": 10.0, "token_s": 0.01, "step_s": 0.04, "answer_tokens": 5.0} | state
-    queue = park(turn("A", 3, 10, max_tokens=1), items=holders, **known)
+    asked = Asked("A", 3, prompt_token_ids=(0,) * 10, max_tokens=1)
+    queue = park(asked, items=holders, growth_tokens=10.0, cost=cost, turns=[turn] if turn else [])
     assert queue.room is not None
     queue.room.kv_tokens = 25 + 3 * 10 * num_turns
     assert Park().choose(queue) is queue.ready[0]
@@ -223,12 +240,50 @@ def test_room_is_kept_for_more_turns_where_they_cost_more_than_a_fuller_batch_br
     assert Park().choose(queue) is None
 
 
+def parked(num_items: int, cost: StepCost | None = COST, pause_s: float = 0.0) -> Queue:
+    """Sessions of 40 tokens, of which two fit."""
+    turn = TURN._replace(pause_s=pause_s)
+    items = {number: ItemUse(40, 10) for number in range(num_items)}
+    return park(items=items, growth_tokens=10.0, cost=cost, turns=[turn])
+
+
+def rate(num_sessions: int, work_s: float) -> float:
+    """By halving: the more turns a second, the longer each of them takes."""
+    low, high = 0.0, 1.0 / work_s
+    for _ in range(60):
+        middle = (low + high) / 2
+        takes_s = 1.0 + 0.2 / (1.0 - middle * work_s)
+        low, high = (middle, high) if middle * takes_s < num_sessions else (low, middle)
+    return low
+
+
+def test_what_parking_brings_is_what_is_not_computed_again_less_what_batches_lose() -> None:
+    # Two fit. A turn has 0.1 s of prompt, 0.4 s more if what its session had is lost; an answer
+    # has 5 steps of 0.04 s. All the time is the engine's: 1 / r is what n share, and what each has.
+    assert Park().gain(parked(4)) == pytest.approx((0.5 + 0.2 / 4) / (0.1 + 0.2 / 2))
+    assert Park().gain(parked(2)) == pytest.approx(1.0), "both fit"
+    assert Park().gain(parked(3)) == pytest.approx((0.1 + 0.4 * 2 / 3 + 0.2 / 3) / 0.2), "the half"
+    assert Park().gain(parked(4, replace(COST, prefill_s=0.0))) == pytest.approx(0.5)
+    # who is away for a second, as long as its part of the cache is worth, keeps its place for it
+    assert Park().gain(parked(4, pause_s=1.0)) == pytest.approx(rate(2, 0.1) / rate(4, 0.5))
+    # who is away for a minute gives it up, and what it had is lost whatever the others do
+    assert Park().gain(parked(4, pause_s=60.0)) == pytest.approx(1.0, rel=0.02)
+    assert Park().gain(parked(4, None)) == math.inf
+    waiting = parked(2)
+    waiting.ready += [turn("A", 7, 40), turn("B", 8, 40)]
+    assert Park().gain(waiting) == Park().gain(parked(4)), "with everything open they are, too"
+    two_engines = parked(8)
+    two_engines.num_engines, two_engines.room = 2, Room(64, 200)
+    assert Park().gain(two_engines) == pytest.approx(Park().gain(parked(4)))
+
+
 def test_it_parks_once_agents_that_pause_will_not_fit_and_until_they_pause_no_more() -> None:
     schedule = Adaptive()
     queue = park(turn("A", 1, 99), items={0: ItemUse(80, 10)})
 
     def parks(tokens: int, pause_share: float) -> bool:
-        queue.items[0].tokens, queue.pause_share = tokens, pause_share
+        queue.items[0].tokens = tokens
+        queue.turns = [Turn(1.0 - pause_share, 5, pause_share)]
         is_sent = schedule.choose(queue) is not None
         assert schedule.keeps_prefixes is not is_sent
         return not is_sent
@@ -238,3 +293,19 @@ def test_it_parks_once_agents_that_pause_will_not_fit_and_until_they_pause_no_mo
     assert parks(91, 0.1)
     assert parks(80, 0.1), "since it parks, they fit"
     assert not parks(91, 0.0)
+
+
+def test_it_parks_where_that_brings_something() -> None:
+    schedule, dear_steps = Adaptive(), replace(COST, step_s=0.4)
+
+    def parks(cost: StepCost) -> bool:
+        queue = parked(4, cost, pause_s=0.5)
+        queue.ready.append(turn("A", 0, 50))
+        schedule.choose(queue)
+        return schedule.keeps_prefixes
+
+    assert not parks(dear_steps), "fuller batches bring more"
+    assert parks(COST)
+    assert not parks(dear_steps)
+    schedule.expects_pauses = True
+    assert not parks(dear_steps), "whatever was known before"

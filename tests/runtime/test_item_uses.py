@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.sampling import Sampling
-from helium_agents.optimizer.schedule import ItemUse
-from helium_agents.runtime.dispatch.item_uses import ItemUses, Turn
+from helium_agents.optimizer.schedule import ItemUse, Turn
+from helium_agents.runtime.dispatch.item_uses import ItemUses
 
 
 def request(item: int | None, *prompt: int, max_tokens: int = 4) -> Request:
@@ -88,14 +88,14 @@ def test_how_long_agents_are_away() -> None:
     uses = ItemUses()
     prompt = list(range(100))
     for number in range(17):
-        assert uses.pause_share is None, "of fifteen turns nobody can tell"
+        assert uses.usual_turn is None, "of fifteen turns nobody can tell"
         asked = request(1, *prompt)
         uses.come(asked, 1, 4.0 * number)  # the tool takes 2 s of 4
         uses.begin(asked, 4.0 * number + 1.0)  # and what stands ready and waits is not away
         uses.end(asked, done(2), 4.0 * number + 2.0)
         prompt += range(10)
-    assert uses.pause_share == 2 / 3
-    assert uses.answer_tokens == 2.0
+    assert uses.usual_turn == Turn(service_s=1.0, answer_tokens=2.0, pause_s=2.0)
+    assert uses.usual_turn.pause_share == 2 / 3
 
 
 def test_turns_are_those_only_that_go_on_where_one_ended() -> None:

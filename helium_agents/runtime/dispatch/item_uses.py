@@ -6,27 +6,11 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.optimizer.prefix_tree import PrefixTree, num_shared_tokens
-from helium_agents.optimizer.schedule import ItemUse
-
-
-class Turn(NamedTuple):
-    """A request and what came after it: one that goes on where it ended.
-
-    Args:
-        service_s: Seconds for which the engine had it, or others of the item before it without a
-            pause.
-        answer_tokens: Of its answer.
-        pause_s: Seconds from there until the next one stood ready.
-    """
-
-    service_s: float
-    answer_tokens: int
-    pause_s: float
-
+from helium_agents.optimizer.schedule import ItemUse, Turn
 
 _NUM_TURNS = 64
 """So many turns tell how it goes at present."""
@@ -84,17 +68,11 @@ class ItemUses:
         self.began_for: dict[Request, int] = {}
 
     @property
-    def pause_share(self) -> float | None:
-        """Of the time of items lately: what they were away from the engine, if that is known."""
+    def usual_turn(self) -> Turn | None:
+        """The mean of the last turns; `None` while they are too few to tell."""
         if len(self.turns) < _LEAST_TURNS:
             return None
-        pause_s = sum(turn.pause_s for turn in self.turns)
-        return pause_s / (pause_s + sum(turn.service_s for turn in self.turns) or 1.0)
-
-    @property
-    def answer_tokens(self) -> float:
-        """Of the last turns, on average; 0 before there are any."""
-        return sum(turn.answer_tokens for turn in self.turns) / max(1, len(self.turns))
+        return Turn(*(sum(values) / len(self.turns) for values in zip(*self.turns, strict=True)))
 
     def come(self, request: Request, item: int, now_s: float) -> None:
         """A request of an item stands ready."""

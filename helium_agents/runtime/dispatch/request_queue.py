@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict
+from collections.abc import Collection
 from functools import partial
 
 from helium_agents.engines.engine import Capacity, Completion, Request, nobody
+from helium_agents.optimizer.schedule import Turn
+from helium_agents.optimizer.step_cost import StepCost
 from helium_agents.runtime.dispatch.item_uses import ItemUses
 from helium_agents.runtime.dispatch.settling import Settling
 from helium_agents.runtime.fleet.fleet import Fleet
@@ -132,11 +135,10 @@ class RequestQueue:
 
     def is_busy_for(self, seconds: float) -> bool:
         """Whether the prompts that the engine has take it so long."""
-        cost = self.fleet.cost
-        if cost is None:
+        if self.cost is None:
             return False
         num_tokens = sum(len(request.prompt_token_ids) for request in self.running)
-        return cost.prefill_s * num_tokens >= seconds * self.num_engines
+        return self.cost.prefill_s * num_tokens >= seconds * self.num_engines
 
     def overdue(self) -> Request | None:
         """The oldest request, where so many were sent past it that it goes next."""
@@ -201,24 +203,24 @@ class RequestQueue:
         return self.uses.growth_tokens
 
     @property
-    def pause_share(self) -> float | None:
-        """Of the time of items lately: what they were away from the engine."""
-        return self.uses.pause_share
+    def turns(self) -> Collection[Turn]:
+        """The last turns of items."""
+        return self.uses.turns
 
     @property
-    def answer_tokens(self) -> float:
-        """Of turns of items lately."""
-        return self.uses.answer_tokens
+    def usual_turn(self) -> Turn | None:
+        """What these were like."""
+        return self.uses.usual_turn
 
     @property
-    def step_s(self) -> float | None:
-        """Any step of an engine, where that is known."""
-        return None if self.fleet.cost is None else self.fleet.cost.step_s
+    def cost(self) -> StepCost | None:
+        """Of a step of one of the engines, where that is known."""
+        return self.fleet.cost
 
     def prefill_seconds(self, num_tokens: float, start: float) -> float | None:
         """Of prompt tokens; where the engine does not say so, what they took at most."""
-        if self.fleet.cost is not None:
-            return self.fleet.cost.prefill_seconds(num_tokens, start)
+        if self.cost is not None:
+            return self.cost.prefill_seconds(num_tokens, start)
         return None if self._token_s is None else self._token_s * num_tokens
 
     def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
