@@ -14,9 +14,14 @@ from typing import NoReturn
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from helium_agents.engines.vllm import VLLM
 from helium_agents.graph.trace import open_runners
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

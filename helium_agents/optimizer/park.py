@@ -62,14 +62,14 @@ class Park:
         return _held(queue.items.values(), queue, _turns_ahead(queue)) > _room_tokens(queue)
 
     def gain(self, queue: Queue) -> float:
-        """How many turns would be taken at a time if sessions are parked ÷ if all are open.
+        """How many turns are taken in a while if sessions are parked ÷ if all are open.
 
-        Infinite where the cost of a step or what turns are like is not known.
+        Infinite where it is not known what a step costs, or what turns are like.
         """
         turn, cost = queue.usual_turn, queue.cost
         if turn is None or cost is None or queue.room is None or not queue.items:
             return math.inf
-        num_all = len(queue.items.keys() | {asked.item for asked in queue.ready})
+        num_all = len(queue.items.keys() | {asked.item for asked in queue.ready} - {None})
         own = sum(use.tokens for use in queue.items.values()) / len(queue.items)
         own = max(1.0, own - queue.shared_tokens)
         num_fit = min(num_all, _room_tokens(queue) / (own + queue.growth_tokens))

@@ -270,7 +270,7 @@ def test_what_parking_brings_is_what_is_not_computed_again_less_what_batches_los
     assert Park().gain(parked(4, pause_s=60.0)) == pytest.approx(1.0, rel=0.02)
     assert Park().gain(parked(4, None)) == math.inf
     waiting = parked(2)
-    waiting.ready += [turn("A", 7, 40), turn("B", 8, 40)]
+    waiting.ready += [turn("A", 7, 40), turn("B", 8, 40), Asked("C")]
     assert Park().gain(waiting) == Park().gain(parked(4)), "with everything open they are, too"
     two_engines = parked(8)
     two_engines.num_engines, two_engines.room = 2, Room(64, 200)
