@@ -110,14 +110,18 @@ def test_draws_keep_their_answers(
 
 
 def test_resuming_what_was_finished_changes_nothing(helium: Helium, engine: ScriptedEngine) -> None:
+    def written() -> tuple[int, int, int]:
+        found = Path("out.jsonl").stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     helium(RUN)
-    before = Path("out.jsonl").stat()
+    before = written()
     result = helium(f"{RUN} --resume")
     assert result.stderr == "out.jsonl was finished already: nothing is left to do\n"
     report = json.loads(helium(f"{RUN} --resume --json").stdout)
     assert (report["status"], report["output"]) == ("already finished", "out.jsonl")
     assert (report["rows"], report["rows_written"]) == (6, 6)
-    assert Path("out.jsonl").stat() == before
+    assert written() == before
     assert (engine.num_starts, files()) == (1, {"out.jsonl"})
 
 
