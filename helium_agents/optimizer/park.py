@@ -77,7 +77,7 @@ class Park:
         work_s = cost.prefill_seconds(queue.growth_tokens, queue.shared_tokens + own)
         work_s += turn.answer_tokens * cost.decode_s
         answer_s = turn.answer_tokens * cost.step_s
-        lapse_s = anew_s / own * queue.room.kv_tokens / queue.num_engines
+        lapse_s = _lapse_s(own, anew_s, queue)
         # of sessions that are parked, those count that have not given up their places
         held_s = sum(min(each.pause_s, lapse_s) for each in queue.turns) / len(queue.turns)
         lapsed = sum(each.pause_s > lapse_s for each in queue.turns) / len(queue.turns)
@@ -169,7 +169,13 @@ def _end_s(use: ItemUse, queue: Queue) -> float:
     anew_s = queue.prefill_seconds(own_tokens, queue.shared_tokens)
     if anew_s is None:
         return math.inf
-    return use.paused_s + anew_s / own_tokens * queue.room.kv_tokens / queue.num_engines
+    return use.paused_s + _lapse_s(own_tokens, anew_s, queue)
+
+
+def _lapse_s(own_tokens: float, anew_s: float, queue: Queue) -> float:
+    """How long a place is worth keeping, of tokens that take so long to be computed again."""
+    assert queue.room is not None
+    return anew_s / own_tokens * queue.room.kv_tokens / queue.num_engines
 
 
 def _turns_ahead(queue: Queue) -> float:
