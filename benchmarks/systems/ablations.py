@@ -30,8 +30,7 @@ class NeverParks(Adaptive):
 class KeepsEnded(Adaptive):
     """Does not tell the engine that an agent has ended, whose cache nobody will use again."""
 
-    @property
-    def keeps_prefixes(self) -> bool:
+    def keeps_prefixes(self, queue: Queue) -> bool:
         """Not that it says so."""
         return False
 

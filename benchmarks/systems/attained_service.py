@@ -14,7 +14,9 @@ from helium_agents.optimizer.schedule import Asked, Queue, has_slot
 class LeastAttainedService:
     """Sends requests by what their session has had, least first; it never holds one back."""
 
-    keeps_prefixes = False
+    def keeps_prefixes(self, queue: Queue) -> bool:
+        """No."""
+        return False
 
     def __init__(self) -> None:
         self._served: dict[int, int] = {}

@@ -14,7 +14,9 @@ from helium_agents.optimizer.schedule import Asked, ItemUse, Queue, has_slot, it
 class Lease:
     """Keeps what a session has computed while that is cheaper than computing it again."""
 
-    keeps_prefixes = False
+    def keeps_prefixes(self, queue: Queue) -> bool:
+        """No."""
+        return False
 
     def choose(self, queue: Queue) -> Asked | None:
         """The oldest session whose cache is there or whose prompt fits; else the oldest waits."""

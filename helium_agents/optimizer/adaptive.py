@@ -31,33 +31,34 @@ class Adaptive:
         self.expects_pauses = False
         self._park = Park()
         self._planned: Schedule = EverythingOpen()
-        self._parks = False
+        self._parked: set[Queue] = set()  # those whose agents it parks
 
     def follow(self, policy: Policy) -> None:
         """Open rows as a policy says, while it does not park."""
         self._planned = EverythingOpen() if isinstance(policy, AllOpen) else Gated(policy)
 
-    @property
-    def keeps_prefixes(self) -> bool:
+    def keeps_prefixes(self, queue: Queue) -> bool:
         """While it parks."""
-        return self._parks
+        return queue in self._parked
 
     def choose(self, queue: Queue) -> Asked | None:
         """As the one does whose time it is."""
-        turn = queue.usual_turn if queue.items else None
-        if turn is None:  # nothing is seen yet
-            self._parks = self.expects_pauses
-        elif self._parks:
-            self._parks = turn.pause_share >= _LEAST_PAUSE_SHARE and self._park.gain(queue) >= 1.0
-        elif turn.pause_share > 2 * _LEAST_PAUSE_SHARE:
-            is_full = self.expects_pauses or self._park.is_full(queue)
-            self._parks = is_full and self._park.gain(queue) >= _LEAST_GAIN
-        return self._current.choose(queue)
+        parks = self._parks(queue)
+        (self._parked.add if parks else self._parked.discard)(queue)
+        return (self._park if parks else self._planned).choose(queue)
 
     def look_again_s(self, queue: Queue) -> float | None:
         """As the one does whose time it is."""
-        return self._current.look_again_s(queue)
+        return (self._park if queue in self._parked else self._planned).look_again_s(queue)
 
-    @property
-    def _current(self) -> Schedule:
-        return self._park if self._parks else self._planned
+    def _parks(self, queue: Queue) -> bool:
+        """Whether to park from now on."""
+        turn = queue.usual_turn if queue.items else None
+        if turn is None:  # nothing is seen yet
+            return self.expects_pauses
+        if queue in self._parked:
+            return turn.pause_share >= _LEAST_PAUSE_SHARE and self._park.gain(queue) >= 1.0
+        if turn.pause_share <= 2 * _LEAST_PAUSE_SHARE:
+            return False
+        is_full = self.expects_pauses or self._park.is_full(queue)
+        return is_full and self._park.gain(queue) >= _LEAST_GAIN

@@ -35,7 +35,9 @@ class Park:
     Where all calls of an item are known when it opens, its batches may be emptier than need be.
     """
 
-    keeps_prefixes = True
+    def keeps_prefixes(self, queue: Queue) -> bool:
+        """Always."""
+        return True
 
     def choose(self, queue: Queue) -> Asked | None:
         """The turn of the oldest waiting session that fits; with nothing under way, the oldest."""

@@ -187,8 +187,7 @@ class Queue(Protocol):
 class Schedule(Protocol):
     """Chooses; knows no event loop."""
 
-    @property
-    def keeps_prefixes(self) -> bool:
+    def keeps_prefixes(self, queue: Queue) -> bool:
         """Whether it counts on what items left in the KV cache; then the ended ones' goes first."""
         ...
 
@@ -211,10 +210,12 @@ class Gated:
         policy: Says which item may be begun beside the open ones.
     """
 
-    keeps_prefixes = False
-
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+
+    def keeps_prefixes(self, queue: Queue) -> bool:
+        """No."""
+        return False
 
     def choose(self, queue: Queue) -> Asked | None:
         """The first of an open item, or of one that may be opened."""
@@ -234,7 +235,9 @@ class Gated:
 class EverythingOpen:
     """First come, first served, as long as the engine has slots and a short queue."""
 
-    keeps_prefixes = False
+    def keeps_prefixes(self, queue: Queue) -> bool:
+        """No."""
+        return False
 
     def choose(self, queue: Queue) -> Asked | None:
         """The first."""

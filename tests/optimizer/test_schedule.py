@@ -37,7 +37,7 @@ class Room:
     kv_tokens: int = 1024
 
 
-@dataclass
+@dataclass(eq=False)
 class Queue:
     ready: list[Asked]
     running: list[Asked] = field(default_factory=list)
@@ -285,7 +285,7 @@ def test_it_parks_once_agents_that_pause_will_not_fit_and_until_they_pause_no_mo
         queue.items[0].tokens = tokens
         queue.turns = [Turn(1.0 - pause_share, 5, pause_share)]
         is_sent = schedule.choose(queue) is not None
-        assert schedule.keeps_prefixes is not is_sent
+        assert schedule.keeps_prefixes(queue) is not is_sent
         return not is_sent
 
     assert not parks(90, 0.5), "100 of 100"
@@ -302,10 +302,25 @@ def test_it_parks_where_that_brings_something() -> None:
         queue = parked(4, cost, pause_s=0.5)
         queue.ready.append(turn("A", 0, 50))
         schedule.choose(queue)
-        return schedule.keeps_prefixes
+        return schedule.keeps_prefixes(queue)
 
     assert not parks(dear_steps), "fuller batches bring more"
     assert parks(COST)
     assert not parks(dear_steps)
     schedule.expects_pauses = True
     assert not parks(dear_steps), "whatever was known before"
+
+
+def test_of_two_models_each_is_parked_by_what_its_own_agents_do() -> None:
+    schedule = Adaptive()
+    agents, others = parked(4, pause_s=0.5), Queue(of_items("A9"), room=Room(64, 100))
+    agents.ready.append(turn("A", 0, 50))
+    schedule.choose(agents)
+    less = replace(COST, step_s=0.15)  # too little to begin with it, enough to go on
+    assert 1.0 <= Park().gain(parked(4, less, pause_s=0.5)) < 1.1
+    agents.cost = less
+    for _ in range(2):
+        assert schedule.choose(others) is others.ready[0]
+        schedule.choose(agents)
+        assert schedule.keeps_prefixes(agents)
+        assert not schedule.keeps_prefixes(others)

@@ -19,7 +19,8 @@ from helium_agents.runtime.dispatch.request_queue import RequestQueue
 class Unfair:
     """Always the newest."""
 
-    keeps_prefixes = False
+    def keeps_prefixes(self, queue: RequestQueue) -> bool:
+        return False
 
     def choose(self, queue: RequestQueue) -> Request:
         return next(reversed(queue.ready))

@@ -216,7 +216,7 @@ class Dispatcher:
 
         Agents that are parked wait by what they hold, whatever the planner is about to say.
         """
-        return not self._schedule.keeps_prefixes and queue.is_busy_for(settling.ahead_s)
+        return not self._schedule.keeps_prefixes(queue) and queue.is_busy_for(settling.ahead_s)
 
     def _begin(self, queue: RequestQueue, request: Request, item: int) -> None:
         """Take note that a request of an item is sent."""
@@ -282,7 +282,7 @@ class Dispatcher:
         if not queue.fleet.takes_hints or request.has_images:
             return
         # of several engines, one would not hear what another is told of an ended session
-        is_told = self._schedule.keeps_prefixes and queue.num_engines == 1
+        is_told = self._schedule.keeps_prefixes(queue) and queue.num_engines == 1
         hints = queue.uses.hints(request) if is_told else {}
         if used_tokens is not None:
             hints["helium_used_tokens"] = used_tokens
