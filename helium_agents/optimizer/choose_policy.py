@@ -18,7 +18,7 @@ from helium_agents.optimizer.simulate import SimulatedRoom, held_tokens, simulat
 LEAST_GAIN: Final = 1.05
 _SHARES: Final = (1 / 8, 1 / 5, 0.3, 0.4, 0.6)
 _TIGHTNESSES: Final = (0.85, 1.0, 1.3)
-_SMALLER: Final = (0.85,)
+_SMALLER_SHARE: Final = 0.85
 _AS_GOOD: Final = 0.01
 """Of policies that differ by less in their gain, the first is taken: it has the fewest open."""
 
@@ -82,17 +82,18 @@ class Choice:
 
 def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
     """The policy for the rows of a forecast on one engine or several."""
+    rooms = (room, *room.others)
+    if len({each.num_engines for each in rooms}) > 1:
+        return Choice(expected=expected_sites(forecast))  # that, nobody can simulate
     ours = _share(forecast, room.num_engines)
-    if len(ours.rows) < 2 or sum(ours.piece_tokens) <= room.kv_tokens:
+    if len(ours.rows) < 2 or all_fits(ours, room):
         return Choice(expected=expected_sites(ours))  # nothing is ever evicted
-    policies = _portfolio(ours, replace(room, num_engines=1))
+    policies = _portfolio(ours, room.each(lambda each: replace(each, num_engines=1)))
     runs = [simulate(ours, room, policy) for policy in policies]
     seconds = [run.seconds for run in runs]
     gains = [seconds[0] / each for each in seconds]
-    for share in _SMALLER:
-        if max(gains) < LEAST_GAIN:
-            break
-        smaller = replace(room, kv_tokens=int(room.kv_tokens * share))
+    if max(gains) >= LEAST_GAIN:
+        smaller = room.each(_smaller)
         all_open_s = simulate(ours, smaller).seconds
         for index, policy in enumerate(policies):
             if gains[index] >= LEAST_GAIN:
@@ -109,23 +110,38 @@ def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
     return Choice(policies[chosen], compared, expected)
 
 
+def all_fits(forecast: Forecast, room: SimulatedRoom) -> bool:
+    """Whether the KV cache of each engine holds all that is computed on it."""
+    return all(
+        forecast.touched_tokens(engine) <= each.kv_tokens
+        for engine, each in enumerate((room, *room.others))
+    )
+
+
+def _smaller(room: SimulatedRoom) -> SimulatedRoom:
+    return replace(room, kv_tokens=int(room.kv_tokens * _SMALLER_SHARE))
+
+
 def _portfolio(
     forecast: Forecast, room: SimulatedRoom, rows_per_engine: int | None = None
 ) -> list[Policy]:
     """What is compared, everything open first."""
     num_engines, num_rows = room.num_engines, rows_per_engine or len(forecast.rows)
     limits = sorted({max(1, round(num_rows * share)) for share in _SHARES})
-    peaks = Peaks(forecast, held_tokens(forecast, room.block_tokens))
-    kv_tokens = room.kv_tokens * num_engines - peaks.common_tokens * (num_engines - 1)
+    few_open = [AtMost(limit * num_engines) for limit in limits]
+    first, *others = forecast.engines
+    if others:
+        return [ALL_OPEN, *few_open]
+    asked = (room, *room.others)[first]
+    peaks = Peaks(forecast, held_tokens(forecast, asked.block_tokens))
+    kv_tokens = asked.kv_tokens * num_engines - peaks.common_tokens * (num_engines - 1)
     fitting = [PeaksFit(peaks, kv_tokens, tightness) for tightness in _TIGHTNESSES]
-    return [ALL_OPEN, *(AtMost(limit * num_engines) for limit in limits), *fitting]
+    return [ALL_OPEN, *few_open, *fitting]
 
 
 def _share(forecast: Forecast, num_engines: int) -> Forecast:
-    """The rows that one of several engines gets, and what they touch."""
+    """The rows that one of several engines gets."""
     if num_engines == 1:
         return forecast
     rows = forecast.rows[::num_engines]
-    touched = {p for row in rows for call in row for p in (*call.prompt, *call.answer)}
-    tokens = [each if p in touched else 0 for p, each in enumerate(forecast.piece_tokens)]
-    return Forecast(rows, tokens, forecast.items[::num_engines])
+    return Forecast(rows, forecast.piece_tokens, forecast.items[::num_engines])

@@ -38,6 +38,7 @@ class ForecastCall:
         output_tokens: Of the answer.
         question: Equal for calls that are computed once.
         site: Where it is made: the operator in whose body.
+        engine: Which of the session's engines it asks, from 0.
     """
 
     inputs: tuple[int, ...]
@@ -47,6 +48,7 @@ class ForecastCall:
     output_tokens: int
     question: Hashable
     site: str = ""
+    engine: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,24 @@ class Forecast:
     piece_tokens: Sequence[int]
     items: Sequence[int]
 
+    @property
+    def engines(self) -> list[int]:
+        """The engines that are asked."""
+        return sorted({call.engine for row in self.rows for call in row})
+
+    def touched_tokens(self, engine: int) -> int:
+        """Tokens of the pieces that are computed on an engine."""
+        calls = [call for row in self.rows for call in row if call.engine == engine]
+        touched = {piece for call in calls for piece in (*call.prompt, *call.answer)}
+        return sum(self.piece_tokens[piece] for piece in touched)
+
 
 def forecast(
     plan: LogicalPlan,
     output_tokens: Callable[[PlanNode], int],
     lengths: TextLengths = _USUAL,
     site: Callable[[PlanNode], str] = lambda _: "",
+    engine: Callable[[str | None], int] = lambda _: 0,
 ) -> Forecast:
     """What a plan's model calls will ask, row by row.
 
@@ -77,6 +91,7 @@ def forecast(
         output_tokens: How long an answer will be.
         lengths: Characters of a token.
         site: Where a call is made.
+        engine: Which engine a model has.
     """
     calls = [n for n in plan.nodes.values() if n.kind == "llm" and n.item is not None]
     symbols = _Symbols(output_tokens)
@@ -109,6 +124,7 @@ def forecast(
                 output_tokens=max(1, output_tokens(node)),
                 question=node.key or node.id,
                 site=site(node),
+                engine=engine(node.model),
             )
         )
     items = sorted(rows)

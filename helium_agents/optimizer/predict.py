@@ -57,6 +57,7 @@ def predict(rows: Sequence[SeenRow], items: Sequence[int]) -> Forecast:
                     output_tokens=max(1, call.output_tokens),
                     question=(copy, index),
                     site=call.site,
+                    engine=call.engine,
                 )
             )
         predicted.append(calls)

@@ -40,6 +40,7 @@ class SeenCall:
         output_tokens: Of its answer.
         prompt: The whole blocks of its prompt, as ranges of the row's blocks.
         answer: The further ones that its answer made whole.
+        engine: Which of the session's engines it asked, from 0.
     """
 
     site: str
@@ -48,6 +49,7 @@ class SeenCall:
     output_tokens: int
     prompt: Runs = ()
     answer: Runs = ()
+    engine: int = 0
 
 
 @dataclass(frozen=True, slots=True)

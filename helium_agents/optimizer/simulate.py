@@ -1,17 +1,18 @@
 """The coarse simulator: how long rows would take under a policy of opening, one event a call.
 
 Prompts are prefilled one after another, answers are decoded together, and the prefix cache keeps
-whole pieces of prompts, the least recently used ones going first. It is pure, takes tens of
-microseconds a call, and errs on the safe side: it makes policies look worse than they are. Ratios
-between two of its results may be trusted, the results themselves hardly.
+whole pieces of prompts, the least recently used ones going first. Engines of several models go side
+by side, each with what it is asked. It is pure, takes tens of microseconds a call, and errs on the
+safe side: it makes policies look worse than they are. Ratios between two of its results may be
+trusted, the results themselves hardly.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass, replace
 
 from helium_agents.optimizer.forecast import Forecast, ForecastCall
 from helium_agents.optimizer.policy import ALL_OPEN, Policy
@@ -32,6 +33,7 @@ class SimulatedRoom:
         drops_unused: Whether what no call will begin with again is the first to go.
         num_engines: How many such engines there are; one of them is simulated, with its share of
             the rows.
+        others: Those of the session's other models, whose `others` count for nothing.
     """
 
     kv_tokens: int
@@ -40,6 +42,11 @@ class SimulatedRoom:
     block_tokens: int = 1
     drops_unused: bool = False
     num_engines: int = 1
+    others: tuple[SimulatedRoom, ...] = ()
+
+    def each(self, change: Callable[[SimulatedRoom], SimulatedRoom]) -> SimulatedRoom:
+        """With a change to it and to the others."""
+        return replace(change(self), others=tuple(map(change, self.others)))
 
 
 @dataclass(slots=True)
@@ -89,13 +96,11 @@ def simulate(forecast: Forecast, room: SimulatedRoom, policy: Policy = ALL_OPEN)
 
 
 class _Run:
-    """The state of one simulated run."""
+    """The state of one simulated run: rows, and the engines that they ask."""
 
     def __init__(self, forecast: Forecast, room: SimulatedRoom, policy: Policy) -> None:
         self._rows = forecast.rows
         self._items = forecast.items
-        self._tokens = held_tokens(forecast, room.block_tokens)
-        self._room = room
         self._policy = policy
         self._next_row = 0
         self._open_items: set[int] = set()
@@ -109,21 +114,12 @@ class _Run:
                     needed_by[source].append(index)
             self._needed_by.append(needed_by)
         self._asked: dict[Hashable, SimulatedCall] = {}
-        self._ready: OrderedDict[int, SimulatedCall] = OrderedDict()
-        self._num_asked = 0
-        self._coming: Counter[int] = Counter()  # prompts to come that have a piece
-        for call in {call.question: call for row in self._rows for call in row}.values():
-            self._coming.update(call.prompt)
-        self._in_use: Counter[int] = Counter()  # pieces of running prompts
-        self._cached: OrderedDict[int, None] = OrderedDict()  # others, the oldest first
-        self._used_tokens = 0  # of all that is in use or cached
-        self._in_use_tokens = 0
-        self._running: list[
-            tuple[float, int, SimulatedCall]
-        ] = []  # by the decode at which they end
-        self._context_tokens = 0.0
+        calls = {call.question: call for row in self._rows for call in row}.values()
+        self._engines = [
+            _Engine(each, forecast, [call for call in calls if call.engine == number])
+            for number, each in enumerate((room, *room.others))
+        ]
         self._now_s = 0.0
-        self._num_decodes = 0.0
 
     @property
     def calls(self) -> Collection[SimulatedCall]:
@@ -133,12 +129,19 @@ class _Run:
     def seconds(self) -> float:
         """Run it."""
         self._open_rows()
-        while self._ready or self._running:
-            is_step_full = self._prefill()
-            self._decode(1.0 if is_step_full else float("inf"))
-        return self._now_s
-
-    # --- rows ----------------------------------------------------------------------------------
+        while True:
+            for engine in self._engines:
+                engine.prefill()
+            running = [engine for engine in self._engines if engine.running]
+            if not running:
+                return self._now_s
+            engine = min(running, key=_Engine.next_s)
+            ended = engine.decode()
+            self._now_s = max(self._now_s, engine.now_s)
+            for asked in ended:
+                for row, index in asked.wanted_by:
+                    self._answer(row, index)
+            self._open_rows()
 
     def _open_rows(self) -> None:
         while self._next_row < len(self._rows):
@@ -158,8 +161,7 @@ class _Run:
         asked = self._asked.get(call.question)
         if asked is None:
             asked = self._asked[call.question] = SimulatedCall(call, [(row, index)])
-            self._num_asked += 1
-            self._ready[self._num_asked] = asked
+            self._engines[call.engine].ask(asked, self._now_s)
         elif asked.is_done:
             self._answer(row, index)
         else:
@@ -174,13 +176,51 @@ class _Run:
             if not self._missing[row][other]:
                 self._ask(row, other)
 
-    # --- the engine ----------------------------------------------------------------------------
 
-    def _prefill(self) -> bool:
-        """Begin what fits, and compute its prompts; whether more of them are left for the next."""
-        batched, is_step_full = 0, False
+class _Engine:
+    """The state of an engine.
+
+    Attributes:
+        running: What it computes, by the decode at which it ends.
+        now_s: Up to when it was simulated.
+    """
+
+    def __init__(
+        self, room: SimulatedRoom, forecast: Forecast, calls: Iterable[ForecastCall]
+    ) -> None:
+        self.running: list[tuple[float, int, SimulatedCall]] = []
+        self.now_s = 0.0
+        self._room = room
+        self._tokens = held_tokens(forecast, room.block_tokens)
+        self._ready: OrderedDict[int, SimulatedCall] = OrderedDict()
+        self._num_asked = 0
+        self._is_step_full = False  # more prompts are to be computed in the one after it
+        self._coming: Counter[int] = Counter()  # prompts to come that have a piece
+        for call in calls:
+            self._coming.update(call.prompt)
+        self._in_use: Counter[int] = Counter()  # pieces of running prompts
+        self._cached: OrderedDict[int, None] = OrderedDict()  # others, the oldest first
+        self._used_tokens = 0  # of all that is in use or cached
+        self._in_use_tokens = 0
+        self._context_tokens = 0.0
+        self._num_decodes = 0.0
+
+    def ask(self, asked: SimulatedCall, now_s: float) -> None:
+        """A call comes."""
+        if self.now_s < now_s:
+            if self.running:
+                self._num_decodes += (now_s - self.now_s) / self._step_s()
+            self.now_s = now_s
+        self._num_asked += 1
+        self._ready[self._num_asked] = asked
+
+    def prefill(self) -> None:
+        """Begin what fits into the next step, and compute its prompts."""
+        if self._is_step_full:
+            return
+        batched = 0
         seconds = 0.0
-        while self._ready and len(self._running) < self._room.max_requests:
+        while self._ready and len(self.running) < self._room.max_requests:
             number, asked = next(iter(self._ready.items()))
             call = asked.call
             new_tokens = call.prompt_tokens - self._cached_tokens(call)
@@ -188,42 +228,50 @@ class _Run:
             for piece in call.prompt:
                 if piece not in self._in_use:
                     need += self._tokens[piece]
-            if need > self._room.kv_tokens - self._in_use_tokens and self._running:
+            if need > self._room.kv_tokens - self._in_use_tokens and self.running:
                 break
             if batched + new_tokens > _BATCHED_TOKENS and batched:
-                is_step_full = True
+                self._is_step_full = True
                 break
             del self._ready[number]
             self._hold(call)
             start = asked.cached_tokens = call.prompt_tokens - new_tokens
-            asked.begun_s = self._now_s
+            asked.begun_s = self.now_s
             seconds += self._room.cost.prefill_seconds(new_tokens, start)
             batched += new_tokens
             end = self._num_decodes + call.output_tokens
-            heapq.heappush(self._running, (end, number, asked))
+            heapq.heappush(self.running, (end, number, asked))
             self._context_tokens += call.prompt_tokens + call.output_tokens / 2
         if batched:
-            self._now_s += seconds
-        return is_step_full
+            self.now_s += seconds
 
-    def _decode(self, most_steps: float) -> None:
-        """Go on until the next answers are complete, or for so many steps."""
-        num_running = len(self._running)
-        step = Step(decodes=num_running, context_tokens=int(self._context_tokens))
-        end = min(self._running[0][0], self._num_decodes + most_steps)
-        self._now_s += max(0.0, end - self._num_decodes) * self._room.cost.seconds(step)
+    def next_s(self) -> float:
+        """When the next answers are complete, or the step if there are more prompts."""
+        return self.now_s + max(0.0, self._next_end() - self._num_decodes) * self._step_s()
+
+    def decode(self) -> list[SimulatedCall]:
+        """Go on until then; what is answered."""
+        end = self._next_end()
+        self.now_s += max(0.0, end - self._num_decodes) * self._step_s()
         self._num_decodes = max(self._num_decodes, end)
+        self._is_step_full = False
         ended: list[SimulatedCall] = []
-        while self._running and self._running[0][0] <= self._num_decodes:
-            _, _, asked = heapq.heappop(self._running)
+        while self.running and self.running[0][0] <= self._num_decodes:
+            _, _, asked = heapq.heappop(self.running)
             self._context_tokens -= asked.call.prompt_tokens + asked.call.output_tokens / 2
             self._let_go(asked.call)
-            asked.is_done, asked.end_s = True, self._now_s
+            asked.is_done, asked.end_s = True, self.now_s
             ended.append(asked)
-        for asked in ended:
-            for row, index in asked.wanted_by:
-                self._answer(row, index)
-        self._open_rows()
+        return ended
+
+    def _next_end(self) -> float:
+        """The decode at which the next answers are complete, or the next one."""
+        most = 1.0 if self._is_step_full else float("inf")
+        return min(self.running[0][0], self._num_decodes + most)
+
+    def _step_s(self) -> float:
+        step = Step(decodes=len(self.running), context_tokens=int(self._context_tokens))
+        return self._room.cost.seconds(step)
 
     # --- the prefix cache ----------------------------------------------------------------------
 

@@ -181,7 +181,13 @@ class Assembly:
             return None
         kept = None if self._options["memo_mode"] == "replay-only" else store
         is_resumed = self._run_log is not None and self._run_log.is_resumed
-        learners = Learners(kept, engines.identity, engines.names, is_resumed=is_resumed)
+        learners = Learners(
+            kept,
+            engines.identity,
+            engines.names,
+            is_resumed=is_resumed,
+            engines=engines.numbers,
+        )
         planner = Planner(emit, learners)
         resources.callback(planner.close)
         return planner

@@ -70,6 +70,7 @@ class Planner:
         self._mapped: Mapped | None = None  # of the row that began last
         self._num_planned = 0
         self._is_due = False
+        self._lacks_engine = False  # nothing is known of one that rows will ask
         self._coming: Coming | None = None
         self._questions: dict[Hashable, Hashable] = {}  # by declared call
         self._sent: set[Hashable] = set()  # declared calls
@@ -96,6 +97,8 @@ class Planner:
         row.num_made += 1
         if not row.declared or row.declared[0].outcome is None:
             row.declared.append(node)
+        else:
+            self._coming = None  # more come than rows have declared
 
     def ask(self, request: Request, now_s: float) -> None:
         """A call stands ready."""
@@ -185,11 +188,16 @@ class Planner:
         is_more = self.num_rows >= max(LEAST_ROWS, growth * self._num_planned)
         return is_more and self._num_planned < _MOST_ROWS
 
-    def choose(self, room: SimulatedRoom, requests: Iterable[Request]) -> Choice:
+    def engine_started(self) -> None:
+        """What one of them holds and costs is known from now on."""
+        self._is_due |= self._lacks_engine
+
+    def choose(self, rooms: Sequence[SimulatedRoom | None], requests: Iterable[Request]) -> Choice:
         """Which rows to have open at once.
 
         Args:
-            room: The engine.
+            rooms: The session's engines, those of one model each; `None` where nothing is known of
+                them.
             requests: Those that it has or that stand ready: they tell how long texts are.
         """
         start_s = time.perf_counter()
@@ -201,12 +209,11 @@ class Planner:
         if learner is not None and learner.can_predict:
             source = "profile"
             later = later_use(learner.rows)
-            hinted = replace(room, drops_unused=room.drops_unused and bool(later))
-            choice = self._choose_predicted(hinted, learner)
+            choice = self._choose_predicted(rooms, learner, is_hinted=bool(later))
         else:
             is_known = learner is not None and bool(learner.profiles)
             source = "declared calls and profile" if is_known else "declared calls"
-            choice = self._choose_declared(room, requests)
+            choice = self._choose_declared(rooms, requests)
         self.choice = choice
         if learner is not None:
             learner.expect(later if choice.compared else {}, is_gated=choice.policy is not ALL_OPEN)
@@ -223,20 +230,47 @@ class Planner:
         )
         return choice
 
-    def _choose_predicted(self, room: SimulatedRoom, learner: Learner) -> Choice:
+    def _choose_predicted(
+        self, rooms: Sequence[SimulatedRoom | None], learner: Learner, *, is_hinted: bool
+    ) -> Choice:
         found = predict(learner.rows, self._items_ahead(learner))
-        if learner.pauses:  # of which the simulator knows nothing
-            self.expects_pauses = sum(found.piece_tokens) > room.kv_tokens * room.num_engines
-            return Choice(expected=expected_sites(found))
-        return choose_policy(found, room)
+        if not learner.pauses:
+            return self._choose(found, [each and _hinted(each, is_hinted) for each in rooms])
+        engines = found.engines
+        room = rooms[engines[0]] if len(engines) == 1 else None
+        if room is not None:
+            fits = found.touched_tokens(engines[0]) <= room.kv_tokens * room.num_engines
+            self.expects_pauses = not fits
+        return Choice(expected=expected_sites(found))  # of pauses the simulator knows nothing
 
-    def _choose_declared(self, room: SimulatedRoom, requests: Iterable[Request]) -> Choice:
+    def _choose(self, found: Forecast, rooms: Sequence[SimulatedRoom | None]) -> Choice:
+        known = [each for each in rooms if each is not None]
+        self._lacks_engine = not known or not all(rooms[engine] for engine in found.engines)
+        if self._lacks_engine:
+            return Choice(expected=expected_sites(found))
+        first, *others = (each or known[0] for each in rooms)  # those unknown are not asked
+        return choose_policy(found, replace(first, others=tuple(others)))
+
+    def _choose_declared(
+        self, rooms: Sequence[SimulatedRoom | None], requests: Iterable[Request]
+    ) -> Choice:
         found = self._declared(requests)
-        choice = choose_policy(found, room)
-        if choice.compared:
+        is_hinted = self._declares_all(found)
+        choice = self._choose(found, [each and _hinted(each, is_hinted) for each in rooms])
+        if choice.compared and is_hinted:
             sent = {self._questions[call] for call in self._sent if call in self._questions}
             self._coming = Coming(found, sent)
         return choice
+
+    def _declares_all(self, found: Forecast) -> bool:
+        """Whether no more calls come than were declared.
+
+        Before a row has ended, those are believed who have made calls of what others will answer.
+        """
+        declares = None if self._learner is None else self._learner.declares
+        if declares is None:
+            return any(call.inputs for row in found.rows for call in row)
+        return declares
 
     @property
     def _learner(self) -> Learner | None:
@@ -283,12 +317,17 @@ class Planner:
             lambda node: lengths[node.id],
             texts,
             lambda node: sites[node.id],
+            self._learners.engine,
         )
 
     def _length(self, site: str, turn: int, most: int) -> int:
         """How long an answer will be: as the like ones were, or else as long as it may be."""
         found = None if self._learner is None else self._learner.output_tokens(site, turn)
         return most if found is None else max(1, min(most, round(found)))
+
+
+def _hinted(room: SimulatedRoom, is_hinted: bool) -> SimulatedRoom:
+    return replace(room, drops_unused=room.drops_unused and is_hinted)
 
 
 def _num_characters(node: LlmNode) -> int:

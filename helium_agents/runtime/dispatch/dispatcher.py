@@ -20,9 +20,11 @@ from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.schedule import Asked, Schedule, has_slot
 from helium_agents.optimizer.simulate import SimulatedRoom
 from helium_agents.runtime.dispatch.idle_requests import IdleRequests
+from helium_agents.runtime.dispatch.item_uses import ItemUses
 from helium_agents.runtime.dispatch.request_queue import RequestQueue
 from helium_agents.runtime.dispatch.settling import Settling
 from helium_agents.runtime.fleet.engine_pool import EnginePool
+from helium_agents.runtime.fleet.fleet import Fleet
 from helium_agents.runtime.learning.learners import Mapped
 from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.token_budget import TokenBudget
@@ -164,6 +166,9 @@ class Dispatcher:
         self._queues[model] = queue
         return queue
 
+    def _uses_of_others(self, queue: RequestQueue) -> list[ItemUses]:
+        return [each.uses for each in self._queues.values() if each is not queue]
+
     def _send_all(self) -> None:
         for queue in self._queues.values():
             if queue.ready:
@@ -171,12 +176,16 @@ class Dispatcher:
 
     def _send(self, queue: RequestQueue, new: Request | None = None) -> None:
         """Let all go whose turn it is, among them one that has just come."""
-        queue.room = queue.fleet.capacity
+        room = queue.fleet.capacity
+        if queue.room is None and room is not None:
+            self._plan(Planner.engine_started)
+        queue.room = room
         queue.now_s = asyncio.get_running_loop().time()
         if new is not None:
             queue.add(new)
             if new.item is not None:
-                queue.uses.come(new, new.item, queue.now_s)
+                others = () if len(self._queues) == 1 else self._uses_of_others(queue)
+                queue.uses.come(new, new.item, queue.now_s, others)
         if self._items and self._planner is not None and self._planner.has_news:
             self._settle(queue, self._planner)
         while queue.ready:
@@ -244,20 +253,13 @@ class Dispatcher:
 
     def _choose_policy(self, queue: RequestQueue) -> None:
         """Let the planner look at what is known of the rows."""
-        held, cost, schedule = queue.room, queue.fleet.cost, self._schedule
-        if held is None or cost is None or not isinstance(schedule, Adaptive):
+        schedule = self._schedule
+        if not isinstance(schedule, Adaptive):
             return
-        room = SimulatedRoom(
-            held.kv_tokens // queue.num_engines,
-            held.max_requests // queue.num_engines,
-            cost,
-            held.block_tokens,
-            drops_unused=queue.fleet.takes_hints,
-            num_engines=queue.num_engines,
-        )
+        rooms = [_room_of(fleet) for fleet in self._engines.fleets]
 
         def choose(planner: Planner) -> None:
-            schedule.follow(planner.choose(room, chain(queue.running, queue.ready)).policy)
+            schedule.follow(planner.choose(rooms, chain(queue.running, queue.ready)).policy)
             schedule.expects_pauses = planner.expects_pauses
 
         self._plan(choose)
@@ -304,3 +306,18 @@ class Dispatcher:
         queue.is_stalled = num_sent == self._num_sent and not self._is_busy
         self._send(queue)
         queue.is_stalled = False
+
+
+def _room_of(fleet: Fleet) -> SimulatedRoom | None:
+    """The engines of a model as they are simulated; `None` where that cannot be."""
+    held, cost = fleet.capacity, fleet.cost
+    if held is None or cost is None:
+        return None
+    return SimulatedRoom(
+        held.kv_tokens // fleet.num_engines,
+        held.max_requests // fleet.num_engines,
+        cost,
+        held.block_tokens,
+        drops_unused=fleet.takes_hints,
+        num_engines=fleet.num_engines,
+    )

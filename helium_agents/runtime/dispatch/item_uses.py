@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,13 +74,22 @@ class ItemUses:
             return None
         return Turn(*(sum(values) / len(self.turns) for values in zip(*self.turns, strict=True)))
 
-    def come(self, request: Request, item: int, now_s: float) -> None:
-        """A request of an item stands ready."""
+    def come(
+        self, request: Request, item: int, now_s: float, others: Iterable[ItemUses] = ()
+    ) -> None:
+        """A request of an item stands ready.
+
+        Args:
+            request: The request.
+            item: The item.
+            now_s: When.
+            others: What items have of the engines of other models: what passes there is no pause.
+        """
         sent = self._sent.get(item)
         if sent is None or sent.answer_tokens is None:
             return
         paused_s = self.items[item].paused_s
-        if paused_s is None:
+        if paused_s is None or any(other.had(item, paused_s) for other in others):
             return
         last, prompt = sent.last_prompt, request.prompt_token_ids
         # where it goes on after the last one, what began the answer stands at the same place
@@ -88,6 +97,11 @@ class ItemUses:
             turn = Turn(paused_s - sent.begun_s, sent.answer_tokens, now_s - paused_s)
             self.turns.append(turn)
             sent.answer_tokens = None  # of further ones it is no turn
+
+    def had(self, item: int, since_s: float) -> bool:
+        """Whether the engine has had something of an item since then."""
+        use = self.items.get(item)
+        return use is not None and (use.paused_s is None or use.paused_s > since_s)
 
     def begin(self, request: Request, now_s: float) -> None:
         """A request of an item is sent."""

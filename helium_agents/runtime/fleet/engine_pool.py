@@ -25,6 +25,8 @@ class EnginePool(dict[str | None, Fleet]):
         emit: Takes events.
 
     Attributes:
+        fleets: One for each model.
+        numbers: Which of them a model has, by its name.
         identity: Of all models together; empty until `open`.
         limits_memory: Whether there is a model whose answers may not be remembered for good.
     """
@@ -34,16 +36,18 @@ class EnginePool(dict[str | None, Fleet]):
     ) -> None:
         super().__init__()
         fleets: dict[tuple[int, ...], Fleet] = {}  # one for each model, which may have two names
+        self.numbers: dict[str | None, int] = {None: 0}
         for name, each in engines.items():
             ids = tuple(map(id, each))
             if ids not in fleets:
                 fleets[ids] = Fleet(each, spawn=spawn, emit=emit)
             self.setdefault(None, fleets[ids])
             self[name] = fleets[ids]
+            self.numbers[name] = list(fleets).index(ids)
         self.identity = b""
         self._emit = emit
-        self._each = tuple(fleets.values())
-        self.limits_memory = any(fleet.limits_memory for fleet in self._each)
+        self.fleets = tuple(fleets.values())
+        self.limits_memory = any(fleet.limits_memory for fleet in self.fleets)
 
     def __missing__(self, model: str | None) -> Fleet:
         names = ", ".join(repr(name) for name in self if name is not None)
@@ -57,20 +61,20 @@ class EnginePool(dict[str | None, Fleet]):
     @property
     def made_of(self) -> dict[str, str]:
         """What the identities of all models are made of, as far as the engines say so."""
-        if len(self._each) == 1:
-            return self._each[0].made_of
+        if len(self.fleets) == 1:
+            return self.fleets[0].made_of
         return {
-            f"{it.name}: {part}": text for it in self._each for part, text in it.made_of.items()
+            f"{it.name}: {part}": text for it in self.fleets for part, text in it.made_of.items()
         }
 
     @property
     def answers_last(self) -> AnswersLast:
         """How long what any of the models has a share in may be remembered."""
-        return shortest(fleet.answers_last for fleet in self._each)
+        return shortest(fleet.answers_last for fleet in self.fleets)
 
     def warn_of_short_memory(self) -> None:
         """Say which models' answers are not written to the memo."""
-        for fleet in self._each:
+        for fleet in self.fleets:
             if fleet.answers_last == "a session":
                 warnings.warn(
                     f"the server of {fleet.name!r} does not tell which weights it has, so its "
@@ -83,12 +87,12 @@ class EnginePool(dict[str | None, Fleet]):
     @property
     def names(self) -> str:
         """What a person calls the models."""
-        return ", ".join(fleet.name for fleet in self._each)
+        return ", ".join(fleet.name for fleet in self.fleets)
 
     @property
     def states(self) -> list[str]:
         """What each engine is doing, in words."""
-        return [state for fleet in self._each for state in fleet.states]
+        return [state for fleet in self.fleets for state in fleet.states]
 
     async def open(self) -> None:
         """The session begins to use the engines.
@@ -96,14 +100,14 @@ class EnginePool(dict[str | None, Fleet]):
         Raises:
             EngineStartError: A model cannot be found.
         """
-        for fleet in self._each:  # off the event loop: large weights take a while
+        for fleet in self.fleets:  # off the event loop: large weights take a while
             await asyncio.to_thread(fleet.identify)
-        self.identity = fingerprint(*(fleet.identity for fleet in self._each))
-        for fleet in self._each:
+        self.identity = fingerprint(*(fleet.identity for fleet in self.fleets))
+        for fleet in self.fleets:
             fleet.open()
             self._emit(ModelOpened(fleet.name, fleet.first.provider, fleet.first.server))
 
     async def close(self) -> None:
         """The session ends: stop the engines that none uses any more."""
-        for fleet in self._each:
+        for fleet in self.fleets:
             await fleet.close()

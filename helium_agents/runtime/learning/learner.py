@@ -62,6 +62,12 @@ class Learner:
         return sum(len(profile.rows) for profile in profiles) >= LEAST_ROWS
 
     @property
+    def declares(self) -> bool | None:
+        """Whether rows make all of their calls before any is answered; `None` where none ended."""
+        profiles = self.profiles or [self.fresh]
+        return profiles[0].is_declared if profiles[0].num_rows else None
+
+    @property
     def rows(self) -> Sequence[SeenRow]:
         """Rows that others will resemble, the newest."""
         rows = [row for profile in self.profiles for row in profile.rows]
@@ -127,7 +133,7 @@ class Learner:
         found.add_all(self.fresh)
         return found
 
-    def ask(self, item: int, request: Request, site: str, now_s: float) -> None:
+    def ask(self, item: int, request: Request, site: str, now_s: float, engine: int = 0) -> None:
         """A call of a row is asked."""
         row = self._open.get(item)
         if row is None:
@@ -135,7 +141,7 @@ class Learner:
             self._num_begun += 1
             if self._drift is not None:
                 self._drift.row_began(item)
-        call = row.ask(request, site, now_s)
+        call = row.ask(request, site, now_s, engine)
         if call.pause_s is not None:
             self.fresh.site(site).pause_s.add(call.pause_s)
         num_tokens = len(request.prompt_token_ids)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from helium_agents.engines.engine import Completion, Request
@@ -61,11 +62,19 @@ class Learners:
         models: Identifies the session's models.
         model_name: What a person calls them.
         is_resumed: Whether an earlier session of the run has answered calls.
+        engines: Which of the session's engines a model has; by default all have the first.
     """
 
     def __init__(
-        self, store: Store | None, models: bytes, model_name: str, *, is_resumed: bool = False
+        self,
+        store: Store | None,
+        models: bytes,
+        model_name: str,
+        *,
+        is_resumed: bool = False,
+        engines: Mapping[str | None, int] = MappingProxyType({}),
     ) -> None:
+        self._engines = engines
         self._store = store
         self._models = models
         self._model_name = model_name
@@ -95,13 +104,18 @@ class Learners:
         mapped = self._mapped.get(item)
         return () if mapped is None else (mapped.learner or self._find(mapped)).histograms
 
+    def engine(self, model: str | None) -> int:
+        """Which of the session's engines a model has."""
+        return self._engines.get(model, 0)
+
     def ask(self, request: Request, now_s: float) -> None:
         """A call of a row is asked."""
         item = request.item
         mapped = None if item is None else self._mapped.get(item)
         if item is not None and mapped is not None and item not in mapped.partial:
             learner = mapped.learner or self._find(mapped)
-            learner.ask(item, request, self.site(item, request.call), now_s)
+            site = self.site(item, request.call)
+            learner.ask(item, request, site, now_s, self._engines.get(request.model, 0))
 
     def answer(
         self, request: Request, completion: Completion | None, sent_s: float | None, now_s: float

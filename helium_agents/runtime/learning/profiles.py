@@ -16,7 +16,7 @@ from helium_agents.keys.versions.version import version_of
 from helium_agents.memo.store import KeepsProfiles, Store
 from helium_agents.optimizer.profile import Profile
 
-_FORMAT: Final = b"profile 1\n"
+_FORMAT: Final = b"profile 2\n"
 
 _MOST_VALUES: Final = 20_000
 """A workflow that names a large table is not held up by reading it: a profile can be wrong."""

@@ -36,6 +36,7 @@ class LoggedCall:
         prompt: The blocks of its prompt.
         answer: Those that its answer made whole.
         output_tokens: Of its answer.
+        engine: Which of the session's engines it asked.
     """
 
     site: str
@@ -46,6 +47,7 @@ class LoggedCall:
     prompt: Runs = ()
     answer: Runs = ()
     output_tokens: int = 0
+    engine: int = 0
 
 
 class RowLog:
@@ -74,13 +76,14 @@ class RowLog:
         self._answered: list[LoggedCall] = []  # as their answers came, if kept
         self._numbers: dict[bytes, int] = {}  # of the blocks
 
-    def ask(self, request: Request, site: str, now_s: float) -> LoggedCall:
+    def ask(self, request: Request, site: str, now_s: float, engine: int = 0) -> LoggedCall:
         """A call is asked."""
         pause_s = None
         if not self._running and self._idle_since_s is not None:
             pause_s = now_s - self._idle_since_s
             self.pause_s += pause_s
-        call = LoggedCall(site, self.num_by_site[site], pause_s, len(self._answered))
+        turn, num_before = self.num_by_site[site], len(self._answered)
+        call = LoggedCall(site, turn, pause_s, num_before, engine=engine)
         self.num_by_site[site] += 1
         self._running[request] = call
         if self._is_kept:
@@ -143,6 +146,7 @@ class RowLog:
                         call.output_tokens,
                         call.prompt,
                         call.answer,
+                        call.engine,
                     )
                 )
         return SeenRow(tuple(calls), b"".join(self._numbers))
