@@ -166,23 +166,28 @@ def named_cell(
     return Cell(STEP_COSTS[name], kv_share, tool_s, num_sessions, jobs_per_s, is_large)
 
 
-def random_cell(number: int) -> Cell:
-    """One of many engines and tools: prompts cheap or dear, a small KV cache or one for half."""
-    rng = random.Random(number)
-
-    def between(low: float, high: float) -> float:
-        return low * math.exp(rng.random() * math.log(high / low))
-
-    cost = StepCost(
-        step_s=between(3e-3, 20e-3),
-        decode_s=between(0.02e-3, 0.6e-3),
+def random_cost(rng: random.Random) -> StepCost:
+    """What a step of one of many engines takes: prompts cheap or dear beside steps."""
+    return StepCost(
+        step_s=_between(rng, 3e-3, 20e-3),
+        decode_s=_between(rng, 0.02e-3, 0.6e-3),
         context_s=0.0,
-        prefill_s=between(20e-6, 1e-3),
+        prefill_s=_between(rng, 20e-6, 1e-3),
         position_s=0.0,
         request_s=0.5e-3,
         reply_s=1e-3,
     )
-    kv_share, tool_s = rng.uniform(0.15, 0.6), between(0.1, 2.0)
+
+
+def _between(rng: random.Random, low: float, high: float) -> float:
+    return low * math.exp(rng.random() * math.log(high / low))
+
+
+def random_cell(number: int) -> Cell:
+    """One of many engines and tools: prompts cheap or dear, a small KV cache or one for half."""
+    rng = random.Random(number)
+    cost = random_cost(rng)
+    kv_share, tool_s = rng.uniform(0.15, 0.6), _between(rng, 0.1, 2.0)
     return Cell(cost, kv_share, tool_s, rng.choice((16, 30, 48)))
 
 

@@ -21,14 +21,9 @@ class Adaptive:
     computes anew what it has lost. To wait until they have lost it is late: by then all of them are
     computed anew. Rows that never pause are better off with full batches. When they pause no more,
     or waiting brings nothing any more, everything is open again.
-
-    Attributes:
-        expects_pauses: Whether it is known before it is seen that agents pause and do not fit into
-            the KV cache together; who knows that sets it.
     """
 
     def __init__(self) -> None:
-        self.expects_pauses = False
         self._park = Park()
         self._planned: Schedule = EverythingOpen()
         self._parked: set[Queue] = set()  # those whose agents it parks
@@ -55,10 +50,9 @@ class Adaptive:
         """Whether to park from now on."""
         turn = queue.usual_turn if queue.items else None
         if turn is None:  # nothing is seen yet
-            return self.expects_pauses
+            return False
         if queue in self._parked:
             return turn.pause_share >= _LEAST_PAUSE_SHARE and self._park.gain(queue) >= 1.0
         if turn.pause_share <= 2 * _LEAST_PAUSE_SHARE:
             return False
-        is_full = self.expects_pauses or self._park.is_full(queue)
-        return is_full and self._park.gain(queue) >= _LEAST_GAIN
+        return self._park.is_full(queue) and self._park.gain(queue) >= _LEAST_GAIN

@@ -39,6 +39,7 @@ class ForecastCall:
         question: Equal for calls that are computed once.
         site: Where it is made: the operator in whose body.
         engine: Which of the session's engines it asks, from 0.
+        pause_s: Seconds from when its inputs are answered until it is asked.
     """
 
     inputs: tuple[int, ...]
@@ -49,6 +50,7 @@ class ForecastCall:
     question: Hashable
     site: str = ""
     engine: int = 0
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True)

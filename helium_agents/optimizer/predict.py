@@ -58,6 +58,7 @@ def predict(rows: Sequence[SeenRow], items: Sequence[int]) -> Forecast:
                     question=(copy, index),
                     site=call.site,
                     engine=call.engine,
+                    pause_s=call.pause_s,
                 )
             )
         predicted.append(calls)

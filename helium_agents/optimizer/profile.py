@@ -41,6 +41,7 @@ class SeenCall:
         prompt: The whole blocks of its prompt, as ranges of the row's blocks.
         answer: The further ones that its answer made whole.
         engine: Which of the session's engines it asked, from 0.
+        pause_s: Seconds from the last answer of the row until it was asked.
     """
 
     site: str
@@ -50,6 +51,7 @@ class SeenCall:
     prompt: Runs = ()
     answer: Runs = ()
     engine: int = 0
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,9 @@ class _Run:
                     needed_by[source].append(index)
             self._needed_by.append(needed_by)
         self._asked: dict[Hashable, SimulatedCall] = {}
+        self._away: list[
+            tuple[float, int, int]
+        ] = []  # calls that are asked after a pause, and when
         calls = {call.question: call for row in self._rows for call in row}.values()
         self._engines = [
             _Engine(each, forecast, [call for call in calls if call.engine == number])
@@ -130,12 +133,17 @@ class _Run:
         """Run it."""
         self._open_rows()
         while True:
-            for engine in self._engines:
-                engine.prefill()
-            running = [engine for engine in self._engines if engine.running]
-            if not running:
+            for each in self._engines:
+                each.prefill()
+            running = [each for each in self._engines if each.running]
+            if not running and not self._away:
                 return self._now_s
-            engine = min(running, key=_Engine.next_s)
+            engine = min(running, key=_Engine.next_s, default=None)
+            if self._away and (engine is None or self._away[0][0] <= engine.next_s()):
+                self._now_s, row, index = heapq.heappop(self._away)
+                self._ask(row, index)
+                continue
+            assert engine is not None
             ended = engine.decode()
             self._now_s = max(self._now_s, engine.now_s)
             for asked in ended:
@@ -173,7 +181,12 @@ class _Run:
             self._open_items.remove(self._items[row])
         for other in self._needed_by[row][index]:
             self._missing[row][other] -= 1
-            if not self._missing[row][other]:
+            if self._missing[row][other]:
+                continue
+            pause_s = self._rows[row][other].pause_s
+            if pause_s:
+                heapq.heappush(self._away, (self._now_s + pause_s, row, other))
+            else:
                 self._ask(row, other)
 
 

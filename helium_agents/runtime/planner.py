@@ -57,13 +57,10 @@ class Planner:
 
     Attributes:
         choice: The last choice.
-        expects_pauses: Whether rows are known to pause between calls that go on where the last one
-            ended, and not to fit into the KV cache together.
     """
 
     def __init__(self, emit: Observer, learners: Learners) -> None:
         self.choice = Choice()
-        self.expects_pauses = False
         self._emit = emit
         self._learners = learners
         self._rows: dict[int, _Row] = {}
@@ -172,7 +169,8 @@ class Planner:
     @property
     def awaits_rows(self) -> bool:
         """Whether there are more rows, or may be, of those that would be looked at."""
-        if self._mapped is None:
+        learner = self._learner
+        if self._mapped is None or (learner is not None and learner.can_predict and learner.pauses):
             return False
         if self._mapped.num_rows is None:
             return True
@@ -202,7 +200,7 @@ class Planner:
         """
         start_s = time.perf_counter()
         self._num_planned, self._is_due = self.num_rows, False
-        self._coming, self.expects_pauses = None, False
+        self._coming = None
         later: LaterUse = {}
         learner = self._learner
         source: ScheduleSource
@@ -236,12 +234,7 @@ class Planner:
         found = predict(learner.rows, self._items_ahead(learner))
         if not learner.pauses:
             return self._choose(found, [each and _hinted(each, is_hinted) for each in rooms])
-        engines = found.engines
-        room = rooms[engines[0]] if len(engines) == 1 else None
-        if room is not None:
-            fits = found.touched_tokens(engines[0]) <= room.kv_tokens * room.num_engines
-            self.expects_pauses = not fits
-        return Choice(expected=expected_sites(found))  # of pauses the simulator knows nothing
+        return Choice(expected=expected_sites(found))  # they are parked, if at all
 
     def _choose(self, found: Forecast, rooms: Sequence[SimulatedRoom | None]) -> Choice:
         known = [each for each in rooms if each is not None]

@@ -21,19 +21,28 @@ COST = STEP_COSTS["cpu-medium"]
 
 
 def ask(
-    id_: int, item: int | None, *content: str | int, max_tokens: int = 32, role: str = "user"
+    id_: int,
+    item: int | None,
+    *content: str | int,
+    max_tokens: int = 32,
+    role: str = "user",
+    model: str | None = None,
 ) -> PlanNode:
     """A call; numbers are the calls whose answers stand there."""
     inputs = tuple(dict.fromkeys(each for each in content if isinstance(each, int)))
     parts = tuple(each if isinstance(each, str) else Slot(inputs.index(each)) for each in content)
     return PlanNode(
         id_, "llm", "llm", key=b"%d" % id_, inputs=inputs, max_tokens=max_tokens,
-        messages=((role, parts),), item=item,
+        messages=((role, parts),), model=model, item=item,
     )  # fmt: skip
 
 
 def of(*nodes: PlanNode) -> Forecast:
-    return forecast(LogicalPlan(nodes, ()), lambda node: node.max_tokens or 1)
+    return forecast(
+        LogicalPlan(nodes, ()),
+        lambda node: node.max_tokens or 1,
+        engine=lambda model: 1 if model == "other" else 0,
+    )
 
 
 def debate(num_rows: int, words: int = 300) -> Forecast:
@@ -112,6 +121,55 @@ class TestSimulate:
         seconds = simulate(debate(num_rows, words), room, AtMost(limit)).seconds
         assert seconds >= 2 * 32 * COST.step_s * 0.99
 
+    def test_engines_of_two_models_go_side_by_side(self) -> None:
+        both = of(
+            ask(1, 0, "one " * 500, max_tokens=100),
+            ask(2, 1, "two " * 500, max_tokens=100, model="other"),
+        )
+        quick = SimulatedRoom(8192, 64, COST)
+        slow = replace(quick, cost=replace(COST, step_s=0.5))
+        room = replace(quick, others=(slow,))
+        alone = [
+            simulate(Forecast([row], both.piece_tokens, [0]), room).seconds for row in both.rows
+        ]
+        assert alone[1] > 10 * alone[0]
+        assert simulate(both, room).seconds == pytest.approx(max(alone))
+        assert simulate(both, replace(slow, others=(quick,))).seconds > 10 * alone[0]
+
+    def test_a_call_waits_for_that_of_another_engine(self) -> None:
+        first, then = (ask(1, 0, "one " * 500), ask(2, 0, "two ", 1))
+        room = SimulatedRoom(8192, 64, COST)
+        run = simulate(of(first, then._replace(model="other")), replace(room, others=(room,)))
+        before, after = sorted(run.calls, key=lambda each: each.begun_s)
+        assert after.begun_s == pytest.approx(before.end_s)
+        assert run.seconds == pytest.approx(simulate(of(first, then), room).seconds, rel=0.02)
+
+    def test_a_call_that_comes_while_others_run_joins_their_batch(self) -> None:
+        found = of(
+            ask(1, 0, "long", max_tokens=100),
+            ask(2, 1, "short", max_tokens=10, model="other"),
+            ask(3, 1, "after ", 2, max_tokens=10),
+        )
+        room = SimulatedRoom(8192, 64, COST)
+        run = simulate(found, replace(room, others=(room,)))
+        ends = {each.call.question: each.end_s for each in run.calls}
+        assert ends[b"3"] < 0.3 * ends[b"1"]
+
+    def test_while_a_row_pauses_others_go_on(self) -> None:
+        def rows(num_rows: int, pause_s: float) -> Forecast:
+            found = of(
+                *(ask(row, row, f"row {row} " * 50) for row in range(num_rows)),
+                *(ask(100 + row, row, "go on ", row) for row in range(num_rows)),
+            )
+            paused = [(one, replace(two, pause_s=pause_s)) for one, two in found.rows]
+            return replace(found, rows=paused)
+
+        room = SimulatedRoom(8192, 64, COST)
+        without = simulate(rows(1, 0.0), room).seconds
+        assert simulate(rows(1, 3.0), room).seconds == pytest.approx(3.0 + without)
+        assert simulate(rows(4, 3.0), room, AtMost(1)).seconds > 12.0
+        assert simulate(rows(4, 3.0), room).seconds < 3.0 + 4 * without
+
     def test_what_no_call_needs_any_more_goes_first_where_the_engine_is_told(self) -> None:
         rows = debate(16)
         room = SimulatedRoom(sum(rows.piece_tokens) // 4, 64, COST)
@@ -176,6 +234,25 @@ class TestChoice:
         assert choose_policy(debate(1), SimulatedRoom(512, 64, COST)).policy == AllOpen()
         assert choose_policy(rows, wide).explain() == "everything open"
         assert choose_policy(rows, wide).predicted_s is None
+
+    def test_what_all_of_one_model_touch_is_held_against_its_own_engine(self) -> None:
+        rows = debate(16)
+        total = sum(rows.piece_tokens)
+        tight, wide = (SimulatedRoom(tokens, 64, COST) for tokens in (total // 3, 2 * total))
+        assert choose_policy(rows, replace(wide, others=(tight,))).compared == ()
+        asked_first = choose_policy(rows, replace(tight, others=(wide,)))
+        of_other = [[replace(call, engine=1) for call in row] for row in rows.rows]
+        asked_other = choose_policy(replace(rows, rows=of_other), replace(wide, others=(tight,)))
+        assert asked_first.explain() == asked_other.explain()
+        assert asked_first.gain > 1
+        alternating = [
+            [replace(call, engine=index % 2) for index, call in enumerate(row)] for row in rows.rows
+        ]
+        both = replace(rows, rows=alternating)
+        compared = choose_policy(both, replace(tight, others=(tight,))).compared
+        assert {type(each.policy) for each in compared} == {AllOpen, AtMost}
+        unlike = replace(tight, others=(replace(tight, num_engines=2),))
+        assert choose_policy(both, unlike).compared == (), "nobody can simulate it"
 
     def test_a_policy_is_chosen_for_a_clear_gain_and_says_so(self) -> None:
         rows = debate(16)

@@ -307,8 +307,6 @@ def test_it_parks_where_that_brings_something() -> None:
     assert not parks(dear_steps), "fuller batches bring more"
     assert parks(COST)
     assert not parks(dear_steps)
-    schedule.expects_pauses = True
-    assert not parks(dear_steps), "whatever was known before"
 
 
 def test_of_two_models_each_is_parked_by_what_its_own_agents_do() -> None:

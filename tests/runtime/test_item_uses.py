@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.schedule import ItemUse, Turn
@@ -127,3 +129,18 @@ def test_what_is_sent_has_a_place() -> None:
     uses.items[1].has_place = False
     uses.begin(second, 2.0)
     assert uses.items[1].has_place
+
+
+@pytest.mark.parametrize(("begins_s", "ends_s"), [(0.5, 1.5), (1.2, 1.8), (1.5, None)])
+def test_what_passes_at_another_model_is_no_pause(begins_s: float, ends_s: float | None) -> None:
+    uses, other = ItemUses(), ItemUses()
+    asked, elsewhere = request(1, 1, 2, 3), request(1, 5)
+    uses.begin(asked, 0.0)
+    other.begin(elsewhere, begins_s)
+    uses.end(asked, done(1), 1.0)
+    if ends_s is not None:
+        other.end(elsewhere, done(1), ends_s)
+    uses.come(request(1, 1, 2, 3, 4), 1, 2.0, [other])
+    assert not uses.turns
+    uses.come(request(1, 1, 2, 3, 4), 1, 2.0)
+    assert len(uses.turns) == 1

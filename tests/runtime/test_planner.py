@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helium_agents import Session, llm, prompt, user
+from helium_agents import Session, assistant, gather, llm, prompt, user
 from helium_agents.engines.engine import Capacity, Completion, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.engine import SimulatedEngine
@@ -150,6 +150,57 @@ async def test_the_engine_is_told_what_calls_to_come_begin_with() -> None:
     ]
     assert all(share > 0.9 for share, is_last in told if not is_last), "each goes on"
     assert sum(share < 0.2 for share, is_last in told if is_last) > 20, "nothing comes after them"
+
+
+async def test_of_rows_that_await_each_round_nothing_is_told_to_be_of_no_use() -> None:
+    async def rounds(row: int) -> list[str]:
+        texts = [f"agent {agent} of row {row} " * 60 for agent in range(3)]
+        said = [reply.text for reply in await gather(*(llm(user(text)) for text in texts))]
+        heard = user(" ".join(said))
+        chats = [
+            (user(text), assistant(each), heard) for text, each in zip(texts, said, strict=True)
+        ]
+        return [reply.text for reply in await gather(*(llm(*chat) for chat in chats))]
+
+    engine, seen = Costed(), list[ScheduleChosen]()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, ScheduleChosen):
+            seen.append(event)
+
+    async with Session(engine, observers=[observe]) as session:
+        async for _ in session.map(rounds, range(40)):
+            pass
+    assert seen[0].compared and seen[0].source == "declared calls", "the first rounds do not fit"
+    of_first = [each for each in engine.requests if len(each.messages) == 1]
+    assert {(each.hints or {}).get("helium_used_tokens") for each in of_first[:30]} == {None}
+
+
+def test_rows_that_ask_two_models_are_planned_once_both_have_started() -> None:
+    seen: list[ScheduleChosen] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, ScheduleChosen):
+            seen.append(event)
+
+    async def both(row: int) -> str:
+        texts = [f"agent {agent} of row {row} " * 60 for agent in range(3)]
+        firsts = [llm(user(text), max_tokens=16) for text in texts]
+        lasts = [
+            llm(user(prompt(text + "{it}", it=firsts[0])), max_tokens=16, model="other")
+            for text in texts
+        ]
+        return (await gather(*lasts))[0].text
+
+    async def run() -> None:
+        engines = {"one": Costed(), "other": Costed()}  # each starts when it is asked first
+        async with Session(engines, observers=[observe]) as session:
+            async for _ in session.map(both, range(60)):
+                pass
+
+    run_in_virtual_time(run())
+    assert not seen[0].compared
+    assert seen[1].compared and seen[1].source == "declared calls"
 
 
 def test_few_rows_and_a_schedule_of_your_own_are_not_looked_at() -> None:

@@ -260,7 +260,6 @@ class Dispatcher:
 
         def choose(planner: Planner) -> None:
             schedule.follow(planner.choose(rooms, chain(queue.running, queue.ready)).policy)
-            schedule.expects_pauses = planner.expects_pauses
 
         self._plan(choose)
 
@@ -274,7 +273,6 @@ class Dispatcher:
             self._planner = None
             if isinstance(self._schedule, Adaptive):
                 self._schedule.follow(ALL_OPEN)
-                self._schedule.expects_pauses = False
             message = f"the planner failed, so all rows stay open: {error!r}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 

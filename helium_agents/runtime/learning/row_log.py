@@ -37,6 +37,7 @@ class LoggedCall:
         answer: Those that its answer made whole.
         output_tokens: Of its answer.
         engine: Which of the session's engines it asked.
+        asked_after_s: Seconds from the last answer of the row; 0 where there is none.
     """
 
     site: str
@@ -48,6 +49,7 @@ class LoggedCall:
     answer: Runs = ()
     output_tokens: int = 0
     engine: int = 0
+    asked_after_s: float = 0.0
 
 
 class RowLog:
@@ -72,6 +74,7 @@ class RowLog:
         self._is_kept = is_kept
         self._running: dict[Request, LoggedCall] = {}
         self._idle_since_s: float | None = None
+        self._answered_s: float | None = None
         self._asked: list[tuple[LoggedCall, int]] = []  # with the tokens of the prompt, if kept
         self._answered: list[LoggedCall] = []  # as their answers came, if kept
         self._numbers: dict[bytes, int] = {}  # of the blocks
@@ -83,7 +86,8 @@ class RowLog:
             pause_s = now_s - self._idle_since_s
             self.pause_s += pause_s
         turn, num_before = self.num_by_site[site], len(self._answered)
-        call = LoggedCall(site, turn, pause_s, num_before, engine=engine)
+        after_s = 0.0 if self._answered_s is None else now_s - self._answered_s
+        call = LoggedCall(site, turn, pause_s, num_before, engine=engine, asked_after_s=after_s)
         self.num_by_site[site] += 1
         self._running[request] = call
         if self._is_kept:
@@ -112,6 +116,7 @@ class RowLog:
             self.num_by_site[call.site] -= 1
             return call
         self.num_calls += 1
+        self._answered_s = now_s
         self.service_s += now_s - sent_s
         num_choices = max(1, len(completion.choices))
         call.output_tokens = completion.output_tokens // num_choices
@@ -147,6 +152,7 @@ class RowLog:
                         call.prompt,
                         call.answer,
                         call.engine,
+                        call.asked_after_s,
                     )
                 )
         return SeenRow(tuple(calls), b"".join(self._numbers))
