@@ -111,6 +111,7 @@ class Assembly:
             engines.warn_of_short_memory()
         planner = self._open_planner(engines, store, emit, resources)
         dispatcher = Dispatcher(engines, self._schedule, options["token_budget"], planner)
+        resources.callback(dispatcher.close)
         return Calls(
             Parts(
                 run_id=self.run_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -346,3 +347,22 @@ async def test_what_a_schedule_says_of_priority_is_told_to_the_engine() -> None:
         await drained(session.map(ask, range(3)))
         await ask("no row")
     assert [request.priority for request in engine.requests] == [0, -1, -2, 0]
+
+
+def test_when_a_session_ends_no_timer_of_it_is_left() -> None:
+    class OneByOne(EverythingOpen):
+        def choose(self, queue: Queue) -> Asked | None:
+            return None if queue.running else super().choose(queue)
+
+        def look_again_s(self, queue: Queue) -> float | None:
+            return queue.now_s + 1000.0
+
+    async def main() -> None:
+        async with Session(ScriptedEngine(latency_s=1.0), schedule=OneByOne()) as session:
+            await drained(session.map(ask, range(3)))
+        end_s = asyncio.get_running_loop().time()
+        assert end_s < 10
+        await asyncio.to_thread(time.sleep, 0.01)  # the clock would jump to the next timer
+        assert asyncio.get_running_loop().time() == end_s
+
+    run_in_virtual_time(main())

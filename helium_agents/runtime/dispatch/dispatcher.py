@@ -64,6 +64,13 @@ class Dispatcher:
         self._queues: dict[str | None, RequestQueue] = {}  # by name; an engine may have several
         self._idle: dict[RequestQueue, IdleRequests] = {}  # where there were any
 
+    def close(self) -> None:
+        """The session ends: no timer of it is left in the event loop."""
+        for queue in self._queues.values():
+            for timer in (queue.alarm, queue.look_again, queue.settling):
+                if timer is not None:
+                    timer.cancel()
+
     async def complete(self, request: Request, early: Early | None = None) -> Completion:
         """Compute a request when its turn has come.
 

@@ -50,7 +50,11 @@ class Settling:
         self._loop = asyncio.get_running_loop()
         self._began_s = self._grew_s = self._loop.time()
         self._num_rows = rows.num_rows
-        self._loop.call_later(_LOOK_S, self._look)
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def cancel(self) -> None:
+        """Nobody wants to know any more."""
+        self._timer.cancel()
 
     @property
     def ahead_s(self) -> float:
@@ -64,7 +68,7 @@ class Settling:
             self._num_rows, self._grew_s = self._rows.num_rows, now_s
         is_patient = self._rows.awaits_rows and now_s - self._grew_s < _PATIENCE_S
         if (has_grown or is_patient) and now_s - self._began_s < _MOST_S:
-            self._loop.call_later(_LOOK_S, self._look)
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
             self._on_look()
         else:
             self._on_end()
