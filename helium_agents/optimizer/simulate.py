@@ -33,7 +33,7 @@ class SimulatedRoom:
         drops_unused: Whether what no call will begin with again is the first to go.
         num_engines: How many such engines there are; one of them is simulated, with its share of
             the rows.
-        others: Those of the session's other models, whose `others` count for nothing.
+        others: The engines of the session's other models, in the order of their numbers.
     """
 
     kv_tokens: int
@@ -114,9 +114,7 @@ class _Run:
                     needed_by[source].append(index)
             self._needed_by.append(needed_by)
         self._asked: dict[Hashable, SimulatedCall] = {}
-        self._away: list[
-            tuple[float, int, int]
-        ] = []  # calls that are asked after a pause, and when
+        self._away: list[tuple[float, int, int]] = []  # calls that follow a pause, by its end
         calls = {call.question: call for row in self._rows for call in row}.values()
         self._engines = [
             _Engine(each, forecast, [call for call in calls if call.engine == number])
@@ -138,17 +136,18 @@ class _Run:
             running = [each for each in self._engines if each.running]
             if not running and not self._away:
                 return self._now_s
-            engine = min(running, key=_Engine.next_s, default=None)
-            if self._away and (engine is None or self._away[0][0] <= engine.next_s()):
+            engine = running[0] if running else None
+            if len(running) > 1:
+                engine = min(running, key=_Engine.next_s)
+            if engine is None or (self._away and self._away[0][0] <= engine.next_s()):
                 self._now_s, row, index = heapq.heappop(self._away)
                 self._ask(row, index)
-                continue
-            assert engine is not None
-            ended = engine.decode()
-            self._now_s = max(self._now_s, engine.now_s)
-            for asked in ended:
-                for row, index in asked.wanted_by:
-                    self._answer(row, index)
+            else:
+                ended = engine.decode()
+                self._now_s = max(self._now_s, engine.now_s)
+                for asked in ended:
+                    for row, index in asked.wanted_by:
+                        self._answer(row, index)
             self._open_rows()
 
     def _open_rows(self) -> None:
