@@ -216,6 +216,8 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=40)
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="of the cells")
     options = parser.parse_args()
+    if options.models < 1 or options.cells < 1:
+        parser.error("--models and --cells are at least 1")
     found = []
     for number in range(options.first, options.first + options.cells):
         cell = random_cell(number, options.models, has_pauses=options.pauses)

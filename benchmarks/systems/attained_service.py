@@ -14,13 +14,13 @@ from helium_agents.optimizer.schedule import Asked, Queue, has_slot
 class LeastAttainedService:
     """Sends requests by what their session has had, least first; it never holds one back."""
 
-    def keeps_prefixes(self, queue: Queue) -> bool:
-        """No."""
-        return False
-
     def __init__(self) -> None:
         self._served: dict[int, int] = {}
         self._seen: dict[int, int] = {}
+
+    def keeps_prefixes(self, queue: Queue) -> bool:
+        """No."""
+        return False
 
     def choose(self, queue: Queue) -> Asked | None:
         """The first of the lowest level."""

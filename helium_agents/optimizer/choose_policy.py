@@ -86,7 +86,7 @@ def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
     if len({each.num_engines for each in rooms}) > 1:
         return Choice(expected=expected_sites(forecast))  # that, nobody can simulate
     ours = _share(forecast, room.num_engines)
-    if len(ours.rows) < 2 or all_fits(ours, room):
+    if len(ours.rows) < 2 or _all_fits(ours, room):
         return Choice(expected=expected_sites(ours))  # nothing is ever evicted
     policies = _portfolio(ours, room.each(lambda each: replace(each, num_engines=1)))
     runs = [simulate(ours, room, policy) for policy in policies]
@@ -110,7 +110,7 @@ def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
     return Choice(policies[chosen], compared, expected)
 
 
-def all_fits(forecast: Forecast, room: SimulatedRoom) -> bool:
+def _all_fits(forecast: Forecast, room: SimulatedRoom) -> bool:
     """Whether the KV cache of each engine holds all that is computed on it."""
     return all(
         forecast.touched_tokens(engine) <= each.kv_tokens

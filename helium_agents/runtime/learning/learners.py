@@ -115,7 +115,7 @@ class Learners:
         if item is not None and mapped is not None and item not in mapped.partial:
             learner = mapped.learner or self._find(mapped)
             site = self.site(item, request.call)
-            learner.ask(item, request, site, now_s, self._engines.get(request.model, 0))
+            learner.ask(item, request, site, now_s, self.engine(request.model))
 
     def answer(
         self, request: Request, completion: Completion | None, sent_s: float | None, now_s: float
