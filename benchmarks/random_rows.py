@@ -2,7 +2,8 @@
 
 Two to four agents answer about a document and read each other for two or three rounds; each of them
 asks one of the models, which has an engine of its own. Rows declare their calls or await each
-round, and may pause after it, as one does that calls a tool. All is in virtual time on vLLM's own
+round, and may pause after it, as one does that calls a tool; or they declare all and then await one
+call after the other. All is in virtual time on vLLM's own
 scheduler: no noise, and nothing that is slower than everything open is an accident.
 """
 
@@ -17,7 +18,19 @@ from dataclasses import dataclass
 
 from benchmarks.tool_loops import BLOCK_TOKENS, random_cost
 from benchmarks.workloads.conversation import Answer
-from helium_agents import Message, Session, assistant, gather, llm, operator, prompt, system, user
+from helium_agents import (
+    Message,
+    Ref,
+    Reply,
+    Session,
+    assistant,
+    gather,
+    llm,
+    operator,
+    prompt,
+    system,
+    user,
+)
 from helium_agents.engines.engine import Capacity
 from helium_agents.engines.simulated.tokens import TokenEngine, token_text
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
@@ -51,6 +64,7 @@ class Row:
         agents: Who talks.
         answer_tokens: Of each answer.
         is_declared: Whether all calls are made before any is awaited.
+        is_one_by_one: Whether a call is asked only when the one before is answered.
         pauses_s: What passes after each round but for the last.
     """
 
@@ -58,12 +72,14 @@ class Row:
     agents: tuple[Agent, ...]
     answer_tokens: int
     is_declared: bool
+    is_one_by_one: bool
     pauses_s: tuple[float, ...]
 
 
 @operator
 async def talk(row: Row) -> list[str]:
     """The agents' last answers."""
+    made: list[Ref[Reply]] = []
     chats: list[tuple[Message, ...]]
     chats = [(system(agent.instructions), user(row.document)) for agent in row.agents]
     for number in range(len(row.pauses_s) + 1):
@@ -71,6 +87,7 @@ async def talk(row: Row) -> list[str]:
             llm(*chat, max_tokens=row.answer_tokens, model=agent.model)
             for chat, agent in zip(chats, row.agents, strict=True)
         ]
+        made += calls
         if number == len(row.pauses_s):
             break
         said: Sequence[Answer | str] = calls
@@ -81,6 +98,9 @@ async def talk(row: Row) -> list[str]:
         named = {f"said{index}": each for index, each in enumerate(said)}
         heard = user(prompt(" ".join(f"{{{name}}}" for name in named), **named))
         chats = [(*chat, assistant(each), heard) for chat, each in zip(chats, said, strict=True)]
+    if row.is_one_by_one:
+        for call in made:
+            await call
     return [reply.text for reply in await gather(*calls)]
 
 
@@ -109,16 +129,20 @@ class Cell:
             for model, cost in self.costs.items()
         )
         how = "declared" if row.is_declared else "awaited"
+        how += ", one by one" if row.is_one_by_one else ""
         return f"{len(self.rows)} rows, {how}, {len(row.pauses_s) + 1} rounds, {asked}"
 
 
-def random_cell(number: int, num_models: int = 1, *, has_pauses: bool = False) -> Cell:
+def random_cell(
+    number: int, num_models: int = 1, *, has_pauses: bool = False, is_one_by_one: bool = False
+) -> Cell:
     """The cell of a number.
 
     Args:
         number: Seeds the draw.
         num_models: How many models there are; each has an engine.
         has_pauses: Whether rows pause between rounds.
+        is_one_by_one: Whether all rows declare their calls and then await one after the other.
     """
     rng = random.Random(number)
 
@@ -132,12 +156,13 @@ def random_cell(number: int, num_models: int = 1, *, has_pauses: bool = False) -
     )
     num_rows, num_pauses = rng.choice((24, 40)), rng.choice((1, 2))
     document_tokens, answer_tokens = rng.choice((64, 256, 600)), rng.choice((16, 32, 64))
-    is_declared = not has_pauses and rng.random() < 0.6
+    is_declared = not has_pauses and (rng.random() < 0.6 or is_one_by_one)
     pause_s = 0.05 * math.exp(rng.random() * math.log(40)) if has_pauses else 0.0
 
     def row() -> Row:
         pauses_s = (rng.expovariate(1 / pause_s) if pause_s else 0.0 for _ in range(num_pauses))
-        return Row(text(document_tokens), agents, answer_tokens, is_declared, tuple(pauses_s))
+        document = text(document_tokens)
+        return Row(document, agents, answer_tokens, is_declared, is_one_by_one, tuple(pauses_s))
 
     said_tokens = (num_pauses + 1) * answer_tokens * len(agents)
     kv_tokens = {}
@@ -212,7 +237,11 @@ def main() -> None:
     """Simulate, and print what came of each cell and of all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.random_rows", description=__doc__)
     parser.add_argument("--models", type=int, default=1, help="each has an engine of its own")
-    parser.add_argument("--pauses", action="store_true", help="after each round")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--pauses", action="store_true", help="after each round")
+    how.add_argument(
+        "--one-by-one", action="store_true", help="declare all, await one after the other"
+    )
     parser.add_argument("--cells", type=int, default=40)
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="of the cells")
     options = parser.parse_args()
@@ -220,7 +249,12 @@ def main() -> None:
         parser.error("--models and --cells are at least 1")
     found = []
     for number in range(options.first, options.first + options.cells):
-        cell = random_cell(number, options.models, has_pauses=options.pauses)
+        cell = random_cell(
+            number,
+            options.models,
+            has_pauses=options.pauses,
+            is_one_by_one=options.one_by_one,
+        )
         found.append(gain(cell))
         print(
             f"{number:4} first run x{found[-1].first:.2f}  second x{found[-1].again:.2f}  {cell}",

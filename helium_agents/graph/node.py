@@ -122,6 +122,11 @@ class Node:
         assert run_key is not None
         return run_key
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a planned call is answered, or its answer is under way."""
+        return self.outcome is not None or self.flight is not None
+
     def settle(self, outcome: Outcome) -> None:
         """Keep the outcome and let go of what was only needed to compute it."""
         self.inputs = ()

@@ -56,8 +56,7 @@ class ExecutedPlan:
         """How a call came to its answer."""
         settled = self._settled.get(node.number)
         if settled is None:
-            is_asked = not node.is_planned or node.outcome is not None or node.flight is not None
-            return COMPUTE if is_asked else GIVEN
+            return COMPUTE if node.is_asked or not node.is_planned else GIVEN
         if settled.source in ("memo", "earlier"):
             return Known(None)
         leader = self._leader(settled)

@@ -1,11 +1,12 @@
 """The planner: knows what rows will ask, and which of them to have open at once.
 
-What a row will ask is known where it declares its calls before it awaits any; of others it is
-known from a profile, which earlier runs have left or the first rows of this one make. Rows that are
-known can be simulated before they run. That is done when a request stands ready and the engine is
-known, again each time a quarter more rows are known, or they turn out to be others than expected;
-and on the first rows only where there are many: what fits into a KV cache does not depend on how
-many wait.
+What a row will ask is known where it declares its calls before it awaits any, and asks all it can;
+of others it is known from a profile, which earlier runs have left or the first rows of this one
+make. Of rows that ask one after the other what could be asked at once, it is assumed until then
+that they go on in the order in which the calls were made. Rows that are known can be simulated
+before they run. That is done when a request stands ready and the engine is known, again each time a
+quarter more rows are known, or they turn out to be others than expected; and on the first rows only
+where there are many: what fits into a KV cache does not depend on how many wait.
 """
 
 from __future__ import annotations
@@ -46,10 +47,31 @@ _ENOUGH_ROWS = 16
 
 @dataclass(slots=True)
 class _Row:
-    """What an open row has made: the calls before any was answered, and how many in all."""
+    """What an open row has made.
+
+    Args:
+        declared: The calls before any was answered.
+        num_made: How many in all.
+        asked_late: Whether, when an engine answered the first of them, it had left others that it
+            could have asked; `None` before.
+    """
 
     declared: list[LlmNode] = field(default_factory=list)
     num_made: int = 0
+    asked_late: bool | None = None
+
+    def asks_late(self) -> bool:
+        """Whether it has begun to ask, one after the other what could be asked at once."""
+        if self.asked_late is not None:
+            return self.asked_late
+        if any(node.outcome is not None for node in self.declared):
+            return False  # from the memo: nobody can tell what it has spared
+        asked = [node for node in self.declared if node.is_asked]
+        needed = _with_inputs(asked)
+        return bool(asked) and any(
+            node not in needed and all(each.outcome is not None for each in node.inputs)
+            for node in self.declared
+        )
 
 
 class Planner:
@@ -67,6 +89,7 @@ class Planner:
         self._mapped: Mapped | None = None  # of the row that began last
         self._num_planned = 0
         self._is_due = False
+        self._is_believed = False  # by the last plan: that rows ask at once all they declare
         self._lacks_engine = False  # nothing is known of one that rows will ask
         self._coming: Coming | None = None
         self._questions: dict[Hashable, Hashable] = {}  # by declared call
@@ -121,6 +144,10 @@ class Planner:
         """A call has ended; with no completion it failed, or was cancelled."""
         self._learners.answer(request, completion, sent_s, now_s)
         self._look_for_misfit(request.item)
+        row = None if request.item is None else self._rows.get(request.item)
+        if row is not None and row.asked_late is None:
+            row.asked_late = row.asks_late()
+            self._is_due |= row.asked_late and self._is_believed
 
     def remembered(self, item: int, is_of_this_run: bool) -> None:
         """A call of a row was answered from the memo; whether this run had computed it."""
@@ -131,7 +158,7 @@ class Planner:
         row = self._rows.pop(item, None)
         self._sent.difference_update(() if row is None else row.declared)
         mapped = self._learners.of(item)
-        is_declared = row is not None and row.num_made == len(row.declared)
+        is_declared = row is not None and row.num_made == len(row.declared) and not row.asked_late
         self._learners.end(item, is_declared=is_declared)
         self._look_for_misfit_of(mapped)
         learner = None if mapped is None else mapped.learner
@@ -260,6 +287,8 @@ class Planner:
 
         Before a row has ended, those are believed who have made calls of what others will answer.
         """
+        if not self._is_believed:
+            return False
         declares = None if self._learner is None else self._learner.declares
         if declares is None:
             return any(call.inputs for row in found.rows for call in row)
@@ -281,6 +310,7 @@ class Planner:
 
     def _declared(self, requests: Iterable[Request]) -> Forecast:
         """What the first rows have declared and is to be answered yet."""
+        self._is_believed = not any(row.asks_late() for row in self._rows.values())
         self._questions = {}
         ids: dict[Node, int] = {}
         nodes: list[PlanNode] = []
@@ -289,6 +319,7 @@ class Planner:
         num_characters = 0
         for item in sorted(self._rows)[:_MOST_ROWS]:
             turns: Counter[str] = Counter()
+            before: LlmNode | None = None
             for node in self._rows[item].declared:
                 site = self._learners.site(item, node)
                 turns[site] += 1
@@ -297,6 +328,9 @@ class Planner:
                 for each in (*node.inputs, node):
                     ids.setdefault(each, len(ids) + 1)
                 planned = as_plan_node(node, ids)
+                if before is not None and not (self._is_believed or node.is_asked):
+                    planned = planned._replace(inputs=(*planned.inputs, ids[before]))
+                before = node
                 nodes.append(planned)
                 self._questions[node] = planned.key or planned.id
                 sites[planned.id] = site
@@ -321,6 +355,17 @@ class Planner:
 
 def _hinted(room: SimulatedRoom, is_hinted: bool) -> SimulatedRoom:
     return replace(room, drops_unused=room.drops_unused and is_hinted)
+
+
+def _with_inputs(nodes: Iterable[Node]) -> set[Node]:
+    found: set[Node] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack += node.inputs
+    return found
 
 
 def _num_characters(node: LlmNode) -> int:

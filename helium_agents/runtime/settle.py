@@ -119,8 +119,7 @@ class Settler:
         stack = list(node.inputs)
         while stack:
             source = stack.pop()
-            is_asked = source.outcome is not None or source.flight is not None
-            if is_asked or source.num_spared is not None:
+            if source.is_asked or source.num_spared is not None:
                 continue
             num_spared = 0
             if isinstance(source, LlmNode):
