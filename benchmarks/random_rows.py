@@ -79,7 +79,7 @@ class Row:
 @operator
 async def talk(row: Row) -> list[str]:
     """The agents' last answers."""
-    made: list[Ref[Reply]] = []
+    made: list[Ref[Reply[None]]] = []
     chats: list[tuple[Message, ...]]
     chats = [(system(agent.instructions), user(row.document)) for agent in row.agents]
     for number in range(len(row.pauses_s) + 1):
