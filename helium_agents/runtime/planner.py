@@ -287,11 +287,9 @@ class Planner:
 
         Before a row has ended, those are believed who have made calls of what others will answer.
         """
-        if not self._is_believed:
-            return False
         declares = None if self._learner is None else self._learner.declares
         if declares is None:
-            return any(call.inputs for row in found.rows for call in row)
+            return self._is_believed and any(call.inputs for row in found.rows for call in row)
         return declares
 
     @property

@@ -16,6 +16,7 @@ from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.graph.llm_node import LlmNode
 from helium_agents.graph.sampling import Sampling
+from helium_agents.memo.memory import MemoryStore
 from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from helium_agents.runtime.learning.learners import Learners, Mapped
 from helium_agents.runtime.planner import Planner
@@ -201,6 +202,31 @@ def test_rows_that_ask_two_models_are_planned_once_both_have_started() -> None:
     run_in_virtual_time(run())
     assert not seen[0].compared
     assert seen[1].compared and seen[1].source == "declared calls"
+
+
+async def one_by_one(row: int) -> list[str]:
+    """Asks one after the other what it could ask at once."""
+    calls = [llm(user(f"agent {agent} of row {row} " * 60), max_tokens=16) for agent in range(3)]
+    return [(await call).text for call in calls]
+
+
+def test_rows_that_ask_one_call_after_the_other_are_planned_by_a_profile_the_next_time() -> None:
+    profiles = MemoryStore()
+
+    async def sources(rows: range) -> set[str]:
+        seen: set[str] = set()
+
+        def observe(event: Event) -> None:
+            if isinstance(event, ScheduleChosen):
+                seen.add(event.source)
+
+        async with Session(Costed(), memo=profiles, observers=[observe]) as session:
+            async for _ in session.map(one_by_one, rows):
+                pass
+        return seen
+
+    assert "declared calls" in run_in_virtual_time(sources(range(40)))
+    assert run_in_virtual_time(sources(range(40, 80))) == {"profile"}
 
 
 def test_few_rows_and_a_schedule_of_your_own_are_not_looked_at() -> None:
