@@ -2,11 +2,11 @@
 
 What a row will ask is known where it declares its calls before it awaits any, and asks all it can;
 of others it is known from a profile, which earlier runs have left or the first rows of this one
-make. Of rows that ask one after the other what could be asked at once, it is assumed until then
-that they go on in the order in which the calls were made. Rows that are known can be simulated
-before they run. That is done when a request stands ready and the engine is known, again each time a
-quarter more rows are known, or they turn out to be others than expected; and on the first rows only
-where there are many: what fits into a KV cache does not depend on how many wait.
+make. Rows that ask one after the other what could be asked at once are taken, until there is one,
+to go on in the order in which the calls were made. Rows that are known can be simulated before they
+run. That is done when a request stands ready and the engine is known, again each time a quarter
+more rows are known, or they turn out to be others than expected; and on the first rows only where
+there are many: what fits into a KV cache does not depend on how many wait.
 """
 
 from __future__ import annotations
