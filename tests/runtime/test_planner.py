@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 
 from helium_agents import Session, assistant, gather, llm, prompt, user
-from helium_agents.engines.engine import Capacity, Completion, Request
+from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
-from helium_agents.graph.llm_node import LlmNode
-from helium_agents.graph.sampling import Sampling
 from helium_agents.memo.memory import MemoryStore
 from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
-from helium_agents.runtime.learning.learners import Learners, Mapped
 from helium_agents.runtime.planner import Planner
 from helium_agents.telemetry.events import Event, ItemClosed, ScheduleChosen
 
@@ -38,10 +35,6 @@ class Costed(ScriptedEngine):
     @property
     def cost(self) -> StepCost:
         return STEP_COSTS["cpu-medium"]
-
-
-def a_planner() -> Planner:
-    return Planner(lambda event: None, Learners(None, b"", "scripted"))
 
 
 async def debate(row: int) -> list[str]:
@@ -239,43 +232,6 @@ async def test_an_engine_that_does_not_say_what_a_step_takes_is_left_alone() -> 
         async for _ in session.map(debate, range(20)):
             pass
         assert session.summary.choosing_s == 0.0
-
-
-async def test_lengths_are_learned_from_answers() -> None:
-    planner = a_planner()
-    planner.begin(0, Mapped(debate, None))
-    for number in range(4):
-        request = Request(f"r{number}", (), [1], Sampling(max_tokens=100), item=0)
-        planner.ask(request, 0.0)
-        planner.answer(request, Completion((), output_tokens=20), 0.0, 1.0)
-    assert planner._length("debate", 0, 100) == 20
-    assert planner._length("debate", 0, 10) == 10, "none is longer than it may be"
-    assert planner._length("elsewhere", 0, 50) == 50, "of such none has come"
-
-
-@pytest.mark.parametrize("is_answered", [False, True])
-async def test_calls_after_a_rows_first_answer_are_not_declared_any_more(is_answered: bool) -> None:
-    planner = a_planner()
-
-    def declare(text: str) -> Any:
-        ref = llm(user(text))
-        assert isinstance(ref.node, LlmNode)
-        planner.declare(ref.node)
-        return ref
-
-    async def row(_: int) -> None:
-        first = declare("a")
-        if is_answered:
-            await first
-        declare("b")
-        assert len(planner._rows[0].declared) == (1 if is_answered else 2)
-        assert planner._rows[0].num_made == 2
-
-    async with Session(ScriptedEngine()) as session:
-        async for _ in session.map(row, [0]):
-            pass
-    planner.end(0)
-    assert not planner._rows
 
 
 def test_a_planner_that_fails_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
