@@ -84,7 +84,7 @@ class Calls:
         self.thread_id = threading.get_ident()
         answers, self._rules, self._shares = parts.answers, parts.rules, parts.shares
         self._answers = answers if substitute_known in self._rules else None  # for rules to put in
-        self._planner, self._executed = parts.planner, parts.executed
+        self._executed = parts.executed
         self.when_committed = _call_back if answers is None else answers.commits.when_done
         self.next_number: Callable[[], int] = count(1).__next__
         self._num_at_once = 0
@@ -116,8 +116,8 @@ class Calls:
             self.tasks.check_open()
         if not node.is_planned:
             self.inline.calls[node] = None
-        elif self._planner is not None and node.frame.item is not None:
-            self._planner.declare(node)
+        elif node.frame.item is not None:
+            self.dispatcher.declare(node)
         if self.is_watched:
             node.number = self.next_number()
             if node.is_planned and node.frame.node is None and node.frame.item is None:

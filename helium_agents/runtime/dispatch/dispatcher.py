@@ -11,10 +11,11 @@ import warnings
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import chain
-from typing import TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.errors import TokenBudgetExceeded
+from helium_agents.graph.node import Node
 from helium_agents.optimizer.adaptive import Adaptive
 from helium_agents.optimizer.policy import ALL_OPEN
 from helium_agents.optimizer.schedule import Asked, Schedule, has_slot
@@ -30,6 +31,7 @@ from helium_agents.runtime.planner import Planner
 from helium_agents.runtime.token_budget import TokenBudget
 
 Args = TypeVarTuple("Args")
+Found = TypeVar("Found")
 
 Early = Callable[[Request], Awaitable[Completion | None]]
 
@@ -135,6 +137,10 @@ class Dispatcher:
         """An item of a top-level map begins: requests may come that are wanted for it."""
         self._items.add(item)
         self._plan(Planner.begin, item, mapped)
+
+    def declare(self, node: Node) -> None:
+        """A call for an item of a map was made."""
+        self._plan(Planner.declare, node)
 
     def remembered(self, item: int, is_of_this_run: bool) -> None:
         """A call for an item of a map was answered without a request."""
@@ -270,22 +276,23 @@ class Dispatcher:
 
         self._plan(choose)
 
-    def _plan(self, step: Callable[[Planner, *Args], None], *args: *Args) -> None:
+    def _plan(self, step: Callable[[Planner, *Args], Found], *args: *Args) -> Found | None:
         """Take a step of the planner, if there is one: no answer depends on it."""
         if self._planner is None:
-            return
+            return None
         try:
-            step(self._planner, *args)
+            return step(self._planner, *args)
         except Exception as error:
             self._planner = None
             if isinstance(self._schedule, Adaptive):
                 self._schedule.follow(ALL_OPEN)
             message = f"the planner failed, so all rows stay open: {error!r}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
+            return None
 
     def _set_hints(self, queue: RequestQueue, request: Request) -> None:
         """Tell the engine what of its cache will be of use."""
-        used_tokens = None if self._planner is None else self._planner.send(request)
+        used_tokens = self._plan(Planner.send, request)
         if not queue.fleet.takes_hints or request.has_images:
             return
         # of several engines, one would not hear what another is told of an ended session
