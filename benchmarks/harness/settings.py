@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 
 from benchmarks.harness.model import SHAPES, ModelShape
+from helium_agents.engines.vllm_plugin import computes_on_all_cores
 
 BLOCK_TOKENS = 32
 MAX_MODEL_TOKENS = 8192
@@ -67,11 +68,13 @@ class EngineSettings:
 
 
 def device(settings: EngineSettings) -> str:
-    """The machine in words: the GPU, or the CPU cores that may be used, and bound threads."""
+    """The machine in words: the GPU, or the CPU cores that may be used, and those that compute."""
     if settings.is_gpu:
         import torch
 
         return str(torch.cuda.get_device_name(0))
     cores = f"CPU, {len(os.sched_getaffinity(0))} cores"
     binding = os.environ.get("VLLM_CPU_OMP_THREADS_BIND")
-    return cores if binding is None else f"{cores}, threads {binding}"
+    if binding is not None:
+        return f"{cores}, threads {binding}"
+    return f"{cores}, all computing" if computes_on_all_cores() else cores

@@ -36,7 +36,7 @@ _FIRST_TOKEN_ID, _NUM_TOKEN_IDS = 300, 600
 _LEAST_POSITION_SHARE = 1 / 50_000
 """Each position costs at least so much of a token: attention is never free, though often cheap."""
 _NUM_AT_ONCE = 64
-_FORMAT = 3
+_FORMAT = 4
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND")
 """They decide what an engine computes on."""
 

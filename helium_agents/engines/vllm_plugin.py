@@ -6,6 +6,11 @@ acts only where `MARKER` says that the engine is ours.
 On a CPU the engine core and its workers wait for each other asleep. vLLM has them call
 ``sched_yield`` without end, which takes as much CPU time as computing; on two cores under Linux
 6.18 a third process, a client over HTTP, was seen to get none for seconds.
+
+So the engine core needs no core of its own, for which vLLM leaves one idle: of two cores one. Where
+there are few, all of them compute; on two a token of a prompt takes half as long. Threads that wait
+for each other soon do that asleep, too: where another program takes a core, a run that took 17 s on
+one core took 20 s, and 32 s with threads that wait as OpenMP has them.
 """
 
 from __future__ import annotations
@@ -22,6 +27,17 @@ from helium_agents.engines.engine_watcher import MARKER
 _POLL_S = 1e-4
 """What a step of the engine may come later; one of the smallest model takes fifty times as long."""
 
+_FEW_CORES = 4
+"""With more, a core less is lost than threads lose that the system moves from one to another."""
+
+_BINDING, _SPINS = "VLLM_CPU_OMP_THREADS_BIND", "GOMP_SPINCOUNT"
+_SAY_CORES = (_BINDING, "VLLM_CPU_NUM_OF_RESERVED_CPU", "OMP_NUM_THREADS")
+_SAY_SPINS = (_SPINS, "OMP_WAIT_POLICY")
+"""Variables by which users decide."""
+
+_NUM_SPINS = 1000
+"""How often a thread looks before it sleeps: for tens of microseconds."""
+
 
 def register() -> None:
     """If this process is of our engine: let it write to our log, wait asleep, and end at once."""
@@ -34,12 +50,28 @@ def register() -> None:
     # first and then the engine core; this, run after the exit handlers of all that is imported
     # from here on, makes closing an engine take half a second in place of four.
     atexit.register(os._exit, 0)
-    _wait_asleep()
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        _wait_asleep()
+        if computes_on_all_cores():
+            _compute_on_all_cores()
+
+
+def computes_on_all_cores() -> bool:
+    """Whether an engine of ours computes on all cores of a CPU, since nobody says otherwise."""
+    is_said = any(name in os.environ for name in _SAY_CORES)
+    return not is_said and len(os.sched_getaffinity(0)) <= _FEW_CORES
 
 
 def _wait_asleep() -> None:
     from vllm.distributed.device_communicators import shm_broadcast
-    from vllm.platforms import current_platform
 
-    if current_platform.is_cpu():
-        shm_broadcast.sched_yield = lambda: time.sleep(_POLL_S)
+    shm_broadcast.sched_yield = lambda: time.sleep(_POLL_S)
+
+
+def _compute_on_all_cores() -> None:
+    """Said in the engine core to the workers that it starts."""
+    os.environ[_BINDING] = "nobind"
+    if not any(name in os.environ for name in _SAY_SPINS):
+        os.environ[_SPINS] = str(_NUM_SPINS)

@@ -20,6 +20,7 @@ import pytest
 from helium_agents.engines.engine import ChatMessage, Choice, Completion, Delta, Request
 from helium_agents.engines.engine_watcher import shared_memory
 from helium_agents.engines.vllm import VLLM
+from helium_agents.engines.vllm_plugin import computes_on_all_cores
 from helium_agents.errors import EngineDied, EngineError, RequestError, TransientEngineError
 from helium_agents.graph.sampling import Sampling
 
@@ -357,6 +358,22 @@ def cpu_s() -> dict[str, float]:
         for parent in processes
         for process in (parent, *parent.children())
     }
+
+
+@pytest.mark.skipif(not computes_on_all_cores(), reason="many cores, or somebody has said which")
+async def test_all_of_few_cores_compute(engine: VLLM) -> None:
+    """By itself vLLM leaves one to the engine core, which sleeps where it is ours."""
+    (core,) = (psutil.Process(child.pid) for child in multiprocessing.active_children())
+    (worker,) = core.children()
+
+    def thread_s() -> dict[int, float]:
+        return {thread.id: thread.user_time for thread in worker.threads()}
+
+    before = thread_s()
+    await asyncio.gather(*(ask(engine, words(seed, 400)) for seed in range(16)))
+    used = [seconds - before.get(id_, 0.0) for id_, seconds in thread_s().items()]
+    assert sum(each > 0.3 * max(used) for each in used) == len(os.sched_getaffinity(0))
+    assert worker.environ()["GOMP_SPINCOUNT"] == "1000", "and soon wait for each other asleep"
 
 
 async def test_the_keys_that_a_terminal_sends_to_all_processes_do_not_end_the_engine(

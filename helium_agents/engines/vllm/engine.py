@@ -45,7 +45,8 @@ class VLLM:
         max_requests: Most requests computed in one step.
         enforce_eager: Do not compile the model. `None`: only on a GPU it is compiled.
         devices: The GPUs to use, as in ``CUDA_VISIBLE_DEVICES``. `None`: what is visible. With
-            `Replicas`, every engine is given its own.
+            `Replicas`, every engine is given its own. Of a CPU with up to four cores all compute,
+            unless ``VLLM_CPU_OMP_THREADS_BIND`` says which.
         name: What to call the model; by default its directory's or repository's name.
         chat_template_kwargs: Given to the chat template, e.g. ``{"enable_thinking": False}``.
         tool_call_parser: Which of vLLM's parsers reads the calls of tools in an answer, e.g.
