@@ -6,6 +6,7 @@ They carry a mark in their environment. `engine_watcher` ends them should this p
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from contextlib import suppress
 from multiprocessing import resource_tracker, spawn
@@ -45,13 +46,18 @@ class EngineProcesses:
     def watch(self) -> None:
         """See to it that they do not outlive this program. To be called before there are any."""
         arguments = [str(os.getpid()), str(self._session), self._mark]
-        self._watcher = subprocess.Popen(
-            [spawn.get_executable(), "-I", "-S", engine_watcher.__file__, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # out of reach of the terminal, and of a kill of the group
-        )
+        # It begins with this thread's mask: a signal may come before it has said what it ignores.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, engine_watcher.IGNORED)
+        try:
+            self._watcher = subprocess.Popen(
+                [spawn.get_executable(), "-I", "-S", engine_watcher.__file__, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # out of reach of the terminal, and of a kill of the group
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def pids(self) -> list[int]:
         """Those that have not ended."""

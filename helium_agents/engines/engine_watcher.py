@@ -28,6 +28,9 @@ from contextlib import suppress
 MARKER = "HELIUM_AGENTS_ENGINE"
 """Environment variable that carries the mark: one value for each start of an engine."""
 
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""Signals that the watcher does not take."""
+
 _SHARED = "/dev/shm"
 _SHARED_PREFIXES = ("psm_", "sem.mp-")
 """How multiprocessing names shared memory and semaphores there."""
@@ -109,7 +112,7 @@ def noted() -> set[str]:
 def main() -> None:
     """Watch, and clean up. The standard input names files to remove besides."""
     parent_pid, session, mark = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)  # it ends when the program does, however that ends
     while os.getppid() == parent_pid:
         time.sleep(_POLL_S)

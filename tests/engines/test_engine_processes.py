@@ -55,6 +55,19 @@ def wait_until_gone(*pids: int) -> None:
         time.sleep(0.01)
 
 
+def test_the_watcher_takes_no_signal_from_its_first_moment() -> None:
+    processes = EngineProcesses()
+    processes.watch()
+    watcher = processes._watcher
+    assert watcher is not None
+    try:
+        watcher.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            watcher.wait(1)
+    finally:
+        processes.end()
+
+
 @pytest.mark.parametrize("with_group", [False, True])
 def test_they_end_with_the_program(with_group: bool) -> None:
     with subprocess.Popen(
