@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from helium_agents.engines.cached_model import cache_root
 from helium_agents.engines.engine import Capacity, Completion, Request
+from helium_agents.engines.vllm_plugin import CORE_VARIABLES
 from helium_agents.errors import RequestError
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.step_cost import StepCost
@@ -37,7 +38,7 @@ _LEAST_POSITION_SHARE = 1 / 50_000
 """Each position costs at least so much of a token: attention is never free, though often cheap."""
 _NUM_AT_ONCE = 64
 _FORMAT = 4
-_DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND")
+_DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", *CORE_VARIABLES)
 """They decide what an engine computes on."""
 
 

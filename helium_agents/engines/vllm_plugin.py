@@ -8,9 +8,8 @@ On a CPU the engine core and its workers wait for each other asleep. vLLM has th
 6.18 a third process, a client over HTTP, was seen to get none for seconds.
 
 So the engine core needs no core of its own, for which vLLM leaves one idle: of two cores one. Where
-there are few, all of them compute; on two a token of a prompt takes half as long. Threads that wait
-for each other soon do that asleep, too: where another program takes a core, a run that took 17 s on
-one core took 20 s, and 32 s with threads that wait as OpenMP has them.
+there are few, all of them compute. Threads that wait for each other soon do that asleep, too: a run
+beside a program that took a core took 20 s, and 32 s with threads that wait as OpenMP has them.
 """
 
 from __future__ import annotations
@@ -31,16 +30,20 @@ _FEW_CORES = 4
 """With more, a core less is lost than threads lose that the system moves from one to another."""
 
 _BINDING, _SPINS = "VLLM_CPU_OMP_THREADS_BIND", "GOMP_SPINCOUNT"
-_SAY_CORES = (_BINDING, "VLLM_CPU_NUM_OF_RESERVED_CPU", "OMP_NUM_THREADS")
-_SAY_SPINS = (_SPINS, "OMP_WAIT_POLICY")
-"""Variables by which users decide."""
+CORE_VARIABLES = (_BINDING, "VLLM_CPU_NUM_OF_RESERVED_CPU", "OMP_NUM_THREADS")
+"""By these users decide which cores compute."""
+_WAIT_VARIABLES = (_SPINS, "OMP_WAIT_POLICY")
+"""And by these how threads wait for each other."""
 
 _NUM_SPINS = 1000
 """How often a thread looks before it sleeps: for tens of microseconds."""
 
 
 def register() -> None:
-    """If this process is of our engine: let it write to our log, wait asleep, and end at once."""
+    """If this process is of our engine: have it log to our file, wait asleep, and end at once.
+
+    Of few CPU cores all compute for it.
+    """
     if MARKER not in os.environ or multiprocessing.parent_process() is None:
         return
     redirect_output()
@@ -60,7 +63,7 @@ def register() -> None:
 
 def computes_on_all_cores() -> bool:
     """Whether an engine of ours computes on all cores of a CPU, since nobody says otherwise."""
-    is_said = any(name in os.environ for name in _SAY_CORES)
+    is_said = any(name in os.environ for name in CORE_VARIABLES)
     return not is_said and len(os.sched_getaffinity(0)) <= _FEW_CORES
 
 
@@ -73,5 +76,5 @@ def _wait_asleep() -> None:
 def _compute_on_all_cores() -> None:
     """Said in the engine core to the workers that it starts."""
     os.environ[_BINDING] = "nobind"
-    if not any(name in os.environ for name in _SAY_SPINS):
+    if not any(name in os.environ for name in _WAIT_VARIABLES):
         os.environ[_SPINS] = str(_NUM_SPINS)

@@ -10,6 +10,7 @@ from helium_agents.engines.calibrate import cost_file, keep_cost, measure_cost, 
 from helium_agents.engines.engine import Capacity
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
+from helium_agents.engines.vllm_plugin import CORE_VARIABLES
 from helium_agents.optimizer.step_cost import STEP_COSTS, Step, StepCost
 
 
@@ -38,9 +39,10 @@ def test_a_cost_is_kept_by_what_it_depends_on(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = cost_file("model", "settings")
     assert path != cost_file("model", "others")
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # more cores compute
-    assert path != cost_file("model", "settings")
-    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND")
+    for name in CORE_VARIABLES:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            assert path != cost_file("model", "settings"), "others compute"
     assert read_cost(path) is None
     keep_cost(path, STEP_COSTS["cpu-small"])
     assert read_cost(path) == STEP_COSTS["cpu-small"]
