@@ -145,6 +145,7 @@ def is_running(process: Any) -> bool:
 
 def core_was_spawned(program: Program) -> None:
     program.wait_for(1)
+    time.sleep(0.1)  # it has been told what to run, which Python would miss with a traceback
 
 
 def core_imports(program: Program) -> None:

@@ -20,7 +20,7 @@ import pytest
 from helium_agents.engines.engine import ChatMessage, Choice, Completion, Delta, Request
 from helium_agents.engines.engine_watcher import shared_memory
 from helium_agents.engines.vllm import VLLM
-from helium_agents.engines.vllm_plugin import computes_on_all_cores
+from helium_agents.engines.vllm_plugin import _NUM_SPINS, computes_on_all_cores
 from helium_agents.errors import EngineDied, EngineError, RequestError, TransientEngineError
 from helium_agents.graph.sampling import Sampling
 
@@ -373,7 +373,7 @@ async def test_all_of_few_cores_compute(engine: VLLM) -> None:
     await asyncio.gather(*(ask(engine, words(seed, 400)) for seed in range(16)))
     used = [seconds - before.get(id_, 0.0) for id_, seconds in thread_s().items()]
     assert sum(each > 0.3 * max(used) for each in used) == len(os.sched_getaffinity(0))
-    assert worker.environ()["GOMP_SPINCOUNT"] == "1000", "and soon wait for each other asleep"
+    assert worker.environ()["GOMP_SPINCOUNT"] == str(_NUM_SPINS), "which soon wait asleep"
 
 
 async def test_the_keys_that_a_terminal_sends_to_all_processes_do_not_end_the_engine(
