@@ -9,7 +9,8 @@ On a CPU the engine core and its workers wait for each other asleep. vLLM has th
 
 So the engine core needs no core of its own, for which vLLM leaves one idle: of two cores one. Where
 there are few, all of them compute. Threads that wait for each other soon do that asleep, too: a run
-beside a program that took a core took 20 s, and 32 s with threads that wait as OpenMP has them.
+beside a program that took a core took 20 s with the shortest waits that were tried, and 32 s with
+threads that wait as OpenMP has them.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _NUM_SPINS = 5000
 """How often a thread looks before it sleeps: for a fraction of a millisecond.
 
 That is longer than a thread waits between two operators of a model, and shorter than another
-program holds a core. With 1,000 looks threads sleep within a step; with OpenMP's 300,000 they hold
-cores that others could use, and wait for those that others hold.
+program holds a core. With 1,000 looks steps were slower on a quiet machine; with OpenMP's 300,000
+threads hold cores that others could use, and wait for those that others hold.
 """
 
 
