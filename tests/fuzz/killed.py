@@ -93,7 +93,7 @@ def _of_lives(
         if killed.lines()[: len(lines)] != lines:
             yield "killed: lines that were there have changed"
         lines, before, memo = killed.lines(), memo, killed.memo()
-        yield from _of_memo(before, memo, whole.memo(), is_countable=is_countable)
+        yield from _of_memo(before, memo, whole.memo(), life, is_countable=is_countable)
         if not life.is_killed:
             break
     if killed.rows() != whole.rows():
@@ -102,14 +102,29 @@ def _of_lives(
         yield f"memo: {len(whole.memo().keys() - killed.memo().keys())} answers are missing"
 
 
-def _of_memo(before: Memo, now: Memo, whole: Memo, *, is_countable: bool) -> Iterator[str]:
-    if any(now.get(key) != kept for key, kept in before.items()):
+def _of_memo(
+    before: Memo, now: Memo, whole: Memo, life: Life, *, is_countable: bool
+) -> Iterator[str]:
+    if not all(_says_as_much(now.get(key), kept) for key, kept in before.items()):
         yield "memo: an answer that was there has changed, or is gone"
     for key in whole.keys() & now.keys():
-        if whole[key] != now[key]:
+        # Who was killed may have asked for the beginning of it, and not yet for the whole.
+        is_same = whole[key] == now[key]
+        if not (is_same or (life.is_killed and _says_as_much(whole[key], now[key]))):
             yield f"memo: another answer under the same key: {whole[key]}, {now[key]}"
     if is_countable and now.keys() - whole.keys():
         yield f"memo: answers that nobody asked for: {[now[k] for k in now.keys() - whole.keys()]}"
+
+
+def _says_as_much(record: Any, earlier: Any) -> bool:
+    """Whether a record is an earlier one under its key, or a longer answer that begins with it."""
+    if record == earlier or not isinstance(record, AnswerRecord):
+        return bool(record == earlier)
+    if not isinstance(earlier, AnswerRecord) or record.max_tokens < earlier.max_tokens:
+        return False
+    return [each.token_ids[: earlier.max_tokens] for each in record.answer.choices] == [
+        each.token_ids for each in earlier.answer.choices
+    ]
 
 
 class _Run:
