@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 
 from helium_agents.capacity.machine import Machine
@@ -22,6 +23,9 @@ from helium_agents.runtime.session import Session
 
 _MOST_VIRTUAL_S = 1e9
 """Who still waits then waits for ever."""
+
+_MANY_KV_TOKENS = 2_000_000
+"""vLLM has an object for each block, and so many tokens' are made in seconds."""
 
 
 def simulate_exactly(
@@ -69,7 +73,10 @@ async def _simulate(replay: Replay, machines: Mapping[str, Machine], schedule: S
 
 
 def _engine(machine: Machine, model: str, replay: Replay) -> TokenEngine:
-    return TokenEngine(machine.cost, machine.held, partial(replay.answer, model), name=model)
+    # What is more than all calls together would ever fill makes no difference.
+    most_tokens = max(_MANY_KV_TOKENS, replay.most_kv_tokens(machine.held.block_tokens))
+    held = replace(machine.held, kv_tokens=min(machine.held.kv_tokens, most_tokens))
+    return TokenEngine(machine.cost, held, partial(replay.answer, model), name=model)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

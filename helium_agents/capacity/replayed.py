@@ -98,6 +98,15 @@ class Replay:
                 await asyncio.sleep(item.opened_s - self._items[0].opened_s - (clock() - start_s))
             yield item.item
 
+    def most_kv_tokens(self, block_tokens: int) -> int:
+        """What all calls together fill of a KV cache, whatever they share."""
+        return sum(
+            (len(step.answer.prompt) // block_tokens + len(output) // block_tokens + 2)
+            * block_tokens
+            for step in self.steps
+            for output in outputs_of(step)
+        )
+
 
 def _on_its_engine(run: TracedRun, step: Step) -> Step:
     """A step with the model that answered it: equal engines may go by several names."""

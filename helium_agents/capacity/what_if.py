@@ -14,6 +14,7 @@ from helium_agents.capacity.outcome import Outcome, measured
 from helium_agents.capacity.replayed import Replay
 from helium_agents.errors import EngineStartError, TraceError
 from helium_agents.optimizer.adaptive import Adaptive
+from helium_agents.optimizer.choose_policy import ROWS_PAUSE
 from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.policy import ALL_OPEN, AtMost, Policy
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
@@ -147,7 +148,7 @@ def _simulate(replay: Replay, run: TracedRun, asked: Alternative, simulator: Sim
             "simulate it exactly"
         )
     (machine,) = machines.values()
-    return simulate_coarsely(replay, machine, _policy(asked.schedule))
+    return simulate_coarsely(replay, machine, _policy(asked.schedule, run))
 
 
 def _schedule(name: str | int | None) -> Schedule:
@@ -156,12 +157,16 @@ def _schedule(name: str | int | None) -> Schedule:
     return SCHEDULES[name or "adaptive"]()
 
 
-def _policy(name: str | int | None) -> Policy | None:
+def _policy(name: str | int | None, run: TracedRun) -> Policy | None:
     if isinstance(name, int):
         return AtMost(name)
     if name == "park":
         raise TraceError("the coarse simulation does not know --schedule park")
-    return ALL_OPEN if name == "everything-open" else None
+    if name == "everything-open" or any(
+        choice.get("why_not_compared") == ROWS_PAUSE for choice in run.choices
+    ):
+        return ALL_OPEN
+    return None
 
 
 def _schedule_of(run: TracedRun) -> str | int:

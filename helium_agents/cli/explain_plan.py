@@ -11,6 +11,7 @@ from helium_agents.batch.rows import Rows
 from helium_agents.cli.execute import stdout_for_report
 from helium_agents.cli.explain_trace import compared
 from helium_agents.cli.loading import load_workflow
+from helium_agents.cli.options import echo_warning
 from helium_agents.cli.rehearse import rehearse
 from helium_agents.cli.report import count
 from helium_agents.cli.step_costs import step_cost
@@ -40,7 +41,15 @@ def explain_plan(
         rows = list(Rows(input_path, workflow, limit))
         rehearsal = rehearse(workflow, rows, shows_progress=not as_json)
     room = SimulatedRoom(kv_tokens, _MAX_REQUESTS, cost, _BLOCK_TOKENS)
-    choice = choose_policy(forecast(rehearsal.plan, _most_tokens), room)
+    expected = forecast(rehearsal.plan, _most_tokens)
+    choice = choose_policy(expected, room)
+    calls = (call for row in expected.rows for call in row)
+    most_tokens = max((call.prompt_tokens + call.output_tokens for call in calls), default=0)
+    if most_tokens > kv_tokens:
+        echo_warning(
+            f"a call of about {most_tokens:,} tokens, its answer by max_tokens included, does not "
+            f"fit into a KV cache of {kv_tokens:,}: an engine of that size would refuse it"
+        )
     others = [(str(each.policy), each.seconds, each.gain) for each in choice.compared]
     if as_json:
         report = {
@@ -50,6 +59,7 @@ def explain_plan(
             "gain": choice.gain,
             "predicted_s": choice.predicted_s,
             "compared": others,
+            "why_not_compared": choice.why_not_compared,
         }
         click.echo(json.dumps(report))
         return
@@ -57,7 +67,7 @@ def explain_plan(
         f"{target} on {count(len(rows), 'row')} of {input_path}, a KV cache of {kv_tokens:,} "
         f"tokens, and steps of {model_cost}\n"
     )
-    click.echo(compared(str(choice.policy), choice.gain, others))
+    click.echo(compared(str(choice.policy), choice.gain, others, choice.why_not_compared))
     rehearsal.echo_failures()
 
 

@@ -83,17 +83,19 @@ def explain_choice(path: Path, *, as_json: bool) -> None:
         click.echo(f"{path}: {_chosen(run)}")
     for choice in run.choices:
         click.echo(f"after {duration(choice['t'])}: {choice['policy']}")
-        click.echo(compared(choice["policy"], choice["gain"], choice["compared"]))
+        # Older traces do not say why nothing was compared.
+        why_not = choice.get("why_not_compared", "")
+        click.echo(compared(choice["policy"], choice["gain"], choice["compared"], why_not))
 
 
-def compared(policy: str, gain: float, others: Iterable[Sequence[Any]]) -> str:
-    """What was predicted of each policy, and why one was chosen."""
+def compared(policy: str, gain: float, others: Iterable[Sequence[Any]], why_not: str) -> str:
+    """What was predicted of each policy, and why one was chosen, or why there was nothing to it."""
     lines = [["", "predicted", "times as fast", ""]]
     for name, seconds, its_gain in others:
         mark = "chosen" if name == policy else ""
         lines.append([str(name), duration(seconds), f"{its_gain:.2f}", mark])
     if len(lines) == 1:
-        return "Nothing was compared: all rows fit into the KV cache together."
+        return f"Nothing was compared{f': {why_not}' if why_not else ''}."
     why = "no other is predicted to be clearly faster than having all rows open"
     if gain > 1:
         why = f"predicted to be {gain:.2f} times as fast as having all rows open"

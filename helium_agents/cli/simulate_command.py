@@ -29,6 +29,9 @@ from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.telemetry.progress import duration
 from helium_agents.trace import read_trace
 
+_MOST_ENGINES = 1_000
+"""Each takes time of its own, whether it has work or not."""
+
 _MANY_CALLS = 2_000
 """So many take a few seconds, each time that they are simulated."""
 
@@ -64,7 +67,10 @@ class _KvTokens(click.ParamType[Change]):
     "--kv-tokens", "kv", type=_KvTokens(), multiple=True, metavar="N_OR_FACTOR",
     help="Tokens of KV cache of each engine, or a factor of what the run had, as 2x.",
 )  # fmt: skip
-@click.option("--engines", type=POSITIVE, multiple=True, metavar="N", help="So many equal engines.")
+@click.option(
+    "--engines", type=click.IntRange(1, _MOST_ENGINES), multiple=True, metavar="N",
+    help="So many equal engines.",
+)  # fmt: skip
 @click.option(
     "--model-cost", "costs", multiple=True, metavar="NAME_OR_FILE",
     help=f"What a step takes: {', '.join(STEP_COSTS)}, or a JSON file. [default: as measured]",

@@ -17,7 +17,7 @@ def step_cost(name: str) -> StepCost:
     """
     if name in STEP_COSTS:
         return STEP_COSTS[name]
-    if not Path(name).exists():
+    if not name or not Path(name).exists():
         raise InputError(
             f"--model-cost {name}: there is no cost of that name ({', '.join(STEP_COSTS)}), and no "
             "such file"

@@ -22,6 +22,10 @@ _SMALLER_SHARE: Final = 0.85
 _AS_GOOD: Final = 0.01
 """Of policies that differ by less in their gain, the first is taken: it has the fewest open."""
 
+ALL_FITS: Final = "all rows fit into the KV cache together"
+ROWS_PAUSE: Final = "rows pause between their calls, so they are parked where that pays"
+"""Why nothing is compared, for a person; then everything is open."""
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -47,11 +51,13 @@ class Choice:
         compared: All that were simulated, everything open first; empty where there was nothing to
             choose.
         expected: What is expected of each call site under that policy.
+        why_not_compared: Why none were, for a person; empty where some were.
     """
 
     policy: Policy = ALL_OPEN
     compared: tuple[Predicted, ...] = ()
     expected: tuple[ExpectedSite, ...] = ()
+    why_not_compared: str = ""
 
     @property
     def gain(self) -> float:
@@ -84,10 +90,14 @@ def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
     """The policy for the rows of a forecast on one engine or several."""
     rooms = (room, *room.others)
     if len({each.num_engines for each in rooms}) > 1:
-        return Choice(expected=expected_sites(forecast))  # that, nobody can simulate
+        why_not = "the models have different numbers of engines, which is not simulated"
+        return Choice(expected=expected_sites(forecast), why_not_compared=why_not)
     ours = _share(forecast, room.num_engines)
-    if len(ours.rows) < 2 or _all_fits(ours, room):
-        return Choice(expected=expected_sites(ours))  # nothing is ever evicted
+    why_not = ALL_FITS if _all_fits(ours, room) else ""  # nothing is ever evicted
+    if not why_not and len(ours.rows) < 2:
+        why_not = "there is no more than one row for each engine"
+    if why_not:
+        return Choice(expected=expected_sites(ours), why_not_compared=why_not)
     policies = _portfolio(ours, room.each(lambda each: replace(each, num_engines=1)))
     runs = [simulate(ours, room, policy) for policy in policies]
     seconds = [run.seconds for run in runs]

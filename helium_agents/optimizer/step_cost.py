@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from helium_agents.errors import RequestError
+
+_MOST_S = 1000.0
+"""Far beyond what any part of a step takes; a clock that counts much more loses the small ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,10 @@ class StepCost:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not (isinstance(value, int | float) and 0 <= value < float("inf")):
-                raise RequestError(f"{name}={value!r} of a step's cost must be seconds, at least 0")
+            if not (isinstance(value, int | float) and 0 <= value <= _MOST_S):
+                raise RequestError(
+                    f"{name}={value!r} of a step's cost must be seconds, from 0 to {_MOST_S:,.0f}"
+                )
 
     def seconds(self, step: Step) -> float:
         """How long a step takes."""
@@ -81,10 +86,15 @@ class StepCost:
         Raises:
             RequestError: It is something else.
         """
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise RequestError(f"{dict(values)!r} is not the cost of a step: {error}") from None
+        names = [each.name for each in fields(cls)]
+        if not isinstance(values, Mapping):
+            raise RequestError(f"the cost of a step is an object with {', '.join(names)}")
+        if unknown := sorted(values.keys() - set(names)):
+            raise RequestError(f"the cost of a step has no {unknown[0]!r}, only {', '.join(names)}")
+        needed = [each.name for each in fields(cls) if each.default is MISSING]
+        if missing := [name for name in needed if name not in values]:
+            raise RequestError(f"the cost of a step lacks {', '.join(missing)}")
+        return cls(**values)
 
 
 STEP_COSTS: dict[str, StepCost] = {

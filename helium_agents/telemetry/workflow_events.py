@@ -114,13 +114,14 @@ class ScheduleChosen:
         policy: What is chosen, in words.
         gain: By how much that is predicted to be faster than having all open.
         predicted_s: How long the rows that were looked at are predicted to take; `None` where
-            nothing was to be chosen, since all fits into the KV cache.
+            nothing was compared.
         seconds: What choosing took.
         compared: Of each policy that was looked at, in words: how long the rows are predicted to
             take under it, and its gain.
         source: Whence it is known what rows will ask.
         expected: What is expected of each call site under the policy, by the names of
             `optimizer.expected.ExpectedSite`.
+        why_not_compared: Why no policies were looked at, for a person; empty where some were.
     """
 
     policy: str
@@ -130,6 +131,7 @@ class ScheduleChosen:
     compared: tuple[tuple[str, float, float], ...] = ()
     source: ScheduleSource = "declared calls"
     expected: tuple[Mapping[str, Any], ...] = ()
+    why_not_compared: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from helium_agents.engines.simulated.tokens import TokenEngine, token_text
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import TraceError
 from helium_agents.optimizer.adaptive import Adaptive
+from helium_agents.optimizer.choose_policy import ROWS_PAUSE
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
 from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.trace import TracedRun, read_trace
@@ -159,3 +160,16 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     run, *_ = traced(tmp_path / "t", agent, 4)
     with pytest.raises(TraceError, match="does not fit"):
         simulated(run, EverythingOpen(), kv_tokens=64)
+
+
+def test_a_huge_cache_is_simulated_as_one_that_holds_all_calls(tmp_path: Path) -> None:
+    run, _, _ = traced(tmp_path / "t", debate, 12)
+    fitting = simulated(run, EverythingOpen(), kv_tokens=Replay(run).most_kv_tokens(32))
+    assert simulated(run, EverythingOpen(), kv_tokens=10**20) == fitting
+    assert fitting.seconds < simulated(run, EverythingOpen()).seconds
+
+
+def test_a_run_whose_rows_pause_says_so(tmp_path: Path) -> None:
+    run, _, _ = traced(tmp_path / "t", agent, 24, schedule=Adaptive())
+    assert run.choices and not run.choices[-1]["compared"]
+    assert run.choices[-1]["why_not_compared"] == ROWS_PAUSE

@@ -18,6 +18,7 @@ from helium_agents.capacity.replayed import Replay
 from helium_agents.capacity.what_if import Alternative, ask
 from helium_agents.cli import main, simulate_command
 from helium_agents.errors import EngineStartError, TraceError
+from helium_agents.optimizer.choose_policy import ROWS_PAUSE
 from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.trace.run import TracedRun
 from tests.trace.made import call, made_run
@@ -87,6 +88,15 @@ def test_alternatives_are_compared_with_the_same_settings() -> None:
     assert one.outcome.seconds != answer.same.seconds
     assert park.outcome is None and "does not know --schedule park" in park.why_not
     assert "no pauses" in answer.note
+
+
+def test_rows_that_paused_were_all_open_and_are_so_in_a_coarse_simulation() -> None:
+    run = agents()
+    chosen = ask(run, [Alternative("all", schedule="everything-open")], "coarse")
+    assert chosen.found[0].outcome and chosen.found[0].outcome.seconds > chosen.same.seconds
+    run.choices = [{"why_not_compared": ROWS_PAUSE}]
+    all_open = ask(run, [], "coarse").same
+    assert all_open.seconds == chosen.found[0].outcome.seconds
 
 
 def test_without_vllm_the_simulation_is_coarse_and_says_so(
@@ -181,7 +191,7 @@ def test_costs_have_names_or_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     )["alternatives"]
     assert found[0]["outcome"] == found[1]["outcome"]
     path.write_text('{"step_s": 1}')
-    assert "is not the cost" in simulate(
+    assert "cost of a step lacks decode_s" in simulate(
         monkeypatch, "--model-cost", str(path), expect=1
     ).stderr.replace("\n", " ")
     assert "no cost of that name" in simulate(monkeypatch, "--model-cost", "gpu", expect=1).stderr

@@ -97,6 +97,10 @@ def test_the_choices_of_a_run(helium: Helium, monkeypatch: pytest.MonkeyPatch) -
     assert lines[3].split() == ["2", "rows", "open", "2.0", "s", "1.40", "chosen"]
     assert lines[4] == "2 rows open: predicted to be 1.40 times as fast as having all rows open"
     assert json.loads(helium("explain run.trace --plan --json").stdout)["choices"]
+    run.choices = [{**choice, "compared": [], "why_not_compared": "rows pause"}]
+    assert "Nothing was compared: rows pause.\n" in helium("explain run.trace --plan").stdout
+    run.choices = [{**choice, "compared": []}]  # of an older version
+    assert "Nothing was compared.\n" in helium("explain run.trace --plan").stdout
 
 
 def test_the_plan_of_a_workflow(helium: Helium) -> None:
@@ -107,6 +111,9 @@ def test_the_plan_of_a_workflow(helium: Helium) -> None:
     assert report["rows"] == 7 and report["predicted_s"] > 0
     fits = helium(f"{PLAN} --kv-tokens 100000").stdout
     assert "all rows fit into the KV cache" in fits
+    one = helium(f"{PLAN} --limit 1 --kv-tokens 16")
+    assert "no more than one row" in one.stdout
+    assert "does not fit into a KV cache of 16: an engine of that size" in one.stderr
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,15 @@ class TestStepCost:
     def test_is_kept_as_json(self) -> None:
         cost = STEP_COSTS["h100-8b"]
         assert StepCost.from_dict(cost.as_dict()) == cost
-        with pytest.raises(RequestError, match="not the cost of a step"):
+        with pytest.raises(RequestError, match="lacks decode_s, context_s"):
             StepCost.from_dict({"step_s": 1})
-        with pytest.raises(RequestError, match=r"decode_s=-1 .* at least 0"):
-            StepCost(1, -1, 0, 0, 0)
+        with pytest.raises(RequestError, match="no 'steps', only step_s"):
+            StepCost.from_dict({**cost.as_dict(), "steps": 1})
+        with pytest.raises(RequestError, match="is an object with step_s"):
+            StepCost.from_dict([1])  # type: ignore[arg-type]
+        for wrong in (-1, 1e9, float("nan")):
+            with pytest.raises(RequestError, match=r"decode_s=.* from 0 to 1,000"):
+                StepCost(1, wrong, 0, 0, 0)
 
 
 @pytest.mark.slow
