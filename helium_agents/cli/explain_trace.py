@@ -89,7 +89,7 @@ def explain_choice(path: Path, *, as_json: bool) -> None:
 
 
 def compared(policy: str, gain: float, others: Iterable[Sequence[Any]], why_not: str) -> str:
-    """What was predicted of each policy, and why one was chosen, or why there was nothing to it."""
+    """What was predicted of each policy, and why one was chosen, or why none was."""
     lines = [["", "predicted", "times as fast", ""]]
     for name, seconds, its_gain in others:
         mark = "chosen" if name == policy else ""
