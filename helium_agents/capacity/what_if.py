@@ -14,7 +14,6 @@ from helium_agents.capacity.outcome import Outcome, measured
 from helium_agents.capacity.replayed import Replay
 from helium_agents.errors import EngineStartError, TraceError
 from helium_agents.optimizer.adaptive import Adaptive
-from helium_agents.optimizer.choose_policy import ROWS_PAUSE
 from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.policy import ALL_OPEN, AtMost, Policy
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
@@ -162,11 +161,8 @@ def _policy(name: str | int | None, run: TracedRun) -> Policy | None:
         return AtMost(name)
     if name == "park":
         raise TraceError("the coarse simulation does not know --schedule park")
-    if name == "everything-open" or any(
-        choice.get("why_not_compared") == ROWS_PAUSE for choice in run.choices
-    ):
-        return ALL_OPEN
-    return None
+    rows_pause = any(each.get("why_not_compared") == "rows pause" for each in run.choices)
+    return ALL_OPEN if name == "everything-open" or rows_pause else None
 
 
 def _schedule_of(run: TracedRun) -> str | int:

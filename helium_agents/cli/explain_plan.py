@@ -48,7 +48,7 @@ def explain_plan(
     if most_tokens > kv_tokens:
         echo_warning(
             f"a call of about {most_tokens:,} tokens, its answer by max_tokens included, does not "
-            f"fit into a KV cache of {kv_tokens:,}: an engine of that size would refuse it"
+            f"fit into a KV cache of {kv_tokens:,}: an engine of that size may refuse it"
         )
     others = [(str(each.policy), each.seconds, each.gain) for each in choice.compared]
     if as_json:

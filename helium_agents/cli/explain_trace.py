@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,15 @@ from helium_agents.telemetry.progress import duration
 from helium_agents.trace import TracedRun, read_trace
 
 _MOST_LOSSES = 3
+
+_NOT_COMPARED: Mapping[str, str] = {
+    "all fits": "all rows fit into the KV cache together",
+    "rows pause": "rows pause between their calls, so they are parked where that pays",
+    "engine unknown": "what an engine holds, or what its steps cost, is not known",
+    "unequal engines": "models have different numbers of engines, which is not simulated",
+    "one row": "there is no more than one row for each engine",
+}
+"""Of each word of `NotCompared`, what it says to a person."""
 
 
 def analyze(path: Path, *, as_json: bool) -> None:
@@ -83,19 +92,20 @@ def explain_choice(path: Path, *, as_json: bool) -> None:
         click.echo(f"{path}: {_chosen(run)}")
     for choice in run.choices:
         click.echo(f"after {duration(choice['t'])}: {choice['policy']}")
-        # Older traces do not say why nothing was compared.
-        why_not = choice.get("why_not_compared", "")
+        why_not = choice.get("why_not_compared")  # older traces do not say it
         click.echo(compared(choice["policy"], choice["gain"], choice["compared"], why_not))
 
 
-def compared(policy: str, gain: float, others: Iterable[Sequence[Any]], why_not: str) -> str:
+def compared(policy: str, gain: float, others: Iterable[Sequence[Any]], why_not: str | None) -> str:
     """What was predicted of each policy, and why one was chosen, or why none was."""
     lines = [["", "predicted", "times as fast", ""]]
     for name, seconds, its_gain in others:
         mark = "chosen" if name == policy else ""
         lines.append([str(name), duration(seconds), f"{its_gain:.2f}", mark])
     if len(lines) == 1:
-        return f"Nothing was compared{f': {why_not}' if why_not else ''}."
+        return (
+            f"Nothing was compared{f': {_NOT_COMPARED.get(why_not, why_not)}' if why_not else ''}."
+        )
     why = "no other is predicted to be clearly faster than having all rows open"
     if gain > 1:
         why = f"predicted to be {gain:.2f} times as fast as having all rows open"

@@ -8,7 +8,7 @@ not. What counts is the worse of the two; another policy is chosen only for a ga
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from helium_agents.optimizer.expected import ExpectedSite, expected_sites
 from helium_agents.optimizer.forecast import Forecast
@@ -22,9 +22,8 @@ _SMALLER_SHARE: Final = 0.85
 _AS_GOOD: Final = 0.01
 """Of policies that differ by less in their gain, the first is taken: it has the fewest open."""
 
-ALL_FITS: Final = "all rows fit into the KV cache together"
-ROWS_PAUSE: Final = "rows pause between their calls, so they are parked where that pays"
-"""Why nothing is compared, for a person; then everything is open."""
+NotCompared = Literal["all fits", "rows pause", "engine unknown", "unequal engines", "one row"]
+"""Why nothing is compared; then everything is open."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,13 @@ class Choice:
         compared: All that were simulated, everything open first; empty where there was nothing to
             choose.
         expected: What is expected of each call site under that policy.
-        why_not_compared: Why none were, for a person; empty where some were.
+        why_not_compared: Why none were; `None` where some were.
     """
 
     policy: Policy = ALL_OPEN
     compared: tuple[Predicted, ...] = ()
     expected: tuple[ExpectedSite, ...] = ()
-    why_not_compared: str = ""
+    why_not_compared: NotCompared | None = None
 
     @property
     def gain(self) -> float:
@@ -90,14 +89,12 @@ def choose_policy(forecast: Forecast, room: SimulatedRoom) -> Choice:
     """The policy for the rows of a forecast on one engine or several."""
     rooms = (room, *room.others)
     if len({each.num_engines for each in rooms}) > 1:
-        why_not = "the models have different numbers of engines, which is not simulated"
-        return Choice(expected=expected_sites(forecast), why_not_compared=why_not)
+        return Choice(expected=expected_sites(forecast), why_not_compared="unequal engines")
     ours = _share(forecast, room.num_engines)
-    why_not = ALL_FITS if _all_fits(ours, room) else ""  # nothing is ever evicted
-    if not why_not and len(ours.rows) < 2:
-        why_not = "there is no more than one row for each engine"
-    if why_not:
-        return Choice(expected=expected_sites(ours), why_not_compared=why_not)
+    if _all_fits(ours, room):  # nothing is ever evicted
+        return Choice(expected=expected_sites(ours), why_not_compared="all fits")
+    if len(ours.rows) < 2:
+        return Choice(expected=expected_sites(ours), why_not_compared="one row")
     policies = _portfolio(ours, room.each(lambda each: replace(each, num_engines=1)))
     runs = [simulate(ours, room, policy) for policy in policies]
     seconds = [run.seconds for run in runs]

@@ -17,7 +17,7 @@ from itertools import islice
 
 from helium_agents.engines.engine import Completion, Request
 from helium_agents.graph.node import Node
-from helium_agents.optimizer.choose_policy import ROWS_PAUSE, Choice, choose_policy
+from helium_agents.optimizer.choose_policy import Choice, choose_policy
 from helium_agents.optimizer.expected import expected_sites
 from helium_agents.optimizer.forecast import Forecast
 from helium_agents.optimizer.guesses import Histogram
@@ -205,14 +205,13 @@ class Planner:
         found = predict(learner.rows, self._items_ahead(learner))
         if not learner.pauses:
             return self._choose(found, [each and _hinted(each, is_hinted) for each in rooms])
-        return Choice(expected=expected_sites(found), why_not_compared=ROWS_PAUSE)
+        return Choice(expected=expected_sites(found), why_not_compared="rows pause")
 
     def _choose(self, found: Forecast, rooms: Sequence[SimulatedRoom | None]) -> Choice:
         known = [each for each in rooms if each is not None]
         self._lacks_engine = not known or not all(rooms[engine] for engine in found.engines)
         if self._lacks_engine:
-            why_not = "what an engine holds, or what its steps cost, is not known yet"
-            return Choice(expected=expected_sites(found), why_not_compared=why_not)
+            return Choice(expected=expected_sites(found), why_not_compared="engine unknown")
         first, *others = (each or known[0] for each in rooms)  # those unknown are not asked
         return choose_policy(found, replace(first, others=tuple(others)))
 

@@ -121,7 +121,8 @@ class ScheduleChosen:
         source: Whence it is known what rows will ask.
         expected: What is expected of each call site under the policy, by the names of
             `optimizer.expected.ExpectedSite`.
-        why_not_compared: Why no policies were looked at, for a person; empty where some were.
+        why_not_compared: Why no policies were looked at, a word of
+            `optimizer.choose_policy.NotCompared`; `None` where some were.
     """
 
     policy: str
@@ -131,7 +132,7 @@ class ScheduleChosen:
     compared: tuple[tuple[str, float, float], ...] = ()
     source: ScheduleSource = "declared calls"
     expected: tuple[Mapping[str, Any], ...] = ()
-    why_not_compared: str = ""
+    why_not_compared: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

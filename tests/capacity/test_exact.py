@@ -22,7 +22,6 @@ from helium_agents.engines.simulated.tokens import TokenEngine, token_text
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import TraceError
 from helium_agents.optimizer.adaptive import Adaptive
-from helium_agents.optimizer.choose_policy import ROWS_PAUSE
 from helium_agents.optimizer.schedule import EverythingOpen, FewOpen, Schedule
 from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.trace import TracedRun, read_trace
@@ -172,4 +171,4 @@ def test_a_huge_cache_is_simulated_as_one_that_holds_all_calls(tmp_path: Path) -
 def test_a_run_whose_rows_pause_says_so(tmp_path: Path) -> None:
     run, _, _ = traced(tmp_path / "t", agent, 24, schedule=Adaptive())
     assert run.choices and not run.choices[-1]["compared"]
-    assert run.choices[-1]["why_not_compared"] == ROWS_PAUSE
+    assert run.choices[-1]["why_not_compared"] == "rows pause"

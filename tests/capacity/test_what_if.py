@@ -18,7 +18,6 @@ from helium_agents.capacity.replayed import Replay
 from helium_agents.capacity.what_if import Alternative, ask
 from helium_agents.cli import main, simulate_command
 from helium_agents.errors import EngineStartError, TraceError
-from helium_agents.optimizer.choose_policy import ROWS_PAUSE
 from helium_agents.optimizer.step_cost import STEP_COSTS
 from helium_agents.trace.run import TracedRun
 from tests.trace.made import call, made_run
@@ -94,7 +93,7 @@ def test_rows_that_paused_were_all_open_and_are_so_in_a_coarse_simulation() -> N
     run = agents()
     chosen = ask(run, [Alternative("all", schedule="everything-open")], "coarse")
     assert chosen.found[0].outcome and chosen.found[0].outcome.seconds > chosen.same.seconds
-    run.choices = [{"why_not_compared": ROWS_PAUSE}]
+    run.choices = [{"why_not_compared": "rows pause"}]
     all_open = ask(run, [], "coarse").same
     assert all_open.seconds == chosen.found[0].outcome.seconds
 

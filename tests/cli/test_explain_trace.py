@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonl import Helium
 
 from helium_agents.cli import explain_trace
+from helium_agents.optimizer.choose_policy import NotCompared
 from helium_agents.trace import TracedRun, read_trace
 from helium_agents.trace.chunks import HEADER
 from tests.trace.made import call, made_run
@@ -98,7 +99,11 @@ def test_the_choices_of_a_run(helium: Helium, monkeypatch: pytest.MonkeyPatch) -
     assert lines[4] == "2 rows open: predicted to be 1.40 times as fast as having all rows open"
     assert json.loads(helium("explain run.trace --plan --json").stdout)["choices"]
     run.choices = [{**choice, "compared": [], "why_not_compared": "rows pause"}]
-    assert "Nothing was compared: rows pause.\n" in helium("explain run.trace --plan").stdout
+    assert (
+        "Nothing was compared: rows pause between their calls"
+        in helium("explain run.trace --plan").stdout
+    )
+    assert set(explain_trace._NOT_COMPARED) == set(get_args(NotCompared))
     run.choices = [{**choice, "compared": []}]  # of an older version
     assert "Nothing was compared.\n" in helium("explain run.trace --plan").stdout
 
