@@ -407,7 +407,7 @@ async def test_a_session_names_the_tools_that_run() -> None:
         for ask in (agent, lambda question: agent_loop(user(question), tools=[slow])):
             begun.clear(), may_end.clear()
             asked = asyncio.ensure_future(gather(ask("a")))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await begun.wait()
             program, *below = session.waiting().splitlines()[2:]
             assert program == "  the program"

@@ -89,7 +89,7 @@ def test_plain_lines_elsewhere_than_on_a_terminal() -> None:
     file = io.StringIO()
     with Progress("answer", file, plain_interval_s=0.01) as progress:
         progress(MapOpened(3, is_nested=False))
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 60
         while file.getvalue().count("\n") < 2 and time.monotonic() < deadline_s:
             time.sleep(0.01)
     lines = file.getvalue().splitlines()
@@ -110,7 +110,7 @@ def test_a_terminal_has_room_to_echo_what_is_typed(monkeypatch: pytest.MonkeyPat
         progress(MapOpened(3, is_nested=False))
         for source in ("engine", "merged", "memo", "earlier"):
             progress(settled(source))
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 60
         while "calls" not in file.getvalue() and time.monotonic() < deadline_s:
             time.sleep(0.01)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).split("\n")

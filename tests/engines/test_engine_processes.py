@@ -49,7 +49,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until_gone(*pids: int) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 60
     while alive := list(filter(is_running, pids)):
         assert time.monotonic() < deadline_s, alive
         time.sleep(0.01)

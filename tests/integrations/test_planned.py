@@ -418,6 +418,6 @@ async def _eight_sync_nodes_on_two_threads() -> None:
     for node in cached, streamed:
         engine = Rendering()
         graph: Any = StateGraph(State).add_node("node", node).add_edge(START, "node")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             found = await planned(graph.compile(), engine).abatch(rows)
         assert len({state["notes"][0] for state in found}) == engine.num_requests == 8

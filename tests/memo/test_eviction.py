@@ -45,7 +45,7 @@ def test_a_policy_of_your_own(path: Path) -> None:
     with closing(LmdbStore(path, max_bytes=bound(100, 50, 200), eviction=largest_first)) as store:
         for name, size in enumerate((100, 300, 50, 200)):
             store.put(key(name), bytes(size), label="a")
-        store.commit().result(5)
+        store.commit().result(60)
         assert present(store, range(4)) == [0, 2, 3]
         assert store.prune(max_bytes=bound(100, 50)) == 1
         assert present(store, range(4)) == [0, 2]
@@ -54,11 +54,11 @@ def test_a_policy_of_your_own(path: Path) -> None:
 def test_of_many_what_was_used_lately_stays(path: Path) -> None:
     with closing(LmdbStore(path, max_bytes=2000 * ENTRY_BYTES)) as store:
         fill(store, range(2000))
-        store.commit().result(5)
+        store.commit().result(60)
         assert present(store, range(100)) == list(range(100))
         random.seed(5)
         fill(store, range(2000, 2500))
-        store.commit().result(5)
+        store.commit().result(60)
         assert random.random() == random.Random(5).random()  # the program's draws are its own
         assert store.stats().num_bytes == 2000 * ENTRY_BYTES
         assert present(store, range(100)) == list(range(100))
@@ -76,5 +76,5 @@ def test_a_memo_that_kept_an_order_goes_on_with_it(path: Path) -> None:
             txn.put((1).to_bytes(8, "big"), key(0), db=recency)
     with closing(LmdbStore(path, max_bytes=10 * ENTRY_BYTES)) as store:
         fill(store, range(10, 12))
-        store.commit().result(5)
+        store.commit().result(60)
         assert present(store, range(12)) == list(range(2, 12))

@@ -67,12 +67,12 @@ def test_a_full_disk_that_is_emptied_goes_on(small_disk: Path) -> None:
     path = small_disk / "memo"
     store = LmdbStore(path)
     fill(store, range(50))
-    store.commit().result(5)
+    store.commit().result(60)
     ballast = take_all_room(small_disk)
     with pytest.raises(MemoError, match="free some space"):
         for name in range(50, 1000):
             fill(store, range(name, name + 1))
-            store.commit().result(5)
+            store.commit().result(60)
     assert present(store, range(50)) == list(range(50))
     store.close()
     with closing(LmdbStore(path, read_only=True)) as reader:
@@ -80,7 +80,7 @@ def test_a_full_disk_that_is_emptied_goes_on(small_disk: Path) -> None:
     ballast.unlink()
     with closing(LmdbStore(path)) as store:
         fill(store, range(2000, 2050))
-        store.commit().result(5)
+        store.commit().result(60)
         assert present(store, range(50)) == list(range(50))
         assert store.verify().problems == []
 
@@ -186,13 +186,13 @@ def test_slots_of_killed_readers_are_freed(path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(directory, "_READER_CHECK_S", 0.0)
     store = LmdbStore(path)
     fill(store, range(3))
-    store.commit().result(5)
+    store.commit().result(60)
     process = start(DIES_READING, path, 5)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (-signal.SIGKILL, "5\n")
     assert num_readers(store) == 5
     fill(store, range(3, 6))
-    store.commit().result(5)
+    store.commit().result(60)
     assert num_readers(store) == 0
     store.close()
 
@@ -201,9 +201,9 @@ def test_a_read_finds_a_slot_among_the_dead(path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(environment, "MAX_READERS", 64)
     with closing(LmdbStore(path)) as store:
         fill(store, range(3))
-        store.commit().result(5)
+        store.commit().result(60)
         num_slots = store._use().env.info()["max_readers"]
-        out, _ = start(DIES_READING, path, num_slots).communicate(timeout=30)
+        out, _ = start(DIES_READING, path, num_slots).communicate(timeout=60)
         assert out == f"{num_slots}\n"
         assert num_readers(store) == num_slots
         assert present(store, range(3)) == [0, 1, 2]
@@ -231,7 +231,7 @@ def test_a_process_with_a_larger_bound_grows_it(
     monkeypatch.setattr(environment, "map_bytes", lambda *_: 2**20)
     store = LmdbStore(path)
     fill(store, range(3))
-    store.commit().result(5)
+    store.commit().result(60)
     finish(start(code, path))
     with pytest.raises(MemoError, match="open it again"):
         store.get(key(1))
@@ -256,19 +256,19 @@ def test_a_limited_address_space(path: Path) -> None:
 def test_deleted_under_an_open_store(path: Path, is_replaced: bool) -> None:
     store = LmdbStore(path)
     fill(store, range(3))
-    store.commit().result(5)
+    store.commit().result(60)
     shutil.rmtree(path)
     if is_replaced:
         code = "store = LmdbStore(path); store.put(key(9), b'', label='a'); store.close()"
         finish(start(code, path))
     fill(store, range(3, 6))
     with pytest.raises(MemoError, match="deleted, moved or replaced"):
-        store.commit().result(5)
+        store.commit().result(60)
     store.close()
     with closing(LmdbStore(path)) as store:
         assert store.stats().num_entries == is_replaced
         fill(store, range(3))
-        store.commit().result(5)
+        store.commit().result(60)
 
 
 def test_a_relative_path_survives_a_change_of_directory(
@@ -279,7 +279,7 @@ def test_a_relative_path_survives_a_change_of_directory(
     store.open()
     monkeypatch.chdir("/")
     fill(store, range(3))
-    store.commit().result(5)
+    store.commit().result(60)
     store.close()
 
 

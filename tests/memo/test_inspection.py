@@ -42,7 +42,7 @@ def test_provenance_goes_with_its_entry(make_store: Callable[..., AnyStore]) -> 
     for is_committed in (False, True):
         store.put(key(1), b"one", label="a", provenance=TALK)
         if is_committed:
-            store.commit().result(5)
+            store.commit().result(60)
         assert provenance_of(store, key(1)) == TALK
         assert store.get(key(1)) == b"one"
         clock.now_s += 11
@@ -50,7 +50,7 @@ def test_provenance_goes_with_its_entry(make_store: Callable[..., AnyStore]) -> 
         clock.now_s -= 11
         store.put(key(1), b"two", label="a")
         if is_committed:
-            store.commit().result(5)
+            store.commit().result(60)
         assert provenance_of(store, key(1)) == b""
     store.put(key(1), b"six", label="a")
     assert store.stats().num_bytes == entry_bytes(b"six", "a")
@@ -82,12 +82,12 @@ def test_provenance_counts_and_is_left_out_where_it_does_not_fit(
     store = make_store(max_bytes=2 * ENTRY_BYTES)
     store.put(key(1), bytes(1000), label="a", provenance=os.urandom(500))
     fill(store, range(2, 3))
-    store.commit().result(5)
+    store.commit().result(60)
     assert present(store, range(1, 3)) == [2]  # the two and the provenance were too much
     store.put(key(1), bytes(1000), label="a", provenance=b"x" * 2 * ENTRY_BYTES)
     assert store.get(key(1)) is not None
     assert provenance_of(store, key(1)) == b""
-    store.commit().result(5)
+    store.commit().result(60)
     assert provenance_of(store, key(1)) == b""
     assert store.stats().num_bytes == 2 * ENTRY_BYTES
 
@@ -119,7 +119,7 @@ def test_entries_come_newest_first_and_hold_no_reader(path: Path) -> None:
 def test_a_damaged_entry_is_listed_but_not_found(path: Path) -> None:
     with closing(LmdbStore(path)) as store:
         fill(store, range(5))
-        store.commit().result(5)
+        store.commit().result(60)
         opened = store._use()
         with opened.env.begin(write=True) as txn:
             txn.put(key(3), b"damaged", db=opened.tables.entries)
@@ -141,7 +141,7 @@ def test_prune_what_is_listed(path: Path) -> None:
 def test_prune_by_use_and_key(path: Path) -> None:
     with closing(LmdbStore(path)) as store:
         fill(store, range(20))
-        store.commit().result(5)
+        store.commit().result(60)
         assert present(store, range(10, 12)) == [10, 11]  # used
         among = set(map(key, range(10, 20)))
         assert store.prune(max_bytes=4 * ENTRY_BYTES, among=among) == 6

@@ -158,4 +158,4 @@ def test_tables_that_disagree_say_what_helps(memo: Path) -> None:
     with closing(LmdbStore(memo, max_bytes=2000)) as store:
         store.put(key("new"), bytes(1500), label="a")
         with pytest.raises(MemoError, match="export what is whole"):
-            store.commit().result(5)
+            store.commit().result(60)

@@ -362,7 +362,7 @@ async def test_the_timeout_of_a_call_that_is_cut_from_a_longer_one() -> None:
     engine = ScriptedEngine(Gate())
     async with Session(engine):
         long = asyncio.create_task(llm(user("a b"), max_tokens=8))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             with pytest.raises(CallTimeout):
                 await llm(user("a b"), max_tokens=1, timeout=0.01)
         assert engine.num_open == 1
@@ -377,7 +377,7 @@ async def test_the_timeout_of_a_call_that_joins_one_in_flight_once_its_input_is_
     async with Session(engine):
         running = asyncio.create_task(llm(user("b")))
         await until(lambda: engine.num_open)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             with pytest.raises(CallTimeout):
                 await llm(user(llm(user("a"))), timeout=0.01)
         assert engine.num_open == 1
@@ -507,7 +507,7 @@ async def test_a_started_call_with_a_timeout_goes_on() -> None:
 async def test_closing_at_any_moment_ends_every_call(num_ticks: int) -> None:
     gate = Gate(clean_up_ticks=3)
     engine = ScriptedEngine(gate)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with Session(engine):
             refs: list[Ref[Any]] = [
                 llm(user("a")),
@@ -550,7 +550,7 @@ async def test_closing_ends_streams() -> None:
         return [piece async for piece in ref.stream()]
 
     for num_ticks in range(10):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async with Session(engine):
                 task = asyncio.create_task(read(llm(user("a"))))
                 await ticks(num_ticks)
@@ -570,7 +570,7 @@ async def test_a_body_that_asks_again_while_the_session_closes() -> None:
         except asyncio.CancelledError:
             return (await llm(user("b"))).text
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with Session(engine):
             ref = stubborn().start()
             await until(lambda: engine.num_open)

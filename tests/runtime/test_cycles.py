@@ -55,7 +55,7 @@ async def itself() -> str:
 
 
 async def errors_of(*refs: Awaitable[Any]) -> list[BaseException]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         found = await gather(*refs, return_exceptions=True)
     assert all(isinstance(each, RefMisuse) for each in found), found
     return list(found)
@@ -320,7 +320,7 @@ async def test_a_worker_that_a_call_has_started_may_await_that_call(
 
     options: dict[str, Any] = {"pure": True, "version": "1"} if is_pure and with_session else {}
     call = operator(**options)(node)
-    async with asyncio.timeout(5), Session(ScriptedEngine()) if with_session else nullcontext():
+    async with asyncio.timeout(60), Session(ScriptedEngine()) if with_session else nullcontext():
         first = call(0)
         running = asyncio.ensure_future(first)
         await asyncio.sleep(0.01)
@@ -344,7 +344,7 @@ async def test_a_task_that_outlives_its_call_may_await_the_result() -> None:
         return "done"
 
     refs = [call()]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await refs[0] == "done"
         assert await tasks[0] == "reported done"
 
@@ -364,7 +364,7 @@ async def test_a_worker_of_an_ended_call_may_make_an_equal_one(options: dict[str
         return name
 
     tasks: list[asyncio.Task[None]] = []
-    async with asyncio.timeout(5), Session(ScriptedEngine(), **options):
+    async with asyncio.timeout(60), Session(ScriptedEngine(), **options):
         assert await call("a") == "a"
         await tasks[0]
     assert found == ["a"]
@@ -398,7 +398,7 @@ async def test_who_is_first_ends_the_wait_for_the_other() -> None:
     others: list[asyncio.Task[str]] = []
     for call in (first_completed, cancelled_group):
         refs.append(call())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await refs[-1] == "fast"
     assert await others[0] == "fast"
 
@@ -456,7 +456,7 @@ async def test_a_wait_that_something_else_ends_is_no_cycle(
         await wait(tasks[0])
         return "done"
 
-    async with asyncio.timeout(5), Session(ScriptedEngine()) if with_session else nullcontext():
+    async with asyncio.timeout(60), Session(ScriptedEngine()) if with_session else nullcontext():
         refs = [call()]
         assert await refs[0] == "done"
         assert await tasks[0] == "done"
@@ -478,7 +478,7 @@ async def test_a_row_may_end_the_map_that_another_waits_for(ordered: bool) -> No
             async for found in results:
                 return found
 
-    async with asyncio.timeout(5), Session(ScriptedEngine()) as session:
+    async with asyncio.timeout(60), Session(ScriptedEngine()) as session:
         refs.append(over(session))
         assert await refs[0] == "first"
 
@@ -531,7 +531,7 @@ async def test_a_member_that_only_seems_stuck_may_end_the_group() -> None:
         return "x"
 
     refs |= {"x": x(), "y": y(), "z": z()}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         running = asyncio.create_task(awaits("y"))
         await asyncio.sleep(0.02)
         assert await refs["x"] == "x"
@@ -616,7 +616,7 @@ async def test_what_is_known_of_tasks_goes_with_them() -> None:
         await asyncio.wait(tasks)
         tasks.clear()
         refs.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while {*AWAITED_BY} - before:  # until they are looked at again
             await asyncio.sleep(0.01)
             gc.collect()

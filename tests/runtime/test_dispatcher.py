@@ -114,7 +114,7 @@ async def test_items_that_wait_for_one_that_is_not_open() -> None:
         await last_is_there.wait()
         return row
 
-    async with asyncio.timeout(10), Session(ScriptedEngine()) as session:
+    async with asyncio.timeout(60), Session(ScriptedEngine()) as session:
         assert len(await drained(session.map(barrier, range(MOST_OPEN + 2)))) == MOST_OPEN + 2
 
 
@@ -267,7 +267,7 @@ async def test_an_open_item_may_wait_for_one_that_is_not() -> None:
         return await refs[number]
 
     engine = ScriptedEngine(lambda request: request.messages[-1].content)
-    async with asyncio.timeout(5), Session(engine, max_open=1) as session:
+    async with asyncio.timeout(60), Session(engine, max_open=1) as session:
         assert (await drained(session.map(row, range(6))))[0] == "of 5"
 
 
@@ -277,7 +277,7 @@ async def test_failed_and_given_up_items_make_room() -> None:
             raise RequestError("no")
         return "fine"
 
-    async with asyncio.timeout(5), Session(ScriptedEngine(script), max_open=1) as session:
+    async with asyncio.timeout(60), Session(ScriptedEngine(script), max_open=1) as session:
         found = await drained(session.map(ask, ["bad 0", "bad 1", "2"], on_error="collect"))
         assert found[2] == "fine"
         for _ in range(3):
@@ -290,7 +290,7 @@ async def test_work_that_an_item_leaves_behind_holds_no_place() -> None:
     async def leave_behind(row: int) -> None:
         llm(user(f"left {row}")).start()
 
-    async with asyncio.timeout(5), Session(ScriptedEngine(), max_open=1) as session:
+    async with asyncio.timeout(60), Session(ScriptedEngine(), max_open=1) as session:
         await drained(session.map(leave_behind, range(5)))
         await asyncio.sleep(0.01)
         assert len(await drained(session.map(two_turns, range(5)))) == 5

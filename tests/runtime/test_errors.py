@@ -401,7 +401,7 @@ async def test_a_validator_that_breaks_fails_its_own_call_only() -> None:
     async with Session(ScriptedEngine(lambda _: '{"score": 3}')):
         assert (await llm(user("a"), schema=Touchy)).parsed.score == 3
         is_broken = True
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             with pytest.raises(LookupError, match="broken validator"):
                 await llm(user("a"), schema=Touchy)  # remembered
             with pytest.raises(LookupError, match="broken validator"):
@@ -518,7 +518,7 @@ class BrokenStore(MemoryStore):
 
 @pytest.mark.parametrize("step", ["get", "put"])
 async def test_a_memo_that_breaks_fails_the_calls_that_use_it(step: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with Session(ScriptedEngine(), memo=BrokenStore(step)) as session:
             draft = llm(user("a"))
             for ref in (draft, pure_ask("b"), llm(user(prompt("{x}", x=draft))), ask(1)):
@@ -542,7 +542,7 @@ async def test_a_rule_that_breaks_fails_the_calls_it_was_to_plan() -> None:
     def rule(plan: Any, known: Any) -> Any:
         raise LookupError("broken rule")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with Session(ScriptedEngine(), rules=[rule]):
             with pytest.raises(LookupError, match="broken rule"):
                 await gather(llm(user("a")), llm(user("b")))
@@ -559,7 +559,7 @@ async def test_an_observer_that_breaks_hangs_nothing(
         if isinstance(event, kind):
             raise LookupError("broken observer")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with Session(ScriptedEngine(), observers=[observe]) as session:
             assert (await llm(user("a"))).text
             assert (await llm(user("a"))).text

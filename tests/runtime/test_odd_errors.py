@@ -63,7 +63,7 @@ class TestBaseExceptions:
     @pytest.mark.parametrize("on_error", ["raise", "collect"])
     @pytest.mark.parametrize("ordered", [True, False])
     async def test_of_an_item(self, options: Any, on_error: Any, ordered: bool) -> None:
-        async with asyncio.timeout(5), Session(ScriptedEngine(), **options) as session:
+        async with asyncio.timeout(60), Session(ScriptedEngine(), **options) as session:
             with pytest.raises(Odd, match="2") as caught:
                 async for _ in session.map(odd_row, range(4), on_error=on_error, ordered=ordered):
                     pass
@@ -72,7 +72,7 @@ class TestBaseExceptions:
     @pytest.mark.parametrize("rows", [odd_rows, odd_async_rows])
     async def test_of_the_source_of_rows(self, options: Any, rows: Any) -> None:
         found = []
-        async with asyncio.timeout(5), Session(ScriptedEngine(), **options) as session:
+        async with asyncio.timeout(60), Session(ScriptedEngine(), **options) as session:
             with pytest.raises(Odd, match="rows"):
                 async for row in session.map(identity, rows()):
                     found.append(row)
@@ -80,7 +80,7 @@ class TestBaseExceptions:
 
     @pytest.mark.parametrize("make", [odd_pure, odd_plain])
     async def test_of_an_operator(self, options: Any, make: Any) -> None:
-        async with asyncio.timeout(5), Session(ScriptedEngine(), **options):
+        async with asyncio.timeout(60), Session(ScriptedEngine(), **options):
             for _ in range(2):
                 ref = make("a")
                 for _ in range(2):
@@ -90,7 +90,7 @@ class TestBaseExceptions:
                 await llm(user(prompt("{it}", it=make("b"))))
 
     async def test_of_an_engine(self, options: Any) -> None:
-        async with asyncio.timeout(5), Session(ScriptedEngine(odd_script), **options):
+        async with asyncio.timeout(60), Session(ScriptedEngine(odd_script), **options):
             for _ in range(2):
                 with pytest.raises(Odd, match="q"):
                     await llm(user("q"))
@@ -99,7 +99,7 @@ class TestBaseExceptions:
         async def fails() -> None:
             raise Odd("here")
 
-        async with asyncio.timeout(5), Session(ScriptedEngine(lambda _: "ok"), **options):
+        async with asyncio.timeout(60), Session(ScriptedEngine(lambda _: "ok"), **options):
             with pytest.raises(Odd, match="here"):
                 await gather(llm(user("a")), fails(), odd_plain("later"))
             found = await gather(fails(), odd_pure("x"), return_exceptions=True)
@@ -115,13 +115,13 @@ class TestBaseExceptions:
                 raise Odd(number)
 
         engine = ScriptedEngine(lambda _: '{"number": 3}')
-        async with asyncio.timeout(5), Session(engine, **options):
+        async with asyncio.timeout(60), Session(engine, **options):
             for sampling in ({}, {"temperature": 1.0, "seed": 1}):
                 with pytest.raises(Odd, match="3"):
                     await llm(user("q"), schema=Strict, **sampling)  # type: ignore[call-overload]
 
     async def test_started_and_awaited_later(self, options: Any) -> None:
-        async with asyncio.timeout(5), Session(ScriptedEngine(odd_script), **options):
+        async with asyncio.timeout(60), Session(ScriptedEngine(odd_script), **options):
             refs: list[Ref[Any]] = [llm(user("q")), odd_pure("q"), odd_plain("q")]
             for ref in refs:
                 ref.start()
@@ -139,7 +139,7 @@ async def test_an_observer_that_raises_anything_breaks_nothing() -> None:
     def observer(event: object) -> None:
         raise Odd(type(event).__name__)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with Session(ScriptedEngine(lambda _: "ok"), observers=[observer]) as session:
             assert (await llm(user("q"))).text == "ok"
             assert [row async for row in session.map(identity, [1, 2])] == [1, 2]
