@@ -44,10 +44,12 @@ def analyze(path: Path, *, as_json: bool) -> None:
         outcome, rows = measured(run), by_operator(run)
         found = losses(run, outcome.seconds)[:_MOST_LOSSES]
         expected, gap = expectations(run, rows), oracle_gap(run)
+        num_again = sum(item.num_parts > 1 for item in run.items.values())
     if as_json:
         report = {
             "trace": str(path),
             "parts": len(run.parts),
+            "rows_begun_again": num_again,
             "is_cut": run.is_cut,
             **asdict(outcome),
             "calls_below": sum(call.calls_below for call in run.calls),
@@ -68,6 +70,8 @@ def analyze(path: Path, *, as_json: bool) -> None:
     num_failed = sum(item.error is not None for item in run.items.values())
     if num_failed:
         items += f" ({num_failed:,} failed)"
+    if num_again:
+        items += f" ({num_again:,} begun again by a later part, which asked their calls again)"
     click.echo(f"{path}: {items}, {calls}, {duration(outcome.seconds)}{parts}\n")
     click.echo(_table(rows))
     click.echo(f"\n{expected_table(expected)}{_chosen(run)}")

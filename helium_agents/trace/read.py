@@ -147,9 +147,12 @@ class TraceReader:
             return
         item, time_s = record["item"], self._time(record["t"])
         if record["kind"] == "item opened":
-            found = self.run.items.setdefault(item, TracedItem(item, record["index"], time_s))
-            # a resumed run opens it again
-            found.closed_s = found.ended_s = found.error = None
+            found = self.run.items.get(item)
+            if found is None:
+                self.run.items[item] = TracedItem(item, record["index"], time_s)
+            else:  # a resumed run opens it again
+                found.closed_s = found.ended_s = found.error = None
+                found.num_parts += 1
         elif item in self.run.items:
             found = self.run.items[item]
             found.closed_s, found.error = time_s, record["error"]

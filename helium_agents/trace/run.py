@@ -68,6 +68,8 @@ class TracedItem:
             before.
         ended_s: When its function had ended.
         error: What it failed with, in words.
+        num_parts: How many parts of the run opened it. Each that begins it anew asks its calls
+            again, those that are remembered too.
     """
 
     item: int
@@ -76,6 +78,7 @@ class TracedItem:
     closed_s: float | None = None
     ended_s: float | None = None
     error: str | None = None
+    num_parts: int = 1
 
 
 @dataclass(frozen=True)

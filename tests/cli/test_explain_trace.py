@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from jsonl import Helium
+from jsonl import Helium, write_rows
 
 from helium_agents.cli import explain_trace
 from helium_agents.optimizer.choose_policy import NotCompared
@@ -37,6 +37,21 @@ def test_analyze_as_json(helium: Helium) -> None:
     run = read_trace("run.trace")
     assert row["prompt_tokens"] == sum(each.prompt_tokens for each in run.calls)
     assert report["parts"] == 1 and report["is_cut"] is False
+
+
+def test_rows_that_a_later_part_begins_again_are_counted(helium: Helium) -> None:
+    write_rows(Path("rows.jsonl"), 20, unlucky=7)
+    helium(RUN, expect=1)
+    before = read_trace("run.trace")
+    assert "begun again" not in helium("explain run.trace --analyze").stdout
+    helium(f"{RUN} --resume", expect=1)
+    after = read_trace("run.trace")
+    num_again = sum(item.num_parts == 2 for item in after.items.values())
+    assert 1 <= num_again <= sum(item >= 7 for item in before.items)
+    first = helium("explain run.trace --analyze").stdout.splitlines()[0]
+    assert f"({num_again} begun again by a later part, which asked their calls again)" in first
+    report = json.loads(helium("explain run.trace --analyze --json").stdout)
+    assert (report["parts"], report["rows_begun_again"]) == (2, num_again)
 
 
 def test_losses_are_numbered(helium: Helium, monkeypatch: pytest.MonkeyPatch) -> None:
