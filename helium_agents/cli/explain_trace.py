@@ -68,15 +68,16 @@ def analyze(path: Path, *, as_json: bool) -> None:
         calls += f" ({num_below:,} more never made, since operators' answers were known)"
     items = count(len(run.items), "row")
     num_failed = sum(item.error is not None for item in run.items.values())
-    if num_failed:
-        items += f" ({num_failed:,} failed)"
+    told = [f"{num_failed:,} failed"] if num_failed else []
     if num_again:
-        items += f" ({num_again:,} begun again by a later part, which asked their calls again)"
+        told.append(f"{num_again:,} begun again by a later part, which asked their calls again")
+    if told:
+        items += f" ({'; '.join(told)})"
     click.echo(f"{path}: {items}, {calls}, {duration(outcome.seconds)}{parts}\n")
     click.echo(_table(rows))
     click.echo(f"\n{expected_table(expected)}{_chosen(run)}")
-    if told := explain_guesses.in_words(run, gap):
-        click.echo(told)
+    if guesses := explain_guesses.in_words(run, gap):
+        click.echo(guesses)
     click.echo(_losses(run, found))
     if run.is_cut:
         echo_warning("the trace ends in the middle: its run goes on, or was killed")
@@ -107,9 +108,8 @@ def compared(policy: str, gain: float, others: Iterable[Sequence[Any]], why_not:
         mark = "chosen" if name == policy else ""
         lines.append([str(name), duration(seconds), f"{its_gain:.2f}", mark])
     if len(lines) == 1:
-        return (
-            f"Nothing was compared{f': {_NOT_COMPARED.get(why_not, why_not)}' if why_not else ''}."
-        )
+        because = f": {_NOT_COMPARED.get(why_not, why_not)}" if why_not else ""
+        return f"Nothing was compared{because}."
     why = "no other is predicted to be clearly faster than having all rows open"
     if gain > 1:
         why = f"predicted to be {gain:.2f} times as fast as having all rows open"

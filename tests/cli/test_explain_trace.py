@@ -49,7 +49,8 @@ def test_rows_that_a_later_part_begins_again_are_counted(helium: Helium) -> None
     num_again = sum(item.num_parts == 2 for item in after.items.values())
     assert 1 <= num_again <= sum(item >= 7 for item in before.items)
     first = helium("explain run.trace --analyze").stdout.splitlines()[0]
-    assert f"({num_again} begun again by a later part, which asked their calls again)" in first
+    said = f"{num_again} begun again by a later part, which asked their calls again"
+    assert f" rows (1 failed; {said}), " in first
     report = json.loads(helium("explain run.trace --analyze --json").stdout)
     assert (report["parts"], report["rows_begun_again"]) == (2, num_again)
 
