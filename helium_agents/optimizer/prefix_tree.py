@@ -40,11 +40,11 @@ class PrefixTree:
     def insert(self, tokens: Sequence[int], owner: Owner) -> int:
         """Add a sequence; returns how many of its first tokens were there before."""
         sequence = _array(tokens)
-        num_there = self.num_shared(sequence)
-        node, start = self._root, 0
+        node, start, num_there = self._root, 0, len(sequence)
         while start < len(sequence):
             child = node.children.get(sequence[start])
             if child is None:
+                num_there = start
                 child = _Node(sequence[start:], Counter())
                 node.children[sequence[start]] = child
                 self.num_tokens += len(child.tokens)
@@ -93,23 +93,13 @@ class PrefixTree:
 
     def num_shared(self, tokens: Sequence[int]) -> int:
         """How many of the first tokens of a sequence are in the tree, whoever's they are."""
-        return max(self.num_shared_by(tokens).values(), default=0)
+        return max((num_shared for num_shared, _ in self._shared(_array(tokens))), default=0)
 
     def num_shared_by(self, tokens: Sequence[int]) -> dict[Owner, int]:
         """How many of the first tokens of a sequence each owner has, of those who have any."""
-        sequence = _array(tokens)
         shared: dict[Owner, int] = {}
-        node, start = self._root, 0
-        while start < len(sequence):
-            child = node.children.get(sequence[start])
-            if child is None:
-                break
-            num_equal = _num_equal(child.tokens, sequence, start)
-            start += num_equal
-            shared.update(dict.fromkeys(child.owners, start))
-            if num_equal < len(child.tokens):
-                break
-            node = child
+        for num_shared, node in self._shared(_array(tokens)):
+            shared.update(dict.fromkeys(node.owners, num_shared))
         return shared
 
     def edges(self, tokens: Sequence[int]) -> list[tuple[int, array[int]]]:
@@ -130,6 +120,20 @@ class PrefixTree:
             found.append((id(child), child.tokens))
             node, start = child, start + len(child.tokens)
         return found
+
+    def _shared(self, sequence: array[int]) -> Iterator[tuple[int, _Node]]:
+        """The nodes that have more and more of a sequence's beginning, and how much each has."""
+        node, start = self._root, 0
+        while start < len(sequence):
+            child = node.children.get(sequence[start])
+            if child is None:
+                return
+            num_equal = _num_equal(child.tokens, sequence, start)
+            start += num_equal
+            yield start, child
+            if num_equal < len(child.tokens):
+                return
+            node = child
 
     def _path(self, sequence: array[int], owner: Owner) -> Iterator[tuple[_Node, _Node]]:
         """The nodes of an owner's sequence with their parents, as far as it goes."""

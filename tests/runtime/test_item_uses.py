@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import UserList
+from collections.abc import Iterator
+
 import pytest
 
 from helium_agents.engines.engine import Completion, Request
@@ -46,6 +49,34 @@ def test_what_requests_of_one_item_share_counts_once() -> None:
     uses.end(one, done(1), 0.0)
     assert uses.items[1].tokens == 7
     assert uses.items[1].paused_s is None
+
+
+class Read(UserList[int]):
+    """A prompt that counts how often all of it is read."""
+
+    num_reads = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.num_reads += 1
+        return iter(self.data)
+
+
+def test_a_prompt_is_read_no_more_often_where_more_of_its_item_run() -> None:
+    """A row that asked thousands of questions at once stopped the event loop for minutes."""
+
+    def num_reads(num_running: int) -> int:
+        uses = ItemUses()
+        prompts = [Read([1, 2, 3, number]) for number in range(num_running)]
+        requests = [Request("", (), prompt, Sampling(4), item=1) for prompt in prompts]
+        for each in requests:
+            uses.begin(each, 0.0)
+        assert uses.items[1].tokens == 3 + num_running * (1 + 4)
+        for each in requests:
+            uses.end(each, done(1), 1.0)
+        assert uses.items[1].tokens == 5
+        return max(prompt.num_reads for prompt in prompts[1:])
+
+    assert 0 < num_reads(50) == num_reads(3)
 
 
 def test_what_all_items_share_at_their_beginning() -> None:

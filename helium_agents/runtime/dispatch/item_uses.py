@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ class _Sent:
         num_requests: So many.
         last_prompt: The last one.
         begun_s: Since when the engine had something of it without a pause.
-        running: What is on the engine.
+        running: What is on the engine, with its prompts as the tree has them.
+        prompts: The tree of these: what they share is counted once.
+        running_tokens: What all of these may write.
         answer_tokens: Of the answer that ended last; `None` where it came to nothing.
     """
 
@@ -36,8 +39,28 @@ class _Sent:
     last_prompt: Sequence[int]
     begun_s: float
     num_requests: int = 0
-    running: list[Request] = field(default_factory=list)
+    running: dict[Request, array[int]] = field(default_factory=dict)
+    prompts: PrefixTree = field(default_factory=PrefixTree)
+    running_tokens: int = 0
     answer_tokens: int | None = None
+
+    def begin(self, request: Request) -> None:
+        """A request is sent."""
+        self.num_requests += 1
+        self.last_prompt = request.prompt_token_ids
+        prompt = self.running[request] = array("I", request.prompt_token_ids)
+        self.prompts.insert(prompt, request)
+        self.running_tokens += request.max_tokens
+
+    def end(self, request: Request) -> None:
+        """A request has ended."""
+        self.prompts.remove(self.running.pop(request), request)
+        self.running_tokens -= request.max_tokens
+
+    @property
+    def distinct_tokens(self) -> int:
+        """Tokens of what is running with its answers, what is shared counted once."""
+        return self.prompts.num_tokens + self.running_tokens
 
 
 class ItemUses:
@@ -121,10 +144,8 @@ class ItemUses:
         if use.paused_s is not None:
             sent.begun_s = now_s
         use.paused_s, use.has_place = None, True
-        sent.num_requests += 1
-        sent.last_prompt = prompt
-        sent.running.append(request)
-        use.tokens = _distinct_tokens(sent.running)
+        sent.begin(request)
+        use.tokens = sent.distinct_tokens
         self.began_for[request] = item
 
     def end(self, request: Request, completion: Completion | None, now_s: float) -> None:
@@ -133,11 +154,11 @@ class ItemUses:
         sent = None if item is None else self._sent.get(item)
         if item is None or sent is None:
             return  # it is of no item, or of one that has ended
-        sent.running.remove(request)
+        sent.end(request)
         sent.answer_tokens = None if completion is None else completion.output_tokens
         use = self.items[item]
         if sent.running:
-            use.tokens = _distinct_tokens(sent.running)
+            use.tokens = sent.distinct_tokens
         else:
             use.tokens = len(request.prompt_token_ids)
             if completion is not None:
@@ -179,13 +200,3 @@ class ItemUses:
         is_less = not self._has_compared or num_shared < self.shared_tokens
         self.shared_tokens = num_shared if is_less else self.shared_tokens
         self._has_compared = True
-
-
-def _distinct_tokens(running: Sequence[Request]) -> int:
-    """Tokens of requests with their answers, without what they share with the first of them."""
-    first = running[0]
-    total = len(first.prompt_token_ids) + first.max_tokens
-    for other in running[1:]:
-        num_shared = num_shared_tokens(first.prompt_token_ids, other.prompt_token_ids)
-        total += len(other.prompt_token_ids) - num_shared + other.max_tokens
-    return total
