@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helium_agents.engines.detokenize import detokenizer_of
 from helium_agents.engines.engine import ChatMessage, Choice, Completion, Delta, Request
 from helium_agents.engines.engine_watcher import shared_memory
 from helium_agents.engines.vllm import VLLM
@@ -190,34 +191,60 @@ async def test_a_stopped_answer_is_truncated_exactly(engine: VLLM) -> None:
         assert engine.truncate(stopped, limit) == smaller.choices[0]
 
 
-async def test_truncation_cuts_characters_as_vllm_does(engine: VLLM) -> None:
-    """Answers of random tokens, most of them bytes, through vLLM's own detokenizer."""
+async def test_text_is_made_as_vllm_makes_it(engine: VLLM) -> None:
+    """Of random tokens, most of them bytes, whole and cut, against vLLM's own detokenizer."""
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine import EngineCoreRequest
     from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
     assert engine._engine is not None
     tokenizer = engine._engine.llm.get_tokenizer()
-    prompt = list(await engine.render([ChatMessage("user", "x")]))
+    detokenizer = detokenizer_of(tokenizer)
+    assert detokenizer is not None
+    rendered = list(await engine.render([ChatMessage("user", "x")]))
     draws = random.Random(0)
     emoji = tokenizer.encode("🤖日本語é", add_special_tokens=False)
 
-    def text_of(token_ids: list[int]) -> str:
+    def text_of(prompt: list[int], token_ids: list[int]) -> str:
         params = SamplingParams(max_tokens=100)
         core_request = EngineCoreRequest(
             "r", prompt, None, params, None, 0.0, None, cache_salt=None, data_parallel_rank=None
         )
-        detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, core_request)
-        detokenizer.update(token_ids, stop_terminated=False)
-        return str(detokenizer.get_next_output_text(finished=True, delta=False))
+        by_vllm = IncrementalDetokenizer.from_new_request(tokenizer, core_request)
+        by_vllm.update(token_ids, stop_terminated=False)
+        return str(by_vllm.get_next_output_text(finished=True, delta=False))
 
     for _ in range(50):
         token_ids = [draws.randrange(3, 300) for _ in range(10)] + draws.choices(emoji, k=10)
         token_ids += emoji + [draws.randrange(4096) for _ in range(10)]
-        whole = Choice(text_of(token_ids), tuple(token_ids), "length")
+        whole = Choice(text_of(rendered, token_ids), tuple(token_ids), "length")
         for limit in range(1, len(token_ids)):
             cut = engine.truncate(whole, limit)
-            assert cut == Choice(text_of(token_ids[:limit]), tuple(token_ids[:limit]), "length")
+            text = text_of(rendered, token_ids[:limit])
+            assert cut == Choice(text, tuple(token_ids[:limit]), "length")
+            assert detokenizer.text(rendered, token_ids[:limit]) == text
+    specials = [tokenizer.eos_token_id] * 9
+    plain = tokenizer.encode(words(9, 20), add_special_tokens=False)
+    for tail in ([], emoji, emoji[:1], emoji[:2], [*emoji[:2], *specials], specials):
+        for answer in ([], plain, emoji, emoji[1:], [*emoji[2:], *plain], [*specials, *emoji]):
+            found = detokenizer.text([*plain, *tail], answer)
+            assert found == text_of([*plain, *tail], answer)
+
+
+async def test_an_answer_has_the_text_of_its_stream(engine: VLLM) -> None:
+    ends = set()
+    for seed in range(8):
+        token_ids = await engine.render([ChatMessage("user", words(seed, 40))])
+        asked = {"temperature": 1.5, "seed": seed, "n": 2, "max_tokens": 64}
+        schema = '{"enum": ["é", "🤖"]}' if seed < 2 else None
+        pieces: list[Delta] = []
+        streamed = await engine.complete(request(token_ids, schema, **asked), pieces.append)
+        whole = await engine.complete(request(token_ids, schema, **asked))
+        ends |= {choice.finish_reason for choice in whole.choices}
+        assert whole.choices == streamed.choices
+        for index, choice in enumerate(whole.choices):
+            assert "".join(piece.text for piece in pieces if piece.index == index) == choice.text
+    assert ends == {"stop", "length"}
 
 
 async def test_what_cannot_be_reproduced_is_not_truncated(engine: VLLM) -> None:

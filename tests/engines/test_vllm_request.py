@@ -26,4 +26,5 @@ def test_every_parameter_reaches_vllm() -> None:
     found = sampling_params(request, 7, is_streamed=False)
     asked = {name: getattr(found, name) for name in OTHERS}
     assert asked == OTHERS | {"stop": ["end"]}
+    assert found.detokenize
     assert found.extra_args == {"helium_request": 7, "helium_session": "s"}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from helium_agents.engines.detokenize import Detokenizer
 from helium_agents.engines.engine import Choice, Delta, OnDelta, Request, WrittenCall
 from helium_agents.engines.vllm.request import choice_of
 from helium_agents.errors import EngineStartError, RequestError
@@ -185,14 +186,20 @@ class Pieces:
         request: What was asked.
         on_delta: Is told of the text as it comes; `None` for nobody.
         reader: What takes answers apart, where they are not only text.
+        detokenizer: What makes the text where nobody looks at it before the end; `None`: vLLM.
 
     Attributes:
         asked: The request as `reader` has adjusted it.
+        have_text: Whether vLLM has to make the text from the tokens.
         first_token_s: When the first piece came, if somebody listens: else only the end is told.
     """
 
     def __init__(
-        self, request: Request, on_delta: OnDelta | None, reader: AnswerReader | None
+        self,
+        request: Request,
+        on_delta: OnDelta | None,
+        reader: AnswerReader | None,
+        detokenizer: Detokenizer | None,
     ) -> None:
         self._request = request
         self._on_delta = on_delta
@@ -202,6 +209,9 @@ class Pieces:
         self._pieces: list[list[CompletionOutput]] = [[] for _ in range(num_answers)]
         self._streams: list[StreamedText] = []
         self.first_token_s: float | None = None
+        is_read = on_delta is not None or reader is not None or bool(request.sampling.stop)
+        self._detokenizer = None if is_read else detokenizer
+        self.have_text = self._detokenizer is None
         self.asked = None if reader is None else reader.asked(request)
         if reader is not None and self.asked is not None and on_delta is not None:
             self._streams = [reader.stream(self.asked, request) for _ in range(num_answers)]
@@ -221,13 +231,18 @@ class Pieces:
         Raises:
             TransientEngineError: vLLM ended one by itself.
         """
-        choices = tuple(map(choice_of, self._pieces))
+        text_of = None if self.have_text else self._text_of
+        choices = tuple(choice_of(pieces, text_of) for pieces in self._pieces)
         if self._reader is not None and self.asked is not None:
             reader, asked = self._reader, self.asked
             choices = tuple(reader.read(choice, asked, self._request) for choice in choices)
         for index, stream in enumerate(self._streams):
             self._tell(index, stream.rest(choices[index].text))
         return choices
+
+    def _text_of(self, token_ids: Sequence[int]) -> str:
+        assert self._detokenizer is not None
+        return self._detokenizer.text(self._request.prompt_token_ids, token_ids)
 
     def _tell(self, index: int, text: str) -> None:
         if self._on_delta is not None and text:

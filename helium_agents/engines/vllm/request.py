@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def sampling_params(
-    request: Request, number: int, is_streamed: bool, asked: ChatCompletionRequest | None = None
+    request: Request,
+    number: int,
+    is_streamed: bool,
+    asked: ChatCompletionRequest | None = None,
+    *,
+    makes_text: bool = True,
 ) -> SamplingParams:
     """How vLLM is to sample.
 
@@ -28,6 +33,7 @@ def sampling_params(
         number: By which the scheduler reports on it.
         is_streamed: Whether the text is wanted in pieces.
         asked: The request as vLLM's parsers of the answer have adjusted it.
+        makes_text: Whether vLLM is to make the text from the tokens.
     """
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
@@ -42,6 +48,7 @@ def sampling_params(
         **values | {"stop": list(request.sampling.stop)} | more,
         extra_args={REQUEST_NUMBER: number, **(request.hints or {})},
         structured_outputs=structure,
+        detokenize=makes_text,
         output_kind=RequestOutputKind.DELTA if is_streamed else RequestOutputKind.FINAL_ONLY,
     )
 
@@ -50,8 +57,18 @@ _PARAMETERS = tuple(field.name for field in fields(Sampling) if field.init)
 """`Sampling` speaks vLLM's vocabulary, so that none can be forgotten here."""
 
 
-def choice_of(pieces: Sequence[CompletionOutput]) -> Choice:
-    """One answer from its pieces, one of which says why it ended."""
+def choice_of(
+    pieces: Sequence[CompletionOutput], text_of: Callable[[Sequence[int]], str] | None = None
+) -> Choice:
+    """One answer from its pieces, one of which says why it ended.
+
+    Args:
+        pieces: Of vLLM.
+        text_of: Makes the text of its tokens, where vLLM was not to.
+
+    Raises:
+        TransientEngineError: vLLM ended it by itself.
+    """
     reasons: dict[str | None, FinishReason] = {
         "length": "length", "stop": "stop", "repetition": "stop"
     }  # fmt: skip
@@ -59,7 +76,11 @@ def choice_of(pieces: Sequence[CompletionOutput]) -> Choice:
     if reason not in reasons:
         raise TransientEngineError(f"vLLM ended the request by itself: {reason}")
     token_ids = tuple(token_id for piece in pieces for token_id in piece.token_ids)
-    return Choice("".join(piece.text for piece in pieces), token_ids, reasons[reason])
+    if text_of is None:
+        text = "".join(piece.text for piece in pieces)
+    else:  # the token that ends an answer is no part of its text
+        text = text_of(token_ids[:-1] if reason == "stop" else token_ids)
+    return Choice(text, token_ids, reasons[reason])
 
 
 def translated(error: Exception, engine: Launched) -> EngineError:

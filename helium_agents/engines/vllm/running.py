@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from helium_agents.engines import chat_template
+from helium_agents.engines.detokenize import detokenizer_of
 from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Delta, Request
 from helium_agents.engines.model_source import ModelSource
 from helium_agents.engines.vllm import multimodal
@@ -53,6 +54,7 @@ class RunningVLLM:
         self._name = name
         self._settings = settings
         self._today = today
+        self._detokenizer = detokenizer_of(self.llm.get_tokenizer())
         self._sees_images = multimodal.sees_images(self.llm)
         self._reader: AnswerReader | None = None
         self._num_asked = 0
@@ -176,9 +178,11 @@ class RunningVLLM:
         reader = None
         if request.tools or self._settings.reasoning_parser:
             reader = await self.load_parsers()
-        pieces, cached_tokens = Pieces(request, on_delta, reader), 0
+        pieces, cached_tokens = Pieces(request, on_delta, reader, self._detokenizer), 0
         self._num_asked = number = self._num_asked + 1
-        params = sampling_params(request, number, on_delta is not None, pieces.asked)
+        params = sampling_params(
+            request, number, on_delta is not None, pieces.asked, makes_text=pieces.have_text
+        )
         outputs = _outputs(self.launched, prompt, request, params)
         async with self.launched.while_alive(), aclosing(outputs):
             async for output in outputs:
