@@ -293,7 +293,7 @@ def test_a_forked_process_begins_anew() -> None:
         "chat.invoke('a')\n"
         "child = os.fork()\n"
         "signal.alarm(30)\n"
-        "print(chat.invoke('a').text, flush=True)\n"
+        "os.write(1, chat.invoke('a').text.encode() + b'\\n')\n"  # at once: both write
         "assert not child or os.waitpid(child, 0)[1] == 0\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
