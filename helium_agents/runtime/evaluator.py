@@ -7,6 +7,7 @@ it comes to is kept, and the flight lands.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -34,6 +35,11 @@ from helium_agents.runtime.timeout import set_done
 
 FIRST_BACKOFF_S = 0.1
 """Wait before the first retry of a transient engine error; it doubles each time."""
+
+TURN_S = 0.002
+"""For how long prompts are rendered in one round of the event loop, if there are more of them."""
+
+_MOST_TURNS = 64
 
 
 class Evaluator:
@@ -67,6 +73,7 @@ class Evaluator:
         self._reports = reports
         self._next_number = next_number
         self._request_ids = count()
+        self._turns = Turns()
 
     async def evaluate(self, flight: Flight, asked: Node, node: Node) -> None:
         """Compute an answer, keep it, and land the flight; what fails is raised.
@@ -142,6 +149,8 @@ class Evaluator:
         headers = None if self._reports is None else self._reports.request_began(asked)
         for attempt in count():
             flight.doing = "waits for its engine to render the prompt"
+            if (turn := self._turns.take()) is not None:
+                await turn
             request = await self._engines[node.call.model].prepare(node)
             request.request_id = usage.request_id = f"helium-{next(self._request_ids)}"
             request.item = None if flight.item is None else flight.item.rank
@@ -178,3 +187,43 @@ class Evaluator:
 def _most_retries(flight: Flight) -> int:
     """The most that any of the calls grants that the flight answers: no key tells it."""
     return max(node.call.retries for node, _ in flight.nodes if isinstance(node, LlmNode))
+
+
+class Turns:
+    """Lets what many calls do at once be done a few at a time, with the event loop between.
+
+    A prompt is rendered in the event loop, in half a millisecond. Hundreds that become ready
+    together would hold it until the last one is, and so long no engine would hear of the first.
+    Turns are given in the order in which they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._num_given = 0  # in this round of the event loop; 0 is before the first
+        self._began_s = 0.0
+
+    def take(self) -> asyncio.Future[None] | None:
+        """What to wait for until it is one's turn; `None` where it is now."""
+        loop = asyncio.get_running_loop()
+        if not self._num_given:
+            self._num_given, self._began_s = 1, loop.time()
+            loop.call_soon(self._next, loop)
+        elif self._waiting or loop.time() - self._began_s >= TURN_S:
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(turn)
+            return turn
+        return None
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give as many turns as a round has time for, by how long the last one took."""
+        now_s, num_given = loop.time(), 0
+        is_short = now_s - self._began_s < TURN_S
+        most = self._num_given * 2 if is_short else self._num_given // 2
+        while self._waiting and num_given < min(max(1, most), _MOST_TURNS):
+            turn = self._waiting.popleft()
+            if not turn.done():  # who asked for it may have been cancelled
+                turn.set_result(None)
+                num_given += 1
+        self._num_given, self._began_s = num_given, now_s
+        if num_given:  # these are woken first
+            loop.call_soon(self._next, loop)

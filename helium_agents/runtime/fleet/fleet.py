@@ -47,11 +47,11 @@ DEATHS_BY_KILL = 6
 
 def chat_of(call: LlmCall) -> tuple[ChatMessage, ...]:
     """A conversation whose inputs are known, as an engine gets it."""
-    texts = [(role, "".join(map(str, parts))) for role, parts in call.messages]
+    messages = [ChatMessage(role, "".join(map(str, parts))) for role, parts in call.messages]
     if not call.beside:  # nearly always
-        return tuple([ChatMessage(*text) for text in texts])
-    pairs = zip(texts, call.beside, strict=True)
-    return tuple([ChatMessage(*text, *(beside or ())) for text, beside in pairs])
+        return tuple(messages)
+    pairs = zip(messages, call.beside, strict=True)
+    return tuple([ChatMessage(each.role, each.content, *(more or ())) for each, more in pairs])
 
 
 class Fleet:
@@ -178,17 +178,9 @@ class Fleet:
         self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
     ) -> Sequence[int]:
         """Token ids of the conversation in the model's own template; none if it tells none."""
-        is_about_tools = tools or any([m.tool_calls or m.tool_call_id for m in messages])
-        if is_about_tools and not self.first.calls_tools:
-            raise RequestError(
-                f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
-                "calls_tools): tell the model of them in the prompt, or use an engine that does"
-            )
-        if any([message.images for message in messages]) and not self.first.takes_images:
-            raise RequestError(
-                f"image(...): the engine of {self.name!r} takes no images (it has no "
-                "takes_images): use one whose model was trained to see them"
-            )
+        special = [each for each in messages if each.images or each.tool_calls or each.tool_call_id]
+        if tools or special:
+            self._check_takes(special, tools)
         asked = (messages, tools) if tools else (messages,)
         while True:
             running = self._running() or await self._started()
@@ -198,6 +190,20 @@ class Fleet:
             except Exception:
                 if not engine.was_closed():
                     raise
+
+    def _check_takes(self, special: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]) -> None:
+        """Refuse tools and images that the engine knows nothing of."""
+        is_about_tools = tools or any([m.tool_calls or m.tool_call_id for m in special])
+        if is_about_tools and not self.first.calls_tools:
+            raise RequestError(
+                f"llm(tools=...): the engine of {self.name!r} calls no tools (it has no "
+                "calls_tools): tell the model of them in the prompt, or use an engine that does"
+            )
+        if any([message.images for message in special]) and not self.first.takes_images:
+            raise RequestError(
+                f"image(...): the engine of {self.name!r} takes no images (it has no "
+                "takes_images): use one whose model was trained to see them"
+            )
 
     async def complete(self, request: Request) -> Completion:
         """Compute a request, on another engine or again where one died of whatever.

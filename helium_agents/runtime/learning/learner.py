@@ -90,9 +90,11 @@ class Learner:
             found = profile.sites.get(site)
             if found is None:
                 continue
-            for lengths in (found.turn(turn).output_tokens, found.all_turns().output_tokens):
-                if lengths.number >= LEAST_ROWS:
-                    return lengths.mean
+            lengths = found.turn(turn).output_tokens
+            if lengths.number < LEAST_ROWS:
+                lengths = found.all_turns().output_tokens
+            if lengths.number >= LEAST_ROWS:
+                return lengths.mean
         return None
 
     def expect(self, later: LaterUse, *, is_gated: bool) -> None:
