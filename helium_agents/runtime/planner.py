@@ -34,6 +34,7 @@ _MOST_ROWS, _MOST_CALLS = 128, 1024
 """So much is looked at, in a tenth of a second or two: the event loop waits for it."""
 
 _MOST_PROMPTS = 64
+"""With more it is not seen any better how long texts are."""
 
 _ENOUGH_ROWS = 16
 """With so many seen it is chosen anew."""
@@ -44,7 +45,10 @@ class Planner:
 
     Attributes:
         choice: The last choice.
+        most_prompts: How many prompts it looks at.
     """
+
+    most_prompts = _MOST_PROMPTS
 
     def __init__(self, emit: Observer, learners: Learners) -> None:
         self.choice = Choice()

@@ -262,7 +262,10 @@ class Dispatcher:
                 self._choose_policy(queue)
                 self._send_all()
 
-        queue.settling = Settling(planner, partial(self._send, queue), end)
+        def num_prompts() -> int:
+            return len(queue.ready) + len(queue.running)
+
+        queue.settling = Settling(planner, num_prompts, partial(self._send, queue), end)
 
     def _choose_policy(self, queue: RequestQueue) -> None:
         """Let the planner look at what is known of the rows."""

@@ -2,7 +2,8 @@
 
 Rows are opened a few at a time, and each takes a while to make its first requests. Who looked at
 the first of them would find that they all fit into the KV cache, and have them open; and so again
-with the next ones, until all are open.
+with the next ones, until all are open. Their prompts are rendered a few at a time, too, and of one
+row alone they do not tell what all have in common.
 """
 
 from __future__ import annotations
@@ -31,25 +32,38 @@ class Rows(Protocol):
         """Whether more may come."""
         ...
 
+    @property
+    def most_prompts(self) -> int:
+        """How many prompts are looked at."""
+        ...
+
 
 class Settling:
-    """Ends when all rows are known, or no more come.
+    """Ends when all rows are known and their prompts come no more, or enough of either.
 
     What is sent meanwhile is no more than what keeps the engine busy, so that it loses little.
 
     Args:
         rows: What is seen of them.
+        num_prompts: Tells how many prompts are rendered and not answered.
         on_look: Called now and then while it goes on.
         on_end: Called at its end.
     """
 
-    def __init__(self, rows: Rows, on_look: Callable[[], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        num_prompts: Callable[[], int],
+        on_look: Callable[[], None],
+        on_end: Callable[[], None],
+    ) -> None:
         self._rows = rows
+        self._num_prompts_now = num_prompts
         self._on_look = on_look
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._began_s = self._grew_s = self._loop.time()
-        self._num_rows = rows.num_rows
+        self._num_rows, self._num_prompts = rows.num_rows, num_prompts()
         self._timer = self._loop.call_later(_LOOK_S, self._look)
 
     def cancel(self) -> None:
@@ -63,11 +77,15 @@ class Settling:
 
     def _look(self) -> None:
         now_s = self._loop.time()
-        has_grown = self._rows.num_rows > self._num_rows
-        if has_grown:
-            self._num_rows, self._grew_s = self._rows.num_rows, now_s
+        before = self._num_rows, self._num_prompts
+        self._num_rows, self._num_prompts = self._rows.num_rows, self._num_prompts_now()
+        if self._num_rows > before[0]:
+            self._grew_s = now_s
+        comes_more = self._num_rows > before[0] or (
+            before[1] < min(self._num_prompts, self._rows.most_prompts)
+        )
         is_patient = self._rows.awaits_rows and now_s - self._grew_s < _PATIENCE_S
-        if (has_grown or is_patient) and now_s - self._began_s < _MOST_S:
+        if (comes_more or is_patient) and now_s - self._began_s < _MOST_S:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
             self._on_look()
         else:
