@@ -23,7 +23,7 @@ others, so they are worth keeping for p·capacity seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from helium_agents.optimizer.schedule import Asked, ItemUse, Queue, has_slot, item_of
 
@@ -54,8 +54,7 @@ class Park:
 
     def look_again_s(self, queue: Queue) -> float | None:
         """When the next session that is away loses its place, by the clock of `queue.now_s`."""
-        ends = (_end_s(use, queue) for use in queue.items.values())
-        return min((end_s for end_s in ends if end_s > queue.now_s), default=None)
+        return min((end_s for _, end_s in _ends(queue) if end_s > queue.now_s), default=None)
 
     def is_full(self, queue: Queue) -> bool:
         """Whether the turns to come of all open sessions do not fit into the KV cache together."""
@@ -158,20 +157,24 @@ def _coming_in(by_age: Sequence[Asked], queue: Queue) -> Asked | None:
 
 def _end_lapsed(queue: Queue) -> None:
     """Let those who are away for too long lose their places."""
-    for use in queue.items.values():
-        if _end_s(use, queue) <= queue.now_s:
+    for use, end_s in _ends(queue):
+        if end_s <= queue.now_s:
             use.has_place = False
 
 
-def _end_s(use: ItemUse, queue: Queue) -> float:
-    """Until when a session that is away keeps its place."""
-    own_tokens = use.tokens - queue.shared_tokens
-    if use.paused_s is None or queue.room is None or own_tokens <= 0:
-        return math.inf
-    anew_s = queue.prefill_seconds(own_tokens, queue.shared_tokens)
-    if anew_s is None:
-        return math.inf
-    return use.paused_s + _lapse_s(own_tokens, anew_s, queue)
+def _ends(queue: Queue) -> Iterator[tuple[ItemUse, float]]:
+    """The sessions with a place that are away, and until when each keeps it."""
+    if queue.room is None:
+        return
+    shared_tokens = queue.shared_tokens
+    for use in queue.items.values():
+        own_tokens = use.tokens - shared_tokens
+        if use.paused_s is None or not use.has_place or own_tokens <= 0:
+            continue
+        anew_s = queue.prefill_seconds(own_tokens, shared_tokens)
+        if anew_s is None:  # nobody knows what tokens take
+            return
+        yield use, use.paused_s + _lapse_s(own_tokens, anew_s, queue)
 
 
 def _lapse_s(own_tokens: float, anew_s: float, queue: Queue) -> float:

@@ -78,6 +78,7 @@ class ItemUses:
     def __init__(self) -> None:
         self.items: dict[int, ItemUse] = {}
         self.turns: deque[Turn] = deque(maxlen=_NUM_TURNS)
+        self._usual: Turn | None = None  # of these
         self._sent: dict[int, _Sent] = {}
         self.shared_tokens = 0
         self.growth_tokens = 0.0
@@ -93,9 +94,10 @@ class ItemUses:
     @property
     def usual_turn(self) -> Turn | None:
         """The mean of the last turns; `None` while they are too few to tell."""
-        if len(self.turns) < _LEAST_TURNS:
-            return None
-        return Turn(*(sum(values) / len(self.turns) for values in zip(*self.turns, strict=True)))
+        if self._usual is None and len(self.turns) >= _LEAST_TURNS:
+            sums = map(sum, zip(*self.turns, strict=True))
+            self._usual = Turn(*(each / len(self.turns) for each in sums))
+        return self._usual
 
     def come(
         self, request: Request, item: int, now_s: float, others: Iterable[ItemUses] = ()
@@ -119,6 +121,7 @@ class ItemUses:
         if len(prompt) > len(last) > 0 and prompt[len(last) - 1] == last[-1]:
             turn = Turn(paused_s - sent.begun_s, sent.answer_tokens, now_s - paused_s)
             self.turns.append(turn)
+            self._usual = None
             sent.answer_tokens = None  # of further ones it is no turn
 
     def had(self, item: int, since_s: float) -> bool:

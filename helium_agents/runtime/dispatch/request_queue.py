@@ -56,7 +56,8 @@ class RequestQueue:
         self.room: Capacity | None = None
         self.is_stalled = False
         self._token_s: float | None = None
-        self.now_s = 0.0
+        self.now_s, self._cost_s = 0.0, -1.0
+        self._cost: StepCost | None = None
         self.alarm: asyncio.TimerHandle | None = None
         self.look_again: asyncio.TimerHandle | None = None
         self.settling: Settling | None = None
@@ -214,13 +215,15 @@ class RequestQueue:
 
     @property
     def cost(self) -> StepCost | None:
-        """Of a step of one of the engines, where that is known."""
-        return self.fleet.cost
+        """Of a step of one of the engines, where that is known; it may be corrected at any time."""
+        if self._cost_s != self.now_s:  # a schedule looks at it once for each item
+            self._cost_s, self._cost = self.now_s, self.fleet.cost
+        return self._cost
 
     def prefill_seconds(self, num_tokens: float, start: float) -> float | None:
         """Of prompt tokens; where the engine does not say so, what they took at most."""
-        if self.cost is not None:
-            return self.cost.prefill_seconds(num_tokens, start)
+        if (cost := self.cost) is not None:
+            return cost.prefill_seconds(num_tokens, start)
         return None if self._token_s is None else self._token_s * num_tokens
 
     def note_prefill(self, request: Request, completion: Completion, sent_s: float) -> None:
