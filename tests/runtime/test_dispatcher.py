@@ -17,7 +17,9 @@ from helium_agents.engines.engine import Capacity, Request
 from helium_agents.engines.scripted import ScriptedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
 from helium_agents.errors import RequestError, SessionError
+from helium_agents.optimizer.park import Park
 from helium_agents.optimizer.schedule import Asked, EverythingOpen, Queue
+from helium_agents.optimizer.step_cost import STEP_COSTS, StepCost
 from helium_agents.runtime.map.map_run import MOST_OPEN
 
 pytestmark = pytest.mark.usefixtures("quiet_loop")
@@ -366,3 +368,35 @@ def test_when_a_session_ends_no_timer_of_it_is_left() -> None:
         assert asyncio.get_running_loop().time() == end_s
 
     run_in_virtual_time(main())
+
+
+class AskedForItsCost(ScriptedEngine):
+    """Counts how often somebody wants to know what a step takes."""
+
+    num_asked = 0
+
+    @property
+    def cost(self) -> StepCost:
+        self.num_asked += 1
+        return STEP_COSTS["cpu-medium"]
+
+
+def test_parked_sessions_do_not_each_ask_what_a_step_costs() -> None:
+    """An engine may read it from what its steps have told."""
+
+    async def agent(row: int) -> None:
+        text = f"agent {row} " * 40
+        for turn in range(6):
+            await llm(user(text), max_tokens=8)
+            await asyncio.sleep(0.2)
+            text += f"turn {turn} of {row} " * 20
+
+    async def num_asked_a_call(num_rows: int) -> float:
+        engine = AskedForItsCost(capacity=Capacity(100_000, 16, max_model_tokens=10_000))
+        async with Session(engine, schedule=Park()) as session:
+            async for _ in session.map(agent, range(num_rows)):
+                pass
+        return engine.num_asked / (6 * num_rows)
+
+    few, many = (run_in_virtual_time(num_asked_a_call(number)) for number in (5, 50))
+    assert 0 < many <= 1.5 * few
