@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "helium_agents",
     "svg.fonttype": "path",  # looks the same wherever it is shown
     "font.size": 9,
-    "axes.titlesize": 10,
+    "axes.titlesize": 8,
     "axes.labelsize": 9,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
@@ -177,7 +177,7 @@ def _dot_plot(
         axes.set_ylim(len(group.rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
-        axes.set_title(group.title, loc="left")
+        axes.set_title(_title(group), loc="left")
         finish(axes)
     _legend(figure, panels, looks)
     return figure
@@ -212,7 +212,7 @@ def occupancy_plot(records: Sequence[Record]) -> Figure | None:
                 axes.plot(times, running, **line)
                 # The end of a run, which is what the lines are compared by.
                 axes.plot(times[-1:], running[-1:], clip_on=False, **look)
-        axes.set_title(f"{row[0]} x {row[1]}\n{group.title}", loc="left")
+        axes.set_title(f"{row[0]} x {row[1]}\n{_title(group)}", loc="left")
         axes.set_xlabel("time, s")
         axes.set_ylabel("requests in the batch")
         axes.set_xlim(left=0)
@@ -270,7 +270,7 @@ def growth_plot(records: Sequence[Record]) -> Figure | None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
         axes.set_ylim(0, max(1.25, axes.get_ylim()[1]))
-        axes.set_title(f"{name}\n{group.title}", loc="left")
+        axes.set_title(f"{name}\n{_title(group)}", loc="left")
         smallest = min(size for workload, size in group.rows if workload == name)
         axes.set_xlabel(f"batch (1x: {smallest} rows)")
         axes.set_ylabel("time of a row ÷ that at 1x")
@@ -341,12 +341,17 @@ def _looks(found: Sequence[Group]) -> dict[str, Look]:
     return looks
 
 
+def _title(group: Group) -> str:
+    """Two lines, which are no wider than a panel."""
+    return ", ".join(filter(None, (group.setting, group.variant))) + f"\n{group.engine}"
+
+
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels of this height in inches, in one column or two."""
     num_columns = min(count, 2)
     num_rows = math.ceil(count / num_columns)
     figure = Figure(
-        figsize=(num_columns * _PANEL_WIDTH, num_rows * (height + 0.75) + 0.4),
+        figsize=(num_columns * _PANEL_WIDTH, num_rows * (height + 0.9) + 0.4),
         layout="constrained",
     )
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
