@@ -190,7 +190,7 @@ class Pieces:
 
     Attributes:
         asked: The request as `reader` has adjusted it.
-        have_text: Whether vLLM has to make the text from the tokens.
+        vllm_makes_text: Whether vLLM has to make the text from the tokens.
         first_token_s: When the first piece came, if somebody listens: else only the end is told.
     """
 
@@ -211,7 +211,7 @@ class Pieces:
         self.first_token_s: float | None = None
         is_read = on_delta is not None or reader is not None or bool(request.sampling.stop)
         self._detokenizer = None if is_read else detokenizer
-        self.have_text = self._detokenizer is None
+        self.vllm_makes_text = self._detokenizer is None
         self.asked = None if reader is None else reader.asked(request)
         if reader is not None and self.asked is not None and on_delta is not None:
             self._streams = [reader.stream(self.asked, request) for _ in range(num_answers)]
@@ -231,7 +231,7 @@ class Pieces:
         Raises:
             TransientEngineError: vLLM ended one by itself.
         """
-        text_of = None if self.have_text else self._text_of
+        text_of = None if self.vllm_makes_text else self._text_of
         choices = tuple(choice_of(pieces, text_of) for pieces in self._pieces)
         if self._reader is not None and self.asked is not None:
             reader, asked = self._reader, self.asked

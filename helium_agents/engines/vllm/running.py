@@ -181,7 +181,7 @@ class RunningVLLM:
         pieces, cached_tokens = Pieces(request, on_delta, reader, self._detokenizer), 0
         self._num_asked = number = self._num_asked + 1
         params = sampling_params(
-            request, number, on_delta is not None, pieces.asked, makes_text=pieces.have_text
+            request, number, on_delta is not None, pieces.asked, makes_text=pieces.vllm_makes_text
         )
         outputs = _outputs(self.launched, prompt, request, params)
         async with self.launched.while_alive(), aclosing(outputs):
