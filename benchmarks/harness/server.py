@@ -14,6 +14,7 @@ import httpx
 
 from benchmarks.harness.measured_engine import GAUGES, RequestLog, sample_of
 from benchmarks.harness.records import Sample
+from helium_agents.engines.cpu_cores import core_environment
 from helium_agents.engines.engine_processes import EngineProcesses
 
 _START_S = 240.0
@@ -97,6 +98,7 @@ class Server:
                 "VLLM_NO_USAGE_STATS": "1",
                 "HF_HUB_OFFLINE": "1",
             }
+            | core_environment()
             | self._processes.environment,
             process_group=0,  # Ctrl-C is for this program, which then stops the server
         )

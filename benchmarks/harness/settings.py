@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from benchmarks.harness.model import SHAPES, ModelShape
-from helium_agents.engines.vllm_plugin import computes_on_all_cores
+from helium_agents.engines.cpu_cores import computes_on_all_cores
 
 BLOCK_TOKENS = 32
 MAX_MODEL_TOKENS = 8192
@@ -77,4 +77,4 @@ def device(settings: EngineSettings) -> str:
     binding = os.environ.get("VLLM_CPU_OMP_THREADS_BIND")
     if binding is not None:
         return f"{cores}, threads {binding}"
-    return f"{cores}, all computing" if computes_on_all_cores() else cores
+    return f"{cores}, all in the engine core" if computes_on_all_cores() else cores

@@ -20,6 +20,7 @@ from benchmarks.harness.measured_engine import MeasuredEngine, RequestLog
 from benchmarks.harness.model import model_directory
 from benchmarks.harness.server import Server
 from benchmarks.harness.settings import BLOCK_TOKENS, EngineSettings
+from helium_agents.engines.cpu_cores import IN_ENGINE_CORE, computes_on_all_cores
 from helium_agents.engines.vllm import VLLM
 
 PROCESSOR = "benchmarks.harness.digest_processor:DigestAnswers"
@@ -141,6 +142,8 @@ def _command_line(settings: EngineSettings) -> list[str]:
     if not settings.is_gpu:
         # Only its being there matters: vLLM then neither measures memory nor asks for most of it.
         command += ["--kv-cache-memory-bytes", str(1 << 26)]
+        if computes_on_all_cores():
+            command += ["--distributed-executor-backend", IN_ENGINE_CORE]
     for name, value in _shared_arguments(settings).items():
         command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return command

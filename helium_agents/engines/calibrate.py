@@ -20,8 +20,8 @@ from tempfile import NamedTemporaryFile
 from blake3 import blake3
 
 from helium_agents.engines.cached_model import cache_root
+from helium_agents.engines.cpu_cores import CORE_VARIABLES
 from helium_agents.engines.engine import Capacity, Completion, Request
-from helium_agents.engines.vllm_plugin import CORE_VARIABLES
 from helium_agents.errors import RequestError
 from helium_agents.graph.sampling import Sampling
 from helium_agents.optimizer.step_cost import StepCost

@@ -50,7 +50,6 @@ async def test_peers_over_http_give_the_plain_programs_results(cache_home: Path)
         await bed.start(server=True)
         started = set(psutil.Process().children(recursive=True)) - before
         shared = shared_memory(process.pid for process in started)
-        assert shared
         for system in [*peers, *peers]:  # what one leaves behind must not hang its next run
             run = await measure(system, case, bed)
             assert len(run.requests) == case.batch.num_calls

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from helium_agents.engines.calibrate import cost_file, keep_cost, measure_cost, read_cost
+from helium_agents.engines.cpu_cores import CORE_VARIABLES
 from helium_agents.engines.engine import Capacity
 from helium_agents.engines.simulated.engine import SimulatedEngine
 from helium_agents.engines.simulated.virtual_time import run_in_virtual_time
-from helium_agents.engines.vllm_plugin import CORE_VARIABLES
 from helium_agents.optimizer.step_cost import STEP_COSTS, Step, StepCost
 
 

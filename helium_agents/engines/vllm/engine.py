@@ -175,7 +175,7 @@ class VLLM:
     # --- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load the model; 15 to 30 s on two cores. An engine that died is started anew.
+        """Load the model; 10 to 20 s on two cores. An engine that died is started anew.
 
         Cancelling leaves nothing behind. Concurrent calls wait for the same start.
 

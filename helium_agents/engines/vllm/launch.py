@@ -1,8 +1,8 @@
 """Starts vLLM's processes and ends them, so that none is left whoever fails, cancels or is killed.
 
-Starting takes 15 to 30 s: imports, then an engine core process, then a worker process. All of it
-runs in a thread of its own, so the event loop stays free but for imports that hold the interpreter
-(0.6 s at most were seen). Three facts shape the code:
+Starting takes 10 to 30 s: imports, then an engine core process, and where there are several GPUs or
+many CPU cores worker processes. All of it runs in a thread of its own, so the event loop stays free
+but for imports that hold the interpreter (0.6 s at most were seen). Three facts shape the code:
 
 - A spawned process runs the user's script again under another name. A script that starts the
   engine without a ``__main__`` guard would start another one in there; that child ends with an

@@ -85,7 +85,9 @@ class RunningVLLM:
         Raises:
             EngineStartError: It does not load, or is none to chat with.
         """
-        launched = await launch(settings.engine_arguments(source), environment)
+        launched = await launch(
+            settings.engine_arguments(source), {**settings.environment(), **environment}
+        )
         try:
             engine = cls(launched, name, settings, today)
             if settings.tool_call_parser or settings.reasoning_parser:

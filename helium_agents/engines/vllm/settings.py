@@ -13,6 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from helium_agents.engines.cpu_cores import (
+    IN_ENGINE_CORE,
+    computes_on_all_cores,
+    core_environment,
+)
 from helium_agents.engines.hinted_scheduler import HINTED_SCHEDULER
 from helium_agents.engines.model_source import (
     RANDOM,
@@ -141,6 +146,10 @@ class Settings:
             if value not in (None, {})
         }
 
+    def environment(self) -> dict[str, str]:
+        """Environment variables that the engine's processes are started with."""
+        return core_environment() if is_cpu_build() else {}
+
     @property
     def takes_hints(self) -> bool:
         """Whether the scheduler is ours, which takes hints."""
@@ -187,6 +196,9 @@ class Settings:
             # not use offset"). vLLM then raises max_num_batched_tokens to the longest prompt.
             "enable_chunked_prefill": False,
         }
+        has_workers = any(name.endswith("parallel_size") for name in self.engine_args)
+        if computes_on_all_cores() and not has_workers:
+            arguments["distributed_executor_backend"] = IN_ENGINE_CORE
         says_memory = os.environ.get("VLLM_CPU_KVCACHE_SPACE") or self.engine_args.get(
             "kv_cache_memory_bytes"
         )
