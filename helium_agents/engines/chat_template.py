@@ -9,12 +9,16 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from helium_agents.engines.encode import Encoder
 from helium_agents.engines.engine import ChatMessage
 from helium_agents.errors import RequestError
 from helium_agents.graph.image import pieces
 
 DATE_WORDS = ("strftime_now", "date_string")
 """What a template that shows the date mentions."""
+
+_OF_ENCODING = frozenset({"tokenizer_kwargs", "truncation", "padding", "max_length"})
+"""Arguments that say how a text is encoded, and are not the template's."""
 
 _INLINE_CHARACTERS = 20_000
 """Shorter conversations are rendered in the event loop; a thread costs more than it saves."""
@@ -25,6 +29,7 @@ async def render(
     messages: Sequence[ChatMessage],
     tools: Sequence[dict[str, Any]] = (),
     *,
+    encoder: Encoder | None,
     name: str,
     today: date,
     template_kwargs: Mapping[str, Any],
@@ -35,6 +40,7 @@ async def render(
         tokenizer: One of transformers.
         messages: The conversation.
         tools: What the model is told that it may call, as in `Request.tools`.
+        encoder: That of the tokenizer, where it has one.
         name: What a person calls the model.
         today: What a template that shows the date is to show.
         template_kwargs: Given to the template.
@@ -43,15 +49,16 @@ async def render(
         RequestError: The template refuses the conversation.
     """
     conversation = [_for_template(message) for message in messages]
+    given = {"tools": list(tools) or None, **arguments(today, template_kwargs)}
 
     def apply_template() -> Sequence[int]:
-        token_ids: Sequence[int] = tokenizer.apply_chat_template(
-            conversation,
-            tools=list(tools) or None,
-            return_dict=False,
-            **arguments(today, template_kwargs),
-        )
-        return token_ids
+        if encoder is None or not _OF_ENCODING.isdisjoint(given):
+            token_ids: Sequence[int] = tokenizer.apply_chat_template(
+                conversation, return_dict=False, **given
+            )
+            return token_ids
+        text: str = tokenizer.apply_chat_template(conversation, tokenize=False, **given)
+        return encoder.encode(text)
 
     try:
         if sum(len(message.content) for message in messages) < _INLINE_CHARACTERS:

@@ -13,6 +13,7 @@ from typing import Any
 
 from helium_agents.engines import chat_template
 from helium_agents.engines.detokenize import Truncator, truncator_of
+from helium_agents.engines.encode import Encoder, encoder_of
 from helium_agents.engines.engine import ChatMessage, Choice
 from helium_agents.engines.model_source import ModelSource
 from helium_agents.errors import EngineStartError, RequestError
@@ -42,6 +43,7 @@ class Rendering:
         self._template_kwargs = template_kwargs
         self._today = today
         self._tokenizer: Any = None
+        self._encoder: Encoder | None = None
         self._truncator: Truncator | None = None
 
     def load(self) -> None:
@@ -68,6 +70,7 @@ class Rendering:
             ) from error
         if not tokenizer.chat_template:
             raise EngineStartError(f"the tokenizer {source.model!r} has no chat template")
+        self._encoder = encoder_of(tokenizer)
         self._tokenizer = tokenizer
 
     async def render(self, messages: Sequence[ChatMessage]) -> Sequence[int]:
@@ -79,6 +82,7 @@ class Rendering:
         return await chat_template.render(
             self._tokenizer,
             messages,
+            encoder=self._encoder,
             name=self._name,
             today=self._today,
             template_kwargs=self._template_kwargs,

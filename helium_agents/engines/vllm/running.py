@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from helium_agents.engines import chat_template
 from helium_agents.engines.detokenize import detokenizer_of
+from helium_agents.engines.encode import encoder_of
 from helium_agents.engines.engine import Capacity, ChatMessage, Completion, Delta, Request
 from helium_agents.engines.model_source import ModelSource
 from helium_agents.engines.vllm import multimodal
@@ -54,6 +55,7 @@ class RunningVLLM:
         self._name = name
         self._settings = settings
         self._today = today
+        self._encoder = encoder_of(self.llm.get_tokenizer())
         self._detokenizer = detokenizer_of(self.llm.get_tokenizer())
         self._sees_images = multimodal.sees_images(self.llm)
         self._reader: AnswerReader | None = None
@@ -148,6 +150,7 @@ class RunningVLLM:
             self.llm.get_tokenizer(),
             messages,
             tools,
+            encoder=self._encoder,
             name=self._name,
             today=self._today,
             template_kwargs=self._settings.chat_template_kwargs,
