@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -60,6 +61,23 @@ def fail_at(engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     monkeypatch.setattr(engine, "complete", failing_complete)
     return failing.add
+
+
+@pytest.fixture
+def fail_after_three_lines(engine: ScriptedEngine) -> None:
+    """Makes the fourth row's request fail, once, when the lines of the rows before are written."""
+    failing = {"question 3"}
+
+    async def script(request: Request) -> str:
+        question = request.messages[-1].content
+        if question in failing:
+            while len(read_lines("out.jsonl.part")) < 3:  # noqa: ASYNC110 (a file tells nobody)
+                await asyncio.sleep(0.001)
+            failing.clear()
+            raise RequestError("this request fails, once")
+        return f"reply to {question}"
+
+    engine._script = script
 
 
 def files() -> set[str]:
@@ -154,10 +172,8 @@ def test_report_of_a_resumed_run_counts_all_rows(
     assert (report["rows"], report["rows_written"], report["status"]) == (6, 6, "finished")
 
 
-def test_a_limit_may_be_raised_but_not_below_what_is_there(
-    helium: Helium, engine: ScriptedEngine, fail_at: Callable[[int], None]
-) -> None:
-    fail_at(3)
+@pytest.mark.usefixtures("fail_after_three_lines")
+def test_a_limit_may_be_raised_but_not_below_what_is_there(helium: Helium) -> None:
     helium(f"{RUN} --limit 4", expect=1)
     before = Path("out.jsonl.part").read_bytes()
     message = helium(f"{RUN} --limit 2 --resume", expect=1).stderr
@@ -178,11 +194,9 @@ def test_collected_failures_stay_and_count(
     assert read_lines("out.jsonl")[1]["error"]["type"] == "RequestError"
 
 
-def test_a_result_that_looks_like_a_failure_is_none(
-    helium: Helium, fail_at: Callable[[int], None]
-) -> None:
+@pytest.mark.usefixtures("fail_after_three_lines")
+def test_a_result_that_looks_like_a_failure_is_none(helium: Helium) -> None:
     run = RUN.replace("answer", "complain", 1)
-    fail_at(3)
     helium(run, expect=1)
     assert len(read_lines("out.jsonl.part")) == 3
     helium(f"{run} --resume")

@@ -270,7 +270,7 @@ async def test_waiting_shows_who_waits_for_what() -> None:
         second = asyncio.ensure_future(ask("alone"))
         third = asyncio.ensure_future(stuck())
         started = llm(user("started")).start()
-        await until(lambda: session.waiting().count("waits for its engine") == 4)
+        await until(lambda: "open requests: 4" in session.waiting())
         text = session.waiting()
         gate.open()
         third.cancel()
