@@ -1,4 +1,4 @@
-"""vLLM's scheduler, which takes hints and reports as ours does, and also counts what it schedules.
+"""The scheduler of our engines, which also counts what it schedules.
 
 vLLM's own statistics are not exact: those of prefill end with a request's first preemption, a step
 that only begins a prompt shows in no histogram, and the batch is a gauge that somebody must look at
@@ -9,13 +9,11 @@ vLLM imports this in its own processes; name it as ``scheduler_cls=SCHEDULER``.
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.engine_counts import VARIABLE, CountsWriter, EngineCounts
-from helium_agents.engines.hinted_scheduler import with_hints
-from helium_agents.engines.reporting_scheduler import with_report
+from helium_agents.engines.hinted_scheduler import adjusted
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -24,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def counting_scheduler(vllm_config: VllmConfig, **arguments: Any) -> Scheduler:
-    """The scheduler that vLLM would choose by itself, asynchronous or not, made to count.
-
-    It takes hints and reports its steps, as that of our engines does.
+    """The scheduler of our engines, made to count.
 
     Args:
         vllm_config: The engine's.
@@ -36,12 +32,10 @@ def counting_scheduler(vllm_config: VllmConfig, **arguments: Any) -> Scheduler:
         KeyError: The environment does not say where to count.
         FileExistsError: Another engine counts there.
     """
-    unasked = copy.copy(vllm_config.scheduler_config)
-    unasked.scheduler_cls = None
     writer = CountsWriter(os.environ[VARIABLE])
-    chosen = with_report(with_hints(unasked.get_scheduler_cls()))
+    scheduler = adjusted(vllm_config)
 
-    class CountingScheduler(chosen):  # type: ignore[misc,valid-type]  # vLLM is not analysed
+    class CountingScheduler(scheduler):  # type: ignore[misc,valid-type]  # vLLM is not analysed
         def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
             # A request that is not among these is new, or comes back after a preemption.
             decoding = {each.request_id for each in self.running if not each.is_prefill_chunk}

@@ -138,22 +138,17 @@ class MeasuredEngine:
         return (await self.complete(request)).choices[0].text
 
     async def sample(self) -> Sample:
-        """What vLLM counts."""
-        from prometheus_client import REGISTRY
-
-        found = {
-            sample.name: sample.value
-            for metric in REGISTRY.collect()
-            if metric.name in GAUGES
-            for sample in metric.samples
-        }
-        return sample_of(self.log.now(), found)
-
-
-GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+        """What its scheduler told of the last steps; nothing where they are long ago."""
+        windows = WholeEngine(self._engine).step_windows(time.monotonic() - _RECENTLY_S)
+        if not windows:
+            return Sample(round(self.log.now(), 3), 0, 0, 0.0)
+        last = windows[-1]
+        return Sample(
+            round(self.log.now(), 3),
+            round(last.running),
+            round(last.waiting),
+            round(last.kv_share, 4),
+        )
 
 
-def sample_of(at_s: float, gauges: dict[str, float]) -> Sample:
-    """The state that vLLM's gauges tell of."""
-    running, waiting, usage = (gauges.get(name, 0.0) for name in GAUGES)
-    return Sample(round(at_s, 3), int(running), int(waiting), round(usage, 4))
+_RECENTLY_S = 0.3

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.harness.measured_engine import GAUGES, RequestLog, sample_of
+from benchmarks.harness.measured_engine import RequestLog
 from benchmarks.harness.records import Sample
 from helium_agents.engines.cpu_cores import core_environment
 from helium_agents.engines.engine_processes import EngineProcesses
@@ -22,6 +22,8 @@ _STOP_S = 20.0
 _ROOT = Path(__file__).parents[2]
 
 MODEL_NAME = "benchmark"
+
+_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
 
 
 class Server:
@@ -124,9 +126,10 @@ class Server:
         found = {
             line.partition("{")[0]: float(line.rpartition(" ")[2])
             for line in lines
-            if line.startswith(GAUGES)
+            if line.startswith(_GAUGES)
         }
-        return sample_of(at_s, found)
+        running, waiting, usage = (found.get(name, 0.0) for name in _GAUGES)
+        return Sample(round(at_s, 3), int(running), int(waiting), round(usage, 4))
 
     async def kill(self) -> None:
         """Kill it, as the system may, and what it leaves behind."""

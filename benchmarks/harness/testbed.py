@@ -111,7 +111,6 @@ def _engine(settings: EngineSettings) -> VLLM:
         kv_tokens=settings.kv_tokens,
         max_requests=settings.max_requests,
         name=settings.shape.name,
-        disable_log_stats=False,
         **_shared_arguments(settings),
         logits_processors=[PROCESSOR],
     )

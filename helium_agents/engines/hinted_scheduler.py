@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from helium_agents.engines.reporting_scheduler import with_report
+from helium_agents.engines.whole_answers import with_whole_answers
 
 HINTED_SCHEDULER: Final = f"{__name__}.hinted_scheduler"
 """What vLLM is given as its ``scheduler_cls``."""
@@ -33,13 +34,21 @@ _MOST_SESSIONS = 4096
 
 
 def hinted_scheduler(vllm_config: Any, **arguments: Any) -> Any:
-    """The scheduler that vLLM would choose by itself, asynchronous or not, which takes hints."""
+    """The scheduler that vLLM would choose by itself, adjusted."""
+    return adjusted(vllm_config)(vllm_config=vllm_config, **arguments)
+
+
+def adjusted(vllm_config: Any) -> type[Any]:
+    """The class of the scheduler that vLLM would choose by itself, asynchronous or not.
+
+    It takes hints, sends whole answers to who wants no other, and reports its steps.
+    """
     unasked = copy.copy(vllm_config.scheduler_config)
     unasked.scheduler_cls = None
-    scheduler = with_hints(unasked.get_scheduler_cls())
+    scheduler = with_whole_answers(with_hints(unasked.get_scheduler_cls()))
     if vllm_config.parallel_config.data_parallel_size == 1:  # else several would write one report
         scheduler = with_report(scheduler)
-    return scheduler(vllm_config=vllm_config, **arguments)
+    return scheduler
 
 
 def with_hints(scheduler: type[Any]) -> type[Any]:

@@ -247,6 +247,29 @@ async def test_an_answer_has_the_text_of_its_stream(engine: VLLM) -> None:
     assert ends == {"stop", "length"}
 
 
+async def test_tokens_that_nobody_looks_at_come_with_the_last(
+    engine: VLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine._engine is not None
+    processor = engine._engine.llm.output_processor
+    process, num_parts = processor.process_outputs, 0
+
+    def counting(parts: list[object], *args: object, **kwargs: object) -> object:
+        nonlocal num_parts
+        num_parts += len(parts)
+        return process(parts, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(processor, "process_outputs", counting)
+    token_ids = await engine.render([ChatMessage("user", words(5, 50))])
+    drawn: dict[str, object] = {"n": 2, "temperature": 1.0, "seed": 7}
+    whole = await engine.complete(request(token_ids, **drawn))
+    assert num_parts == 2
+    streamed = await engine.complete(request(token_ids, **drawn), lambda delta: None)
+    num_tokens = sum(len(choice.token_ids) for choice in streamed.choices)
+    assert num_parts == 2 + num_tokens > 4
+    assert whole.choices == streamed.choices
+
+
 async def test_what_cannot_be_reproduced_is_not_truncated(engine: VLLM) -> None:
     assert engine.truncate(Choice("another text", (300, 301, 302), "length"), 2) is None
     assert engine.truncate(Choice("", (10**9, 301), "length"), 1) is None

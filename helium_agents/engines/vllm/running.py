@@ -175,7 +175,11 @@ class RunningVLLM:
         self, request: Request, on_delta: Callable[[Delta], None] | None
     ) -> Completion:
         """Compute a request; see `VLLM.complete`."""
-        prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_token_ids)}
+        # Of the "type" that it would make of a prompt, for which it would go through a thread.
+        prompt: dict[str, Any] = {
+            "type": "token",
+            "prompt_token_ids": list(request.prompt_token_ids),
+        }
         if request.has_images:
             prompt = await self._as_prompt(request.messages, request.tools)
             request = replace(request, prompt_token_ids=prompt["prompt_token_ids"])
